@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Fields of kernel structs, at the offsets that this kernel's own BTF gives.
+ *
+ * FIELD(pointer, inode, i_ino) reads inode->i_ino; nested members are written ioac__syscr.
+ * ENUM(pageflags, PG_head) is the value of an enumerator; HAVE(folio, _flags_1) tells in an #if
+ * whether this kernel has the member. Before a program is compiled, bpf/btf.py looks for these
+ * names in it and puts a #define for each in front. SIZE(page) is sizeof(struct page).
+ *
+ * FIELD is a plain load: the verifier knows the pointers of BTF-typed programs (tp_btf,
+ * fentry), and the kernel handles a fault in it. PEEK calls bpf_probe_read_kernel(): 30 ns
+ * instead of 1, but it works in every type of program and on every address. A kprobe's pointers
+ * are just numbers, so a build that has kprobes in it defines UNTYPED_POINTERS, and FIELD is
+ * PEEK.
+ */
+#ifndef MEMTAP_FIELDS_H
+#define MEMTAP_FIELDS_H
+
+#define FIELD(pointer, type, member) FIELD_##type##__##member(pointer)
+#define PEEK(pointer, type, member)  PEEK_##type##__##member(pointer)
+#define OFFSET(type, member)         OFFSET_##type##__##member
+#define ENUM(type, enumerator)       ENUM_##type##__##enumerator
+#define HAVE(type, member)           HAVE_##type##__##member
+#define SIZE(type)                   SIZE_##type
+
+#define PEEK_AS(type, pointer, offset)                                                         \
+	({                                                                                     \
+		type peeked = 0;                                                               \
+		bpf_probe_read_kernel(&peeked, sizeof(peeked), (void *)(pointer) + (offset));  \
+		peeked;                                                                        \
+	})
+
+#ifdef UNTYPED_POINTERS
+#define FIELD_AS(type, pointer, offset) PEEK_AS(type, pointer, offset)
+#else
+/* In assembly, because BCC would turn a dereference in C into bpf_probe_read_kernel(). */
+#define FIELD_AS(type, pointer, offset)                                                        \
+	({                                                                                     \
+		u64 loaded;                                                                    \
+		asm volatile("%0 = *(" #type " *)(%1 + %2)"                                    \
+			     : "=r"(loaded)                                                    \
+			     : "r"(pointer), "i"(offset));                                     \
+		loaded;                                                                        \
+	})
+#endif
+
+#ifdef UNTYPED_POINTERS
+#define current_task() bpf_get_current_task()
+#else
+#define current_task() bpf_get_current_task_btf()
+#endif
+
+#endif
