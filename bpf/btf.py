@@ -1,0 +1,233 @@
+"""Types of the running kernel, from its own BTF (/sys/kernel/btf/vmlinux)."""
+
+from __future__ import annotations
+
+import ctypes as ct
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from memtap.bpf import libbpf
+from memtap.bpf.errors import MemtapError
+
+# Kinds of uapi/linux/btf.h.
+_STRUCT, _UNION, _ENUM, _TYPEDEF, _FUNC, _ENUM64 = 4, 5, 6, 8, 12, 19
+_WRAPPERS = (8, 9, 10, 11, 18)  # typedef, volatile, const, restrict, type tag
+
+_WORDS = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
+
+
+class _Type(ct.Structure):
+    """struct btf_type; `size_or_type` is a size for a struct, a type id for a typedef."""
+
+    _fields_ = [("name", ct.c_uint32), ("info", ct.c_uint32), ("size_or_type", ct.c_uint32)]
+
+    name: int
+    info: int
+    size_or_type: int
+
+    @property
+    def kind(self) -> int:
+        return self.info >> 24 & 0x1F
+
+    @property
+    def count(self) -> int:
+        return self.info & 0xFFFF
+
+
+class _Entry(ct.Structure):
+    """struct btf_member, and struct btf_enum64, which has the same size."""
+
+    _fields_ = [("name", ct.c_uint32), ("second", ct.c_uint32), ("third", ct.c_uint32)]
+
+    name: int
+    second: int
+    third: int
+
+
+class _Enumerator(ct.Structure):
+    """struct btf_enum."""
+
+    _fields_ = [("name", ct.c_uint32), ("value", ct.c_int32)]
+
+    name: int
+    value: int
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where a member stands in its struct, both in bytes."""
+
+    offset: int
+    size: int
+
+
+class Btf:
+    """The kernel's types by name. Raises MemtapError where the kernel has no BTF."""
+
+    def __init__(self) -> None:
+        self._lib = libbpf.library()
+        self._btf = self._lib.btf__load_vmlinux_btf()
+        if not self._btf:
+            raise MemtapError(
+                "this kernel has no BTF (/sys/kernel/btf/vmlinux)",
+                "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y",
+            )
+
+    def has_raw_tracepoint(self, name: str) -> bool:
+        """Does the kernel have this tracepoint, by its bare name (btf_trace_NAME)?"""
+        return self._find(f"btf_trace_{name}", _TYPEDEF) > 0
+
+    def has_function(self, name: str) -> bool:
+        """Is this function in the BTF, that is, can fentry name it?"""
+        return self._find(name, _FUNC) > 0
+
+    def size(self, struct: str) -> int | None:
+        """sizeof(struct), or None if there is no such struct."""
+        number = self._find(struct, _STRUCT)
+        return self._type(number).size_or_type if number > 0 else None
+
+    def member(self, struct: str, path: str) -> Member | None:
+        """The member of a struct, a member of that by dots (`ioac.syscr`), or None."""
+        number = self._find(struct, _STRUCT)
+        found = Member(0, 0)
+        for name in path.split("."):
+            step = self._search(number, name) if number > 0 else None
+            if step is None:
+                return None
+            number, offset = step
+            found = Member(found.offset + offset, self._lib.btf__resolve_size(self._btf, number))
+        return found
+
+    def enumerator(self, enum: str, name: str) -> int | None:
+        """The value of an enumerator of a named enum, or None."""
+        number = self._find(enum, _ENUM)
+        if number <= 0:
+            return None
+        kind = self._type(number)
+        values = (_Enumerator * kind.count).from_address(self._body(number))
+        for entry in values:
+            if self._name(entry.name) == name:
+                return int(entry.value)
+        return None
+
+    def _find(self, name: str, kind: int) -> int:
+        number: int = self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind)
+        return number
+
+    def _type(self, number: int) -> _Type:
+        return _Type.from_address(self._lib.btf__type_by_id(self._btf, number))
+
+    def _body(self, number: int) -> int:
+        address: int = self._lib.btf__type_by_id(self._btf, number)
+        return address + ct.sizeof(_Type)
+
+    def _name(self, offset: int) -> str:
+        name: bytes = self._lib.btf__name_by_offset(self._btf, offset)
+        return name.decode()
+
+    def _unwrap(self, number: int) -> int:
+        while self._type(number).kind in _WRAPPERS:
+            number = self._type(number).size_or_type
+        return number
+
+    def _members(self, number: int) -> Iterator[tuple[str, int, int]]:
+        """Name, type and byte offset of each member of a struct or union."""
+        number = self._unwrap(number)
+        kind = self._type(number)
+        if kind.kind not in (_STRUCT, _UNION):
+            return
+        for entry in (_Entry * kind.count).from_address(self._body(number)):
+            bits = entry.third & 0xFFFFFF if kind.info >> 31 else entry.third
+            yield self._name(entry.name), entry.second, bits // 8
+
+    def _search(self, number: int, wanted: str) -> tuple[int, int] | None:
+        """Type and offset of a member, also inside anonymous structs and unions."""
+        for name, member, offset in self._members(number):
+            if name == wanted:
+                return member, offset
+            inside = self._search(member, wanted) if name == "" else None
+            if inside:
+                return inside[0], offset + inside[1]
+        return None
+
+
+@cache
+def vmlinux() -> Btf:
+    """The running kernel's BTF, read once."""
+    return Btf()
+
+
+def mentions(text: str) -> set[tuple[str, ...]]:
+    """What a program mentions by the macros of memtap/fields.h, as tuples.
+
+    ("member", struct, member), ("enum", enum, enumerator) and ("size", struct).
+    """
+    found: set[tuple[str, ...]] = set()
+    for match in re.finditer(r"\b(FIELD|PEEK|OFFSET|HAVE|ENUM|SIZE)\(", text):
+        names = _arguments(text, match.end())
+        if not all(re.fullmatch(r"\w+", name) for name in names[-2:]):
+            continue
+        if match[1] == "SIZE":
+            found.add(("size", names[-1]))
+        elif len(names) >= 2:
+            found.add(("enum" if match[1] == "ENUM" else "member", *names[-2:]))
+    return found
+
+
+def _arguments(text: str, start: int) -> list[str]:
+    """The arguments of a macro call whose opening parenthesis ends at `start`."""
+    depth, names, begin = 0, [], start
+    for at in range(start, len(text)):
+        character = text[at]
+        if character == "(":
+            depth += 1
+        elif character == ")" and depth:
+            depth -= 1
+        elif character in ",)" and depth == 0:
+            names.append(text[begin:at].strip())
+            begin = at + 1
+            if character == ")":
+                break
+    return names
+
+
+def defines(btf: Btf, text: str) -> str:
+    """The #define lines that give the macros in `text` this kernel's offsets and values.
+
+    A member that this kernel does not have gets none, so using it outside of an
+    #if HAVE(...) is a compile error that names it.
+    """
+    lines: list[str] = []
+    for kind, name, *rest in sorted(mentions(text)):
+        if kind == "size":
+            size = btf.size(name)
+            lines += [] if size is None else [f"#define SIZE_{name} {size}"]
+        elif kind == "enum":
+            value = btf.enumerator(name, rest[0])
+            lines += [] if value is None else [f"#define ENUM_{name}__{rest[0]} {value}"]
+        else:
+            lines += _member_defines(btf, name, rest[0])
+    return "".join(f"{line}\n" for line in lines)
+
+
+def member_path(member: str) -> str:
+    """`ioac__syscr` as written in C is `ioac.syscr`; leading underscores belong to the name."""
+    bare = member.lstrip("_")
+    return member[: len(member) - len(bare)] + bare.replace("__", ".")
+
+
+def _member_defines(btf: Btf, struct: str, member: str) -> list[str]:
+    found = btf.member(struct, member_path(member))
+    if found is None:
+        return []
+    name = f"{struct}__{member}"
+    lines = [f"#define HAVE_{name} 1", f"#define OFFSET_{name} {found.offset}"]
+    word = _WORDS.get(found.size)
+    if word:
+        lines += [
+            f"#define {how}_{name}(pointer) {how}_AS({word}, pointer, {found.offset})"
+            for how in ("FIELD", "PEEK")
+        ]
+    return lines

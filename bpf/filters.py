@@ -1,0 +1,119 @@
+"""In-kernel filters: what the user asked for, as macros of memtap/filter.h."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from memtap.bpf.btf import Btf
+from memtap.bpf.errors import MemtapError
+
+COMM_BYTES = 16  # TASK_COMM_LEN, the NUL included
+TGIDS_PER_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Whose events are kept; filters of different kinds must all agree.
+
+    Attributes:
+        tgids: only these processes, if `by_tgid`.
+        by_tgid: also true with no tgid yet, when a program is about to be started.
+        follow: children join their parents.
+        comms: only processes of one of these names.
+        cgroups: only processes in one of these cgroups or below.
+    """
+
+    tgids: tuple[int, ...] = ()
+    by_tgid: bool = False
+    follow: bool = True
+    comms: tuple[str, ...] = ()
+    cgroups: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.by_tgid or self.comms or self.cgroups)
+
+    def defines(self, btf: Btf) -> list[str]:
+        """The macros that memtap/filter.h looks at, without `#define`."""
+        lines = []
+        if self.by_tgid:
+            lines += ["FOLLOW_TGIDS 1", f"TGID_BLOCKS {tgid_blocks()}"]
+            if self.follow:
+                lines.append("FOLLOW_CHILDREN 1")
+        if self.comms:
+            lines.append("FOLLOW_COMM(comm) (" + " || ".join(map(_same_comm, self.comms)) + ")")
+        if self.cgroups:
+            tests = [_under_cgroup(path, btf) for path in self.cgroups]
+            lines.append("FOLLOW_CGROUP(task) (" + " || ".join(tests) + ")")
+        return lines
+
+
+def tgid_blocks() -> int:
+    """How many blocks of 64 process numbers there can be (kernel.pid_max)."""
+    return int(Path("/proc/sys/kernel/pid_max").read_text()) // TGIDS_PER_BLOCK + 1
+
+
+def _same_comm(name: str) -> str:
+    """C that compares the two words of a struct comm with a name."""
+    data = os.fsencode(name)[: COMM_BYTES - 1].ljust(COMM_BYTES, b"\0")
+    words = [int.from_bytes(data[at : at + 8], "little") for at in (0, 8)]
+    return (
+        "(" + " && ".join(f"comm.words[{i}] == {word:#x}ULL" for i, word in enumerate(words)) + ")"
+    )
+
+
+@dataclass(frozen=True)
+class CgroupMount:
+    """A mounted cgroup hierarchy: v2 if `controllers` is empty, else v1."""
+
+    path: Path
+    controllers: tuple[str, ...]
+
+
+def cgroup_mounts(mountinfo: str) -> list[CgroupMount]:
+    """The cgroup hierarchies in the text of /proc/self/mountinfo, v2 first."""
+    found = []
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ")[:3]
+        path = Path(before.split(" ")[4])
+        if kind == "cgroup2":
+            found.append(CgroupMount(path, ()))
+        elif kind == "cgroup":
+            names = options.split(",")
+            found.append(CgroupMount(path, tuple(n for n in names if n not in ("rw", "ro"))))
+    return sorted(found, key=lambda mount: bool(mount.controllers))
+
+
+def find_cgroup(wanted: str, mounts: list[CgroupMount]) -> tuple[CgroupMount, Path]:
+    """The hierarchy and directory of a cgroup given by its directory or its path in the hierarchy.
+
+    A path such as /system.slice is looked for in v2 first, then in v1's memory hierarchy.
+    """
+    path = Path(os.path.normpath(wanted))
+    for mount in mounts:
+        if path.is_relative_to(mount.path) and path.is_dir():
+            return mount, path
+    for mount in mounts:
+        inside = mount.path / str(path).lstrip("/")
+        if (not mount.controllers or "memory" in mount.controllers) and inside.is_dir():
+            return mount, inside
+    raise MemtapError(f"no cgroup {wanted}", "name a directory below /sys/fs/cgroup")
+
+
+def _under_cgroup(wanted: str, btf: Btf) -> str:
+    """C that tells whether `task` is in this cgroup or below it."""
+    mounts = cgroup_mounts(Path("/proc/self/mountinfo").read_text())
+    mount, path = find_cgroup(wanted, mounts)
+    number = path.stat().st_ino  # kernfs gives a directory the id of its node
+    if not mount.controllers:
+        return f"is_under_v2(task, {number}ULL)"
+    for controller in mount.controllers:
+        subsys = btf.enumerator("cgroup_subsys_id", f"{controller}_cgrp_id")
+        if subsys is not None:
+            return f"is_under_v1(task, {subsys}, {number}ULL)"
+    raise MemtapError(
+        f"the cgroup hierarchy at {mount.path} has no controller to find processes by",
+        "name the cgroup in the memory hierarchy or in cgroup v2",
+    )

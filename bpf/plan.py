@@ -1,0 +1,90 @@
+"""Probe plans: the ways to see what a tracer wants to see, best first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from memtap.bpf.errors import MemtapError
+from memtap.bpf.kernel import Kernel
+
+Kind = Literal["tp_btf", "fentry", "kprobe"]
+Accuracy = Literal["exact", "bounded", "estimated"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A function of the C program and the place in the kernel it is attached to.
+
+    Attributes:
+        function: its name in the program.
+        kind: `tp_btf` (a tracepoint, arguments typed by BTF), `fentry` or `kprobe`.
+        targets: names of tracepoints or kernel functions; the first that exists is taken.
+    """
+
+    function: str
+    kind: Kind
+    targets: tuple[str, ...]
+
+    def target(self, kernel: Kernel) -> str | None:
+        """The first target that this kernel has, or None."""
+        return next((name for name in self.targets if self._exists(kernel, name)), None)
+
+    def _exists(self, kernel: Kernel, name: str) -> bool:
+        if self.kind == "tp_btf":
+            return kernel.btf.has_raw_tracepoint(name)
+        if self.kind == "fentry":
+            return kernel.btf.has_function(name)
+        return kernel.has_kprobes and name in kernel.functions
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to see it: all its probes must exist.
+
+    Attributes:
+        name: what `doctor` and --dry-run call it.
+        accuracy: how far its numbers can be believed.
+        probes: what is attached.
+        defines: macros that select it in the C program.
+        maps: maps of the C program that the tracer itself reaches into.
+        notes: what it cannot see; goes into the audit.
+    """
+
+    name: str
+    accuracy: Accuracy
+    probes: tuple[Probe, ...]
+    defines: tuple[str, ...] = ()
+    maps: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def missing(self, kernel: Kernel) -> list[str]:
+        """The probes that this kernel does not have, as `kind:name`."""
+        return [
+            f"{probe.kind}:{probe.targets[0]}"
+            for probe in self.probes
+            if probe.target(kernel) is None
+        ]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A C program and the ways to attach it, best first."""
+
+    program: str
+    ways: tuple[Way, ...]
+
+    def possible(self, kernel: Kernel) -> list[Way]:
+        """The ways whose probes all exist here, best first; loading them may still fail."""
+        return [way for way in self.ways if not way.missing(kernel)]
+
+    def require(self, kernel: Kernel) -> list[Way]:
+        """`possible`, or MemtapError that names the probes missing from the best way."""
+        ways = self.possible(kernel)
+        if not ways:
+            lacking = ", ".join(self.ways[0].missing(kernel))
+            raise MemtapError(
+                f"this kernel lacks every probe this report can use ({lacking} and others)",
+                "run memtap doctor to see what would be needed",
+            )
+        return ways

@@ -1,0 +1,256 @@
+"""An attached program: its events, what it lost, and the end of it."""
+
+from __future__ import annotations
+
+import ctypes as ct
+import errno
+import mmap
+import os
+import time
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.bpf import libbpf
+from memtap.bpf.errors import MemtapError
+from memtap.bpf.filters import TGIDS_PER_BLOCK, tgid_blocks
+from memtap.bpf.kernel import Kernel
+from memtap.bpf.loading import Loaded
+from memtap.bpf.stream import Events, NameRecord, Stream
+
+# Of uapi/linux/perf_event.h and uapi/linux/bpf.h.
+_TYPE_SOFTWARE, _SW_BPF_OUTPUT, _SAMPLE_RAW = 1, 10, 1 << 10
+_RECORD_SAMPLE = 9
+_TEST_RUN_ON_CPU = 1
+
+_CONTINUE = -2  # LIBBPF_PERF_EVENT_CONT
+
+# A record that holds a full batch (LANE_BYTES in memtap/batch.h) and its headers.
+_RECORD_BYTES = 16 << 10
+
+# 32 MiB hold what one CPU can produce while nobody reads for half a second; all CPUs together
+# get no more than 128 MiB.
+RING_BYTES = 32 << 20
+RINGS_BYTES = 128 << 20
+RING_LEAST_BYTES = 512 << 10
+
+_FLUSH_TRIES = 1000
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What did not reach the report, since the session began.
+
+    Attributes:
+        lost: events dropped because a ring was full.
+        missed: times the kernel did not run a program because it was running already on that
+            CPU (recursion_misses of struct bpf_prog_info).
+        map_full: updates that a full map refused.
+    """
+
+    lost: int = 0
+    missed: int = 0
+    map_full: int = 0
+
+    def __add__(self, other: Losses) -> Losses:
+        return Losses(
+            self.lost + other.lost, self.missed + other.missed, self.map_full + other.map_full
+        )
+
+    def __sub__(self, other: Losses) -> Losses:
+        return Losses(
+            self.lost - other.lost, self.missed - other.missed, self.map_full - other.map_full
+        )
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What came in up to a moment.
+
+    Attributes:
+        events: in order of time; see Stream.take(). Some can be later than `until_ns`.
+        runs: events that the kernel counted instead of keeping each.
+        names: files that were seen for the first time.
+        until_ns: CLOCK_MONOTONIC; every event before it is in this cut or an earlier one.
+    """
+
+    events: Events
+    runs: Events
+    names: list[NameRecord]
+    until_ns: int
+
+
+class Session:
+    """A loaded and attached program. Use it as a context manager, or close() it."""
+
+    def __init__(self, loaded: Loaded, kernel: Kernel) -> None:
+        self.loaded = loaded
+        self._kernel = kernel
+        self._lib = libbpf.library()
+        self._stream = Stream(loaded.layouts)
+        self._callback = libbpf.RecordCallback(self._on_record)
+        self._rings = self._open_rings()
+        self._links = loaded.attach()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open_rings(self) -> int:
+        size = ring_bytes(len(self._kernel.online_cpus))
+        attributes = libbpf.PerfEventAttr(
+            type=_TYPE_SOFTWARE,
+            size=ct.sizeof(libbpf.PerfEventAttr),
+            config=_SW_BPF_OUTPUT,
+            sample_period=1,
+            sample_type=_SAMPLE_RAW,
+            # Wake the reader when an eighth is full: it looks at the end of an interval anyway.
+            wakeup_events=max(1, size // _RECORD_BYTES // 8),
+        )
+        rings = self._lib.perf_buffer__new_raw(
+            self.loaded.maps["records"],
+            size // mmap.PAGESIZE,
+            ct.byref(attributes),
+            self._callback,
+            None,
+            None,
+        )
+        if not rings:
+            reason = os.strerror(ct.get_errno())
+            raise MemtapError(
+                f"no memory for the event buffers: {reason}", "raise kernel.perf_event_mlock_kb"
+            )
+        return int(rings)
+
+    def _on_record(self, _context: int, _cpu: int, header: int) -> int:
+        kind, size = _header(header)
+        if kind == _RECORD_SAMPLE:
+            self._stream.add(ct.string_at(header + 12, size - 12))
+        return _CONTINUE
+
+    @property
+    def readable(self) -> int:
+        """A descriptor that becomes readable when consume() has something to do."""
+        return int(self._lib.perf_buffer__epoll_fd(self._rings))
+
+    def consume(self) -> None:
+        """Takes what stands in the rings, so that they do not overflow."""
+        self._lib.perf_buffer__consume(self._rings)
+
+    def cut(self) -> Cut:
+        """Everything up to now, also what was still in the batches of each CPU."""
+        until = time.monotonic_ns()
+        for cpu in self._kernel.online_cpus:
+            self._flush(cpu)
+        self.consume()
+        return Cut(*self._stream.take(), until)
+
+    def _flush(self, cpu: int) -> None:
+        """Runs flush() on a CPU, again while it finds a lane in use."""
+        options = libbpf.TestRunOpts(sz=ct.sizeof(libbpf.TestRunOpts), cpu=cpu)
+        options.flags = _TEST_RUN_ON_CPU
+        for _ in range(_FLUSH_TRIES):
+            failed = self._lib.bpf_prog_test_run_opts(
+                self.loaded.programs["flush"], ct.byref(options)
+            )
+            if failed and ct.get_errno() == errno.ENXIO:  # the CPU went offline
+                return
+            libbpf.check(failed, "collecting events")
+            if options.retval == 0:
+                return
+            time.sleep(0.0001)
+
+    def follow(self, tgid: int) -> None:
+        """Adds a process to those whose events are kept."""
+        self._targets()[tgid] = 1
+
+    def followed(self) -> list[int]:
+        """The processes whose events are kept: those asked for, and children, while they live."""
+        return [int(tgid) for tgid in np.flatnonzero(self._targets())]
+
+    def _targets(self) -> npt.NDArray[np.uint8]:
+        blocks = tgid_blocks()
+        return self.shared("targets", blocks, TGIDS_PER_BLOCK // 8).view(np.uint8).reshape(-1)
+
+    def shared(self, name: str, rows: int, columns: int) -> npt.NDArray[np.uint64]:
+        """A map of u64 that is shared memory (BPF_F_MMAPABLE), as a writable table."""
+        view = mmap.mmap(self.loaded.maps[name], rows * columns * 8)
+        return np.frombuffer(view, np.uint64).reshape(rows, columns)
+
+    def losses(self) -> Losses:
+        """What was lost so far; the programs need not be attached any more."""
+        lost, map_full = self._counts()
+        missed = sum(map(self._misses, self.loaded.programs.values()))
+        return Losses(lost, missed, map_full)
+
+    def _counts(self) -> tuple[int, int]:
+        """The per-CPU counters COUNT_LOST and COUNT_MAP_FULL, summed; one system call."""
+        cpus = self._lib.libbpf_num_possible_cpus()
+        keys, values = np.zeros(2, np.uint32), np.zeros((2, cpus), np.uint64)
+        done, count = ct.c_uint32(), ct.c_uint32(2)
+        failed = self._lib.bpf_map_lookup_batch(
+            self.loaded.maps["counts"],
+            None,
+            ct.byref(done),
+            keys.ctypes.data,
+            values.ctypes.data,
+            ct.byref(count),
+            None,
+        )
+        if failed and ct.get_errno() != errno.ENOENT:  # ENOENT: the map ended, as it should
+            libbpf.check(failed, "reading the loss counters")
+        totals = values.sum(axis=1)[np.argsort(keys)]
+        return int(totals[0]), int(totals[1])
+
+    def _misses(self, program: int) -> int:
+        place = self._kernel.btf.member("bpf_prog_info", "recursion_misses")
+        if place is None:  # before 9ed9e9ba2337 the kernel did not count them
+            return 0
+        info = ct.create_string_buffer(place.offset + place.size)
+        size = ct.c_uint32(len(info))
+        libbpf.check(
+            self._lib.bpf_obj_get_info_by_fd(program, info, ct.byref(size)), "reading misses"
+        )
+        return int.from_bytes(info.raw[place.offset :], "little")
+
+    def detach(self) -> None:
+        """Ends tracing; what was collected until now can still be cut."""
+        for link in self._links:
+            os.close(link)
+        self._links.clear()
+
+    def close(self) -> None:
+        """Detaches, and gives everything back."""
+        self.detach()
+        if self._rings:
+            self._lib.perf_buffer__free(self._rings)
+            self._rings = 0
+        for fd in (*self.loaded.programs.values(), *self.loaded.maps.values()):
+            os.close(fd)
+        self.loaded.programs.clear()
+        self.loaded.maps.clear()
+
+
+def ring_bytes(cpus: int) -> int:
+    """The size of one CPU's ring: a power of two, so that all fit in RINGS_BYTES."""
+    share = max(RING_LEAST_BYTES, min(RING_BYTES, RINGS_BYTES // cpus))
+    return int(1 << share.bit_length() - 1)
+
+
+def _header(address: int) -> tuple[int, int]:
+    """Kind of a perf record, and where its sample's raw data ends in it.
+
+    struct perf_event_header is {u32 type; u16 misc; u16 size}; a raw sample follows it with
+    {u32 size; char data[size]}.
+    """
+    kind = ct.c_uint32.from_address(address).value
+    return kind, ct.c_uint16.from_address(address + 6).value

@@ -1,0 +1,30 @@
+"""The text that is compiled: defines of this kernel and this run, headers, program."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from memtap.bpf.btf import Btf, defines
+
+HERE = Path(__file__).resolve().parent
+
+_OUR_INCLUDE = re.compile(r"^#include <(memtap/\w+\.h)>\n", re.MULTILINE)
+
+
+def compose(program: str, settings: list[str], btf: Btf) -> str:
+    """The one text handed to the compiler, all of memtap's includes and defines in it.
+
+    BCC rewrites the use of maps only in the main file, so headers that use maps become part of it.
+
+    Args:
+        program: the name of the C file, without `.bpf.c`.
+        settings: macros of this run (`NAME value`), which select a way and a filter.
+        btf: where the offsets and sizes of kernel structs come from.
+    """
+    body = (HERE / "programs" / f"{program}.bpf.c").read_text()
+    body = _OUR_INCLUDE.sub(lambda match: (HERE / "include" / match[1]).read_text(), body)
+    page_shift = (os.sysconf("SC_PAGESIZE") - 1).bit_length()
+    lines = [f"#define {setting}\n" for setting in (*settings, f"PAGE_SHIFT {page_shift}")]
+    return "".join(lines) + defines(btf, body) + body

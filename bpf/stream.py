@@ -1,0 +1,105 @@
+"""Records out of the perf buffers into numpy arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Events = npt.NDArray[np.void]
+
+# The first word of every record, an enum in memtap/batch.h.
+RECORD_EVENTS, RECORD_NAME, RECORD_RUNS = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class NameRecord:
+    """A file's names from its own up to its file system's root (memtap/names.h)."""
+
+    dev: int
+    ino: int
+    rdev: int
+    names: list[bytes]
+
+
+def dtype_of(layout: dict[str, Any]) -> np.dtype[np.void]:
+    """The numpy type of a C struct, all of whose members are unsigned numbers."""
+    members = layout["members"]
+    return np.dtype(
+        {
+            "names": [name for name, _, _ in members],
+            "formats": [f"u{size}" for _, _, size in members],
+            "offsets": [offset for _, offset, _ in members],
+            "itemsize": layout["size"],
+        }
+    )
+
+
+class Stream:
+    """Collects the records of all CPUs, and gives them out as one array in order of time."""
+
+    def __init__(self, layouts: dict[str, dict[str, Any]]) -> None:
+        self._head = dtype_of(layouts["batch"])
+        self._event = dtype_of(layouts["event"])
+        self._name = dtype_of(layouts["name"]) if "name" in layouts else self._head
+        self._run = dtype_of(layouts["run"])
+        self._batches: list[bytes] = []
+        self._runs: list[bytes] = []
+        self._names: list[NameRecord] = []
+
+    def add(self, record: bytes) -> None:
+        """Takes one record; perf pads it, so it may be longer than what was submitted."""
+        kind = int.from_bytes(record[:4], "little")
+        if kind == RECORD_EVENTS:
+            self._batches.append(record)
+        elif kind == RECORD_RUNS:
+            self._runs.append(record)
+        else:
+            self._names.append(self._decode_name(record))
+
+    def _decode_name(self, record: bytes) -> NameRecord:
+        head = np.frombuffer(record, self._name, count=1)[0]
+        start = self._name.itemsize
+        names = record[start : start + int(head["used"])].split(b"\0")[:-1]
+        return NameRecord(int(head["dev"]), int(head["ino"]), int(head["rdev"]), names)
+
+    def take(self) -> tuple[Events, Events, list[NameRecord]]:
+        """Events, runs and names so far; the stream is empty afterwards.
+
+        The events are in order of time and have the members of `struct event`, but `ns`
+        (CLOCK_MONOTONIC) for `dt_ns`. The runs have the members of `struct run`.
+        """
+        batches, self._batches = self._batches, []
+        runs, self._runs = self._runs, []
+        names, self._names = self._names, []
+        return self._merge(batches), self._open_runs(runs), names
+
+    def _open_runs(self, records: list[bytes]) -> Events:
+        """The runs that were counted in the epoch that just ended, out of whole tables."""
+        tables = [np.empty(0, self._run)]
+        for record in records:
+            head = np.frombuffer(record, self._head, count=1)[0]
+            start = self._head.itemsize
+            count = (len(record) - start) // self._run.itemsize
+            table = np.frombuffer(record, self._run, count=count, offset=start)
+            tables.append(table[table["epoch"] == head["used"] + 1])
+        return np.concatenate(tables)
+
+    def _merge(self, batches: list[bytes]) -> Events:
+        kept = [(name, self._event[name]) for name in self._event.names or () if name != "dt_ns"]
+        heads = [np.frombuffer(batch, self._head, count=1)[0] for batch in batches]
+        parts = [
+            np.frombuffer(batch, self._event, count=head["used"], offset=self._head.itemsize)
+            for batch, head in zip(batches, heads, strict=True)
+        ]
+        events = np.empty(sum(map(len, parts)), [("ns", "u8"), *kept])
+        start = 0
+        for head, part in zip(heads, parts, strict=True):
+            into = events[start : start + len(part)]
+            into["ns"] = head["base_ns"] + part["dt_ns"]
+            for name, _ in kept:
+                into[name] = part[name]
+            start += len(part)
+        return events[np.argsort(events["ns"], kind="stable")]
