@@ -1,0 +1,1 @@
+"""Events into reports: one module per report, and what they share."""

@@ -1,0 +1,55 @@
+"""cachestat: is the page cache working? One row for the whole host, or all that is traced."""
+
+from __future__ import annotations
+
+from memtap.tracers.audit import audit
+from memtap.tracers.chunk import Chunk, Interval, Origin
+from memtap.tracers.pagecolumns import CACHESTAT, CACHESTAT_WIDE
+from memtap.tracers.pagecounts import COUNTS, PageCache
+from memtap.tracers.report import Report, Row, percentage
+
+
+class Cachestat:
+    """Chunks in, a report out at the end of each interval."""
+
+    def __init__(self, origin: Origin, wide: bool = False) -> None:
+        self.cache = PageCache()
+        self._origin = origin
+        self._columns = CACHESTAT_WIDE if wide else CACHESTAT
+
+    def feed(self, chunk: Chunk) -> Report | None:
+        """Counts a chunk; the report if an interval ends with it."""
+        self.cache.feed(chunk.rows, chunk.until_ns, chunk.last)
+        if chunk.interval is None:
+            return None
+        interval = chunk.interval
+        return Report(
+            "cachestat",
+            interval.time,
+            interval.seconds,
+            self._columns,
+            [self._row(interval)],
+            audit(self._origin, interval, self.cache.take_events()),
+        )
+
+    def _row(self, interval: Interval) -> Row:
+        tally = self.cache.take()
+        count = {name: int(tally[name].sum()) for name in COUNTS}
+        return {
+            "hits_pages": count["hits"],
+            "misses_pages": count["misses"],
+            "dirties_pages": count["dirties"],
+            "hit_ratio_pct": percentage(count["hits"], count["hits"] + count["misses"]),
+            "buffers_bytes": interval.buffers_bytes,
+            "cached_bytes": interval.cached_bytes,
+            "readahead_pages": readahead(count["inserted"], count["dirty_misses"]),
+            "unused_readahead_pages": self.cache.unused_pages + count["wasted"],
+            "evicted_pages": count["evicted"],
+            # The kernel counts written pages for the host as a whole.
+            "written_pages": None if self._origin.filtered else interval.kernel["nr_written"],
+        }
+
+
+def readahead(inserted: int, dirty_misses: int) -> int:
+    """Pages that came from storage: all that entered, less those that writes put there."""
+    return max(inserted - dirty_misses, 0)

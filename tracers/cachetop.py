@@ -1,0 +1,104 @@
+"""cachetop: which process, file, cgroup or user uses and misses the page cache."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from memtap.tracers.audit import audit
+from memtap.tracers.chunk import Chunk, Origin
+from memtap.tracers.files import FileId, dev_text
+from memtap.tracers.pagecolumns import CACHETOP_KEYS, cachetop_columns
+from memtap.tracers.pagecounts import COUNTS, PageCache
+from memtap.tracers.processes import Who
+from memtap.tracers.report import Report, Row, percentage
+
+
+class Cachetop:
+    """Chunks in, a report out at the end of each interval."""
+
+    def __init__(self, origin: Origin, by: tuple[str, ...] = ("process",)) -> None:
+        self.cache = PageCache()
+        self._origin = origin
+        self.by = by
+        self._who: dict[int, Who] = {}
+        self._paths: dict[FileId, str] = {}
+
+    def feed(self, chunk: Chunk) -> Report | None:
+        """Counts a chunk; the report if an interval ends with it."""
+        self._who |= chunk.who
+        self._paths |= chunk.paths
+        self.cache.feed(chunk.rows, chunk.until_ns, chunk.last)
+        if chunk.interval is None:
+            return None
+        self._tally, self._interval = self.cache.take(), chunk.interval
+        self._audit = audit(self._origin, chunk.interval, self.cache.take_events())
+        return self.report()
+
+    def report(self) -> Report:
+        """The report of the last interval, by what is now in `by`."""
+        return Report(
+            "cachetop",
+            self._interval.time,
+            self._interval.seconds,
+            cachetop_columns(self.by),
+            self._rows(),
+            self._audit,
+        )
+
+    def _rows(self) -> list[Row]:
+        keys = list(dict.fromkeys(c.name for key in self.by for c in CACHETOP_KEYS[key]))
+        sums = (
+            self._tally.join(self._who_table(), on="tgid")
+            .join(self._path_table(), on=["dev", "ino"])
+            .drop("tgid", "dev")
+            .rename({"dev_text": "dev"})
+            .group_by(keys)
+            .agg(pl.col(COUNTS).sum())
+            .sort(keys)
+        )
+        rows = [_row(found) for found in sums.to_dicts()]
+        shown = [column.name for column in cachetop_columns(self.by) if column.name not in keys]
+        return [row for row in rows if any(row[name] for name in shown)]
+
+    def _who_table(self) -> pl.DataFrame:
+        tgids = self._tally["tgid"].unique().to_list()
+        found = [(tgid, self._who.get(tgid, Who())) for tgid in tgids]
+        return pl.DataFrame(
+            [(tgid, tgid, w.uid, w.user, w.comm, w.cgroup) for tgid, w in found],
+            schema={
+                "tgid": pl.Int64,
+                "pid": pl.Int64,
+                "uid": pl.Int64,
+                "user": pl.String,
+                "comm": pl.String,
+                "cgroup": pl.String,
+            },
+            orient="row",
+        )
+
+    def _path_table(self) -> pl.DataFrame:
+        files = self._tally.select("dev", "ino").unique().rows()
+        return pl.DataFrame(
+            [(*file, dev_text(file[0]), self._paths.get(file, "?")) for file in files],
+            schema={"dev": pl.Int64, "ino": pl.Int64, "dev_text": pl.String, "path": pl.String},
+            orient="row",
+        )
+
+
+def _row(found: Row) -> Row:
+    """A row of sums as the contract has it; the keys stay as they are."""
+    counts = {name: found.pop(name) for name in COUNTS}
+    return found | {
+        "hits_pages": counts["hits"],
+        "misses_pages": counts["misses"],
+        "dirties_pages": counts["dirties"],
+        "read_hit_pct": percentage(counts["hits"], counts["hits"] + counts["misses"]),
+        "write_hit_pct": write_hit(counts["dirties"], counts["dirty_misses"]),
+        "inserted_pages": counts["inserted"],
+        "evicted_pages": counts["evicted"],
+    }
+
+
+def write_hit(dirties: int, dirty_misses: int) -> float | None:
+    """How many of the pages that writes made dirty were in the cache before, in per cent."""
+    return percentage(dirties - dirty_misses, dirties)

@@ -1,0 +1,137 @@
+"""What goes from a source, live or recorded, to a report.
+
+A report sees nothing else: no clock, no /proc. So a recording that is replayed gives the report
+that the live run gave.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from memtap.bpf.plan import Accuracy
+from memtap.bpf.session import Losses
+from memtap.bpf.stream import Events
+from memtap.tracers.files import FileId
+from memtap.tracers.host import Counters
+from memtap.tracers.processes import Who
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where events come from; the same for a whole run.
+
+    Attributes:
+        tracer: the C program.
+        way: which of the plan's ways it was attached by.
+        accuracy: how far counts can be believed if nothing is lost.
+        probes: what was attached, as `kind:target`.
+        notes: what this way cannot see.
+        filtered: whether only some processes were traced.
+        page_bytes: the size of a page.
+        host, machine, kernel, boot_id: of the traced machine; `kernel` as uname -r has it.
+        clock: what the events' `ns` count.
+    """
+
+    tracer: str
+    way: str
+    accuracy: Accuracy
+    probes: tuple[str, ...]
+    notes: tuple[str, ...]
+    filtered: bool
+    page_bytes: int
+    host: str
+    machine: str
+    kernel: str
+    boot_id: str
+    clock: str = "CLOCK_MONOTONIC"
+
+    def to_json(self) -> str:
+        """One line; from_json() is the way back."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> Origin:
+        """What to_json() gave."""
+        fields = json.loads(text)
+        fields["probes"], fields["notes"] = tuple(fields["probes"]), tuple(fields["notes"])
+        return Origin(**fields)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An interval that is over, and what the host looked like then.
+
+    Attributes:
+        time: its end, UTC, ISO 8601 with milliseconds.
+        seconds: its length.
+        kernel: how far the kernel's own counters came in it, by their names.
+        buffers_bytes, cached_bytes: Buffers and Cached of /proc/meminfo, at its end.
+        losses: what was lost in it.
+        notes: what could not be seen in it.
+    """
+
+    time: str
+    seconds: float
+    kernel: Counters
+    buffers_bytes: int
+    cached_bytes: int
+    losses: Losses
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some events, in order of time, and what is known about those they name.
+
+    Attributes:
+        rows: the events.
+        until_ns: all events before this are in this chunk or an earlier one.
+        who, paths: processes and files; of those named before, only what has changed.
+        interval: the interval that this chunk is the end of, if it is.
+        last: whether nothing comes after it.
+    """
+
+    rows: Events
+    until_ns: int
+    who: dict[int, Who] = field(default_factory=dict)
+    paths: dict[FileId, str] = field(default_factory=dict)
+    interval: Interval | None = None
+    last: bool = False
+
+    def head(self) -> str:
+        """All but the rows, as one line of JSON."""
+        return json.dumps(
+            {
+                "until_ns": self.until_ns,
+                "who": [[tgid, *asdict(who).values()] for tgid, who in self.who.items()],
+                "paths": [[*file, path] for file, path in self.paths.items()],
+                "interval": asdict(self.interval) if self.interval else None,
+                "last": self.last,
+            }
+        )
+
+    @staticmethod
+    def from_head(text: str, rows: Events) -> Chunk:
+        """What head() gave, and the rows, as a chunk again."""
+        fields = json.loads(text)
+        return Chunk(
+            rows=rows,
+            until_ns=fields["until_ns"],
+            who={tgid: Who(*who) for tgid, *who in fields["who"]},
+            paths={(dev, ino): path for dev, ino, path in fields["paths"]},
+            interval=_interval(fields["interval"]),
+            last=fields["last"],
+        )
+
+
+def _interval(fields: dict[str, Any] | None) -> Interval | None:
+    if fields is None:
+        return None
+    losses, notes = Losses(**fields.pop("losses")), tuple(fields.pop("notes"))
+    return Interval(**fields, losses=losses, notes=notes)
+
+
+Source = Iterable[Chunk]

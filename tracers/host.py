@@ -1,0 +1,46 @@
+"""The kernel's own counters, beside which ours are put."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# Of /proc/vmstat: what a page-cache report can be compared with, over the whole host.
+VMSTAT = (
+    "pgpgin",
+    "pgfault",
+    "pgmajfault",
+    "nr_dirtied",
+    "nr_written",
+    "workingset_refault_file",
+    "drop_pagecache",
+    "thp_file_mapped",
+)
+
+Counters = dict[str, int]
+
+
+def vmstat(root: Path = Path("/")) -> Counters:
+    """The counters VMSTAT that this kernel has. pgpgin counts KiB, the others pages or events."""
+    lines = (root / "proc/vmstat").read_text().splitlines()
+    values = dict(line.split() for line in lines)
+    return {name: int(values[name]) for name in VMSTAT if name in values}
+
+
+def buffers_and_cached(root: Path = Path("/")) -> tuple[int, int]:
+    """Buffers and Cached of /proc/meminfo, in bytes."""
+    values = {}
+    for line in (root / "proc/meminfo").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        values[name] = int(rest.split()[0]) * 1024
+    return values["Buffers"], values["Cached"]
+
+
+def difference(after: Counters, before: Counters) -> Counters:
+    """How far counters came, name by name."""
+    return {name: value - before.get(name, 0) for name, value in after.items()}
+
+
+def total(*parts: Counters) -> Counters:
+    """The sums of counters, name by name."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: sum(part.get(name, 0) for part in parts) for name in names}

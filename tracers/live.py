@@ -1,0 +1,160 @@
+"""Chunks from the running kernel."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from memtap.bpf.kernel import Kernel
+from memtap.bpf.loading import Loaded
+from memtap.bpf.session import Losses, Session
+from memtap.bpf.stream import Events
+from memtap.tracers.chunk import Chunk, Interval, Origin
+from memtap.tracers.files import Files
+from memtap.tracers.host import Counters, buffers_and_cached, difference, vmstat
+from memtap.tracers.pagecache import BUCKETS
+from memtap.tracers.pagecounts import PageCache, rows_of
+from memtap.tracers.processes import Processes, Who, descendants, read_parents
+
+
+@dataclass
+class _Start:
+    """Where an interval began: the counters that only differences of are reported."""
+
+    ns: int
+    losses: Losses
+    kernel: Counters
+
+
+class Live:
+    """A tracing session and everything around it that a report needs. Close it after use.
+
+    `processes` must have been listening before, so that whoever is traced is known.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        kernel: Kernel,
+        processes: Processes,
+        targets: Sequence[int] = (),
+    ) -> None:
+        self._filter = loaded.request.filter
+        self.origin = origin_of(loaded, kernel)
+        self.processes = processes
+        self.session = Session(loaded, kernel)
+        self._files = Files()
+        self._told: dict[int, Who] = {}
+        self._followed: set[int] = set()
+        self._buckets = self.session.shared("buckets", BUCKETS, 2) if _settles(loaded) else None
+        for tgid in targets:
+            self.follow(tgid)
+        self._start = self._now()
+
+    def follow(self, tgid: int) -> None:
+        """Traces a process, and the children that it has, unless the filter says not to."""
+        self._follow_one(tgid)
+        if self._filter.follow:
+            # A child that is found here may have got one itself before it was followed.
+            while news := descendants(tgid, read_parents()) - self._followed:
+                for child in news:
+                    self._follow_one(child)
+
+    def _follow_one(self, tgid: int) -> None:
+        self._followed.add(tgid)
+        self.session.follow(tgid)
+        self.processes.targets.add(tgid)
+
+    @property
+    def readable(self) -> list[int]:
+        """Descriptors that become readable when consume() has something to do."""
+        return [self.session.readable, *self.processes.readable]
+
+    def consume(self) -> None:
+        """Takes in what the kernel has sent, so that nothing overflows."""
+        self.session.consume()
+        self.processes.consume()
+
+    def collect(self, ends: bool, last: bool = False) -> Chunk:
+        """Everything up to now; `ends` makes it the end of an interval.
+
+        With `last`, tracing ends first, so nothing can come after it.
+        """
+        if last:
+            self.session.detach()
+        cut = self.session.cut()
+        self.processes.consume()
+        rows = rows_of(cut.events, cut.runs)
+        return Chunk(
+            rows=rows,
+            until_ns=cut.until_ns,
+            who=self._news(rows),
+            paths=self._files.resolve(cut.names),
+            interval=self._end_interval() if ends else None,
+            last=last,
+        )
+
+    def settle(self, cache: PageCache) -> None:
+        """Tells the kernel which files have no fresh page, so that their hits are just counted."""
+        if self._buckets is not None:
+            buckets, entered = cache.settled()
+            self._buckets[buckets, 1] = entered
+
+    def close(self) -> None:
+        """Ends tracing and gives everything back."""
+        self.session.close()
+
+    def _news(self, rows: Events) -> dict[int, Who]:
+        """The processes of these rows, except those that are as they were told before."""
+        self.processes.forget_unwatched()
+        found = {int(tgid): self.processes.who(int(tgid)) for tgid in np.unique(rows["tgid"])}
+        news = {tgid: who for tgid, who in found.items() if self._told.get(tgid) != who}
+        self._told |= news
+        return news
+
+    def _now(self) -> _Start:
+        counters = vmstat()
+        if self._filter.by_tgid:
+            counters |= self.processes.targets.totals()
+        return _Start(time.monotonic_ns(), self.session.losses(), counters)
+
+    def _end_interval(self) -> Interval:
+        before, self._start = self._start, self._now()
+        buffers, cached = buffers_and_cached()
+        return Interval(
+            time=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            seconds=round((self._start.ns - before.ns) / 1e9, 3),
+            kernel=difference(self._start.kernel, before.kernel),
+            buffers_bytes=buffers,
+            cached_bytes=cached,
+            losses=self._start.losses - before.losses,
+            notes=tuple(self.processes.notes),
+        )
+
+
+def origin_of(loaded: Loaded, kernel: Kernel) -> Origin:
+    """What a report or a recording says of where its events come from."""
+    return Origin(
+        tracer=loaded.request.plan.program,
+        way=loaded.way.name,
+        accuracy=loaded.way.accuracy,
+        probes=loaded.probes,
+        notes=loaded.way.notes,
+        filtered=bool(loaded.request.filter),
+        page_bytes=os.sysconf("SC_PAGESIZE"),
+        host=socket.gethostname(),
+        machine=platform.machine(),
+        kernel=kernel.release,
+        boot_id=kernel.boot_id,
+    )
+
+
+def _settles(loaded: Loaded) -> bool:
+    return "buckets" in loaded.maps

@@ -1,0 +1,85 @@
+"""The page cache: where the kernel is asked, and the words of its answers."""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+
+from memtap.bpf.plan import Kind as ProbeKind
+from memtap.bpf.plan import Plan, Probe, Way
+
+
+class Kind(IntEnum):
+    """`enum kind` of the C program."""
+
+    READ = 1
+    MAP = 2
+    FAULT = 3
+    ADD = 4
+    DELETE = 5
+    DIRTY = 6
+    HITS = 7
+
+
+class Flag(IntFlag):
+    """`enum flag` of the C program."""
+
+    AGAIN = 1
+    WANTED = 2
+    DEVICE = 4
+
+
+# Of the C program: files are hashed to buckets, in which the kernel counts folios as they enter.
+BUCKETS = 4096
+
+
+def _probe(function: str, *targets: str, kind: ProbeKind = "tp_btf") -> Probe:
+    return Probe(function, kind, targets)
+
+
+_COMINGS_AND_GOINGS = (
+    _probe("on_add", "mm_filemap_add_to_page_cache"),
+    _probe("on_delete", "mm_filemap_delete_from_page_cache"),
+    _probe("on_dirty", "writeback_dirty_folio", "writeback_dirty_page"),
+)
+
+_MARKED = ("folio_mark_accessed", "mark_page_accessed")
+_MARKED_NOTES = (
+    "accesses are estimated: the kernel marks a folio as accessed once for several small reads",
+    "page faults on file mappings are not seen",
+)
+
+PLAN = Plan(
+    "pagecache",
+    (
+        # Since 6.12 the kernel has tracepoints where pages are looked up.
+        Way(
+            "filemap",
+            "exact",
+            (
+                _probe("on_read", "mm_filemap_get_pages"),
+                _probe("on_map", "mm_filemap_map_pages"),
+                _probe("on_fault", "mm_filemap_fault"),
+                *_COMINGS_AND_GOINGS,
+            ),
+            ("ACCESS_BY_FILEMAP",),
+            ("buckets",),
+        ),
+        Way(
+            "fentry",
+            "estimated",
+            (_probe("on_marked", *_MARKED, kind="fentry"), *_COMINGS_AND_GOINGS),
+            ("ACCESS_BY_FENTRY",),
+            notes=_MARKED_NOTES,
+        ),
+        Way(
+            "kprobe",
+            "estimated",
+            (_probe("on_marked_kprobe", *_MARKED, kind="kprobe"), *_COMINGS_AND_GOINGS),
+            ("ACCESS_BY_KPROBE", "UNTYPED_POINTERS"),
+            notes=_MARKED_NOTES,
+        ),
+    ),
+)
+
+# A macro of the C program: send the path of each file when it is first seen.
+NAME_FILES = "NAME_FILES 1"

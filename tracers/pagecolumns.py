@@ -1,0 +1,65 @@
+"""The columns of the page-cache reports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from memtap.tracers.report import Column
+
+# The first six keep the names and the order of bcc's cachestat.
+CACHESTAT = (
+    Column("hits_pages", "HITS"),
+    Column("misses_pages", "MISSES"),
+    Column("dirties_pages", "DIRTIES"),
+    Column("hit_ratio_pct", "HITRATIO", "pct"),
+    Column("buffers_bytes", "BUFFERS_MB", "mib"),
+    Column("cached_bytes", "CACHED_MB", "mib"),
+)
+CACHESTAT_WIDE = (
+    *CACHESTAT,
+    Column("readahead_pages", "READAHEAD"),
+    Column("unused_readahead_pages", "UNUSED"),
+    Column("evicted_pages", "EVICTED"),
+    Column("written_pages", "WRITTEN"),
+)
+
+_PID = Column("pid", "PID")
+_UID = Column("uid", "UID", table=False)
+_USER = Column("user", "USER", "text")
+_CGROUP = Column("cgroup", "CGROUP", "path")
+
+# What identifies a row, by what the user groups by.
+CACHETOP_KEYS: dict[str, tuple[Column, ...]] = {
+    "process": (
+        _PID,
+        _UID,
+        _USER,
+        Column("comm", "CMD", "text"),
+        Column("cgroup", "CGROUP", "path", table=False),
+    ),
+    "file": (
+        Column("dev", "DEV", "text", table=False),
+        Column("ino", "INO", table=False),
+        Column("path", "PATH", "path"),
+    ),
+    "cgroup": (_CGROUP,),
+    "user": (Column("uid", "UID"), _USER),
+}
+_COUNTS = (
+    Column("hits_pages", "HITS"),
+    Column("misses_pages", "MISSES"),
+    Column("dirties_pages", "DIRTIES"),
+    Column("read_hit_pct", "READ_HIT%", "pct"),
+    Column("write_hit_pct", "WRITE_HIT%", "pct"),
+)
+_FILE_COUNTS = (Column("inserted_pages", "INSERTED"), Column("evicted_pages", "EVICTED"))
+
+
+def cachetop_columns(by: tuple[str, ...]) -> tuple[Column, ...]:
+    """The columns of a report grouped by these keys, each column once."""
+    keys = {column.name: column for key in by for column in CACHETOP_KEYS[key]}
+    if "file" not in by:
+        return (*keys.values(), *_COUNTS)
+    # A table has 80 columns, and paths are long.
+    counts = [replace(c, table=c.table and c.name != "write_hit_pct") for c in _COUNTS]
+    return (*keys.values(), *counts, *_FILE_COUNTS)

@@ -1,0 +1,219 @@
+"""What bpf/programs/pagecache.bpf.c sees, counted by process and file."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import numpy.typing as npt
+
+os.environ.setdefault("POLARS_MAX_THREADS", "1")  # the other CPUs belong to those we watch
+import polars as pl
+
+from memtap.bpf.stream import Events
+from memtap.tracers.freshness import Bools, Spans, judge
+from memtap.tracers.grouping import group_numbers
+from memtap.tracers.pagecache import BUCKETS, Flag, Kind
+
+# A read of several pages that was last seen this long before the end of an interval is over.
+SETTLE_NS = 100_000_000
+
+
+# What is counted for each process and file, all in pages; docs/pagecache.md defines the words.
+#   hits, misses: accesses to pages that were cached, that were not
+#   dirties: made dirty; dirty_misses: of those, not in the cache before
+#   inserted, evicted: entered and left the cache
+#   wasted: left it without having been asked for
+COUNTS = ("hits", "misses", "dirties", "dirty_misses", "inserted", "evicted", "wasted")
+KEYS = ("tgid", "dev", "ino")
+_SUMS = ("accesses", *COUNTS[1:])
+
+# The rows that are counted: `struct event`, with the time in `ns` (CLOCK_MONOTONIC).
+ROW = np.dtype(
+    [
+        ("ns", "u8"),
+        ("ino", "u8"),
+        ("index", "u8"),
+        ("dev", "u4"),
+        ("tgid", "u4"),
+        ("tid", "u4"),
+        ("pages", "u4"),
+        ("kind", "u1"),
+        ("flags", "u1"),
+        ("call", "u2"),
+    ]
+)
+
+
+def rows_of(events: Events, runs: Events) -> Events:
+    """Events and counted runs as one array; a run becomes a row of kind HITS, with time 0."""
+    rows = np.zeros(len(events) + len(runs), ROW)
+    for name in ROW.names or ():
+        rows[name][len(runs) :] = events[name]
+    for name in KEYS:
+        rows[name][: len(runs)] = runs[name]
+    rows["pages"][: len(runs)] = runs["hits"]
+    rows["kind"][: len(runs)] = Kind.HITS
+    return rows
+
+
+class PageCache:
+    """Counts events. Pure: no clock, no I/O; the same events always give the same counts."""
+
+    def __init__(self) -> None:
+        self._fresh = Spans.empty()
+        self._waiting = np.empty(0, ROW)
+        self._tallies: list[pl.DataFrame] = []
+        self._events = 0
+        self._entered = np.zeros(BUCKETS, np.uint64)
+        self._devices = np.empty(0, np.uint32)
+
+    def feed(self, rows: Events, until_ns: int, last: bool = False) -> None:
+        """Counts rows in order of time, up to `until_ns`; the rest waits for the next call.
+
+        So do reads of several pages that may still be under way: they count in the interval in
+        which they end. With `last` nothing waits.
+        """
+        rows = np.concatenate([self._waiting, rows])
+        waits = np.zeros(len(rows), bool)
+        if not last:
+            waits = rows["ns"] > until_ns
+            waits |= _under_way(rows, until_ns) & ~waits
+        self._waiting = rows[waits]
+        self._count(rows[~waits])
+
+    def take(self) -> pl.DataFrame:
+        """COUNTS by KEYS since the last call, one row per process and file."""
+        tallies, self._tallies = self._tallies, []
+        empty = pl.DataFrame(schema=dict.fromkeys((*KEYS, *_SUMS), pl.Int64))
+        sums = pl.concat([empty, *tallies]).group_by(KEYS).sum().sort(KEYS)
+        return sums.with_columns(hits=hits(pl.col("accesses"), pl.col("misses")))
+
+    def take_events(self) -> int:
+        """How many events were counted since the last call; a counted run is one for each page."""
+        events, self._events = self._events, 0
+        return events
+
+    @property
+    def unused_pages(self) -> int:
+        """How many pages are fresh now, block devices' own caches left out."""
+        own = np.isin(self._fresh.dev, self._devices)
+        return int(self._fresh.pages[~own].sum())
+
+    def settled(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint64]]:
+        """Buckets none of whose files has a fresh page, and how many folios entered each."""
+        settled = np.ones(BUCKETS, bool)
+        settled[bucket_of(self._fresh.dev, self._fresh.ino)] = False
+        buckets = np.flatnonzero(settled)
+        return buckets, self._entered[buckets]
+
+    def _count(self, rows: Events) -> None:
+        adds = rows[rows["kind"] == Kind.ADD]
+        np.add.at(self._entered, bucket_of(adds["dev"], adds["ino"]), 1)
+        # All block devices' own inodes are on one pseudo file system, so have one device number.
+        own = adds["dev"][adds["flags"] & Flag.DEVICE > 0]
+        self._devices = np.union1d(self._devices, own)
+        found = np.zeros(len(rows), np.uint64)
+        moves = np.flatnonzero(rows["kind"] != Kind.HITS)
+        self._events += len(moves) + int(rows["pages"][rows["kind"] == Kind.HITS].sum())
+        found[moves] = self._follow(rows[moves])
+        self._tallies.append(_tally(rows, found))
+
+    def _follow(self, rows: Events) -> npt.NDArray[np.uint64]:
+        """Keeps `fresh` up to date; how many pages of each row were fresh."""
+        steps, enters, origin = _steps(rows)
+        concerned = _may_touch(self._fresh, steps, enters)
+        found = np.zeros(len(steps), np.uint64)
+        found[concerned], self._fresh = judge(self._fresh, steps.take(concerned), enters[concerned])
+        return found[origin]
+
+
+def hits(accesses: pl.Expr, misses: pl.Expr) -> pl.Expr:
+    """Accesses that were no misses.
+
+    A fault can be counted when an interval ends and its miss just after, so never less than 0.
+    """
+    return (accesses - misses).clip(0)
+
+
+def bucket_of(dev: npt.NDArray[np.uint32], ino: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
+    """The bucket of each file, computed as in the C program."""
+    return ((ino ^ ino >> np.uint64(12) ^ dev) & np.uint64(BUCKETS - 1)).astype(np.intp)
+
+
+def _under_way(rows: Events, until_ns: int) -> Bools:
+    """Which rows are of a read of several pages that may not be over at `until_ns`.
+
+    That is each thread's newest read call, if its last batch asked for more than one page and is
+    not SETTLE_NS old; all rows of such a call wait together.
+    """
+    is_read = rows["kind"] == Kind.READ
+    recent = np.flatnonzero(is_read & (rows["ns"] > max(until_ns - SETTLE_NS, 0)))[::-1]
+    newest = recent[np.unique(rows["tid"][recent], return_index=True)[1]]
+    unfinished = newest[rows["pages"][newest] > 1]
+    if len(unfinished) == 0:
+        return np.zeros(len(rows), bool)
+    call = rows["tid"].astype(np.uint64) << np.uint64(16) | rows["call"]
+    waits: Bools = is_read & np.isin(call, call[unfinished])
+    return waits
+
+
+def _steps(rows: Events) -> tuple[Spans, Bools, npt.NDArray[np.intp]]:
+    """What rows do to pages, for judge(): steps, which enter the cache, and each row's step.
+
+    A folio that a fault waits for gives two: it enters, and its page that is waited for is asked
+    for at once.
+    """
+    wanted = (rows["kind"] == Kind.ADD) & (rows["flags"] & Flag.WANTED > 0)
+    origin = np.repeat(np.arange(len(rows)), 1 + wanted)
+    first = np.ones(len(origin), bool)
+    first[1:] = np.diff(origin) > 0
+    start = rows["index"][origin] + np.where(first, 0, rows["call"][origin]).astype(np.uint64)
+    pages = np.where(first, rows["pages"][origin], 1).astype(np.uint64)
+    steps = Spans(rows["dev"][origin], rows["ino"][origin], start, start + pages)
+    enters = first & (rows["kind"][origin] == Kind.ADD)
+    return steps, enters, np.flatnonzero(first)
+
+
+def _may_touch(fresh: Spans, steps: Spans, enters: Bools) -> Bools:
+    """Leaves out most of the steps that cannot meet a fresh page, cheaply."""
+    inos = np.concatenate([fresh.ino, steps.ino[enters]])
+    if len(inos) == 0:
+        return enters
+    low = np.concatenate([fresh.start, steps.start[enters]]).min()
+    high = np.concatenate([fresh.stop, steps.stop[enters]]).max()
+    near = (steps.start < high) & (steps.stop > low)
+    near[near] = np.isin(steps.ino[near], inos)
+    concerned: Bools = enters | near
+    return concerned
+
+
+def _tally(rows: Events, found: npt.NDArray[np.uint64]) -> pl.DataFrame:
+    """COUNTS by KEYS; `found` is how many pages of each row were fresh."""
+    group = group_numbers(*(rows[key] for key in KEYS))
+    _, one = np.unique(group, return_index=True)
+    sums = {
+        name: np.bincount(group, values, minlength=len(one)).astype(np.int64)
+        for name, values in _contributions(rows, found).items()
+    }
+    return pl.DataFrame({key: rows[key][one].astype(np.int64) for key in KEYS} | sums)
+
+
+def _contributions(
+    rows: Events, found: npt.NDArray[np.uint64]
+) -> dict[str, npt.NDArray[np.uint64]]:
+    """What each row adds to each of _SUMS."""
+    kind, pages = rows["kind"], rows["pages"].astype(np.uint64)
+    once = rows["flags"] & Flag.AGAIN == 0
+    fault = ((kind == Kind.MAP) | (kind == Kind.FAULT)) & once
+    read = kind == Kind.READ
+    awaited = (kind == Kind.ADD) & (rows["flags"] & Flag.WANTED > 0)
+    return {
+        "accesses": pages * ((read & once) | (kind == Kind.HITS)) + fault,
+        "misses": found * read + np.minimum(found, 1) * fault + awaited,
+        "dirties": pages * (kind == Kind.DIRTY),
+        "dirty_misses": found * (kind == Kind.DIRTY),
+        "inserted": pages * (kind == Kind.ADD),
+        "evicted": pages * (kind == Kind.DELETE),
+        "wasted": found * (kind == Kind.DELETE),
+    }

@@ -1,0 +1,287 @@
+"""Who: names, users and cgroups of processes, also of those that are gone.
+
+The living are read from /proc when somebody asks. What is gone by then was heard of by netlink:
+the proc connector tells of births, new programs and deaths, taskstats gives the last words of
+every task. This is the only module that imports pyroute2; it opens and registers the sockets,
+and the messages, which can be many, are read here without building an object for each.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import struct
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from memtap.bpf.btf import Btf
+from memtap.tracers.host import Counters
+from memtap.tracers.hostile import printable
+from memtap.tracers.targets import Targets
+
+# Of uapi/linux/cn_proc.h.
+_FORK, _EXEC, _UID, _COMM = 0x1, 0x2, 0x4, 0x200
+# A struct proc_event stands behind struct nlmsghdr and struct cn_msg.
+_WHAT, _DATA = 36, 52
+_FORKED = struct.Struct("=IIII")  # parent's tid and tgid, child's tid and tgid
+
+# Attributes of uapi/linux/taskstats.h.
+_NL_HEADERS, _NLA = 20, struct.Struct("=HH")
+_TYPE_STATS, _TYPE_AGGR_PID = 3, 4
+
+_RECEIVE_BYTES = 16 << 20
+_REMEMBERED = 1 << 16
+_SO_RCVBUFFORCE = 33
+
+_OVERFLOW = "process events came too fast to be read: some processes may lack their names"
+_COUNTED = ("ac_minflt", "ac_majflt", "read_bytes", "write_bytes")
+_LAST_WORDS = ("ac_comm", "ac_uid", "ac_pid", "ac_ppid", "ac_tgid", *_COUNTED)
+
+
+@dataclass(frozen=True)
+class Who:
+    """A process. `uid` is -1, and the texts are "?", where nobody can know any more."""
+
+    comm: str = "?"
+    uid: int = -1
+    user: str = "?"
+    cgroup: str = "?"
+
+
+@cache
+def user_name(uid: int) -> str:
+    """The user's name, or the number where it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return str(uid)
+
+
+def read_who(pid: int, root: Path = Path("/")) -> Who | None:
+    """A living process, from /proc/PID/status and /proc/PID/cgroup; None if it is gone."""
+    try:
+        status = (root / f"proc/{pid}/status").read_bytes()
+        cgroup = (root / f"proc/{pid}/cgroup").read_bytes()
+    except OSError:
+        return None
+    fields = dict(line.partition(b":\t")[::2] for line in status.splitlines())
+    uid = int(fields[b"Uid"].split()[0])
+    return Who(
+        printable(_unescape_status(fields[b"Name"])), uid, user_name(uid), pick_cgroup(cgroup)
+    )
+
+
+def _unescape_status(name: bytes) -> bytes:
+    r"""/proc/PID/status writes a new line in a name as \n, and a backslash as two."""
+    return name.replace(b"\\n", b"\n").replace(b"\\\\", b"\\")
+
+
+def pick_cgroup(text: bytes) -> str:
+    """The cgroup of /proc/PID/cgroup that matters for memory: v1's memory hierarchy, else v2's."""
+    paths = {}
+    for line in text.splitlines():
+        _, controllers, path = line.split(b":", 2)
+        for controller in controllers.split(b","):
+            paths[controller] = path
+    return printable(paths.get(b"memory", paths.get(b"", b"/")))
+
+
+def read_parents(root: Path = Path("/")) -> dict[int, int]:
+    """The parent of every process, from /proc/PID/stat."""
+    parents = {}
+    for entry in os.listdir(root / "proc"):
+        if entry.isdigit():
+            try:
+                stat = (root / "proc" / entry / "stat").read_bytes()
+            except OSError:
+                continue
+            parents[int(entry)] = int(stat.rpartition(b")")[2].split()[1])
+    return parents
+
+
+def descendants(pid: int, parents: dict[int, int]) -> set[int]:
+    """The children of a process, their children, and so on."""
+    found: set[int] = set()
+    generation = {pid}
+    while generation:
+        generation = {child for child, parent in parents.items() if parent in generation}
+        generation -= found
+        found |= generation
+    return found
+
+
+class _Listener:
+    """A netlink socket that pyroute2 made and that we read."""
+
+    def __init__(self, owner: Any) -> None:
+        self._owner = owner
+        self.socket = socket.socket(fileno=os.dup(owner.fileno()))
+        self.socket.setblocking(False)
+        self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BYTES)
+        self.overflowed = False
+
+    def messages(self) -> Iterator[bytes]:
+        """What has arrived; notes it if the kernel had to drop some."""
+        while True:
+            try:
+                yield self.socket.recv(65536)
+            except BlockingIOError:
+                return
+            except OSError:  # ENOBUFS: more came than the socket holds
+                self.overflowed = True
+
+    def close(self) -> None:
+        """Stops listening."""
+        self.socket.close()
+        self._owner.close()
+
+
+def _listen_to_births() -> _Listener:
+    from pyroute2.netlink.connector.cn_proc import ProcEventSocket
+
+    connector = ProcEventSocket()
+    connector.bind()
+    connector.control(listen=True)
+    return _Listener(connector)
+
+
+def _listen_to_last_words(cpus: str) -> _Listener:
+    from pyroute2.netlink.taskstats import TaskStats
+
+    taskstats = TaskStats()
+    taskstats.bind()
+    taskstats.register_mask(cpus)
+    return _Listener(taskstats)
+
+
+class Processes:
+    """Keeps what can be known of processes that a report may name.
+
+    Attributes:
+        notes: what cannot be known on this host.
+        targets: the processes whose own counters are wanted.
+    """
+
+    def __init__(self, btf: Btf, possible_cpus: str) -> None:
+        self.notes: list[str] = []
+        self.targets = Targets()
+        self._living: dict[int, Who] = {}
+        self._dead: OrderedDict[int, Who] = OrderedDict()
+        self._parents: dict[int, int] = {}
+        self._fields = {name: btf.member("taskstats", name) for name in _LAST_WORDS}
+        self._births = self._try(_listen_to_births, "proc connector", "short-lived processes")
+        self._words = self._try(
+            lambda: _listen_to_last_words(possible_cpus), "taskstats", "processes that ended"
+        )
+
+    def _try(self, listen: Callable[[], _Listener], name: str, unknown: str) -> _Listener | None:
+        try:
+            return listen()
+        except Exception as error:  # pyroute2 raises its own, OSError, or what asyncio raises
+            reason = f"{type(error).__name__}: {error}"
+            self.notes.append(f"no {name} ({reason}): {unknown} may lack their names")
+            return None
+
+    @property
+    def readable(self) -> list[int]:
+        """Descriptors that become readable when consume() has something to do."""
+        return [listener.socket.fileno() for listener in (self._births, self._words) if listener]
+
+    def consume(self) -> None:
+        """Takes in what has happened.
+
+        Last words are received first, but looked at last: so the birth of every task that spoke
+        them is known by then.
+        """
+        words = list(self._words.messages()) if self._words else []
+        for message in self._births.messages() if self._births else ():
+            self._event(message)
+        for message in words:
+            self._last_words(message)
+        for listener in (self._births, self._words):
+            if listener and listener.overflowed and _OVERFLOW not in self.notes:
+                self.notes.append(_OVERFLOW)
+
+    def who(self, tgid: int) -> Who:
+        """The process of this number, dead or alive."""
+        known = self._living.get(tgid)
+        if known is None:
+            known = read_who(tgid)
+            if known is None:
+                return self._dead.get(tgid, Who())
+            self._living[tgid] = known
+        return known
+
+    def forget_unwatched(self) -> None:
+        """Forgets the living, where nothing would tell us that they changed."""
+        if self._births is None or self._births.overflowed:
+            self._living.clear()
+
+    def close(self) -> None:
+        """Stops listening."""
+        for listener in (self._births, self._words):
+            if listener:
+                listener.close()
+
+    def _event(self, message: bytes) -> None:
+        """A struct proc_event of the proc connector."""
+        what = int.from_bytes(message[_WHAT : _WHAT + 4], "little")
+        tid, tgid, child_tid, child = _FORKED.unpack_from(message.ljust(_DATA + 16, b"\0"), _DATA)
+        if what == _FORK and child_tid == child:
+            self._born(tgid, child)
+        elif what in (_EXEC, _UID, _COMM) and tid == tgid:
+            self._living.pop(tgid, None)
+
+    def _born(self, parent: int, child: int) -> None:
+        self._living.pop(child, None)
+        self._dead.pop(child, None)
+        self._parents[child] = parent
+        self.targets.forked(parent, child)
+
+    def _last_words(self, message: bytes) -> None:
+        """The struct taskstats of a task that ended."""
+        stats = _find_stats(message)
+        if stats is None:
+            return
+        tid, tgid = self._number(stats, "ac_pid"), self._number(stats, "ac_tgid")
+        if tgid in self.targets:
+            counted: Counters = {name: self._number(stats, name) for name in _COUNTED}
+            self.targets.died(tgid, counted)
+        if tid == tgid:
+            self._bury(tgid, stats)
+
+    def _bury(self, tgid: int, stats: bytes) -> None:
+        comm = self._bytes(stats, "ac_comm").partition(b"\0")[0]
+        uid = self._number(stats, "ac_uid")
+        known = self._living.pop(tgid, None)
+        parent = self._parents.pop(tgid, self._number(stats, "ac_ppid"))
+        cgroup = (known or self._dead.get(tgid) or self.who(parent)).cgroup
+        self._dead[tgid] = Who(printable(comm), uid, user_name(uid), cgroup)
+        if len(self._dead) > _REMEMBERED:
+            self._dead.popitem(last=False)
+
+    def _bytes(self, stats: bytes, name: str) -> bytes:
+        place = self._fields[name]
+        return stats[place.offset : place.offset + place.size] if place else b""
+
+    def _number(self, stats: bytes, name: str) -> int:
+        return int.from_bytes(self._bytes(stats, name), "little")
+
+
+def _find_stats(message: bytes) -> bytes | None:
+    """The struct taskstats in TASKSTATS_TYPE_AGGR_PID of a message, or None if it has none."""
+    size, kind = _NLA.unpack_from(message, _NL_HEADERS)
+    if kind != _TYPE_AGGR_PID:
+        return None
+    at, end = _NL_HEADERS + _NLA.size, _NL_HEADERS + size
+    while at < end:
+        size, kind = _NLA.unpack_from(message, at)
+        if kind == _TYPE_STATS:
+            return message[at + _NLA.size : at + size]
+        at += size + 3 & ~3
+    return None

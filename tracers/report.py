@@ -1,0 +1,65 @@
+"""What every report is made of: columns, rows, an audit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a report.
+
+    Attributes:
+        name: its name in JSON and CSV; ends in its unit.
+        heading: what the table calls it.
+        kind: how the table shows it: `count` a number, `pct` with one decimal and a per cent
+            sign, `mib` bytes as whole MiB, `text` left-aligned, `path` last and cut to fit.
+        table: whether the table shows it without being asked to.
+    """
+
+    name: str
+    heading: str
+    kind: Literal["count", "pct", "mib", "text", "path"] = "count"
+    table: bool = True
+
+
+@dataclass(frozen=True)
+class Report:
+    """One report: rows of one interval and their audit.
+
+    Attributes:
+        name: of the report.
+        time: the end of the interval, UTC, ISO 8601.
+        interval_s: its length in seconds.
+        columns: what the rows have, in order.
+        rows: values by column name.
+        audit: see audit.py.
+    """
+
+    name: str
+    time: str
+    interval_s: float
+    columns: tuple[Column, ...]
+    rows: list[Row]
+    audit: dict[str, Any]
+
+    SCHEMA = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of the contract."""
+        return {
+            "report": self.name,
+            "schema": self.SCHEMA,
+            "time": self.time,
+            "interval_s": self.interval_s,
+            "rows": [{c.name: row[c.name] for c in self.columns} for row in self.rows],
+            "audit": self.audit,
+        }
+
+
+def percentage(part: int, whole: int) -> float | None:
+    """`part` of `whole` in per cent with two decimals; None if there is no whole."""
+    return round(100 * part / whole, 2) if whole else None

@@ -1,0 +1,90 @@
+"""What the kernel itself counted for the processes that a report is about."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from memtap.tracers.host import Counters, difference, total
+
+
+def read_threads(process: Path) -> Counters | None:
+    """The sum over the threads that live now in /proc/PID, or None if the process is gone.
+
+    Faults in events, read_bytes and write_bytes (storage, not system calls) in bytes. Not from
+    /proc/PID/io itself: that includes children which were waited for.
+    """
+    try:
+        threads = os.listdir(process / "task")
+    except OSError:
+        return None
+    return total(*(_read_thread(process / "task" / tid) for tid in threads))
+
+
+def _read_thread(thread: Path) -> Counters:
+    try:
+        stat = (thread / "stat").read_bytes()
+        io = dict(line.split(b": ") for line in (thread / "io").read_bytes().splitlines())
+    except OSError:  # it ended while we looked
+        return {}
+    fields = stat.rpartition(b")")[2].split()  # the name in front can hold anything
+    return {
+        "ac_minflt": int(fields[7]),
+        "ac_majflt": int(fields[9]),
+        "read_bytes": int(io[b"read_bytes"]),
+        "write_bytes": int(io[b"write_bytes"]),
+    }
+
+
+class Targets:
+    """Sums the kernel's counters over processes and their children, from start to death.
+
+    What the living threads say, and the last words of those that ended, less what the threads
+    had counted when we came.
+    """
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._proc = root / "proc"
+        self._at_start: dict[int, Counters] = {}
+        self._last_words: dict[int, Counters] = {}
+        self._finished: Counters = {}
+
+    def __contains__(self, tgid: int) -> bool:
+        return tgid in self._at_start
+
+    def add(self, tgid: int) -> None:
+        """A process that has been running, or is about to start."""
+        threads = read_threads(self._proc / str(tgid))
+        if threads is not None:
+            self._at_start[tgid] = threads
+
+    def forked(self, parent: int, child: int) -> None:
+        """A child joins its parent; it has counted nothing yet."""
+        if child in self._at_start:  # the number was another process's before
+            self._finish(child)
+        if parent in self._at_start:
+            self._at_start[child] = {}
+
+    def died(self, tgid: int, counted: Counters) -> None:
+        """The last words of a thread of one of the processes."""
+        self._last_words[tgid] = total(self._last_words.get(tgid, {}), counted)
+
+    def totals(self) -> Counters:
+        """What all of them have counted since they were added."""
+        parts = []
+        for tgid in list(self._at_start):
+            now = read_threads(self._proc / str(tgid))
+            if now is None:
+                self._finish(tgid)
+            else:
+                parts.append(self._counted(tgid, now))
+        return total(self._finished, *parts)
+
+    def _counted(self, tgid: int, living: Counters) -> Counters:
+        ended = self._last_words.get(tgid, {})
+        return difference(total(living, ended), self._at_start[tgid])
+
+    def _finish(self, tgid: int) -> None:
+        self._finished = total(self._finished, self._counted(tgid, {}))
+        del self._at_start[tgid]
+        self._last_words.pop(tgid, None)
