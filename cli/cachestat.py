@@ -1,0 +1,64 @@
+"""The command `memtap cachestat`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from memtap.cli.arrange import Order
+from memtap.cli.options import Options, TracingCommand, shared, sort_column
+from memtap.cli.tracing import Job, run
+from memtap.tracers.pagecache import NAME_FILES, PLAN
+from memtap.tracers.pagecolumns import CACHESTAT, CACHESTAT_WIDE
+
+if TYPE_CHECKING:
+    from memtap.cli.loop import Display, Reporter
+    from memtap.tracers.cachestat import Cachestat
+    from memtap.tracers.chunk import Origin
+
+
+@click.command("cachestat", cls=TracingCommand)
+@shared(("host",))
+def command(options: Options) -> None:
+    """Is the page cache working? A line per INTERVAL (seconds, 1 by default), COUNT of them.
+
+    \b
+    HITS        pages asked for that were in the cache
+    MISSES      pages asked for that had to be brought in from storage
+    DIRTIES     pages that writes made dirty
+    HITRATIO    hits of hits and misses
+    BUFFERS_MB  cached metadata of block devices, at the end of the interval
+    CACHED_MB   cached files and shared memory, at the end of the interval
+
+    \b
+    --wide adds
+    READAHEAD   pages brought in from storage
+    UNUSED      of those, what nobody has asked for yet, or ever did before they left
+    EVICTED     pages that left the cache
+    WRITTEN     pages written back (the kernel's nr_written; unknown for single processes)
+
+    \b
+    memtap cachestat 1 5                 five seconds of the whole host
+    memtap cachestat -p 1234             one process and its children, until it ends
+    memtap cachestat -- grep -r foo .    one program, from its first instruction on
+    """
+    columns = CACHESTAT_WIDE if options.wide else CACHESTAT
+    order = Order(sort_column(options.sort, columns, "hits_pages"), rows=options.rows)
+    # A recording may be asked later which file it was; a row for the whole host never is.
+    settings = (NAME_FILES,) if options.record else ()
+    begin = partial(_reporter, options), partial(_display, options, order)
+    run(options, Job(PLAN, settings, *begin))
+
+
+def _reporter(options: Options, origin: Origin) -> Cachestat:
+    from memtap.tracers.cachestat import Cachestat
+
+    return Cachestat(origin, options.wide)
+
+
+def _display(options: Options, order: Order, _reporter: Reporter) -> Display:
+    from memtap.cli.output import Printer
+
+    return Printer(options, rolling=True, order=order)

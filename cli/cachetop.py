@@ -1,0 +1,74 @@
+"""The command `memtap cachetop`."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from memtap.cli.arrange import Order
+from memtap.cli.options import Options, TracingCommand, shared, sort_column
+from memtap.cli.tracing import Job, run
+from memtap.tracers.pagecache import NAME_FILES, PLAN
+from memtap.tracers.pagecolumns import CACHETOP_KEYS, cachetop_columns
+
+if TYPE_CHECKING:
+    from memtap.cli.loop import Display
+    from memtap.tracers.cachetop import Cachetop
+    from memtap.tracers.chunk import Origin
+
+
+@click.command("cachetop", cls=TracingCommand)
+@shared(
+    tuple(CACHETOP_KEYS),
+    click.option("--batch", is_flag=True, help="Print tables, also on a terminal."),
+)
+def command(options: Options) -> None:
+    """Who uses and misses the page cache? A table per INTERVAL (seconds, 1 by default).
+
+    On a terminal the table is redrawn in place. Keys: < and > choose the column to sort by, r
+    reverses the order, b goes on to the next grouping, space pauses, q ends.
+
+    \b
+    HITS        pages asked for that were in the cache
+    MISSES      pages asked for that had to be brought in from storage
+    DIRTIES     pages that writes made dirty
+    READ_HIT%   hits of hits and misses
+    WRITE_HIT%  pages made dirty that were cached before (by file with --wide)
+    INSERTED    pages that entered the cache (by file)
+    EVICTED     pages that left it (by file)
+
+    \b
+    memtap cachetop                           live, by process
+    memtap cachetop -b file -s misses 5 1     files most missed in 5 seconds
+    memtap cachetop -b process,file -p 1234   what one process reads
+    """
+    columns = cachetop_columns(options.by)
+    order = Order(sort_column(options.sort, columns, "hits_pages"), rows=options.rows)
+    begin = partial(_reporter, options), partial(_display, options, order)
+    run(options, Job(PLAN, (NAME_FILES,), *begin))
+
+
+def _reporter(options: Options, origin: Origin) -> Cachetop:
+    from memtap.tracers.cachetop import Cachetop
+
+    return Cachetop(origin, options.by)
+
+
+def _display(options: Options, order: Order, reporter: Cachetop) -> Display:
+    if _on_screen(options):
+        from memtap.cli.screen import Screen
+
+        return Screen(reporter, order, options)
+    from memtap.cli.output import Printer
+
+    return Printer(options, rolling=False, order=order)
+
+
+def _on_screen(options: Options) -> bool:
+    """Redrawn in place, if a terminal is all ours."""
+    elsewhere = options.batch or options.output or options.program or options.replay
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    return options.format == "table" and terminal and not elsewhere

@@ -1,0 +1,203 @@
+"""The loop of a live run: waits, collects, reports, until something ends it."""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import click
+
+from memtap.bpf.errors import MemtapError
+from memtap.cli.options import DEFAULT_INTERVAL_S, Options
+from memtap.cli.program import Program
+
+if TYPE_CHECKING:
+    from memtap.tracers.chunk import Chunk
+    from memtap.tracers.live import Live
+    from memtap.tracers.pagecounts import PageCache
+    from memtap.tracers.recording import Recorder
+    from memtap.tracers.report import Report
+
+# However long an interval is, events are taken in this often, so that memory stays small.
+TICK_S = 1.0
+
+
+class Reporter(Protocol):
+    """Chunks in, reports out."""
+
+    cache: PageCache
+
+    def feed(self, chunk: Chunk) -> Report | None:
+        """Takes a chunk; the report if an interval ends with it."""
+
+
+class Display(Protocol):
+    """Where reports are shown.
+
+    Attributes:
+        closed: whether nobody looks any more.
+        inputs: descriptors on which the user can say something.
+    """
+
+    closed: bool
+    inputs: list[int]
+
+    def show(self, report: Report) -> None:
+        """Shows a report."""
+
+    def listen(self) -> None:
+        """Something can be read from one of the inputs."""
+
+    def close(self) -> None:
+        """Gives the terminal back."""
+
+
+class _Signals:
+    """SIGINT and SIGTERM as something to wait for."""
+
+    def __init__(self) -> None:
+        self.interrupts = 0
+        self.terminated = False
+        self._ours, self.readable = socket.socketpair()
+        self._ours.setblocking(False)
+        self.readable.setblocking(False)
+        signal.set_wakeup_fd(self._ours.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _frame: object) -> None:
+        if number == signal.SIGINT:
+            self.interrupts += 1
+        else:
+            self.terminated = True
+
+    def listen(self) -> None:
+        """Empties the socket; the handler has run by then."""
+        self.readable.recv(4096)
+
+
+class Loop:
+    """One live run."""
+
+    def __init__(
+        self,
+        options: Options,
+        live: Live,
+        reporter: Reporter,
+        display: Display,
+        pids: Sequence[int],
+        program: Program | None,
+    ) -> None:
+        self._live, self._reporter, self._display = live, reporter, display
+        self._program = program
+        self._pidfds = {pid: _pidfd(pid) for pid in pids}
+        self._interval = options.interval or (math.inf if program else DEFAULT_INTERVAL_S)
+        self._reports_left = options.count or math.inf
+        self._recorder = _start_recording(options.record, live)
+        self._signals = _Signals()
+        self._selector = selectors.DefaultSelector()
+        self._watch(live.readable, live.consume)
+        self._watch(display.inputs, display.listen)
+        self._watch([self._signals.readable.fileno()], self._signals.listen)
+        for pidfd in (*self._pidfds.values(), *([program.pidfd] if program else [])):
+            self._watch([pidfd], partial(self._unwatch, pidfd))
+
+    def _watch(self, descriptors: Sequence[int], react: Callable[[], None]) -> None:
+        for descriptor in descriptors:
+            self._selector.register(descriptor, selectors.EVENT_READ, react)
+
+    def _unwatch(self, pidfd: int) -> None:
+        """It stays readable for good, so it is looked at once; then the loop sees for itself."""
+        self._selector.unregister(pidfd)
+
+    def run(self) -> None:
+        """Until COUNT reports are out, or a signal, PROGRAM's end, the targets' or the reader's."""
+        if self._program:
+            self._program.go()
+        end = time.monotonic() + self._interval
+        while True:
+            self._wait(min(end, time.monotonic() + TICK_S))
+            ends = time.monotonic() >= end
+            self._reports_left -= ends
+            last = self._is_over() or self._reports_left < 1
+            self._handle(self._live.collect(ends or last, last))
+            if last:
+                return
+            if ends:
+                end = max(end + self._interval, time.monotonic())
+
+    def _wait(self, until: float) -> None:
+        while not self._is_over():
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            for key, _ in self._selector.select(left):
+                key.data()
+
+    def _is_over(self) -> bool:
+        if self._display.closed or self._signals.terminated:
+            return True
+        if self._program:  # Ctrl-C reaches PROGRAM too; it may want to end in its own way
+            return self._program.has_ended() or self._signals.interrupts > 1
+        return self._signals.interrupts > 0 or self._targets_are_gone()
+
+    def _targets_are_gone(self) -> bool:
+        if not self._pidfds or not all(map(_is_dead, self._pidfds.values())):
+            return False
+        return not set(self._live.session.followed()) - set(self._pidfds)
+
+    def _handle(self, chunk: Chunk) -> None:
+        if self._recorder:
+            self._keep(self._recorder, chunk)
+        report = self._reporter.feed(chunk)
+        if not chunk.last:
+            self._live.settle(self._reporter.cache)
+        if report:
+            self._display.show(report)
+
+    def _keep(self, recorder: Recorder, chunk: Chunk) -> None:
+        from memtap.tracers.recording import RecordingFullError
+
+        try:
+            recorder.write(chunk)
+        except RecordingFullError as full:
+            click.echo(f"memtap: {full.what}; {full.hint}", err=True)
+            self._recorder = None
+
+    def close(self) -> None:
+        """Ends the recording, and gives the terminal back."""
+        self._display.close()
+        if self._recorder:
+            self._recorder.close()
+        self._selector.close()
+
+
+def _start_recording(path: Path | None, live: Live) -> Recorder | None:
+    if path is None:
+        return None
+    from memtap.tracers.recording import Recorder
+
+    return Recorder(path, live.origin)
+
+
+def _pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        raise MemtapError(f"process {pid} is gone", "ps -e lists those that there are") from error
+
+
+def _is_dead(pidfd: int) -> bool:
+    """A pidfd becomes readable when its process ends."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))

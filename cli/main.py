@@ -1,0 +1,64 @@
+"""The command `memtap`: finds a command by its name, and says errors in two lines."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from memtap import __version__
+from memtap.bpf.errors import MemtapError
+
+# Name, and what --help says of it; the module of that name is imported only when it is run.
+COMMANDS = {
+    "cachestat": "Is the page cache working: hits, misses and dirtied pages of the whole host.",
+    "cachetop": "Which process, file, cgroup or user uses and misses the page cache.",
+    "doctor": "What this host can trace, how exactly, and what to do for more.",
+}
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order of COMMANDS."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"memtap.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in --help, without importing the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="memtap", message="%(prog)s %(version)s")
+def memtap() -> None:
+    """Traces the memory of this host: who uses it, what it costs, and how far to believe that.
+
+    \b
+    Try:  sudo memtap doctor           what works here
+          sudo memtap cachestat 1 5    five looks at the page cache, a second each
+          sudo memtap cachetop         the same by process, live
+
+    Every report ends with an audit: what was counted, what was lost. MEMTAP COMMAND --help
+    explains a command and its columns.
+    """
+
+
+def main() -> None:
+    """Runs memtap; a foreseen failure is two lines on stderr and status 1."""
+    try:
+        memtap(prog_name="memtap")
+    except MemtapError as error:
+        click.echo(f"memtap: {error.what}", err=True)
+        if error.hint:
+            click.echo(error.hint, err=True)
+        sys.exit(1)

@@ -1,0 +1,71 @@
+"""Where reports go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from memtap.bpf.errors import MemtapError
+from memtap.cli.arrange import Order
+from memtap.cli.options import Options
+from memtap.cli.render import Blocks, Csv, Json, Look, Renderer, Rolling
+from memtap.tracers.report import Report
+
+
+def open_output(path: Path | None) -> TextIO:
+    """The file, or stdout. Raises MemtapError if the file cannot be written."""
+    if path is None:
+        return sys.stdout
+    try:
+        return path.open("w")
+    except OSError as error:
+        raise MemtapError(f"cannot write {path}: {error.strerror}", "name another file") from error
+
+
+def choose_renderer(options: Options, stream: TextIO, rolling: bool) -> Renderer:
+    """The renderer of the format asked for, dressed for where it goes."""
+    if options.format == "json":
+        return Json()
+    if options.format == "csv":
+        return Csv()
+    terminal = stream.isatty()
+    look = Look(
+        width=shutil.get_terminal_size().columns if terminal else None,
+        styled=terminal and "NO_COLOR" not in os.environ,
+        timestamp=options.timestamp,
+        verbose=options.verbose,
+        wide=options.wide,
+    )
+    return Rolling(look) if rolling else Blocks(look)
+
+
+class Printer:
+    """Writes each report as text. A reader that has gone away ends it quietly."""
+
+    def __init__(self, options: Options, rolling: bool, order: Order) -> None:
+        self._order = order
+        self._stream = open_output(options.output)
+        self._renderer = choose_renderer(options, self._stream, rolling)
+        self.closed = False
+        self.inputs: list[int] = []
+
+    def listen(self) -> None:
+        """Nobody says anything on a pipe."""
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def show(self, report: Report) -> None:
+        """Writes a report at once, so that a pipe has it now."""
+        if self.closed:
+            return
+        try:
+            self._stream.write(self._renderer.render(self._order.arrange(report)))
+            self._stream.flush()
+        except BrokenPipeError:
+            self.closed = True
+            # Python would complain once more when it flushes stdout at its own end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())

@@ -1,0 +1,93 @@
+"""PROGRAM after `--`: started by us, held until tracing has begun."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import select
+import signal
+from collections.abc import Sequence
+
+from memtap.bpf.errors import MemtapError
+
+_SIGNAL_STATUS = 128  # a shell's status for a program that a signal ended is 128 + its number
+
+
+class Program:
+    """A child process that waits, before it becomes PROGRAM, to be told to go.
+
+    It is forked before this process has threads, and traced from its first instruction on. It
+    runs as the user who called sudo. If we die before go(), it never starts.
+    """
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._name = argv[0]
+        wait, self._go = os.pipe()
+        self._failure, fail = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._go)
+            os.close(self._failure)
+            _become(list(argv), wait, fail)
+        os.close(wait)
+        os.close(fail)
+        self.pidfd = os.pidfd_open(self.pid)
+        self._status: int | None = None
+
+    def go(self) -> None:
+        """Lets it start. Raises MemtapError if it cannot be run."""
+        os.write(self._go, b"g")
+        os.close(self._go)
+        number = os.read(self._failure, 16)
+        if number:
+            self.status()
+            reason = os.strerror(int(number))
+            raise MemtapError(f"cannot run {self._name}: {reason}", "name a program to trace")
+
+    def status(self) -> int:
+        """Waits for its end; its exit status as a shell gives it."""
+        if self._status is None:
+            code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            self._status = code if code >= 0 else _SIGNAL_STATUS - code
+        return self._status
+
+    def has_ended(self) -> bool:
+        """Whether it has, without waiting."""
+        return bool(select.select([self.pidfd], [], [], 0)[0])
+
+    def end(self) -> None:
+        """Ends it, if it still runs: gently if it got as far as to start."""
+        if self._status is None and not self.has_ended():
+            signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
+
+
+def _become(argv: list[str], wait: int, fail: int) -> None:
+    """The child: waits for the word, gives up root, and becomes the program; never returns."""
+    try:
+        if os.read(wait, 1) != b"g":
+            os._exit(0)
+        for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        _be_the_caller()
+        os.execvp(argv[0], argv)
+    except OSError as error:
+        os.write(fail, str(error.errno or errno.EINVAL).encode())
+    finally:
+        os._exit(1)
+
+
+def _be_the_caller() -> None:
+    """Becomes the user who called sudo, if somebody did and we are root."""
+    if os.geteuid() != 0 or "SUDO_UID" not in os.environ:
+        return
+    uid, gid = int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"])
+    try:
+        caller = pwd.getpwuid(uid)
+    except KeyError:
+        os.setgroups([gid])
+    else:
+        os.initgroups(caller.pw_name, gid)
+        os.environ |= {"HOME": caller.pw_dir, "USER": caller.pw_name, "LOGNAME": caller.pw_name}
+    os.setgid(gid)
+    os.setuid(uid)

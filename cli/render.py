@@ -1,0 +1,191 @@
+"""Reports as text: tables for people, JSON and CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+import click
+
+from memtap.tracers.report import Column, Report, Row
+
+
+class Renderer(Protocol):
+    """Turns a report into text, and remembers what it has written (a header, say)."""
+
+    def render(self, report: Report) -> str:
+        """The text of one report, with its last newline."""
+
+
+class Json:
+    """One object per report and line."""
+
+    def render(self, report: Report) -> str:
+        """See Renderer."""
+        return json.dumps(report.to_dict()) + "\n"
+
+
+class Csv:
+    """One header, then a line per row, each with the report's time."""
+
+    def __init__(self) -> None:
+        self._has_header = False
+
+    def render(self, report: Report) -> str:
+        """See Renderer."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        names = [column.name for column in report.columns]
+        if not self._has_header:
+            writer.writerow(["time", *names])
+            self._has_header = True
+        writer.writerows([report.time, *(row[name] for name in names)] for row in report.rows)
+        return text.getvalue()
+
+
+@dataclass
+class Look:
+    """How tables look where they are shown.
+
+    Attributes:
+        width: columns of the terminal; None where lines may be of any length.
+        styled: whether headings may be bold and warnings coloured.
+        timestamp: whether a time stands before each table.
+        verbose: whether the audit is always shown.
+        wide: whether columns that a table leaves out are shown.
+    """
+
+    width: int | None = None
+    styled: bool = False
+    timestamp: bool = False
+    verbose: bool = False
+    wide: bool = False
+
+    def heading(self, text: str) -> str:
+        """A line of headings."""
+        return click.style(text, bold=True) if self.styled else text
+
+    def warning(self, text: str) -> str:
+        """A line that should be read."""
+        return click.style(text, fg="yellow") if self.styled else text
+
+
+def cell(column: Column, row: Row) -> str:
+    """A value as a table shows it; a ratio of nothing is a dash."""
+    value = row[column.name]
+    if value is None:
+        return "-"
+    if column.kind == "pct":
+        return f"{value:.1f}%"
+    if column.kind == "mib":
+        return str(value >> 20)
+    if column.kind == "path" and value == "?":
+        return f"? dev {row['dev']} ino {row['ino']}"
+    return str(value)
+
+
+def table_columns(report: Report, look: Look) -> list[Column]:
+    """The columns that the table shows; paths, which can be long, last."""
+    shown = [column for column in report.columns if column.table or look.wide]
+    return sorted(shown, key=lambda column: column.kind == "path")
+
+
+def table_lines(columns: Sequence[Column], rows: Sequence[Row], width: int | None) -> list[str]:
+    """A line of headings and one per row, aligned; not wider than `width`, if there is one."""
+    cells = [[column.heading for column in columns]]
+    cells += [[cell(column, row) for column in columns] for row in rows]
+    widths = [max(map(len, texts)) for texts in zip(*cells, strict=True)]
+    if width and columns[-1].kind == "path":
+        widths[-1] = max(len(columns[-1].heading), width - sum(widths[:-1]) - len(widths) + 1)
+    return [_line(columns, texts, widths) for texts in cells]
+
+
+def _line(columns: Sequence[Column], texts: Sequence[str], widths: Sequence[int]) -> str:
+    placed = (_placed(c, text, w) for c, text, w in zip(columns, texts, widths, strict=True))
+    return " ".join(placed).rstrip()
+
+
+def _placed(column: Column, text: str, width: int) -> str:
+    if column.kind == "path" and len(text) > width:
+        return "…" + text[len(text) - width + 1 :]
+    if column.kind in ("text", "path"):
+        return text.ljust(width)
+    return text.rjust(width)
+
+
+def audit_line(audit: dict[str, Any]) -> str:
+    """The audit in one line."""
+    notes = len(audit["notes"])
+    return (
+        f"audit: {audit['accuracy']}, {audit['events']} events, {audit['lost']} lost, "
+        f"{audit['missed']} missed, {audit['map_full']} refused"
+        + (f", {notes} note{'s' * (notes > 1)}" if notes else "")
+    )
+
+
+def is_flawless(audit: dict[str, Any]) -> bool:
+    """Is every number exact, and was nothing lost?"""
+    flaws = audit["lost"], audit["missed"], audit["map_full"]
+    return audit["accuracy"] == "exact" and not any(flaws)
+
+
+def local_time(time: str) -> str:
+    """The time of a report as a clock on the wall shows it."""
+    return datetime.fromisoformat(time).astimezone().strftime("%H:%M:%S")
+
+
+class Blocks:
+    """A table for each report, with an empty line between two."""
+
+    def __init__(self, look: Look) -> None:
+        self._look = look
+        self._gap = ""
+
+    def render(self, report: Report) -> str:
+        """See Renderer."""
+        look = self._look
+        lines = [local_time(report.time)] if look.timestamp else []
+        head, *rows = table_lines(table_columns(report, look), report.rows, look.width)
+        lines += [look.heading(head), *rows]
+        if look.verbose or not is_flawless(report.audit):
+            lines.append(_audit(report, look))
+        gap, self._gap = self._gap, "\n"
+        return gap + "".join(f"{line}\n" for line in lines)
+
+
+class Rolling:
+    """A line for each report of one row, under headings that come again now and then."""
+
+    ROWS_PER_HEADING = 20
+    WIDTH = 8  # of a number, so that lines of different reports stand below each other
+
+    def __init__(self, look: Look) -> None:
+        self._look = look
+        self._until_heading = 0
+
+    def render(self, report: Report) -> str:
+        """See Renderer."""
+        look, columns = self._look, table_columns(report, self._look)
+        widths = [max(self.WIDTH, len(column.heading)) for column in columns]
+        lines = []
+        if self._until_heading == 0:
+            text = _line(columns, [column.heading for column in columns], widths)
+            lines.append(look.heading(("TIME     " if look.timestamp else "") + text))
+            self._until_heading = self.ROWS_PER_HEADING if look.width else -1
+        self._until_heading -= 1
+        time = local_time(report.time) + " " if look.timestamp else ""
+        for row in report.rows:
+            lines.append(time + _line(columns, [cell(c, row) for c in columns], widths))
+        if look.verbose or not is_flawless(report.audit):
+            lines.append(_audit(report, look))
+        return "".join(f"{line}\n" for line in lines)
+
+
+def _audit(report: Report, look: Look) -> str:
+    line = audit_line(report.audit)
+    return line if is_flawless(report.audit) else look.warning(line)

@@ -1,0 +1,140 @@
+"""A report redrawn in place on a terminal."""
+
+from __future__ import annotations
+
+import curses
+import locale
+import os
+import sys
+from contextlib import suppress
+
+import click
+
+from memtap.bpf.errors import MemtapError
+from memtap.cli.arrange import Order, next_column
+from memtap.cli.options import Options
+from memtap.cli.render import (
+    Blocks,
+    Look,
+    audit_line,
+    is_flawless,
+    local_time,
+    table_columns,
+    table_lines,
+)
+from memtap.tracers.cachetop import Cachetop
+from memtap.tracers.pagecolumns import CACHETOP_KEYS
+from memtap.tracers.report import Report
+
+KEYS_LINE = "< > sort  r reverse  b by  space pause  q quit"
+
+
+class Screen:
+    """Shows cachetop, and listens to keys."""
+
+    def __init__(self, reporter: Cachetop, order: Order, options: Options) -> None:
+        self.closed = False
+        self.inputs = [sys.stdin.fileno()]
+        self._reporter, self._order = reporter, order
+        self._look = Look(wide=options.wide)
+        self._verbose = options.verbose
+        self._keeps_last = options.count is not None
+        self._paused = False
+        self._report: Report | None = None
+        self._window = _open()
+        self._draw_lines(["waiting for the first interval to end", "", KEYS_LINE], heading=-1)
+
+    def show(self, report: Report) -> None:
+        """Shows a report, unless the user wants to look at another one for longer."""
+        if not self._paused:
+            self._report = report
+            self._draw()
+
+    def listen(self) -> None:
+        """Does what the keys that were pressed ask for."""
+        while (key := self._window.getch()) != curses.ERR:
+            self._press(chr(key) if 0 <= key < 0x110000 else "")
+        self._draw()
+
+    def close(self) -> None:
+        """Gives the terminal back; after COUNT reports the last one stays on it."""
+        curses.endwin()
+        if self._keeps_last and self._report and not self.closed:
+            click.echo(Blocks(self._look).render(self._order.arrange(self._report)), nl=False)
+
+    def _press(self, key: str) -> None:
+        if key in ("q", "\x1b"):
+            self.closed = True
+        elif key in (" ", "p"):
+            self._paused = not self._paused
+        elif key == "r":
+            self._order = self._order.turned()
+        elif key == "b" and self._report:
+            self._group()
+        elif key in ("<", ">") and self._report:
+            columns = [c for c in table_columns(self._report, self._look) if c.kind != "path"]
+            step = 1 if key == ">" else -1
+            self._order = self._order.by(next_column(columns, self._order.column, step))
+
+    def _group(self) -> None:
+        """Goes on from one key to the next; the last interval is shown anew by it."""
+        keys = list(CACHETOP_KEYS)
+        place = keys.index(self._reporter.by[0])
+        self._reporter.by = (keys[(place + 1) % len(keys)],)
+        self._report = self._reporter.report()
+        if self._order.column not in [column.name for column in self._report.columns]:
+            self._order = self._order.by("hits_pages")
+
+    def _draw(self) -> None:
+        if self._report is None:
+            return
+        report = self._order.arrange(self._report)
+        height, width = self._size()
+        columns = table_columns(report, self._look)
+        lines = table_lines(columns, report.rows[: max(height - 3, 0)], width)
+        self._draw_lines([self._title(report), *lines], heading=1)
+        flawless = is_flawless(report.audit) and not self._verbose
+        self._put(height - 1, KEYS_LINE if flawless else audit_line(report.audit), curses.A_DIM)
+        self._window.refresh()
+
+    def _title(self, report: Report) -> str:
+        by, column = ",".join(self._reporter.by), self._order.column
+        heading = next(c.heading for c in report.columns if c.name == column)
+        state = "paused" if self._paused else f"{report.interval_s:.1f} s"
+        order = f"{heading} {'reversed' if self._order.reverse else 'first'}"
+        return f"cachetop {local_time(report.time)}  {state}  by {by}  {order}"
+
+    def _size(self) -> tuple[int, int]:
+        """Height and width; follows a terminal that was resized."""
+        size = os.get_terminal_size()
+        if self._window.getmaxyx() != (size.lines, size.columns):
+            curses.resizeterm(size.lines, size.columns)
+        return size.lines, size.columns
+
+    def _draw_lines(self, lines: list[str], heading: int) -> None:
+        self._window.erase()
+        for at, line in enumerate(lines):
+            self._put(at, line, curses.A_REVERSE if at == heading else curses.A_NORMAL)
+        self._window.refresh()
+
+    def _put(self, line: int, text: str, attribute: int) -> None:
+        height, width = self._window.getmaxyx()
+        if 0 <= line < height:
+            filled = text.ljust(width) if attribute == curses.A_REVERSE else text
+            # insnstr, because addnstr fails in the last column of the last line.
+            self._window.insnstr(line, 0, filled, width, attribute)
+
+
+def _open() -> curses.window:
+    locale.setlocale(locale.LC_ALL, "")
+    try:
+        window = curses.initscr()
+    except curses.error as error:
+        hint = "set TERM to the kind of your terminal, or use --batch"
+        raise MemtapError(f"this terminal cannot be drawn on: {error}", hint) from error
+    curses.noecho()
+    curses.cbreak()
+    window.nodelay(True)
+    with suppress(curses.error):  # not every terminal can hide its cursor
+        curses.curs_set(0)
+    return window

@@ -1,0 +1,127 @@
+"""A run: from options to the last report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from memtap.bpf.errors import MemtapError
+from memtap.bpf.filters import Filter
+from memtap.bpf.kernel import Kernel
+from memtap.bpf.loading import Attempts, Request
+from memtap.bpf.plan import Plan
+from memtap.cli.loop import Display, Loop
+from memtap.cli.options import Options
+from memtap.cli.program import Program
+
+if TYPE_CHECKING:
+    from memtap.tracers.chunk import Origin
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one command does that others do not.
+
+    Attributes:
+        plan: its probe plan.
+        settings: macros of its C program.
+        reporter: makes what turns the chunks of an origin into reports.
+        display: makes where the reports are shown.
+    """
+
+    plan: Plan
+    settings: tuple[str, ...]
+    reporter: Callable[[Origin], Any]
+    display: Callable[[Any], Display]
+
+
+def run(options: Options, job: Job) -> None:
+    """Carries out a tracing command; ends the process with PROGRAM's status, if there is one."""
+    if options.replay is not None:
+        _replay(options.replay, job)
+        return
+    kernel = Kernel()
+    pids = tuple(map(process_of, options.pids))
+    request = Request(job.plan, _filter(options, pids), job.settings)
+    if options.dump_c:
+        kernel.require_tracing()
+        click.echo(request.text(kernel, request.plan.require(kernel)[0]), nl=False)
+        return
+    status = _trace(options, job, request, kernel, pids)
+    if options.program:
+        raise SystemExit(status)
+
+
+def process_of(pid: int) -> int:
+    """The process that a process or thread number belongs to; MemtapError if there is none."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except OSError as error:
+        raise MemtapError(
+            f"there is no process {pid}", "ps -e lists those that there are"
+        ) from error
+    return int(status.partition("\nTgid:")[2].split()[0])
+
+
+def _filter(options: Options, pids: tuple[int, ...]) -> Filter:
+    return Filter(
+        by_tgid=bool(pids or options.program),
+        follow=options.follow,
+        comms=options.comms,
+        cgroups=options.cgroups,
+    )
+
+
+def _replay(pattern: str, job: Job) -> None:
+    from memtap.tracers.recording import Recording, find
+
+    display: Display | None = None
+    for path in find(pattern):
+        recording = Recording(path)
+        reporter = job.reporter(recording.origin)
+        display = display or job.display(reporter)
+        for report in filter(None, map(reporter.feed, recording)):
+            display.show(report)
+            if display.closed:
+                return
+
+
+def _trace(
+    options: Options, job: Job, request: Request, kernel: Kernel, pids: tuple[int, ...]
+) -> int:
+    """Compiles, attaches, runs, reports; the status of PROGRAM, or 0."""
+    # Forked before there are threads, and before compiling takes its time.
+    program = Program(options.program) if options.program else None
+    with ExitStack() as stack:
+        if program:
+            stack.callback(program.end)
+        attempts = Attempts(request, kernel)
+        stack.callback(attempts.abandon)
+        from memtap.tracers.live import Live
+        from memtap.tracers.processes import Processes
+
+        processes = Processes(kernel.btf, kernel.possible_cpus)
+        stack.callback(processes.close)
+        targets = [*pids, *([program.pid] if program else [])]
+        live = Live(attempts.wait(), kernel, processes, targets)
+        stack.callback(live.close)
+        if options.dry_run:
+            click.echo(_attached(live.origin))
+            return 0
+        for note in (*live.origin.notes, *processes.notes):
+            click.echo(f"memtap: note: {note}", err=True)
+        reporter = job.reporter(live.origin)
+        loop = Loop(options, live, reporter, job.display(reporter), pids, program)
+        stack.callback(loop.close)
+        loop.run()
+    return program.status() if program else 0
+
+
+def _attached(origin: Origin) -> str:
+    probes = "".join(f"\n  {probe}" for probe in origin.probes)
+    return f"attached the way {origin.way!r}, which is {origin.accuracy}, by{probes}"
