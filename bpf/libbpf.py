@@ -18,6 +18,7 @@ RecordCallback = ct.CFUNCTYPE(ct.c_int, ct.c_void_p, ct.c_int, ct.c_void_p)
 
 _PROTOTYPES: dict[str, tuple[type | None, list[type]]] = {
     "libbpf_set_print": (ct.c_void_p, [ct.c_void_p]),
+    "libbpf_version_string": (ct.c_char_p, []),
     "libbpf_num_possible_cpus": (ct.c_int, []),
     "libbpf_find_vmlinux_btf_id": (ct.c_int, [ct.c_char_p, ct.c_int]),
     "bpf_prog_load": (
@@ -25,18 +26,13 @@ _PROTOTYPES: dict[str, tuple[type | None, list[type]]] = {
         [ct.c_int, ct.c_char_p, ct.c_char_p, ct.c_char_p, ct.c_size_t, ct.c_void_p],
     ),
     "bpf_raw_tracepoint_open": (ct.c_int, [ct.c_char_p, ct.c_int]),
-    "bpf_map_lookup_elem": (ct.c_int, [ct.c_int, ct.c_void_p, ct.c_void_p]),
     "bpf_map_lookup_batch": (
         ct.c_int,
         [ct.c_int, ct.c_void_p, ct.c_void_p, ct.c_void_p, ct.c_void_p, ct.c_void_p, ct.c_void_p],
     ),
-    "bpf_map_update_elem": (ct.c_int, [ct.c_int, ct.c_void_p, ct.c_void_p, ct.c_uint64]),
-    "bpf_map_get_next_key": (ct.c_int, [ct.c_int, ct.c_void_p, ct.c_void_p]),
     "bpf_obj_get_info_by_fd": (ct.c_int, [ct.c_int, ct.c_void_p, ct.c_void_p]),
     "bpf_prog_test_run_opts": (ct.c_int, [ct.c_int, ct.c_void_p]),
     "btf__load_vmlinux_btf": (ct.c_void_p, []),
-    "btf__free": (None, [ct.c_void_p]),
-    "btf__find_by_name": (ct.c_int, [ct.c_void_p, ct.c_char_p]),
     "btf__find_by_name_kind": (ct.c_int, [ct.c_void_p, ct.c_char_p, ct.c_uint32]),
     "btf__type_by_id": (ct.c_void_p, [ct.c_void_p, ct.c_uint32]),
     "btf__name_by_offset": (ct.c_char_p, [ct.c_void_p, ct.c_uint32]),

@@ -145,6 +145,13 @@ class Channel:
             socket.send_fds(self._socket, [b"f"], fds[start : start + FDS_PER_MESSAGE])
 
 
+def compiler(version: str) -> str:
+    """BCC's version, and the LLVM that it has brought into this process, for a person to read."""
+    maps = Path("/proc/self/maps").read_text(errors="replace").split()
+    llvm = {Path(word).name for word in maps if Path(word).name.startswith("libLLVM")}
+    return ", ".join([f"BCC {version}", *sorted(llvm)])
+
+
 def serve(channel: Channel) -> None:
     """Loads what is asked for, waits until somebody can take the events, and attaches."""
     request = channel.receive()
@@ -155,6 +162,7 @@ def serve(channel: Channel) -> None:
         "programs": list(programs),
         "maps": list(maps),
         "layouts": loader.layouts(),
+        "compiler": compiler(loader.bcc.__version__),
     }
     channel.send(answer, [*programs.values(), *maps.values()])
     channel.receive()

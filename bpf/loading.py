@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ class Loaded:
         probes: what attach() attaches to, as `kind:target`.
         programs, maps: descriptors by name.
         layouts: the structs of the records, see loader.py.
+        compiler: what compiled them, for a person to read.
     """
 
     request: Request
@@ -76,6 +78,7 @@ class Loaded:
     programs: dict[str, int]
     maps: dict[str, int]
     layouts: dict[str, dict[str, Any]]
+    compiler: str
     _loader: _Loader
 
     def attach(self) -> list[int]:
@@ -183,6 +186,7 @@ class Loading:
             programs=dict(zip(programs, fds, strict=False)),
             maps=dict(zip(maps, fds[len(programs) :], strict=True)),
             layouts=answer["layouts"],
+            compiler=answer["compiler"],
             _loader=self._loader,
         )
 
@@ -198,6 +202,9 @@ class Attempts:
     """Loads the best way that this kernel lets through, trying each that could work.
 
     The first is being compiled when this returns; wait() is for the end of it.
+
+    Attributes:
+        refused: the better ways that were tried, and why each did not work.
     """
 
     def __init__(self, request: Request, kernel: Kernel) -> None:
@@ -205,6 +212,7 @@ class Attempts:
         self._request, self._kernel = request, kernel
         self._ways = request.plan.require(kernel)
         self._loading = Loading(request, kernel, self._ways[0])
+        self.refused: list[tuple[Way, LoadError]] = []
 
     def abandon(self) -> None:
         """Gives up."""
@@ -212,16 +220,14 @@ class Attempts:
 
     def wait(self) -> Loaded:
         """What was loaded; LoadError if no way could be, which then speaks of the best."""
-        try:
-            return self._loading.wait()
-        except LoadError as first:
-            for way in self._ways[1:]:
-                self._loading = Loading(self._request, self._kernel, way)
-                try:
-                    return self._loading.wait()
-                except LoadError:
-                    continue
-            raise first
+        for way, following in zip_longest(self._ways, self._ways[1:]):
+            try:
+                return self._loading.wait()
+            except LoadError as error:
+                self.refused.append((way, error))
+            if following:
+                self._loading = Loading(self._request, self._kernel, following)
+        raise self.refused[0][1]
 
 
 def _command(channel: int) -> list[str]:

@@ -83,7 +83,7 @@ def keys_out_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return keys
 
 
-_FOLDER_OR_FILE = click.Path(path_type=Path)
+_FILE = click.Path(path_type=Path)
 
 _ARGUMENTS = [
     click.argument("interval", type=seconds, required=False),
@@ -120,34 +120,37 @@ _WHOSE = [
         help="Whether children of traced processes are traced too. They are by default.",
     ),
 ]
+format_option = click.option(
+    "-f",
+    "--format",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="JSON is one object per report and line.",
+)
+output_option = click.option(
+    "-o",
+    "--output",
+    type=_FILE,
+    metavar="FILE",
+    help="The report goes to FILE instead of stdout.",
+)
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, help="Below every table, how far it can be believed."
+)
 _OUTPUT = [
     click.option("-s", "--sort", metavar="COLUMN", help="Order rows by this column."),
     click.option(
         "-r", "--rows", type=click.IntRange(min=1), metavar="N", help="Show only the first N rows."
     ),
-    click.option(
-        "-f",
-        "--format",
-        type=click.Choice(["table", "json", "csv"]),
-        default="table",
-        show_default=True,
-        help="JSON is one object per report and line.",
-    ),
-    click.option(
-        "-o",
-        "--output",
-        type=_FOLDER_OR_FILE,
-        metavar="FILE",
-        help="The report goes to FILE instead of stdout.",
-    ),
+    format_option,
+    output_option,
     click.option("-T", "--timestamp", is_flag=True, help="A time before each table."),
     click.option("--wide", is_flag=True, help="More columns."),
-    click.option("-v", "--verbose", is_flag=True, help="The audit below every table."),
+    verbose_option,
 ]
 _RECORDING = [
-    click.option(
-        "--record", type=_FOLDER_OR_FILE, metavar="FILE", help="Also keep the events, in Parquet."
-    ),
+    click.option("--record", type=_FILE, metavar="FILE", help="Also keep the events, in Parquet."),
     click.option(
         "--from",
         "replay",

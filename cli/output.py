@@ -25,16 +25,32 @@ def open_output(path: Path | None) -> TextIO:
         raise MemtapError(f"cannot write {path}: {error.strerror}", "name another file") from error
 
 
+def write(stream: TextIO, text: str) -> bool:
+    """Writes at once, so that a pipe has it now; False if its reader has gone away."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        # Python would complain once more when it flushes stdout at its own end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return False
+    return True
+
+
+def is_styled(stream: TextIO) -> bool:
+    """Whether headings may be bold and warnings coloured: on a terminal, unless NO_COLOR."""
+    return stream.isatty() and "NO_COLOR" not in os.environ
+
+
 def choose_renderer(options: Options, stream: TextIO, rolling: bool) -> Renderer:
     """The renderer of the format asked for, dressed for where it goes."""
     if options.format == "json":
         return Json()
     if options.format == "csv":
         return Csv()
-    terminal = stream.isatty()
     look = Look(
-        width=shutil.get_terminal_size().columns if terminal else None,
-        styled=terminal and "NO_COLOR" not in os.environ,
+        width=shutil.get_terminal_size().columns if stream.isatty() else None,
+        styled=is_styled(stream),
         timestamp=options.timestamp,
         verbose=options.verbose,
         wide=options.wide,
@@ -59,13 +75,7 @@ class Printer:
         """Nothing to give back."""
 
     def show(self, report: Report) -> None:
-        """Writes a report at once, so that a pipe has it now."""
-        if self.closed:
-            return
-        try:
-            self._stream.write(self._renderer.render(self._order.arrange(report)))
-            self._stream.flush()
-        except BrokenPipeError:
-            self.closed = True
-            # Python would complain once more when it flushes stdout at its own end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+        """Writes a report."""
+        if not self.closed:
+            text = self._renderer.render(self._order.arrange(report))
+            self.closed = not write(self._stream, text)

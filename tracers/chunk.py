@@ -7,8 +7,8 @@ that the live run gave.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
 
 from memtap.bpf.plan import Accuracy
@@ -134,4 +134,6 @@ def _interval(fields: dict[str, Any] | None) -> Interval | None:
     return Interval(**fields, losses=losses, notes=notes)
 
 
-Source = Iterable[Chunk]
+def utc(moment: datetime) -> str:
+    """A moment in UTC as reports write it: ISO 8601, milliseconds, Z."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -16,7 +16,7 @@ from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Loaded
 from memtap.bpf.session import Losses, Session
 from memtap.bpf.stream import Events
-from memtap.tracers.chunk import Chunk, Interval, Origin
+from memtap.tracers.chunk import Chunk, Interval, Origin, utc
 from memtap.tracers.files import Files
 from memtap.tracers.host import Counters, buffers_and_cached, difference, vmstat
 from memtap.tracers.pagecache import BUCKETS
@@ -129,7 +129,7 @@ class Live:
         before, self._start = self._start, self._now()
         buffers, cached = buffers_and_cached()
         return Interval(
-            time=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            time=utc(datetime.now(UTC)),
             seconds=round((self._start.ns - before.ns) / 1e9, 3),
             kernel=difference(self._start.kernel, before.kernel),
             buffers_bytes=buffers,

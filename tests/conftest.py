@@ -1,0 +1,44 @@
+"""What all tests share: whether this machine can be traced, and what to do if it cannot.
+
+MEMTAP_LIVE decides about the tests marked `live`:
+  (unset)   they run where they can, and are skipped, with the reason, where they cannot
+  require   they must run: whatever keeps them from it is a failure
+  skip      they are skipped
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from memtap.bpf.errors import MemtapError
+from memtap.bpf.kernel import Kernel
+
+CHOICES = ("", "require", "skip")
+
+
+def pytest_configure() -> None:
+    if os.environ.get("MEMTAP_LIVE", "") not in CHOICES:
+        raise pytest.UsageError(f"MEMTAP_LIVE is one of {CHOICES}")
+
+
+def _obstacle() -> str | None:
+    """Why this machine cannot be traced, or None if it can."""
+    try:
+        Kernel().require_tracing()
+    except MemtapError as error:
+        return f"{error.what}: {error.hint}"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    live = [item for item in items if item.get_closest_marker("live")]
+    choice = os.environ.get("MEMTAP_LIVE", "")
+    reason = "MEMTAP_LIVE=skip" if choice == "skip" else _obstacle()
+    if not live or reason is None:
+        return
+    if choice == "require":
+        raise pytest.UsageError(f"live tests are required, but {reason}")
+    for item in live:
+        item.add_marker(pytest.mark.skip(reason=reason))

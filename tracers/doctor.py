@@ -1,0 +1,214 @@
+"""doctor: what this host can trace, by which probes, how exactly, and what to do for more.
+
+Every report's probes are really compiled, loaded and attached; what the kernel said is what is
+shown. Facts about the host stand beside that, to explain it.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from memtap.bpf import libbpf
+from memtap.bpf.errors import MemtapError
+from memtap.bpf.filters import cgroup_mounts
+from memtap.bpf.kernel import Kernel
+from memtap.bpf.loading import Attempts, LoadError, Request
+from memtap.bpf.plan import Way
+from memtap.bpf.session import Session
+from memtap.tracers import pagecache
+from memtap.tracers.chunk import utc
+from memtap.tracers.processes import Processes
+from memtap.tracers.report import Report, Row
+
+# Every report that is built, and what it asks the kernel for.
+REPORTS = {
+    "cachestat": Request(pagecache.PLAN),
+    "cachetop": Request(pagecache.PLAN, settings=(pagecache.NAME_FILES,)),
+}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something about the host.
+
+    Attributes:
+        name: of the feature.
+        state: what was found.
+        todo: what would help, "" if nothing is amiss.
+    """
+
+    name: str
+    state: str
+    todo: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What doctor found.
+
+    Attributes:
+        time: when, UTC, ISO 8601.
+        rows: one per report: `report`, `accuracy` and `way` (None if it cannot run), `probes`,
+            `missing` (what stands in the way of a better way), `todo`, `notes`.
+        host: facts that explain the rows.
+    """
+
+    time: str
+    rows: list[Row]
+    host: list[Fact]
+
+    @property
+    def all_run(self) -> bool:
+        """Whether every report that is built can run."""
+        return all(row["way"] for row in self.rows)
+
+
+def diagnose(kernel: Kernel) -> Diagnosis:
+    """Tries every report, one after the other being compiled while the last is attached."""
+    begun = {name: _begin(request, kernel) for name, request in REPORTS.items()}
+    compilers: set[str] = set()
+    rows = [_finish(name, attempts, kernel, compilers) for name, attempts in begun.items()]
+    host = [*_needs(kernel), *_libraries(compilers), *_helpers(kernel)]
+    return Diagnosis(utc(datetime.now(UTC)), rows, host)
+
+
+def _begin(request: Request, kernel: Kernel) -> Attempts | MemtapError:
+    try:
+        return Attempts(request, kernel)
+    except MemtapError as error:
+        return error
+
+
+def _finish(
+    name: str, attempts: Attempts | MemtapError, kernel: Kernel, compilers: set[str]
+) -> Row:
+    """The row of a report, its probes attached for a moment."""
+    if isinstance(attempts, MemtapError):
+        return _unusable(name, attempts)
+    try:
+        loaded = attempts.wait()
+        compilers.add(loaded.compiler)
+        with Session(loaded, kernel):
+            return _usable(name, loaded.way, loaded.probes, attempts.refused, kernel)
+    except (MemtapError, OSError) as error:
+        return _unusable(name, error)
+    finally:
+        attempts.abandon()
+
+
+def _unusable(name: str, error: MemtapError | OSError) -> Row:
+    said = error if isinstance(error, MemtapError) else MemtapError(str(error.strerror))
+    return {
+        "report": name,
+        "accuracy": None,
+        "way": None,
+        "probes": [],
+        "missing": [said.what],
+        "todo": said.hint or None,
+        "notes": [],
+    }
+
+
+def _usable(
+    name: str,
+    way: Way,
+    probes: tuple[str, ...],
+    refused: list[tuple[Way, LoadError]],
+    kernel: Kernel,
+) -> Row:
+    """A report that runs; what keeps it from a better way, if there is one."""
+    ways = REPORTS[name].plan.ways
+    better = ways[: ways.index(way)]
+    missing = [probe for each in better for probe in each.missing(kernel)]
+    missing += [f"{each.name}: {error.what}" for each, error in refused]
+    return {
+        "report": name,
+        "accuracy": way.accuracy,
+        "way": way.name,
+        "probes": list(probes),
+        "missing": list(dict.fromkeys(missing)),
+        "todo": None if way.accuracy == "exact" else "run Linux 6.12 or later for exact counts",
+        "notes": list(way.notes),
+    }
+
+
+def _needs(kernel: Kernel) -> Iterator[Fact]:
+    """What nothing works without."""
+    yield Fact("kernel", f"{kernel.release}, {platform.machine()}")
+    held = kernel.may_trace
+    yield Fact("privileges", "enough" if held else "too few", "" if held else "run it with sudo")
+    btf = kernel.has_btf
+    todo = "" if btf else "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y"
+    yield Fact("types (BTF)", "present" if btf else "absent", todo)
+    lockdown = kernel.lockdown
+    todo = "boot with lockdown=integrity" if lockdown == "confidentiality" else ""
+    yield Fact("lockdown", lockdown or "unknown to this kernel", todo)
+
+
+def _libraries(compilers: set[str]) -> Iterator[Fact]:
+    """What has to be installed."""
+    yield Fact("compiler", ", ".join(sorted(compilers)) or "not tried")
+    try:
+        version = libbpf.library().libbpf_version_string().decode()
+        yield Fact("libbpf", version.removeprefix("v"))
+    except MemtapError as error:
+        yield Fact("libbpf", "absent", error.hint)
+    parquet = find_spec("pyarrow") is not None
+    todo = "" if parquet else "pip install 'memtap[record]'"
+    yield Fact("recordings", "--record and --from work" if parquet else "no pyarrow", todo)
+
+
+def _helpers(kernel: Kernel) -> Iterator[Fact]:
+    """What makes reports better, or only other ways possible."""
+    yield from _processes(kernel)
+    yield Fact("cgroups", _cgroups(kernel.root) or "none mounted")
+    kprobes = "present" if kernel.has_kprobes else "absent"
+    yield Fact("kprobes", f"{kprobes}; not needed where tracepoints are")
+    tracefs = str(kernel.tracefs) if kernel.tracefs else "not mounted"
+    yield Fact("tracefs", f"{tracefs}; not needed")
+
+
+def _processes(kernel: Kernel) -> Iterator[Fact]:
+    """The two netlink families that tell of processes, if they can be listened to."""
+    if not kernel.may_trace or not kernel.has_btf:
+        return
+    processes = Processes(kernel.btf, kernel.possible_cpus)
+    try:
+        for name in ("proc connector", "taskstats"):
+            trouble = [note for note in processes.notes if name in note]
+            yield Fact(name, "absent" if trouble else "listening", "".join(trouble))
+    finally:
+        processes.close()
+
+
+def _cgroups(root: Path) -> str:
+    mounts = cgroup_mounts((root / "proc/self/mountinfo").read_text())
+    kinds = {"v1" if mount.controllers else "v2" for mount in mounts}
+    return " and ".join(sorted(kinds))
+
+
+def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The JSON object: that of every report, and `host` beside it."""
+    probes = dict.fromkeys(probe for row in diagnosis.rows for probe in row["probes"])
+    nothing_counted = {"events": 0, "lost": 0, "missed": 0, "map_full": 0}
+    return {
+        "report": "doctor",
+        "schema": Report.SCHEMA,
+        "time": diagnosis.time,
+        "interval_s": 0.0,
+        "rows": diagnosis.rows,
+        "audit": {
+            "accuracy": "exact",
+            **nothing_counted,
+            "probes": list(probes),
+            "kernel": {},
+            "notes": [],
+        },
+        "host": [asdict(fact) for fact in diagnosis.host],
+    }
