@@ -122,7 +122,7 @@ class Live:
     def _now(self) -> _Start:
         counters = vmstat()
         if self._filter.by_tgid:
-            counters |= self.processes.targets.totals()
+            counters |= self.processes.counted()
         return _Start(time.monotonic_ns(), self.session.losses(), counters)
 
     def _end_interval(self) -> Interval:

@@ -207,6 +207,12 @@ class Processes:
             if listener and listener.overflowed and _OVERFLOW not in self.notes:
                 self.notes.append(_OVERFLOW)
 
+    def counted(self) -> Counters:
+        """The kernel's own counters of all targets, since they became targets."""
+        looked = self.targets.look()
+        self.consume()
+        return self.targets.totals(looked)
+
     def who(self, tgid: int) -> Who:
         """The process of this number, dead or alive."""
         known = self._living.get(tgid)
@@ -251,7 +257,7 @@ class Processes:
         tid, tgid = self._number(stats, "ac_pid"), self._number(stats, "ac_tgid")
         if tgid in self.targets:
             counted: Counters = {name: self._number(stats, name) for name in _COUNTED}
-            self.targets.died(tgid, counted)
+            self.targets.died(tgid, tid, counted)
         if tid == tgid:
             self._bury(tgid, stats)
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from memtap.tracers.host import Counters, difference, total
 
+Threads = dict[int, Counters]  # by thread number
 
-def read_threads(process: Path) -> Counters | None:
-    """The sum over the threads that live now in /proc/PID, or None if the process is gone.
+
+def read_threads(process: Path) -> Threads | None:
+    """What the threads that are now in /proc/PID have counted, or None if the process is gone.
 
     Faults in events, read_bytes and write_bytes (storage, not system calls) in bytes. Not from
     /proc/PID/io itself: that includes children which were waited for.
@@ -18,7 +20,7 @@ def read_threads(process: Path) -> Counters | None:
         threads = os.listdir(process / "task")
     except OSError:
         return None
-    return total(*(_read_thread(process / "task" / tid) for tid in threads))
+    return {int(tid): _read_thread(process / "task" / tid) for tid in threads}
 
 
 def _read_thread(thread: Path) -> Counters:
@@ -46,7 +48,7 @@ class Targets:
     def __init__(self, root: Path = Path("/")) -> None:
         self._proc = root / "proc"
         self._at_start: dict[int, Counters] = {}
-        self._last_words: dict[int, Counters] = {}
+        self._last_words: dict[int, Threads] = {}
         self._finished: Counters = {}
 
     def __contains__(self, tgid: int) -> bool:
@@ -56,7 +58,7 @@ class Targets:
         """A process that has been running, or is about to start."""
         threads = read_threads(self._proc / str(tgid))
         if threads is not None:
-            self._at_start[tgid] = threads
+            self._at_start[tgid] = total(*threads.values())
 
     def forked(self, parent: int, child: int) -> None:
         """A child joins its parent; it has counted nothing yet."""
@@ -65,24 +67,29 @@ class Targets:
         if parent in self._at_start:
             self._at_start[child] = {}
 
-    def died(self, tgid: int, counted: Counters) -> None:
+    def died(self, tgid: int, tid: int, counted: Counters) -> None:
         """The last words of a thread of one of the processes."""
-        self._last_words[tgid] = total(self._last_words.get(tgid, {}), counted)
+        self._last_words.setdefault(tgid, {})[tid] = counted
 
-    def totals(self) -> Counters:
+    def look(self) -> dict[int, Threads]:
+        """What the living say, for totals(). Those that are gone by now are not in it.
+
+        Whoever dies after this look has spoken last words; take those in before totals().
+        """
+        found = {tgid: read_threads(self._proc / str(tgid)) for tgid in self._at_start}
+        return {tgid: threads for tgid, threads in found.items() if threads is not None}
+
+    def totals(self, looked: dict[int, Threads]) -> Counters:
         """What all of them have counted since they were added."""
-        parts = []
-        for tgid in list(self._at_start):
-            now = read_threads(self._proc / str(tgid))
-            if now is None:
-                self._finish(tgid)
-            else:
-                parts.append(self._counted(tgid, now))
+        for tgid in self._at_start.keys() - looked.keys() & self._last_words.keys():
+            self._finish(tgid)
+        parts = [self._counted(tgid, looked.get(tgid, {})) for tgid in self._at_start]
         return total(self._finished, *parts)
 
-    def _counted(self, tgid: int, living: Counters) -> Counters:
-        ended = self._last_words.get(tgid, {})
-        return difference(total(living, ended), self._at_start[tgid])
+    def _counted(self, tgid: int, living: Threads) -> Counters:
+        # A dead thread stays in /proc until its parent has waited for it; its last words count.
+        threads = living | self._last_words.get(tgid, {})
+        return difference(total(*threads.values()), self._at_start[tgid])
 
     def _finish(self, tgid: int) -> None:
         self._finished = total(self._finished, self._counted(tgid, {}))

@@ -1,0 +1,65 @@
+"""Live tests trace this kernel, on workloads whose answer is known."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live.tracing import WORKLOADS, Trace, memtap, reports
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.live)
+
+
+@pytest.fixture(scope="session")
+def disk() -> Iterator[Path]:
+    """A folder on a file system that has a page cache of its own, which tmpfs has not."""
+    folder = Path(tempfile.mkdtemp(prefix="memtap-", dir="/var/tmp"))
+    kind = subprocess.check_output(["stat", "-f", "-c", "%T", folder], text=True).strip()
+    assert kind not in ("tmpfs", "ramfs"), f"{folder} must be on a disk"
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def workload(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Compiles a program of tests/workloads, once; gives its path."""
+    folder = tmp_path_factory.mktemp("workloads")
+    folder.chmod(0o755)
+
+    def build(name: str) -> Path:
+        program = folder / name
+        if not program.exists():
+            source = WORKLOADS / f"{name}.c"
+            warnings = ["-Wall", "-Wextra", "-Werror"]
+            subprocess.check_call(["cc", "-O1", "-pthread", *warnings, "-o", program, source])
+        return program
+
+    return build
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Callable[..., Trace]:
+    """Runs a program under memtap."""
+
+    def run(*program: str | Path, options: tuple[str, ...] = (), **how: Any) -> Trace:
+        number = len(list(tmp_path.glob("*.json")))
+        report, recording = tmp_path / f"{number}.json", tmp_path / f"{number}.parquet"
+        kept = ("-b", "file", "-f", "json", "-o", report, "--record", recording)
+        done = memtap("cachetop", *kept, *options, "--", *program, **how)
+        assert report.exists(), done.stderr
+        found = reports(report.read_text())
+        assert len(found) == 1, done.stderr
+        return Trace(done.returncode, done.stdout, done.stderr, found[0], recording)
+
+    return run

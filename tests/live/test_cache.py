@@ -1,0 +1,98 @@
+"""What enters and leaves the page cache, and what is no page cache at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.live.tracing import PAGE, Trace, evict, kept, make_file, resident
+
+PAGES = 3000
+PYTHON = "/usr/bin/python3"
+
+Build = Callable[[str], Path]
+Run = Callable[..., Trace]
+
+DROP = "import os, sys; os.posix_fadvise(os.open(sys.argv[1], 0), 0, 0, os.POSIX_FADV_DONTNEED)"
+READ_SOME = "import os, sys; os.pread(os.open(sys.argv[1], 0), 4096, 0)"
+
+
+@pytest.fixture(scope="module")
+def file(disk: Path) -> Path:
+    return make_file(disk / "cached", PAGES)
+
+
+def test_pages_that_are_dropped_are_evicted(file: Path, trace: Run) -> None:
+    with kept(file):
+        pass
+    cached = resident(file)
+    done = trace(PYTHON, "-c", DROP, file)
+    assert cached - 50 <= done.file(file)["evicted_pages"] <= cached
+    assert resident(file) == 0
+
+
+def test_readahead_that_nobody_asked_for_is_unused(file: Path, trace: Run) -> None:
+    evict(file)
+    done = trace(PYTHON, "-c", READ_SOME, file)
+    brought_in = done.file(file)["inserted_pages"]
+    assert done.counts(file) == (0, 1, 0)
+    assert brought_in > 1
+    host = done.replay("cachestat", "--wide")[0]
+    assert host["unused_readahead_pages"] >= brought_in - 1
+    assert host["readahead_pages"] >= brought_in
+
+
+def test_pages_dropped_before_they_were_asked_for_stay_unused(file: Path, trace: Run) -> None:
+    evict(file)
+    done = trace(PYTHON, "-c", f"{READ_SOME}; {DROP}", file)
+    row = done.file(file)
+    assert row["evicted_pages"] == row["inserted_pages"] > 1
+    assert done.replay("cachestat", "--wide")[0]["unused_readahead_pages"] >= (
+        row["inserted_pages"] - 1
+    )
+
+
+def test_shared_memory_pipes_and_sockets_are_no_page_cache(trace: Run) -> None:
+    code = """
+import mmap, os, socket
+memfd = os.memfd_create("m"); os.write(memfd, bytes(1 << 20))
+for _ in range(50): os.pread(memfd, 1 << 20, 0)
+view = mmap.mmap(memfd, 1 << 20); sum(view[::4096])
+shared = mmap.mmap(-1, 1 << 20); shared[:] = bytes(1 << 20)
+out, into = os.pipe(); os.write(into, bytes(60000)); os.read(out, 60000)
+a, b = socket.socketpair(); a.send(bytes(60000)); b.recv(60000)
+"""
+    done = trace(PYTHON, "-c", code)
+    assert done.status == 0, done.stderr
+    unnamed = [row["path"] for row in done.report["rows"] if not row["path"].startswith("/")]
+    assert unnamed == []
+
+
+def test_files_on_tmpfs_are_no_page_cache(trace: Run) -> None:
+    file = make_file(Path("/dev/shm/memtap-test"), 100)
+    try:
+        done = trace("md5sum", file)
+    finally:
+        file.unlink()
+    assert not [row for row in done.report["rows"] if "memtap-test" in row["path"]]
+
+
+def test_what_entered_is_what_the_kernel_read_from_storage(
+    file: Path, workload: Build, trace: Run
+) -> None:
+    """read_bytes of the program's taskstats, which the audit shows."""
+    evict(file)
+    done = trace(workload("reader"), "read", file, "65536")
+    entered = sum(row["inserted_pages"] for row in done.report["rows"])
+    assert entered >= PAGES
+    assert abs(done.audit["kernel"]["read_bytes"] - entered * PAGE) <= 64 * PAGE
+
+
+def test_faults_of_a_program_are_those_that_it_counted(
+    file: Path, workload: Build, trace: Run
+) -> None:
+    evict(file)
+    done = trace(workload("mapper"), "random", file)
+    assert PAGES <= done.audit["kernel"]["ac_majflt"] <= PAGES + 30

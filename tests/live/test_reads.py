@@ -1,0 +1,149 @@
+"""Reads: a cold file of N pages gives N misses, a warm one N hits, whoever asks and however."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.live.tracing import PAGE, Trace, evict, kept, make_file
+
+PAGES = 4096
+METHODS = ("read", "pread", "readv", "preadv2", "sendfile", "splice", "io_uring")
+
+Build = Callable[[str], Path]
+Run = Callable[..., Trace]
+
+
+@pytest.fixture(scope="module")
+def file(disk: Path) -> Path:
+    return make_file(disk / "reads", PAGES)
+
+
+@pytest.mark.parametrize("block", [4 << 10, 128 << 10, 1 << 20, 8 << 20])
+def test_sequential_read_misses_each_page_once_and_then_hits(
+    block: int, file: Path, workload: Build, trace: Run
+) -> None:
+    evict(file)
+    reader = (workload("reader"), "read", file, str(block))
+    assert trace(*reader).counts(file) == (0, PAGES, 0)
+    with kept(file):
+        assert trace(*reader).counts(file) == (PAGES, 0, 0)
+
+
+@pytest.mark.parametrize("block", [33_000, 5_000, 300_001])
+def test_blocks_that_end_inside_a_page_ask_for_it_again(
+    block: int, file: Path, workload: Build, trace: Run
+) -> None:
+    evict(file)
+    accesses = sum(
+        (min(at + block, PAGES * PAGE) - 1) // PAGE - at // PAGE + 1
+        for at in range(0, PAGES * PAGE, block)
+    )
+    reader = (workload("reader"), "read", file, str(block))
+    assert trace(*reader).counts(file) == (accesses - PAGES, PAGES, 0)
+    with kept(file):
+        assert trace(*reader).counts(file) == (accesses, 0, 0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_way_of_reading_counts_the_same(
+    method: str, file: Path, workload: Build, trace: Run
+) -> None:
+    evict(file)
+    reader = (workload("reader"), method, file, str(64 << 10))
+    assert trace(*reader).counts(file) == (0, PAGES, 0)
+    with kept(file):
+        assert trace(*reader).counts(file) == (PAGES, 0, 0)
+
+
+def test_half_cached_is_half_hits(file: Path, workload: Build, trace: Run) -> None:
+    evict(file)
+    with kept(file, pages=PAGES // 2):
+        done = trace(workload("reader"), "read", file, str(128 << 10))
+    assert done.counts(file) == (PAGES // 2, PAGES // 2, 0)
+
+
+def test_random_reads_miss_each_distinct_page_once(file: Path, workload: Build, trace: Run) -> None:
+    evict(file)
+    reads = 3000
+    done = trace(workload("random_reader"), file, str(reads))
+    distinct = int(done.stdout)
+    assert distinct < reads
+    assert done.counts(file) == (reads - distinct, distinct, 0)
+
+
+def test_each_of_a_thousand_small_files_is_a_miss_and_then_a_hit(disk: Path, trace: Run) -> None:
+    files = [make_file(disk / f"small-{number}", 0, tail=3000) for number in range(1000)]
+    evict(*files)
+    done = trace("md5sum", *files)
+    assert {done.counts(file) for file in files} == {(0, 1, 0)}
+    with ExitStack() as stack:
+        for file in files:
+            stack.enter_context(kept(file))
+        done = trace("md5sum", *files)
+    assert {done.counts(file) for file in files} == {(1, 0, 0)}
+
+
+def test_nothing_is_asked_for_past_the_end(disk: Path, trace: Run) -> None:
+    file = make_file(disk / "short", 2, tail=100)
+    code = "import os, sys; f = os.open(sys.argv[1], 0); print([len(os.pread(f, 65536, at)) "
+    code += "for at in (8292, 8293, 12288, 1 << 40)])"
+    done = trace("/usr/bin/python3", "-c", code, file)
+    assert done.stdout == "[0, 0, 0, 0]\n"
+    assert done.counts(file) == (0, 0, 0)
+
+
+def test_a_file_with_an_empty_page_at_its_end_is_no_longer_than_its_bytes(
+    disk: Path, workload: Build, trace: Run
+) -> None:
+    file = make_file(disk / "odd", 10, tail=1)
+    evict(file)
+    done = trace(workload("reader"), "read", file, str(1 << 20))
+    assert done.counts(file) == (0, 11, 0)
+
+
+def test_holes_are_pages_like_others(disk: Path, workload: Build, trace: Run) -> None:
+    file = disk / "holes"
+    with file.open("wb") as opened:
+        opened.truncate(1000 * PAGE)
+    reader = (workload("reader"), "read", file, str(128 << 10))
+    assert trace(*reader).counts(file) == (0, 1000, 0)
+    with kept(file):
+        assert trace(*reader).counts(file) == (1000, 0, 0)
+
+
+def test_two_threads_on_one_descriptor(file: Path, workload: Build, trace: Run) -> None:
+    evict(file)
+    reader = (workload("two_threads"), file, str(128 << 10))
+    assert trace(*reader).counts(file) == (0, PAGES, 0)
+    with kept(file):
+        assert trace(*reader).counts(file) == (PAGES, 0, 0)
+
+
+def test_a_reader_that_moves_between_cpus(file: Path, workload: Build, trace: Run) -> None:
+    evict(file)
+    done = trace(workload("migrator"), file, str(64 << 10))
+    assert int(done.stdout) > 1, "one CPU is too few for this test"
+    assert done.counts(file) == (0, PAGES, 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_reads_of_any_length_at_any_place(disk: Path, trace: Run, seed: int) -> None:
+    """Against a model: what a page is asked for first is a miss, then a hit."""
+    file = make_file(disk / "mixed", 512)
+    evict(file)
+    dice = random.Random(seed)
+    calls = [(dice.randrange(512 * PAGE), dice.randrange(1, 40 * PAGE)) for _ in range(400)]
+    code = "import os, sys; f = os.open(sys.argv[1], 0)\n"
+    code += "for at, size in " + repr(calls) + ": os.pread(f, size, at)"
+    asked = [
+        page
+        for at, size in calls
+        for page in range(at // PAGE, (min(at + size, 512 * PAGE) - 1) // PAGE + 1)
+    ]
+    done = trace("/usr/bin/python3", "-c", code, file)
+    assert done.counts(file) == (len(asked) - len(set(asked)), len(set(asked)), 0)

@@ -1,0 +1,135 @@
+"""Running memtap on this kernel, and files whose place in the page cache is known."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+WORKLOADS = Path(__file__).resolve().parent.parent / "workloads"
+PAGE = os.sysconf("SC_PAGESIZE")
+MEMTAP = [sys.executable, "-m", "memtap"]
+LONGEST_S = 60
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+Row = dict[str, Any]
+
+
+def memtap(*arguments: str | Path, **how: Any) -> subprocess.CompletedProcess[str]:
+    """Runs memtap to its end; its status is for the caller to look at."""
+    how = {"capture_output": True, "text": True, "timeout": LONGEST_S} | how
+    return subprocess.run([*MEMTAP, *map(str, arguments)], **how)
+
+
+def reports(text: str) -> list[dict[str, Any]]:
+    """The reports in the JSON output of a command."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@dataclass
+class Trace:
+    """One program that ran under `memtap cachetop --by file`, recorded.
+
+    Attributes:
+        status: memtap's exit status.
+        stdout: what the program printed.
+        stderr: what both said.
+        report: the one report, JSON.
+        recording: the file it was recorded to.
+    """
+
+    status: int
+    stdout: str
+    stderr: str
+    report: dict[str, Any]
+    recording: Path
+
+    @property
+    def audit(self) -> dict[str, Any]:
+        audit: dict[str, Any] = self.report["audit"]
+        return audit
+
+    def file(self, path: Path) -> Row:
+        """The row of a file; all zeros if it has none."""
+        for row in self.report["rows"]:
+            if row["ino"] == path.stat().st_ino and row["path"] == str(path):
+                return {name: value for name, value in row.items() if name not in ("dev", "ino")}
+        return {"hits_pages": 0, "misses_pages": 0, "dirties_pages": 0}
+
+    def counts(self, path: Path) -> tuple[int, int, int]:
+        """Hits, misses and dirties of a file."""
+        row = self.file(path)
+        return row["hits_pages"], row["misses_pages"], row["dirties_pages"]
+
+    def replay(self, *arguments: str) -> list[Row]:
+        """The rows of another report made of the recording."""
+        done = memtap(*arguments, "-f", "json", "--from", self.recording)
+        assert done.returncode == 0, done.stderr
+        return [row for report in reports(done.stdout) for row in report["rows"]]
+
+
+def make_file(path: Path, pages: int, tail: int = 0) -> Path:
+    """A file of random pages, on disk, with `tail` bytes more."""
+    with path.open("wb") as file:
+        for _ in range(pages):
+            file.write(os.urandom(PAGE))
+        file.write(os.urandom(tail))
+        file.flush()
+        os.fsync(file.fileno())
+    return path
+
+
+def evict(*paths: Path) -> None:
+    """Makes files cold; fails if the kernel keeps a page."""
+    for path in paths:
+        fd = os.open(path, os.O_RDWR)
+        try:
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)
+        assert resident(path) == 0, f"{path} could not be evicted"
+
+
+@contextmanager
+def mapped(path: Path, pages: int | None = None) -> Iterator[tuple[int, int]]:
+    """Maps a file, or its first pages; gives address and length."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), (pages or 0) * PAGE) as view:
+        view.madvise(mmap.MADV_RANDOM)
+        place = ctypes.c_char.from_buffer(view)
+        try:
+            yield ctypes.addressof(place), len(view)
+        finally:
+            del place
+
+
+def resident(path: Path) -> int:
+    """How many pages of a file the kernel says are cached, by mincore(2)."""
+    if path.stat().st_size == 0:
+        return 0
+    with mapped(path) as (address, length):
+        pages = (ctypes.c_ubyte * -(-length // PAGE))()
+        failed = _LIBC.mincore(ctypes.c_void_p(address), ctypes.c_size_t(length), pages)
+        assert not failed, os.strerror(ctypes.get_errno())
+        return sum(page & 1 for page in pages)
+
+
+@contextmanager
+def kept(path: Path, pages: int | None = None) -> Iterator[None]:
+    """Keeps a file, or its first pages, in the page cache, by mlock(2).
+
+    Some kernels take away pages that were not used for a few seconds (DAMON_RECLAIM).
+    """
+    with mapped(path, pages) as (address, length):
+        failed = _LIBC.mlock(ctypes.c_void_p(address), ctypes.c_size_t(length))
+        assert not failed, os.strerror(ctypes.get_errno())
+        yield

@@ -1,0 +1,46 @@
+/* What the workloads share: they end with a message when a call fails, and say what they did.
+ */
+#ifndef WORKLOAD_H
+#define WORKLOAD_H
+
+#define _GNU_SOURCE
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PAGE 4096
+
+static inline long check(long result, const char *what)
+{
+	if (result < 0)
+		err(1, "%s", what);
+	return result;
+}
+
+static inline off_t size_of(int fd)
+{
+	struct stat status;
+
+	check(fstat(fd, &status), "fstat");
+	return status.st_size;
+}
+
+static inline char *buffer_of(size_t bytes)
+{
+	void *buffer;
+
+	if (posix_memalign(&buffer, PAGE, bytes))
+		errx(1, "no memory");
+	memset(buffer, 'x', bytes);
+	return buffer;
+}
+
+#endif
