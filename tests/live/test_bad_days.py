@@ -1,0 +1,242 @@
+"""Bad input and bad days: what goes wrong is said in two lines, and nothing stays attached."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.tracing import MEMTAP, PAGE, Trace, evict, make_file, memtap, reports
+
+Build = Callable[[str], Path]
+Run = Callable[..., Trace]
+
+
+def programs() -> set[str]:
+    """The names of our programs that the kernel holds, by bpftool."""
+    listed = json.loads(subprocess.check_output(["bpftool", "-j", "prog", "list"]))
+    names = {program.get("name", "") for program in listed}
+    return names & {"on_read", "on_map", "on_fault", "on_add", "on_delete", "on_dirty", "flush"}
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def says(done: subprocess.CompletedProcess[str], what: str, hint: str) -> None:
+    """A foreseen failure: status 1, and two lines on stderr."""
+    first, second = done.stderr.splitlines()
+    assert first.startswith("memtap: ") and what in first
+    assert hint in second
+    assert done.returncode == 1
+    assert done.stdout == ""
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """memtap, tracing the whole host, its reports in a file."""
+    out = tmp_path / "out"
+    command = [*MEMTAP, "cachestat", "0.2", "-o", str(out)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert eventually(lambda: out.exists() and out.read_text() != "")
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_its_last_report(
+    number: int, running: subprocess.Popen[str]
+) -> None:
+    assert programs()
+    running.send_signal(number)
+    assert running.wait() == 0
+    assert running.stderr is not None and running.stderr.read() == ""
+    assert eventually(lambda: not programs(), 2)
+
+
+def test_even_kill_9_leaves_nothing_attached(running: subprocess.Popen[str]) -> None:
+    assert len(programs()) == 7
+    running.kill()
+    assert eventually(lambda: not programs(), 5)
+
+
+def test_killed_while_compiling_it_leaves_nothing(tmp_path: Path) -> None:
+    for delay in (0.1, 0.3, 0.5, 0.6, 0.7):
+        process = subprocess.Popen([*MEMTAP, "cachestat", "-o", str(tmp_path / "out")])
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+    assert eventually(lambda: not programs(), 5)
+    assert eventually(lambda: subprocess.call(["pgrep", "-f", "memtap.bpf.loader"]) == 1, 5)
+
+
+def test_a_closed_pipe_ends_a_run(tmp_path: Path) -> None:
+    shell = f"{' '.join(MEMTAP)} cachestat 0.1 | head -n 2; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=30)
+    head, _, status = done.stdout.splitlines()
+    assert "HITS" in head
+    assert status == "0"
+    assert done.stderr == ""
+
+
+def test_a_run_ends_with_its_target(file_reader: subprocess.Popen[bytes]) -> None:
+    done = subprocess.Popen(
+        [*MEMTAP, "cachetop", "60", "-p", str(file_reader.pid), "-f", "json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert eventually(lambda: "on_read" in programs())
+    time.sleep(0.3)
+    file_reader.kill()
+    file_reader.wait()
+    out, _ = done.communicate(timeout=20)
+    assert done.returncode == 0
+    assert reports(out)[0]["rows"][0]["hits_pages"] > 0
+
+
+@pytest.fixture
+def file_reader() -> Iterator[subprocess.Popen[bytes]]:
+    code = "import time\nwhile True: open('/etc/passwd').read(); time.sleep(0.01)"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_target_that_does_not_exist() -> None:
+    says(memtap("cachetop", "-p", "4194303"), "no process 4194303", "ps -e")
+
+
+def test_a_cgroup_that_does_not_exist() -> None:
+    says(memtap("cachetop", "--cgroup", "/no/such"), "no cgroup /no/such", "/sys/fs/cgroup")
+
+
+def test_a_program_that_does_not_exist() -> None:
+    says(memtap("cachetop", "--", "/no/such"), "cannot run /no/such", "name a program")
+
+
+def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+    says(memtap("cachetop", "-o", tmp_path / "no/such"), "cannot write", "another file")
+
+
+def as_nobody(*arguments: str) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).resolve().parents[2]
+    return memtap(*arguments, user=65534, group=65534, extra_groups=[], cwd=root)
+
+
+def test_without_root() -> None:
+    says(as_nobody("cachestat", "1", "1"), "tracing needs root, or CAP_BPF", "sudo")
+
+
+def test_without_the_capability_to_load_programs() -> None:
+    """Root, but one that may not use BPF, as in most containers."""
+    drop = ["setpriv", "--bounding-set=-sys_admin,-bpf,-perfmon", "--inh-caps=-all", "--"]
+    done = subprocess.run(
+        [*drop, *MEMTAP, "cachestat", "1", "1"], capture_output=True, text=True, timeout=30
+    )
+    says(done, "tracing needs root, or CAP_BPF", "sudo")
+
+
+def test_doctor_without_root_says_so() -> None:
+    done = as_nobody("doctor", "-f", "json")
+    assert done.returncode == 1
+    for row in json.loads(done.stdout)["rows"]:
+        assert (row["accuracy"], row["way"]) == (None, None)
+        assert row["todo"] == "run it with sudo"
+
+
+def test_doctor_of_this_host_finds_every_report_to_run() -> None:
+    done = memtap("doctor", "-f", "json")
+    found = json.loads(done.stdout)
+    assert {row["report"] for row in found["rows"]} == {"cachestat", "cachetop"}
+    assert all(row["way"] for row in found["rows"])
+    assert done.returncode == 0
+    assert not programs()
+
+
+def test_a_dry_run_attaches_and_leaves() -> None:
+    done = memtap("cachetop", "--dry-run")
+    assert done.returncode == 0
+    assert "tp_btf:" in done.stdout or "kprobe:" in done.stdout
+    assert not programs()
+
+
+def test_the_program_can_be_shown_and_compiled_by_itself(tmp_path: Path) -> None:
+    done = memtap("cachetop", "--dump-c", "-p", str(os.getpid()))
+    assert done.returncode == 0
+    assert "#include <memtap/" not in done.stdout
+    assert "int on_read(" in done.stdout and "#define FOLLOW_TGIDS" in done.stdout
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.check_call(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder])
+    yield folder
+    subprocess.check_call(["umount", folder])
+
+
+def test_a_full_disk_ends_the_recording_and_not_the_run(
+    small_disk: Path, disk: Path, tmp_path: Path
+) -> None:
+    files = [make_file(disk / f"full-{number}", 0, tail=10) for number in range(2000)]
+    script = "for i in $(seq 12); do cat $0/full-* | wc -c; for f in $0/full-*; do "
+    script += "dd if=/dev/zero of=$f bs=1 count=1 conv=notrunc 2> /dev/null; done; done"
+    assert len(files) == 2000
+    recording = small_disk / "r.parquet"
+    done = memtap(
+        "cachestat", "0.2", "-o", tmp_path / "live", "--record", recording, "-f", "json",
+        "--", "sh", "-c", script, disk,
+    )  # fmt: skip
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert "No space left on device" in line and "can be read" in line
+    replayed = memtap("cachestat", "-f", "json", "--from", recording).stdout
+    assert replayed != ""
+    assert (tmp_path / "live").read_text().startswith(replayed)
+    assert len((tmp_path / "live").read_text()) > len(replayed)
+
+
+def test_a_recording_is_for_its_owner_alone(trace: Run) -> None:
+    assert trace("true").recording.stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_is_lost_while_the_reader_is_stopped(disk: Path, workload: Build) -> None:
+    """Half a second of unread pages on both CPUs, each page an event of its own."""
+    file = make_file(disk / "stall", 20_000)
+    process = subprocess.Popen(
+        [*MEMTAP, "cachetop", "4", "1", "-b", "file", "-f", "json"], stdout=subprocess.PIPE
+    )
+    assert eventually(lambda: "on_read" in programs())
+    time.sleep(0.3)
+    process.send_signal(signal.SIGSTOP)
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        evict(file)
+        start = time.monotonic()
+        subprocess.check_call([workload("reader"), "pread", file, str(PAGE)])
+        time.sleep(max(0, 0.5 - (time.monotonic() - start)))
+    finally:
+        for each in busy:
+            each.kill()
+            each.wait()
+        process.send_signal(signal.SIGCONT)
+    report = json.loads(process.communicate()[0])
+    audit = report["audit"]
+    assert (audit["lost"], audit["missed"], audit["map_full"]) == (0, 0, 0)
+    row = next(row for row in report["rows"] if row["ino"] == file.stat().st_ino)
+    assert row["hits_pages"] + row["misses_pages"] == 20_000

@@ -1,0 +1,215 @@
+"""Whose events are counted: children, filters, short lives, hostile names; and sums that agree."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.tracing import MEMTAP, PAGE, Row, Trace, evict, kept, make_file, memtap, reports
+
+PAGES = 500
+PYTHON = "/usr/bin/python3"
+
+Build = Callable[[str], Path]
+Run = Callable[..., Trace]
+
+SUMMED = ("hits_pages", "misses_pages", "dirties_pages")
+
+
+@pytest.fixture(scope="module")
+def file(disk: Path) -> Path:
+    return make_file(disk / "processes", PAGES)
+
+
+def sums(rows: list[Row]) -> list[int]:
+    return [sum(row[name] for row in rows) for name in SUMMED]
+
+
+def test_children_are_followed(file: Path, trace: Run) -> None:
+    evict(file)
+    done = trace("sh", "-c", "(cat $0 > /dev/null; true) & wait", file)
+    assert done.counts(file) == (0, PAGES, 0)
+
+
+def test_children_are_not_followed_if_not_wanted(file: Path, trace: Run) -> None:
+    evict(file)
+    done = trace("sh", "-c", "cat $0 > /dev/null; true", file, options=("--no-follow",))
+    assert done.counts(file) == (0, 0, 0)
+
+
+def test_the_status_of_the_program_is_ours(trace: Run) -> None:
+    assert trace("sh", "-c", "exit 37").status == 37
+    assert trace("sh", "-c", "kill -9 $$").status == 128 + 9
+
+
+def test_a_program_is_traced_from_its_first_instruction(trace: Run) -> None:
+    """Its own image is what exec reads first."""
+    done = trace("true")
+    assert done.status == 0
+    assert done.counts(Path("/usr/bin/true"))[0] > 0
+
+
+def test_all_groupings_add_up_to_cachestat(file: Path, disk: Path, trace: Run) -> None:
+    evict(file)
+    script = "for i in 1 2 3; do cat $0 | wc -c; done; dd if=/dev/zero of=$1 bs=64k count=5"
+    done = trace("sh", "-c", script, file, disk / "sums")
+    expected = sums(done.replay("cachestat"))
+    assert expected[1] >= PAGES
+    assert sums(done.report["rows"]) == expected
+    for by in ("process", "user", "cgroup", "file", "process,file", "user,cgroup"):
+        assert sums(done.replay("cachetop", "--by", by)) == expected
+
+
+def test_a_replay_is_the_live_report_byte_for_byte(file: Path, trace: Run, tmp_path: Path) -> None:
+    evict(file)
+    recording, live = tmp_path / "r.parquet", tmp_path / "live.json"
+    kept_as = ("--record", recording, "-o", live)
+    program = ("sh", "-c", "for i in $(seq 30); do cat $0 > /dev/null; sleep 0.03; done", file)
+    for command in (("cachetop", "-b", "process,file"), ("cachestat", "--wide")):
+        done = memtap(*command, "0.3", "-f", "json", *kept_as, "--", *program)
+        assert done.returncode == 0, done.stderr
+        again = memtap(*command, "-f", "json", "--from", recording)
+        assert again.stdout == live.read_text()
+        assert len(reports(again.stdout)) > 2
+
+
+def test_a_recording_is_replayed_without_root_and_without_bcc(disk: Path, trace: Run) -> None:
+    done = trace("md5sum", "/usr/bin/true")
+    recording = disk / "recording.parquet"
+    shutil.copy(done.recording, recording)
+    recording.chmod(0o644)
+    disk.chmod(0o755)
+    code = "import sys; sys.modules['bcc'] = None; from memtap.cli.main import main; main()"
+    replay = ["cachetop", "-b", "file", "-f", "json", "--from", str(recording)]
+    root = Path(__file__).resolve().parents[2]
+    nobody = subprocess.run(
+        [sys.executable, "-c", code, *replay],
+        user=65534,
+        group=65534,
+        extra_groups=[],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(nobody.stdout) == done.report
+
+
+def test_short_lived_processes_keep_their_names(trace: Run) -> None:
+    """500 processes that are gone long before anybody could look into /proc."""
+    done = trace("sh", "-c", "for i in $(seq 500); do /usr/bin/true; done")
+    rows = done.replay("cachetop")
+    names = [row["comm"] for row in rows]
+    assert names.count("true") == 500
+    assert set(names) == {"true", "sh", "seq"}
+    assert {row["user"] for row in rows} == {"root"}
+    assert "?" not in {row["cgroup"] for row in rows}
+
+
+def test_names_from_processes_cannot_touch_the_terminal(disk: Path, file: Path) -> None:
+    name = "\x1b[31m\nx\u202e"
+    hostile = disk / f"a\x1b]0;evil\x07\n{'b' * 10}"
+    hostile.write_bytes(b"x" * 100)
+    code = f"open('/proc/self/comm', 'w').write({name!r}); open({str(hostile)!r}).read()"
+    done = memtap("cachetop", "-b", "process,file", "-o", "/dev/stdout", "--", PYTHON, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert "evil" in done.stdout
+    assert not [c for c in done.stdout if not (c.isprintable() or c == "\n")]
+    assert r"\x1b[31m\nx" in done.stdout
+
+
+@pytest.fixture
+def looping(file: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that reads the first page of a file a hundred times a second."""
+    code = """
+import os, sys, time
+open('/proc/self/comm', 'w').write('looping')
+f = os.open(sys.argv[1], 0)
+while True:
+    os.pread(f, 1, 0)
+    time.sleep(0.01)
+"""
+    process = subprocess.Popen([PYTHON, "-c", code, file])
+    time.sleep(0.3)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_running_process_is_traced(looping: subprocess.Popen[bytes], file: Path) -> None:
+    done = memtap(
+        "cachetop", "0.5", "2", "-b", "process,file", "-p", str(looping.pid), "-f", "json"
+    )
+    for report in reports(done.stdout):
+        (row,) = report["rows"]
+        assert (row["pid"], row["comm"], row["path"]) == (looping.pid, "looping", str(file))
+        assert 20 < row["hits_pages"] <= 51
+        assert row["misses_pages"] == 0
+
+
+def test_only_processes_of_a_name(looping: subprocess.Popen[bytes], file: Path) -> None:
+    done = memtap("cachetop", "0.5", "1", "-c", "looping", "-f", "json")
+    assert [row["pid"] for row in reports(done.stdout)[0]["rows"]] == [looping.pid]
+    done = memtap("cachetop", "0.5", "1", "-c", "loopin", "-f", "json")
+    assert reports(done.stdout)[0]["rows"] == []
+
+
+def cgroup_folders() -> list[Path]:
+    """A writable folder of each kind of cgroup hierarchy that is mounted."""
+    found = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ")[:3]
+        if kind == "cgroup2" or (kind == "cgroup" and "memory" in options.split(",")):
+            found[kind] = Path(before.split(" ")[4])
+    return list(found.values())
+
+
+@pytest.mark.parametrize("mount", cgroup_folders(), ids=lambda path: path.name)
+def test_only_processes_in_a_cgroup_or_below(mount: Path, looping: subprocess.Popen[bytes]) -> None:
+    folder = mount / "memtap-test"
+    below = folder / "below"
+    below.mkdir(parents=True)
+    try:
+        (below / "cgroup.procs").write_text(str(looping.pid))
+        for path in (folder, f"/{folder.name}"):
+            done = memtap("cachetop", "0.5", "1", "--cgroup", path, "-f", "json")
+            rows = reports(done.stdout)[0]["rows"]
+            assert [row["pid"] for row in rows] == [looping.pid], done.stderr
+    finally:
+        (mount / "cgroup.procs").write_text(str(looping.pid))
+        below.rmdir()
+        folder.rmdir()
+
+
+def test_the_program_runs_as_whoever_called_sudo(disk: Path) -> None:
+    disk.chmod(0o755)
+    caller = os.environ | {"SUDO_UID": "65534", "SUDO_GID": "65534"}
+    done = memtap("cachetop", "-o", "/dev/null", "--", "id", "-u", env=caller)
+    assert done.stdout == "65534\n"
+
+
+def test_two_runs_at_once_do_not_disturb_each_other(file: Path, workload: Build) -> None:
+    """Both see the same reader; each counts all of it."""
+    with kept(file):
+        runs = [
+            subprocess.Popen(
+                [*MEMTAP, "cachetop", "5", "1", "-b", "file", "-f", "json"], stdout=subprocess.PIPE
+            )
+            for _ in range(2)
+        ]
+        time.sleep(2.5)
+        subprocess.check_call([workload("reader"), "pread", file, str(PAGE)])
+        rows = [json.loads(run.communicate()[0])["rows"] for run in runs]
+    ino = file.stat().st_ino
+    assert [row["hits_pages"] for found in rows for row in found if row["ino"] == ino] == [
+        PAGES
+    ] * 2
