@@ -42,7 +42,7 @@ class Screen:
         self._paused = False
         self._report: Report | None = None
         self._window = _open()
-        self._draw_lines(["waiting for the first interval to end", "", KEYS_LINE], heading=-1)
+        self._put_all(["waiting for the first interval to end"], KEYS_LINE)
 
     def show(self, report: Report) -> None:
         """Shows a report, unless the user wants to look at another one for longer."""
@@ -92,10 +92,9 @@ class Screen:
         height, width = self._size()
         columns = table_columns(report, self._look)
         lines = table_lines(columns, report.rows[: max(height - 3, 0)], width)
-        self._draw_lines([self._title(report), *lines], heading=1)
         flawless = is_flawless(report.audit) and not self._verbose
-        self._put(height - 1, KEYS_LINE if flawless else audit_line(report.audit), curses.A_DIM)
-        self._window.refresh()
+        bottom = KEYS_LINE if flawless else audit_line(report.audit)
+        self._put_all([self._title(report), *lines], bottom)
 
     def _title(self, report: Report) -> str:
         by, column = ",".join(self._reporter.by), self._order.column
@@ -111,10 +110,12 @@ class Screen:
             curses.resizeterm(size.lines, size.columns)
         return size.lines, size.columns
 
-    def _draw_lines(self, lines: list[str], heading: int) -> None:
+    def _put_all(self, lines: list[str], bottom: str) -> None:
+        """A title, headings and rows, and a line at the bottom, all at once."""
         self._window.erase()
         for at, line in enumerate(lines):
-            self._put(at, line, curses.A_REVERSE if at == heading else curses.A_NORMAL)
+            self._put(at, line, curses.A_REVERSE if at == 1 else curses.A_NORMAL)
+        self._put(self._window.getmaxyx()[0] - 1, bottom, curses.A_DIM)
         self._window.refresh()
 
     def _put(self, line: int, text: str, attribute: int) -> None:
