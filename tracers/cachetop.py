@@ -80,7 +80,7 @@ class Cachetop:
         files = self._tally.select("dev", "ino").unique().rows()
         return pl.DataFrame(
             [(*file, dev_text(file[0]), self._paths.get(file, "?")) for file in files],
-            schema={"dev": pl.Int64, "ino": pl.Int64, "dev_text": pl.String, "path": pl.String},
+            schema={"dev": pl.Int64, "ino": pl.UInt64, "dev_text": pl.String, "path": pl.String},
             orient="row",
         )
 
@@ -93,12 +93,14 @@ def _row(found: Row) -> Row:
         "misses_pages": counts["misses"],
         "dirties_pages": counts["dirties"],
         "read_hit_pct": percentage(counts["hits"], counts["hits"] + counts["misses"]),
-        "write_hit_pct": write_hit(counts["dirties"], counts["dirty_misses"]),
+        "write_hit_pct": write_hit(
+            counts["dirties"] - counts["device_dirties"], counts["dirty_misses"]
+        ),
         "inserted_pages": counts["inserted"],
         "evicted_pages": counts["evicted"],
     }
 
 
 def write_hit(dirties: int, dirty_misses: int) -> float | None:
-    """How many of the pages that writes made dirty were in the cache before, in per cent."""
+    """How many of the pages that writes to files made dirty were cached before, in per cent."""
     return percentage(dirties - dirty_misses, dirties)

@@ -22,9 +22,20 @@ SETTLE_NS = 100_000_000
 # What is counted for each process and file, all in pages; docs/pagecache.md defines the words.
 #   hits, misses: accesses to pages that were cached, that were not
 #   dirties: made dirty; dirty_misses: of those, not in the cache before
+#   device_dirties: of the dirties, in a block device's own cache. A file system looks metadata up
+#       there without any tracepoint, so whether it was in the cache before is not known
 #   inserted, evicted: entered and left the cache
 #   wasted: left it without having been asked for
-COUNTS = ("hits", "misses", "dirties", "dirty_misses", "inserted", "evicted", "wasted")
+COUNTS = (
+    "hits",
+    "misses",
+    "dirties",
+    "dirty_misses",
+    "device_dirties",
+    "inserted",
+    "evicted",
+    "wasted",
+)
 KEYS = ("tgid", "dev", "ino")
 _SUMS = ("accesses", *COUNTS[1:])
 
@@ -75,6 +86,7 @@ class PageCache:
         which they end. With `last` nothing waits.
         """
         rows = np.concatenate([self._waiting, rows])
+        rows = rows[np.argsort(rows["ns"], kind="stable")]  # some are older than those that waited
         waits = np.zeros(len(rows), bool)
         if not last:
             waits = rows["ns"] > until_ns
@@ -85,7 +97,8 @@ class PageCache:
     def take(self) -> pl.DataFrame:
         """COUNTS by KEYS since the last call, one row per process and file."""
         tallies, self._tallies = self._tallies, []
-        empty = pl.DataFrame(schema=dict.fromkeys((*KEYS, *_SUMS), pl.Int64))
+        types = dict.fromkeys((*KEYS, *_SUMS), pl.Int64) | {"ino": pl.UInt64}
+        empty = pl.DataFrame(schema=types)
         sums = pl.concat([empty, *tallies]).group_by(KEYS).sum().sort(KEYS)
         return sums.with_columns(hits=hits(pl.col("accesses"), pl.col("misses")))
 
@@ -196,7 +209,8 @@ def _tally(rows: Events, found: npt.NDArray[np.uint64]) -> pl.DataFrame:
         name: np.bincount(group, values, minlength=len(one)).astype(np.int64)
         for name, values in _contributions(rows, found).items()
     }
-    return pl.DataFrame({key: rows[key][one].astype(np.int64) for key in KEYS} | sums)
+    keys = {key: rows[key][one].astype(np.uint64 if key == "ino" else np.int64) for key in KEYS}
+    return pl.DataFrame(keys | sums)
 
 
 def _contributions(
@@ -207,12 +221,14 @@ def _contributions(
     once = rows["flags"] & Flag.AGAIN == 0
     fault = ((kind == Kind.MAP) | (kind == Kind.FAULT)) & once
     read = kind == Kind.READ
+    dirty, device = kind == Kind.DIRTY, rows["flags"] & Flag.DEVICE > 0
     awaited = (kind == Kind.ADD) & (rows["flags"] & Flag.WANTED > 0)
     return {
         "accesses": pages * ((read & once) | (kind == Kind.HITS)) + fault,
         "misses": found * read + np.minimum(found, 1) * fault + awaited,
-        "dirties": pages * (kind == Kind.DIRTY),
-        "dirty_misses": found * (kind == Kind.DIRTY),
+        "dirties": pages * dirty,
+        "dirty_misses": found * (dirty & ~device),
+        "device_dirties": pages * (dirty & device),
         "inserted": pages * (kind == Kind.ADD),
         "evicted": pages * (kind == Kind.DELETE),
         "wasted": found * (kind == Kind.DELETE),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import socket
 import struct
 from collections import OrderedDict
@@ -78,7 +79,7 @@ def read_who(pid: int, root: Path = Path("/")) -> Who | None:
 
 def _unescape_status(name: bytes) -> bytes:
     r"""/proc/PID/status writes a new line in a name as \n, and a backslash as two."""
-    return name.replace(b"\\n", b"\n").replace(b"\\\\", b"\\")
+    return re.sub(rb"\\([n\\])", lambda match: b"\n" if match[1] == b"n" else b"\\", name)
 
 
 def pick_cgroup(text: bytes) -> str:

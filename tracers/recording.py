@@ -137,7 +137,7 @@ class Recording:
         try:
             self._file = pq.ParquetFile(path)
         except OSError as error:
-            reason = error.strerror or "it is damaged"
+            reason = os.strerror(error.errno) if error.errno else "it is damaged"
             raise MemtapError(f"cannot read {path}: {reason}", _WHAT_TO_NAME) from error
         except pa.ArrowInvalid as error:
             raise MemtapError(f"{path} is no Parquet file, or has no end", _WHAT_TO_NAME) from error
@@ -153,7 +153,12 @@ class Recording:
 
     def __iter__(self) -> Iterator[Chunk]:
         for group in range(self._file.num_row_groups):
-            yield _from_table(self._file.read_row_group(group))
+            try:
+                table = self._file.read_row_group(group)
+            except (OSError, pa.ArrowException) as error:
+                hint = "what was recorded before the damage was shown"
+                raise MemtapError(f"cannot read {self.path}: it is damaged", hint) from error
+            yield _from_table(table)
 
 
 def find(pattern: str) -> list[Path]:
