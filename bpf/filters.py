@@ -91,7 +91,7 @@ def find_cgroup(wanted: str, mounts: list[CgroupMount]) -> tuple[CgroupMount, Pa
 
     A path such as /system.slice is looked for in v2 first, then in v1's memory hierarchy.
     """
-    path = Path(os.path.normpath(wanted))
+    path = Path(os.path.normpath(Path("/", wanted)))  # no .. leads out of a hierarchy
     for mount in mounts:
         if path.is_relative_to(mount.path) and path.is_dir():
             return mount, path
@@ -110,7 +110,8 @@ def _under_cgroup(wanted: str, btf: Btf) -> str:
     if not mount.controllers:
         return f"is_under_v2(task, {number}ULL)"
     for controller in mount.controllers:
-        subsys = btf.enumerator("cgroup_subsys_id", f"{controller}_cgrp_id")
+        name = "io" if controller == "blkio" else controller  # v1 kept the older name
+        subsys = btf.enumerator("cgroup_subsys_id", f"{name}_cgrp_id")
         if subsys is not None:
             return f"is_under_v1(task, {subsys}, {number}ULL)"
     raise MemtapError(

@@ -80,6 +80,17 @@ class Kernel:
         return bool(held >> CAP_SYS_ADMIN & 1 or held >> CAP_BPF & held >> CAP_PERFMON & 1)
 
     @property
+    def numbers_agree(self) -> bool:
+        """Does the kernel number processes as we see them: is our PID namespace the first one?
+
+        PID_NS_INIT_INO of uapi/linux/nsfs.h is the inode of that.
+        """
+        try:
+            return (self.root / "proc/self/ns/pid").readlink() == Path("pid:[4026531836]")
+        except OSError:
+            return True
+
+    @property
     def online_cpus(self) -> list[int]:
         """The CPUs that are on, from /sys/devices/system/cpu/online (`0-3,8`)."""
         return parse_cpus(self._read("sys/devices/system/cpu/online"))
@@ -108,6 +119,11 @@ class Kernel:
             raise MemtapError(
                 "kernel lockdown is in confidentiality mode, which forbids BPF tracing",
                 "boot with lockdown=integrity or without it",
+            )
+        if not self.numbers_agree:
+            raise MemtapError(
+                "processes have other numbers here than in the kernel (a PID namespace)",
+                "run it in the host's PID namespace, as with docker run --pid=host",
             )
         if not self.has_btf:
             raise MemtapError(

@@ -149,6 +149,66 @@ def test_without_the_capability_to_load_programs() -> None:
     says(done, "tracing needs root, or CAP_BPF", "sudo")
 
 
+def without(*paths: str, arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    """memtap where these files and folders are empty, in a mount namespace of its own."""
+    hide = [f"mount --bind {'/var/empty' if Path(p).is_dir() else '/dev/null'} {p}" for p in paths]
+    Path("/var/empty").mkdir(exist_ok=True)
+    script = " && ".join([*hide, 'exec "$@"'])
+    command = ["unshare", "-m", "sh", "-c", script, "sh", *MEMTAP, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_without_tracefs_all_is_as_before() -> None:
+    done = without("/sys/kernel/tracing", arguments=("doctor", "-f", "json"))
+    assert done.returncode == 0
+    facts = {fact["name"]: fact["state"] for fact in json.loads(done.stdout)["host"]}
+    assert facts["tracefs"] == "not mounted; not needed"
+
+
+def test_without_types_of_the_kernel() -> None:
+    done = without("/sys/kernel/btf", arguments=("cachestat", "1", "1"))
+    says(done, "this kernel has no BTF", "CONFIG_DEBUG_INFO_BTF")
+
+
+def test_without_the_binding_of_bcc() -> None:
+    done = without("/usr/lib/python3/dist-packages", arguments=("cachestat", "1", "1"))
+    says(done, "BCC's Python binding is not installed", "python3-bpfcc")
+
+
+def test_in_a_pid_namespace() -> None:
+    command = ["unshare", "--pid", "--fork", "--mount-proc", *MEMTAP, "cachestat", "1", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    says(done, "other numbers here than in the kernel", "host's PID namespace")
+
+
+def test_where_netlink_does_not_tell_of_processes() -> None:
+    """A network namespace has no proc connector; the report goes on, with a note."""
+    command = ["unshare", "--net", *MEMTAP, "cachetop", "-f", "json", "-o", "/dev/stdout"]
+    done = subprocess.run(
+        [*command, "--", "cat", "/etc/hostname"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert sum(row["hits_pages"] + row["misses_pages"] for row in report["rows"]) > 0
+    assert any("proc connector" in note for note in report["audit"]["notes"])
+    assert "memtap: note: no proc connector" in done.stderr
+
+
+def test_with_a_broken_llvm() -> None:
+    maps = subprocess.check_output(
+        [sys.executable, "-c", "import bcc; print(open('/proc/self/maps').read())"], text=True
+    )
+    llvm = next(word for word in maps.split() if "libLLVM" in word)
+    done = without(llvm, arguments=("cachestat", "1", "1"))
+    says(done, "BCC's library does not load", "reinstall")
+
+
+def test_without_libbpf() -> None:
+    (libbpf,) = Path("/usr/lib").glob("*/libbpf.so.1")
+    done = without(str(libbpf.resolve()), arguments=("cachestat", "1", "1"))
+    says(done, "libbpf.so.1 is missing", "apt install libbpf1")
+
+
 def test_doctor_without_root_says_so() -> None:
     done = as_nobody("doctor", "-f", "json")
     assert done.returncode == 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,6 +24,12 @@ def file(disk: Path) -> Path:
     return make_file(disk / "reads", PAGES)
 
 
+def page_requests(block: int) -> int:
+    """How many pages are asked for if the file is read in such blocks."""
+    starts = range(0, PAGES * PAGE, block)
+    return sum((min(at + block, PAGES * PAGE) - 1) // PAGE - at // PAGE + 1 for at in starts)
+
+
 @pytest.mark.parametrize("block", [4 << 10, 128 << 10, 1 << 20, 8 << 20])
 def test_sequential_read_misses_each_page_once_and_then_hits(
     block: int, file: Path, workload: Build, trace: Run
@@ -39,10 +46,7 @@ def test_blocks_that_end_inside_a_page_ask_for_it_again(
     block: int, file: Path, workload: Build, trace: Run
 ) -> None:
     evict(file)
-    accesses = sum(
-        (min(at + block, PAGES * PAGE) - 1) // PAGE - at // PAGE + 1
-        for at in range(0, PAGES * PAGE, block)
-    )
+    accesses = page_requests(block)
     reader = (workload("reader"), "read", file, str(block))
     assert trace(*reader).counts(file) == (accesses - PAGES, PAGES, 0)
     with kept(file):
@@ -147,3 +151,35 @@ def test_reads_of_any_length_at_any_place(disk: Path, trace: Run, seed: int) -> 
     ]
     done = trace("/usr/bin/python3", "-c", code, file)
     assert done.counts(file) == (len(asked) - len(set(asked)), len(set(asked)), 0)
+
+
+@pytest.fixture
+def slow(disk: Path) -> Iterator[Path]:
+    """A cgroup whose processes read 20 MB/s from the disk; gives its list of processes."""
+    number = disk.stat().st_dev
+    device = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
+    whole = device.parent if (device / "partition").exists() else device
+    if not (whole / "queue").exists():
+        pytest.skip("the file system is on no block device that could be slowed down")
+    group = Path("/sys/fs/cgroup/blkio/memtap-slow")
+    if not group.parent.is_dir():
+        pytest.skip("needs the blkio hierarchy of cgroup v1")
+    group.mkdir()
+    limit = f"{(whole / 'dev').read_text().strip()} {20 << 20}"
+    (group / "blkio.throttle.read_bps_device").write_text(limit)
+    yield group / "cgroup.procs"
+    group.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("method", "block"), [("read", 33_000), ("pread", 5_000), ("readv", 65536)]
+)
+def test_reads_that_wait_for_a_slow_disk(
+    method: str, block: int, slow: Path, file: Path, workload: Build, trace: Run
+) -> None:
+    """The kernel fires late where it has to wait, and then from a later page on."""
+    evict(file)
+    shell = f"echo $$ > {slow} && exec $0 $@"
+    done = trace("sh", "-c", shell, workload("reader"), method, file, str(block))
+    assert done.report["interval_s"] > 0.7, "the disk was not slow"
+    assert done.counts(file) == (page_requests(block) - PAGES, PAGES, 0)

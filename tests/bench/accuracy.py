@@ -1,0 +1,188 @@
+"""Prints the README's accuracy table: workloads whose answer is known, and what was counted.
+
+    sudo ./bootstrap python -m tests.bench.accuracy
+
+The last column is what counting as bcc's cachestat does would have said on the same events: a
+folio that entered the cache is one miss, less one for each folio that was dirtied. What that tool
+takes for hits needs a kprobe on folio_mark_accessed(), which not every kernel allows.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from memtap.tracers.pagecache import Kind
+from memtap.tracers.recording import Recording
+from tests.live.tracing import PAGE, WORKLOADS, evict, kept, make_file, memtap, reports
+
+PAGES = 16384
+WRITTEN = 2000
+READS = 10_000
+SMALL = 1000
+
+Counts = tuple[int, int, int]
+Files = list[Path]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A workload on files, and its hits, misses and dirties; `truth` may look at its output."""
+
+    name: str
+    command: list[str]
+    files: Files
+    truth: Callable[[str], Counts]
+    cached: Callable[[], AbstractContextManager[object]]
+
+
+def cold(*files: Path) -> Callable[[], AbstractContextManager[object]]:
+    def prepare() -> AbstractContextManager[object]:
+        evict(*files)
+        return nullcontext()
+
+    return prepare
+
+
+def warm(*files: Path, pages: int | None = None) -> Callable[[], AbstractContextManager[object]]:
+    def prepare() -> AbstractContextManager[object]:
+        evict(*files)
+        stack = ExitStack()
+        for file in files:
+            stack.enter_context(kept(file, pages))
+        return stack
+
+    return prepare
+
+
+def nothing() -> AbstractContextManager[object]:
+    return nullcontext()
+
+
+def always(*counts: int) -> Callable[[str], Counts]:
+    hits, misses, dirties = counts
+    return lambda _output: (hits, misses, dirties)
+
+
+def distinct(output: str) -> Counts:
+    """random_reader prints how many different pages it read."""
+    return READS - int(output), int(output), 0
+
+
+def faults(output: str) -> Counts:
+    """mapper prints its minor and major faults; this mapping's pages were all cached."""
+    return sum(map(int, output.split())), 0, 0
+
+
+def reads(run: Callable[[str], str], disk: Path) -> Iterator[Case]:
+    big = make_file(disk / "big", PAGES)
+    read = [run("reader"), "read", str(big)]
+    for size in ("4 KiB", "128 KiB", "1 MiB", "8 MiB"):
+        number, unit = size.split()
+        block = str(int(number) << {"KiB": 10, "MiB": 20}[unit])
+        name = f"read of {PAGES} cold pages, {size} at a time"
+        yield Case(name, [*read, block], [big], always(0, PAGES, 0), cold(big))
+    hit = always(PAGES, 0, 0)
+    yield Case("the same pages again", [*read, "131072"], [big], hit, warm(big))
+    half = PAGES // 2
+    name = "the same, half of them cached"
+    yield Case(name, [*read, "131072"], [big], always(half, half, 0), warm(big, pages=half))
+    for method in ("pread", "readv", "preadv2", "sendfile", "splice", "io_uring"):
+        command = [run("reader"), method, str(big), "131072"]
+        yield Case(f"cold, by {method}", command, [big], always(0, PAGES, 0), cold(big))
+    for name, program in (("by two threads", "two_threads"), ("by a migrating thread", "migrator")):
+        command = [run(program), str(big), "131072"]
+        yield Case(f"cold, {name}", command, [big], always(0, PAGES, 0), cold(big))
+    command = [run("random_reader"), str(big), str(READS)]
+    yield Case(f"{READS} random reads, cold, no readahead", command, [big], distinct, cold(big))
+    past = [str(len(big.read_bytes()) + 1), str(big)]
+    command = ["tail", "-c", f"+{past[0]}", past[1]]
+    yield Case("read past the end", command, [big], always(0, 0, 0), cold(big))
+    small = [make_file(disk / f"small-{number}", 0, tail=3000) for number in range(SMALL)]
+    md5 = ["md5sum", *map(str, small)]
+    yield Case(f"{SMALL} cold files of 3000 bytes", md5, small, always(0, SMALL, 0), cold(*small))
+    yield Case("the same files again", md5, small, always(SMALL, 0, 0), warm(*small))
+
+
+def maps(run: Callable[[str], str], disk: Path) -> Iterator[Case]:
+    big = disk / "big"
+    scan = [run("mapper"), "random", str(big)]
+    name = f"mapped, {PAGES} cold pages touched"
+    yield Case(name, scan, [big], always(0, PAGES, 0), cold(big))
+    yield Case("mapped, cached pages touched", scan, [big], faults, warm(big))
+    around = [run("mapper"), "normal", str(big)]
+    yield Case("mapped, cached, with fault-around", around, [big], faults, warm(big))
+
+
+def writes(run: Callable[[str], str], disk: Path) -> Iterator[Case]:
+    new, old = disk / "new", make_file(disk / "old", WRITTEN)
+    writer, pages, page = run("writer"), str(WRITTEN), str(PAGE)
+    dirty = always(0, 0, WRITTEN)
+    fresh = [writer, str(new), "new", pages, page]
+    yield Case(f"write of {WRITTEN} new pages", [*fresh, "1"], [new], dirty, nothing)
+    yield Case("the same, five times over", [*fresh, "5"], [new], dirty, nothing)
+    again = [writer, str(old), "old", pages]
+    yield Case("write to cached, clean pages", [*again, page, "1"], [old], dirty, warm(old))
+    yield Case("write of 100 bytes of cold pages", [*again, "100", "1"], [old], dirty, cold(old))
+    direct = [writer, str(old), "direct", pages, page, "1"]
+    yield Case("write with O_DIRECT", direct, [old], always(0, 0, 0), cold(old))
+
+
+def counted(case: Case, disk: Path) -> tuple[Counts, Counts, int]:
+    """The truth, what memtap says, and what counting folios says of misses."""
+    report, recording = disk / "report", disk / "recording"
+    keep = ["-b", "file", "-f", "json", "-o", report, "--record", recording]
+    with case.cached():
+        done = memtap("cachetop", *keep, "--", *case.command)
+    assert done.returncode == 0, done.stderr
+    inodes = {file.stat().st_ino for file in case.files}
+    rows = [row for row in reports(report.read_text())[0]["rows"] if row["ino"] in inodes]
+    names = ("hits_pages", "misses_pages", "dirties_pages")
+    hits, misses, dirties = (sum(row[name] for row in rows) for name in names)
+    return case.truth(done.stdout), (hits, misses, dirties), folio_misses(recording, inodes)
+
+
+def folio_misses(recording: Path, inodes: set[int]) -> int:
+    """Folios that entered the cache less folios that were dirtied, at least none."""
+    added = dirtied = 0
+    for chunk in Recording(recording):
+        kinds = [int(row["kind"]) for row in chunk.rows if int(row["ino"]) in inodes]
+        added += kinds.count(Kind.ADD)
+        dirtied += kinds.count(Kind.DIRTY)
+    return max(added - dirtied, 0)
+
+
+def compiler(folder: Path) -> Callable[[str], str]:
+    def run(name: str) -> str:
+        program = folder / name
+        if not program.exists():
+            source = WORKLOADS / f"{name}.c"
+            subprocess.check_call(["cc", "-O1", "-pthread", "-o", program, source])
+        return str(program)
+
+    return run
+
+
+def main() -> None:
+    """Prints the table, in Markdown; ends with status 1 if a count is not the truth."""
+    wrong = 0
+    print("| workload | true hits, misses, dirties | memtap | misses, folio by folio |")
+    print("|---|---|---|---|")
+    with tempfile.TemporaryDirectory(prefix="memtap-", dir="/var/tmp") as folder:
+        disk = Path(folder)
+        run = compiler(disk)
+        for cases in (reads, maps, writes):
+            for case in cases(run, disk):
+                truth, ours, folios = counted(case, disk)
+                wrong += truth != ours
+                texts = (", ".join(map(str, counts)) for counts in (truth, ours))
+                print("|", " | ".join([case.name, *texts, str(folios)]), "|", flush=True)
+    raise SystemExit(wrong > 0)
+
+
+if __name__ == "__main__":
+    main()
