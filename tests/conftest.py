@@ -2,13 +2,14 @@
 
 MEMTAP_LIVE decides about the tests marked `live`:
   (unset)   they run where they can, and are skipped, with the reason, where they cannot
-  require   they must run: whatever keeps them from it is a failure
+  require   they must run: whatever keeps one of them from it is a failure
   skip      they are skipped
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 
 import pytest
 
@@ -21,6 +22,18 @@ CHOICES = ("", "require", "skip")
 def pytest_configure() -> None:
     if os.environ.get("MEMTAP_LIVE", "") not in CHOICES:
         raise pytest.UsageError(f"MEMTAP_LIVE is one of {CHOICES}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    required = os.environ.get("MEMTAP_LIVE") == "require" and item.get_closest_marker("live")
+    if required and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"MEMTAP_LIVE=require, but skipped: {report.longrepr}"
+    return report
 
 
 def _obstacle() -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import polars as pl
 
 from memtap.tracers.audit import audit
@@ -12,6 +14,10 @@ from memtap.tracers.pagecounts import COUNTS, PageCache
 from memtap.tracers.processes import Who
 from memtap.tracers.report import Report, Row, percentage
 
+# How many paths are remembered. The kernel side tells a path again if it was not used among the
+# last 32768 (`named` in memtap/names.h), so what is forgotten here is told again when it is needed.
+PATHS = 1 << 18
+
 
 class Cachetop:
     """Chunks in, a report out at the end of each interval."""
@@ -21,18 +27,24 @@ class Cachetop:
         self._origin = origin
         self.by = by
         self._who: dict[int, Who] = {}
-        self._paths: dict[FileId, str] = {}
+        self._paths: OrderedDict[FileId, str] = OrderedDict()
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; the report if an interval ends with it."""
         self._who |= chunk.who
-        self._paths |= chunk.paths
+        self._name(chunk.paths)
         self.cache.feed(chunk.rows, chunk.until_ns, chunk.last)
         if chunk.interval is None:
             return None
         self._tally, self._interval = self.cache.take(), chunk.interval
         self._audit = audit(self._origin, chunk.interval, self.cache.take_events())
         return self.report()
+
+    def _name(self, paths: dict[FileId, str]) -> None:
+        """Takes paths in, and forgets those that were not shown for longest."""
+        self._paths |= paths
+        while len(self._paths) > PATHS:
+            self._paths.popitem(last=False)
 
     def report(self) -> Report:
         """The report of the last interval, by what is now in `by`."""
@@ -77,7 +89,10 @@ class Cachetop:
         )
 
     def _path_table(self) -> pl.DataFrame:
-        files = self._tally.select("dev", "ino").unique().rows()
+        files = self._tally.select("dev", "ino").unique().sort("dev", "ino").rows()
+        for file in files:
+            if file in self._paths:
+                self._paths.move_to_end(file)
         return pl.DataFrame(
             [(*file, dev_text(file[0]), self._paths.get(file, "?")) for file in files],
             schema={"dev": pl.Int64, "ino": pl.UInt64, "dev_text": pl.String, "path": pl.String},

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.tracing import PAGE, Trace, evict, kept, make_file
+from tests.live.tracing import PAGE, Trace, evict, has_io_uring, kept, make_file
 
 PAGES = 4096
-METHODS = ("read", "pread", "readv", "preadv2", "sendfile", "splice", "io_uring")
+METHODS = ["read", "pread", "readv", "preadv2", "sendfile", "splice"]
+METHODS += ["io_uring"] if has_io_uring() else []
 
 Build = Callable[[str], Path]
 Run = Callable[..., Trace]
@@ -153,6 +154,21 @@ def test_reads_of_any_length_at_any_place(disk: Path, trace: Run, seed: int) -> 
     assert done.counts(file) == (len(asked) - len(set(asked)), len(set(asked)), 0)
 
 
+def throttled(device: str, bytes_per_second: int) -> Path:
+    """A new cgroup, v1 or v2, that may read a device only so fast."""
+    old = Path("/sys/fs/cgroup/blkio")
+    if old.is_dir():
+        group = old / "memtap-slow"
+        group.mkdir()
+        (group / "blkio.throttle.read_bps_device").write_text(f"{device} {bytes_per_second}")
+    else:
+        group = Path("/sys/fs/cgroup/memtap-slow")
+        (group.parent / "cgroup.subtree_control").write_text("+io")
+        group.mkdir()
+        (group / "io.max").write_text(f"{device} rbps={bytes_per_second}")
+    return group
+
+
 @pytest.fixture
 def slow(disk: Path) -> Iterator[Path]:
     """A cgroup whose processes read 20 MB/s from the disk; gives its list of processes."""
@@ -161,12 +177,7 @@ def slow(disk: Path) -> Iterator[Path]:
     whole = device.parent if (device / "partition").exists() else device
     if not (whole / "queue").exists():
         pytest.skip("the file system is on no block device that could be slowed down")
-    group = Path("/sys/fs/cgroup/blkio/memtap-slow")
-    if not group.parent.is_dir():
-        pytest.skip("needs the blkio hierarchy of cgroup v1")
-    group.mkdir()
-    limit = f"{(whole / 'dev').read_text().strip()} {20 << 20}"
-    (group / "blkio.throttle.read_bps_device").write_text(limit)
+    group = throttled((whole / "dev").read_text().strip(), 20 << 20)
     yield group / "cgroup.procs"
     group.rmdir()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import mmap
 import os
@@ -75,6 +76,12 @@ class Trace:
         done = memtap(*arguments, "-f", "json", "--from", self.recording)
         assert done.returncode == 0, done.stderr
         return [row for report in reports(done.stdout) for row in report["rows"]]
+
+
+def has_io_uring() -> bool:
+    """Whether the kernel knows io_uring_setup(2), which is number 425 everywhere."""
+    _LIBC.syscall(425, 0, None)
+    return ctypes.get_errno() != errno.ENOSYS
 
 
 def make_file(path: Path, pages: int, tail: int = 0) -> Path:
