@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -68,12 +69,29 @@ def rows_of(events: Events, runs: Events) -> Events:
     return rows
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """Rows, and how many of each row's pages were fresh just before it."""
+
+    rows: Events
+    found: npt.NDArray[np.uint64]
+
+    def take(self, which: Bools) -> _Judged:
+        return _Judged(self.rows[which], self.found[which])
+
+    def and_then(self, more: _Judged) -> _Judged:
+        return _Judged(
+            np.concatenate([self.rows, more.rows]), np.concatenate([self.found, more.found])
+        )
+
+
 class PageCache:
     """Counts events. Pure: no clock, no I/O; the same events always give the same counts."""
 
     def __init__(self) -> None:
         self._fresh = Spans.empty()
-        self._waiting = np.empty(0, ROW)
+        self._late = np.empty(0, ROW)
+        self._under_way = _Judged(np.empty(0, ROW), np.empty(0, np.uint64))
         self._tallies: list[pl.DataFrame] = []
         self._events = 0
         self._entered = np.zeros(BUCKETS, np.uint64)
@@ -82,17 +100,17 @@ class PageCache:
     def feed(self, rows: Events, until_ns: int, last: bool = False) -> None:
         """Counts rows in order of time, up to `until_ns`; the rest waits for the next call.
 
-        So do reads of several pages that may still be under way: they count in the interval in
-        which they end. With `last` nothing waits.
+        Reads of several pages that may still be under way are followed at once, but they count
+        in the interval in which they end. With `last` nothing waits.
         """
-        rows = np.concatenate([self._waiting, rows])
+        rows = np.concatenate([self._late, rows])
         rows = rows[np.argsort(rows["ns"], kind="stable")]  # some are older than those that waited
-        waits = np.zeros(len(rows), bool)
-        if not last:
-            waits = rows["ns"] > until_ns
-            waits |= _under_way(rows, until_ns) & ~waits
-        self._waiting = rows[waits]
-        self._count(rows[~waits])
+        late = (rows["ns"] > until_ns) & (not last)
+        self._late = rows[late]
+        judged = self._under_way.and_then(self._judge(rows[~late]))
+        waits = _may_go_on(judged.rows, until_ns) & (not last)
+        self._under_way = judged.take(waits)
+        self._count(judged.take(~waits))
 
     def take(self) -> pl.DataFrame:
         """COUNTS by KEYS since the last call, one row per process and file."""
@@ -120,7 +138,8 @@ class PageCache:
         buckets = np.flatnonzero(settled)
         return buckets, self._entered[buckets]
 
-    def _count(self, rows: Events) -> None:
+    def _judge(self, rows: Events) -> _Judged:
+        """Follows rows in order of time; how many pages of each were fresh."""
         adds = rows[rows["kind"] == Kind.ADD]
         np.add.at(self._entered, bucket_of(adds["dev"], adds["ino"]), 1)
         # All block devices' own inodes are on one pseudo file system, so have one device number.
@@ -128,9 +147,13 @@ class PageCache:
         self._devices = np.union1d(self._devices, own)
         found = np.zeros(len(rows), np.uint64)
         moves = np.flatnonzero(rows["kind"] != Kind.HITS)
-        self._events += len(moves) + int(rows["pages"][rows["kind"] == Kind.HITS].sum())
         found[moves] = self._follow(rows[moves])
-        self._tallies.append(_tally(rows, found))
+        return _Judged(rows, found)
+
+    def _count(self, judged: _Judged) -> None:
+        runs = judged.rows["kind"] == Kind.HITS
+        self._events += int(np.sum(~runs)) + int(judged.rows["pages"][runs].sum())
+        self._tallies.append(_tally(judged.rows, judged.found))
 
     def _follow(self, rows: Events) -> npt.NDArray[np.uint64]:
         """Keeps `fresh` up to date; how many pages of each row were fresh."""
@@ -154,7 +177,7 @@ def bucket_of(dev: npt.NDArray[np.uint32], ino: npt.NDArray[np.uint64]) -> npt.N
     return ((ino ^ ino >> np.uint64(12) ^ dev) & np.uint64(BUCKETS - 1)).astype(np.intp)
 
 
-def _under_way(rows: Events, until_ns: int) -> Bools:
+def _may_go_on(rows: Events, until_ns: int) -> Bools:
     """Which rows are of a read of several pages that may not be over at `until_ns`.
 
     That is each thread's newest read call, if its last batch asked for more than one page and is
