@@ -10,6 +10,7 @@ import signal
 from collections.abc import Sequence
 
 from memtap.bpf.errors import MemtapError
+from memtap.tracers.caller import caller
 
 _SIGNAL_STATUS = 128  # a shell's status for a program that a signal ended is 128 + its number
 
@@ -78,16 +79,17 @@ def _become(argv: list[str], wait: int, fail: int) -> None:
 
 
 def _be_the_caller() -> None:
-    """Becomes the user who called sudo, if somebody did and we are root."""
-    if os.geteuid() != 0 or "SUDO_UID" not in os.environ:
+    """Becomes the user who called sudo, if somebody did."""
+    numbers = caller()
+    if numbers is None:
         return
-    uid, gid = int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"])
+    uid, gid = numbers
     try:
-        caller = pwd.getpwuid(uid)
+        user = pwd.getpwuid(uid)
     except KeyError:
         os.setgroups([gid])
     else:
-        os.initgroups(caller.pw_name, gid)
-        os.environ |= {"HOME": caller.pw_dir, "USER": caller.pw_name, "LOGNAME": caller.pw_name}
+        os.initgroups(user.pw_name, gid)
+        os.environ |= {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
     os.setgid(gid)
     os.setuid(uid)

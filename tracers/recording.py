@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from memtap.bpf.errors import MemtapError
 from memtap.bpf.session import Losses
+from memtap.tracers.caller import caller
 from memtap.tracers.chunk import Chunk, Origin
 from memtap.tracers.pagecache import Kind
 from memtap.tracers.pagecounts import ROW
@@ -59,8 +60,8 @@ def _create(path: Path) -> int:
         os.close(fd)
         raise MemtapError(f"cannot record to {path}: it is no regular file", "name another file")
     os.fchmod(fd, 0o600)
-    if "SUDO_UID" in os.environ:
-        os.fchown(fd, int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"]))
+    if owner := caller():
+        os.fchown(fd, *owner)
     return fd
 
 
