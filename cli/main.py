@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -53,8 +54,27 @@ def memtap() -> None:
     """
 
 
+STDERR = 2
+
+
+def _open_standard_streams() -> None:
+    """Opens what we were started without, so that no other descriptor takes its number."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdin, sys.stdout, sys.stderr = (
+        stream or os.fdopen(number, mode)
+        for number, stream, mode in (
+            (0, sys.stdin, "r"),
+            (1, sys.stdout, "w"),
+            (2, sys.stderr, "w"),
+        )
+    )
+
+
 def main() -> None:
     """Runs memtap; a foreseen failure is two lines on stderr and status 1."""
+    _open_standard_streams()
     try:
         memtap(prog_name="memtap")
     except MemtapError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -26,14 +27,20 @@ def open_output(path: Path | None) -> TextIO:
 
 
 def write(stream: TextIO, text: str) -> bool:
-    """Writes at once, so that a pipe has it now; False if its reader has gone away."""
+    """Writes at once, so that a pipe has it now; False if its reader has gone away.
+
+    Raises MemtapError if it cannot be written for another reason, such as a full disk.
+    """
     try:
         stream.write(text)
         stream.flush()
-    except BrokenPipeError:
-        # Python would complain once more when it flushes stdout at its own end.
+    except OSError as error:
+        # Python would try once more, and complain, when it flushes stdout at its own end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return False
+        if error.errno == errno.EPIPE:
+            return False
+        reason = f"cannot write the report: {error.strerror}"
+        raise MemtapError(reason, "name another file with --output") from error
     return True
 
 

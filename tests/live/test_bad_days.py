@@ -131,6 +131,24 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     says(memtap("cachetop", "-o", tmp_path / "no/such"), "cannot write", "another file")
 
 
+def test_a_report_that_does_not_fit_on_the_disk() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = memtap(
+            "cachestat", "0.2", "1", capture_output=False, stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 1
+    what, hint = done.stderr.splitlines()
+    assert what == "memtap: cannot write the report: No space left on device"
+    assert "--output" in hint
+
+
+def test_started_without_standard_streams(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shell = f"{' '.join(MEMTAP)} cachestat 0.2 2 -o {out} <&- >&- 2>&-"
+    assert subprocess.call(["sh", "-c", shell]) == 0
+    assert len(out.read_text().splitlines()) == 3
+
+
 def as_nobody(*arguments: str) -> subprocess.CompletedProcess[str]:
     root = Path(__file__).resolve().parents[2]
     return memtap(*arguments, user=65534, group=65534, extra_groups=[], cwd=root)
