@@ -36,6 +36,10 @@ _FOOTER_BYTES = 256 << 10
 _GROUP_BYTES = 8 << 10
 
 
+# What reading fields can meet where bytes were changed that no checksum covers.
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError)
+
+
 class RecordingFullError(MemtapError):
     """There is no room for more; the file was closed and can be read."""
 
@@ -75,7 +79,9 @@ class Recorder:
         self._losses = Losses()
         self._reserve(0)
         self._schema = _schema(origin)
-        self._writer = pq.ParquetWriter(self._file, self._schema, compression="zstd")
+        self._writer = pq.ParquetWriter(
+            self._file, self._schema, compression="zstd", write_page_checksum=True
+        )
 
     def write(self, chunk: Chunk) -> None:
         """Adds a chunk. Raises RecordingFullError, the file closed, if there is no room for it."""
@@ -136,30 +142,37 @@ class Recording:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = pq.ParquetFile(path)
+            self._file = pq.ParquetFile(path, page_checksum_verification=True)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else "it is damaged"
             raise MemtapError(f"cannot read {path}: {reason}", _WHAT_TO_NAME) from error
-        except pa.ArrowInvalid as error:
-            raise MemtapError(f"{path} is no Parquet file, or has no end", _WHAT_TO_NAME) from error
+        except pa.ArrowException as error:
+            what = f"{path} is no Parquet file, is damaged or has no end"
+            raise MemtapError(what, _WHAT_TO_NAME) from error
         metadata = self._file.schema_arrow.metadata or {}
         if _ABOUT not in metadata:
             raise MemtapError(f"{path} is no recording of memtap", _WHAT_TO_NAME)
-        schema = json.loads(metadata[_ABOUT])["schema"]
-        if schema != SCHEMA:
-            raise MemtapError(
-                f"{path} has schema {schema}, not {SCHEMA}", "use the memtap it is of"
-            )
-        self.origin = Origin.from_json(metadata[_ORIGIN].decode())
+        try:
+            self.origin = _origin(path, metadata)
+        except _DAMAGE as error:
+            raise MemtapError(f"cannot read {path}: it is damaged", _WHAT_TO_NAME) from error
 
     def __iter__(self) -> Iterator[Chunk]:
         for group in range(self._file.num_row_groups):
             try:
-                table = self._file.read_row_group(group)
-            except (OSError, pa.ArrowException) as error:
+                chunk = _from_table(self._file.read_row_group(group))
+            except (OSError, pa.ArrowException, *_DAMAGE) as error:
                 hint = "what was recorded before the damage was shown"
                 raise MemtapError(f"cannot read {self.path}: it is damaged", hint) from error
-            yield _from_table(table)
+            yield chunk
+
+
+def _origin(path: Path, metadata: dict[bytes, bytes]) -> Origin:
+    """The origin in a file's metadata. Raises MemtapError if its schema is not ours."""
+    schema = json.loads(metadata[_ABOUT])["schema"]
+    if schema != SCHEMA:
+        raise MemtapError(f"{path} has schema {schema}, not {SCHEMA}", "use the memtap it is of")
+    return Origin.from_json(metadata[_ORIGIN].decode())
 
 
 def find(pattern: str) -> list[Path]:

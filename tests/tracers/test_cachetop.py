@@ -1,0 +1,172 @@
+"""cachetop: the same counts, by whom or by what."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memtap.tracers.cachestat import Cachestat
+from memtap.tracers.cachetop import Cachetop
+from memtap.tracers.pagecolumns import CACHETOP_KEYS
+from memtap.tracers.processes import Who
+from memtap.tracers.report import Row
+from tests.tracers.builders import (
+    DEV,
+    Event,
+    add,
+    dirty,
+    events_at_random,
+    make_chunk,
+    make_origin,
+    people_at_random,
+    read,
+)
+
+PROCESS = ["pid", "uid", "user", "comm", "cgroup"]
+FILE = ["dev", "ino", "path"]
+COUNTS = ["hits_pages", "misses_pages", "dirties_pages", "read_hit_pct", "write_hit_pct"]
+PAGES = ["inserted_pages", "evicted_pages"]
+ROOT = Who("cat", 0, "root", "/")
+DAEMON = Who("dd", 1, "daemon", "/a")
+
+
+def rows(*events: Event, by: tuple[str, ...] = ("process",), **members: object) -> list[Row]:
+    found = Cachetop(make_origin(), by).feed(make_chunk(*events, **members))
+    assert found is not None
+    return list(found.to_dict()["rows"])
+
+
+@pytest.mark.parametrize(
+    ("by", "names"),
+    [
+        (("process",), PROCESS + COUNTS),
+        (("file",), FILE + COUNTS + PAGES),
+        (("cgroup",), ["cgroup", *COUNTS]),
+        (("user",), ["uid", "user", *COUNTS]),
+        (("process", "file"), PROCESS + FILE + COUNTS + PAGES),
+        (("process", "user", "cgroup"), PROCESS + COUNTS),
+        (("user", "cgroup"), ["uid", "user", "cgroup", *COUNTS]),
+    ],
+)
+def test_columns_are_those_of_the_contract(by: tuple[str, ...], names: list[str]) -> None:
+    assert list(rows(read(), by=by)[0]) == names
+
+
+@pytest.mark.parametrize(
+    ("by", "headings"),
+    [
+        ("process", ["PID", "USER", "CMD"]),
+        ("user", ["UID", "USER"]),
+        ("cgroup", ["CGROUP"]),
+    ],
+)
+def test_headings_are_those_of_the_contract(by: str, headings: list[str]) -> None:
+    found = Cachetop(make_origin(), (by,)).feed(make_chunk())
+    assert found is not None
+    counts = ["HITS", "MISSES", "DIRTIES", "READ_HIT%", "WRITE_HIT%"]
+    assert [column.heading for column in found.columns if column.table] == headings + counts
+
+
+def test_a_process_is_named() -> None:
+    (row,) = rows(add(0, 1), read(0, 4), who={100: DAEMON})
+    assert row == {
+        "pid": 100,
+        "uid": 1,
+        "user": "daemon",
+        "comm": "dd",
+        "cgroup": "/a",
+        "hits_pages": 3,
+        "misses_pages": 1,
+        "dirties_pages": 0,
+        "read_hit_pct": 75.0,
+        "write_hit_pct": None,
+    }
+
+
+def test_a_process_that_nobody_knows_is_a_question_mark() -> None:
+    (row,) = rows(read())
+    assert [row[name] for name in PROCESS] == [100, -1, "?", "?", "?"]
+
+
+@pytest.mark.parametrize(("paths", "path"), [({}, "?"), ({(DEV, 1): "/etc/x"}, "/etc/x")])
+def test_a_file_is_named_by_device_inode_and_path(
+    paths: dict[tuple[int, int], str], path: str
+) -> None:
+    (row,) = rows(read(), by=("file",), paths=paths)
+    assert [row[name] for name in FILE] == ["8:1", 1, path]
+
+
+def test_a_file_with_a_huge_inode_number_is_named_too() -> None:
+    ino = (1 << 64) - 1
+    (row,) = rows(read(ino=ino), by=("file",), paths={(DEV, ino): "/x"})
+    assert (row["ino"], row["path"]) == (ino, "/x")
+
+
+def test_write_hits_are_of_the_pages_made_dirty() -> None:
+    (row,) = rows(add(0, 1), dirty(0, 4))
+    assert (row["dirties_pages"], row["write_hit_pct"]) == (4, 75.0)
+    assert row["read_hit_pct"] is None
+
+
+def test_processes_of_one_user_are_one_row_by_user() -> None:
+    who = {1: ROOT, 2: replace(ROOT, comm="sh"), 3: DAEMON}
+    events = (read(tgid=1), read(tgid=2), read(tgid=3))
+    found = rows(*events, by=("user",), who=who)
+    assert [(row["uid"], row["hits_pages"]) for row in found] == [(0, 2), (1, 1)]
+
+
+def test_who_only_brings_pages_in_has_no_row_by_process() -> None:
+    events = (add(tgid=1), read(tgid=2))
+    assert [row["pid"] for row in rows(*events)] == [2]
+    assert len(rows(*events, by=("process", "file"))) == 2
+
+
+def test_rows_come_in_the_order_of_their_keys() -> None:
+    events = [read(tgid=tgid, ino=ino) for tgid in (9, 30, 1) for ino in (5, 2)]
+    found = rows(*events, by=("process", "file"))
+    keys = [(row["pid"], row["ino"]) for row in found]
+    assert keys == [(1, 2), (1, 5), (9, 2), (9, 5), (30, 2), (30, 5)]
+
+
+def test_names_are_kept_until_they_change() -> None:
+    cachetop = Cachetop(make_origin(), ("process", "file"))
+    path = {(DEV, 1): "/x"}
+    chunks = [
+        make_chunk(read(), who={100: ROOT}, paths=path),
+        make_chunk(read()),
+        make_chunk(read(), who={100: DAEMON}),
+    ]
+    found = [cachetop.feed(chunk) for chunk in chunks]
+    named = [(r.rows[0]["comm"], r.rows[0]["path"]) for r in found if r]
+    assert named == [("cat", "/x"), ("cat", "/x"), ("dd", "/x")]
+
+
+def test_the_last_interval_can_be_grouped_anew() -> None:
+    cachetop = Cachetop(make_origin())
+    first = cachetop.feed(make_chunk(read(ino=1), read(ino=2)))
+    cachetop.by = ("file",)
+    anew = cachetop.report()
+    assert first is not None
+    assert [row["ino"] for row in anew.rows] == [1, 2]
+    assert anew.audit == first.audit
+
+
+@given(
+    feeds=st.lists(st.tuples(events_at_random(most_pages=4), people_at_random()), max_size=3),
+    by=st.lists(st.sampled_from(list(CACHETOP_KEYS)), min_size=1, unique=True),
+)
+def test_rows_of_any_grouping_sum_up_to_cachestat(
+    feeds: list[tuple[list[Event], dict[int, Who]]], by: list[str]
+) -> None:
+    cachestat, cachetop = Cachestat(make_origin()), Cachetop(make_origin(), tuple(by))
+    for events, who in feeds:
+        chunk = make_chunk(*events, who=who)
+        whole, parts = cachestat.feed(chunk), cachetop.feed(chunk)
+        assert whole is not None
+        assert parts is not None
+        for name in COUNTS[:3]:
+            assert sum(row[name] for row in parts.rows) == whole.rows[0][name]
+        assert parts.audit == whole.audit

@@ -1,0 +1,276 @@
+"""Recordings: what goes in comes out, and what is none is refused in plain words."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memtap.bpf.errors import MemtapError
+from memtap.bpf.session import Losses
+from memtap.tracers.cachetop import Cachetop
+from memtap.tracers.chunk import Chunk, Origin
+from memtap.tracers.processes import Who
+from memtap.tracers.recording import Recorder, Recording, RecordingFullError, find
+from tests.tracers.builders import (
+    DEV,
+    Event,
+    add,
+    events_at_random,
+    make_chunk,
+    make_interval,
+    make_origin,
+    people_at_random,
+    read,
+)
+
+HOSTILE = "\\x1b[2J\u202e\U0001f600\"\n\0'\ud800"
+SOME = make_chunk(add(0, 4), read(0, 4), who={100: Who("cat", 0, "root", "/")})
+
+
+def record(path: Path, *chunks: Chunk, origin: Origin | None = None) -> Path:
+    recorder = Recorder(path, origin or make_origin())
+    for chunk in chunks:
+        recorder.write(chunk)
+    recorder.close()
+    return path
+
+
+def same(one: Chunk, other: Chunk) -> bool:
+    names = ("until_ns", "who", "paths", "interval", "last")
+    return one.rows.tobytes() == other.rows.tobytes() and all(
+        getattr(one, name) == getattr(other, name) for name in names
+    )
+
+
+CHUNKS = {
+    "some rows": SOME,
+    "no rows": make_chunk(),
+    "within an interval": make_chunk(read(), interval=None, last=False),
+    "the largest numbers": make_chunk(
+        read(ino=2**64 - 1, index=2**64 - 1, pages=2**32 - 1, dev=2**32 - 1, call=2**16 - 1)
+    ),
+    "hostile names": make_chunk(
+        who={1: Who(HOSTILE, -1, HOSTILE, HOSTILE)}, paths={(DEV, 2**64 - 1): HOSTILE}
+    ),
+    "losses and notes": make_chunk(
+        interval=make_interval(losses=Losses(1, 2, 3), notes=("a", HOSTILE), kernel={})
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CHUNKS)
+def test_a_chunk_comes_back_as_it_was(what: str, tmp_path: Path) -> None:
+    (back,) = Recording(record(tmp_path / "r", CHUNKS[what]))
+    assert same(back, CHUNKS[what])
+
+
+@given(
+    st.lists(
+        st.tuples(events_at_random(most_pages=4), people_at_random(), st.booleans()), max_size=3
+    )
+)
+def test_many_chunks_come_back_in_their_order(
+    tmp_path_factory: pytest.TempPathFactory,
+    parts: list[tuple[list[Event], dict[int, Who], bool]],
+) -> None:
+    chunks = [
+        make_chunk(*events, who=who, interval=make_interval() if ends else None, until_ns=number)
+        for number, (events, who, ends) in enumerate(parts)
+    ]
+    path = record(tmp_path_factory.getbasetemp() / "chunks", *chunks)
+    back = list(Recording(path))
+    assert len(back) == len(chunks)
+    assert all(map(same, back, chunks))
+
+
+def test_the_origin_comes_back_as_it_was(tmp_path: Path) -> None:
+    origin = make_origin(notes=("a", HOSTILE), filtered=True, accuracy="bounded")
+    assert Recording(record(tmp_path / "r", origin=origin)).origin == origin
+
+
+def test_a_replay_gives_the_report_that_the_live_run_gave(tmp_path: Path) -> None:
+    chunks = [make_chunk(add(0, 4), interval=None, last=False, paths={(DEV, 1): "/x"}), SOME, SOME]
+    by = ("process", "file")
+
+    def text(source: Iterator[Chunk]) -> list[str]:
+        cachetop = Cachetop(make_origin(), by)
+        return [json.dumps(r.to_dict()) for r in map(cachetop.feed, source) if r]
+
+    live = text(iter(chunks))
+    assert len(live) == 2
+    assert text(iter(Recording(record(tmp_path / "r", *chunks)))) == live
+
+
+def test_the_end_of_the_file_has_the_totals(tmp_path: Path) -> None:
+    lossy = make_chunk(read(), interval=make_interval(losses=Losses(1, 2, 3)))
+    path = record(tmp_path / "r", lossy, SOME, lossy)
+    totals = json.loads(pq.read_metadata(path).metadata[b"memtap.audit"])
+    assert totals == {"events": 4, "lost": 2, "missed": 4, "map_full": 6}
+
+
+# The file.
+
+
+def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    path.write_text("readable by all")
+    path.chmod(0o644)
+    record(path, SOME)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_it_belongs_to_the_user_who_called_sudo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUDO_UID", "65534")
+    monkeypatch.setenv("SUDO_GID", "65533")
+    status = record(tmp_path / "r", SOME).stat()
+    assert (status.st_uid, status.st_gid) == (65534, 65533)
+
+
+def symlink(path: Path) -> None:
+    (path.parent / "precious").write_text("kept")
+    path.symlink_to("precious")
+
+
+@pytest.mark.parametrize("make", [symlink, os.mkfifo, os.mkdir])
+def test_only_a_regular_file_is_written_to(make: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    make(path)
+    before = path.lstat()
+    with pytest.raises(MemtapError, match="cannot record to"):
+        Recorder(path, make_origin())
+    after = path.lstat()
+    assert (after.st_mode, after.st_uid) == (before.st_mode, before.st_uid)
+    if path.is_symlink():
+        assert path.read_text() == "kept"
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(MemtapError, match="No such file or directory"):
+        Recorder(tmp_path / "none" / "r", make_origin())
+
+
+@pytest.fixture
+def file_limit() -> Iterator[int]:
+    """No file of this process can grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit = 600 << 10
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_recording_that_may_not_grow_ends_and_can_be_read(
+    tmp_path: Path, file_limit: int
+) -> None:
+    recorder = Recorder(tmp_path / "r", make_origin())
+    written = 0
+    with pytest.raises(RecordingFullError, match="ended: File too large"):
+        while written < file_limit:
+            recorder.write(SOME)
+            written += 1
+    assert written > 1
+    assert len(list(Recording(tmp_path / "r"))) == written
+
+
+# Reading what is there.
+
+
+def parquet(path: Path, metadata: dict[bytes, bytes]) -> None:
+    pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(metadata), path)
+
+
+def without_its_end(path: Path) -> None:
+    whole = record(path, SOME, SOME).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+NO_RECORDINGS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (Path.touch, "is no Parquet file, is damaged or has no end"),
+    "text": (
+        lambda path: path.write_text("hello" * 100),
+        "is no Parquet file, is damaged or has no end",
+    ),
+    "without its end": (without_its_end, "is no Parquet file, is damaged or has no end"),
+    "somebody else's Parquet": (lambda path: parquet(path, {}), "is no recording of memtap"),
+    "of another schema": (
+        lambda path: parquet(path, {b"memtap": b'{"schema": 2}'}),
+        "has schema 2, not 1",
+    ),
+    "not there": (lambda path: None, "cannot read [^:]*: No such file or directory$"),
+}
+
+
+@pytest.mark.parametrize("what", NO_RECORDINGS)
+def test_what_is_no_recording_is_said(what: str, tmp_path: Path) -> None:
+    make, said = NO_RECORDINGS[what]
+    make(tmp_path / "r")
+    with pytest.raises(MemtapError, match=said) as caught:
+        Recording(tmp_path / "r")
+    assert caught.value.hint
+
+
+def test_a_recording_that_is_damaged_inside_is_said(tmp_path: Path) -> None:
+    path = record(tmp_path / "r", *[SOME] * 20)
+    data = bytearray(path.read_bytes())
+    data[4 : len(data) // 2] = b"\xff" * (len(data) // 2 - 4)
+    path.write_bytes(data)
+    with pytest.raises(MemtapError, match="it is damaged"):
+        list(Recording(path))
+
+
+def test_a_file_is_found_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "[odd]*name"
+    path.touch()
+    assert find(str(path)) == [path]
+
+
+def test_the_recordings_of_a_folder_are_found_in_order(tmp_path: Path) -> None:
+    for name in ("2.parquet", "1.parquet", "notes.txt"):
+        (tmp_path / name).touch()
+    assert find(str(tmp_path)) == [tmp_path / "1.parquet", tmp_path / "2.parquet"]
+
+
+def test_a_glob_is_followed_in_order(tmp_path: Path) -> None:
+    for name in ("b2", "b1", "a"):
+        (tmp_path / name).touch()
+    assert find(str(tmp_path / "b*")) == [tmp_path / "b1", tmp_path / "b2"]
+
+
+@pytest.mark.parametrize("pattern", ["", "none", "*.parquet"])
+def test_nothing_found_is_said(pattern: str, tmp_path: Path) -> None:
+    with pytest.raises(MemtapError, match="no recording at"):
+        find(str(tmp_path / pattern))
+
+
+@given(
+    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1)
+)
+def test_whatever_is_damaged_is_said_and_never_shown_as_a_number(
+    flips: list[tuple[float, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Bytes of a recording are changed at random; what still reads is what was written."""
+    path = record(tmp_path_factory.mktemp("damaged") / "r.parquet", SOME, make_chunk(read()))
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    for place, change in flips:
+        data[int(place * len(data))] ^= change
+    path.write_bytes(data)
+    try:
+        rows = [chunk.rows.tobytes() for chunk in Recording(path)]
+    except MemtapError:
+        return
+    path.write_bytes(whole)
+    assert rows == [chunk.rows.tobytes() for chunk in Recording(path)]
