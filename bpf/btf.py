@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 from memtap.bpf import libbpf
 from memtap.bpf.errors import MemtapError
@@ -77,11 +78,17 @@ class Btf:
 
     def has_raw_tracepoint(self, name: str) -> bool:
         """Does the kernel have this tracepoint, by its bare name (btf_trace_NAME)?"""
-        return self._find(f"btf_trace_{name}", _TYPEDEF) > 0
+        return self.attach_id("tp_btf", name) > 0
 
     def has_function(self, name: str) -> bool:
         """Is this function in the BTF, that is, can fentry name it?"""
-        return self._find(name, _FUNC) > 0
+        return self.attach_id("fentry", name) > 0
+
+    def attach_id(self, kind: Literal["tp_btf", "fentry"], target: str) -> int:
+        """The type that names a place to attach to; 0 or less if there is none."""
+        if kind == "tp_btf":
+            return self._find(f"btf_trace_{target}", _TYPEDEF)
+        return self._find(target, _FUNC)
 
     def size(self, struct: str) -> int | None:
         """sizeof(struct), or None if there is no such struct."""

@@ -1,5 +1,10 @@
 """Failures that are foreseen: what went wrong, and what to do about it."""
 
+from __future__ import annotations
+
+import errno
+import os
+
 
 class MemtapError(Exception):
     """Something memtap cannot do here, said in one line, with a line of what to do.
@@ -13,3 +18,19 @@ class MemtapError(Exception):
         super().__init__(what)
         self.what = what
         self.hint = hint
+
+
+class LoadError(MemtapError):
+    """A program did not compile, load or attach; `log` is what compiler or verifier said."""
+
+    def __init__(self, what: str, hint: str = "", log: str = "") -> None:
+        super().__init__(what, hint or "memtap doctor tells what this kernel allows")
+        self.log = log
+
+    @classmethod
+    def of(cls, error: OSError, log: str = "") -> LoadError:
+        """What a system call said."""
+        hint = ""
+        if error.errno == errno.EPERM:
+            hint = "run it as root; if you are root, memtap doctor tells what forbids it"
+        return cls(error.strerror or os.strerror(error.errno or 0), hint, log)

@@ -1,7 +1,7 @@
 """The few functions of libbpf that memtap calls, with errors as OSError.
 
 libbpf is what libbcc itself links, so it is there wherever BCC is; it is small, while libbcc
-brings LLVM along. The loader needs both; the process that reads the events needs libbpf alone.
+brings LLVM along. Only the child that compiles needs that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ _PROTOTYPES: dict[str, tuple[type | None, list[type]]] = {
     "libbpf_set_print": (ct.c_void_p, [ct.c_void_p]),
     "libbpf_version_string": (ct.c_char_p, []),
     "libbpf_num_possible_cpus": (ct.c_int, []),
-    "libbpf_find_vmlinux_btf_id": (ct.c_int, [ct.c_char_p, ct.c_int]),
+    "bpf_map_create": (
+        ct.c_int,
+        [ct.c_int, ct.c_char_p, ct.c_uint32, ct.c_uint32, ct.c_uint32, ct.c_void_p],
+    ),
     "bpf_prog_load": (
         ct.c_int,
         [ct.c_int, ct.c_char_p, ct.c_char_p, ct.c_char_p, ct.c_size_t, ct.c_void_p],
@@ -37,6 +40,12 @@ _PROTOTYPES: dict[str, tuple[type | None, list[type]]] = {
     "btf__type_by_id": (ct.c_void_p, [ct.c_void_p, ct.c_uint32]),
     "btf__name_by_offset": (ct.c_char_p, [ct.c_void_p, ct.c_uint32]),
     "btf__resolve_size": (ct.c_int64, [ct.c_void_p, ct.c_uint32]),
+    "btf__new_empty": (ct.c_void_p, []),
+    "btf__add_int": (ct.c_int, [ct.c_void_p, ct.c_char_p, ct.c_size_t, ct.c_int]),
+    "btf__add_struct": (ct.c_int, [ct.c_void_p, ct.c_char_p, ct.c_uint32]),
+    "btf__load_into_kernel": (ct.c_int, [ct.c_void_p]),
+    "btf__fd": (ct.c_int, [ct.c_void_p]),
+    "btf__free": (None, [ct.c_void_p]),
     "perf_buffer__new_raw": (
         ct.c_void_p,
         [ct.c_int, ct.c_size_t, ct.c_void_p, ct.c_void_p, ct.c_void_p, ct.c_void_p],
@@ -71,6 +80,23 @@ class ProgLoadOpts(ct.Structure):
         ("log_level", ct.c_uint32),
         ("log_size", ct.c_uint32),
         ("log_buf", ct.c_char_p),
+    ]
+
+
+class MapCreateOpts(ct.Structure):
+    """struct bpf_map_create_opts."""
+
+    _fields_ = [
+        ("sz", ct.c_size_t),
+        ("btf_fd", ct.c_uint32),
+        ("btf_key_type_id", ct.c_uint32),
+        ("btf_value_type_id", ct.c_uint32),
+        ("btf_vmlinux_value_type_id", ct.c_uint32),
+        ("inner_map_fd", ct.c_uint32),
+        ("map_flags", ct.c_uint32),
+        ("map_extra", ct.c_uint64),
+        ("numa_node", ct.c_uint32),
+        ("map_ifindex", ct.c_uint32),
     ]
 
 

@@ -1,36 +1,26 @@
-"""Starts the loader and takes over what it attached."""
+"""From a request to programs in the kernel: the best way that it lets through."""
 
 from __future__ import annotations
 
-import errno
-import json
-import socket
-import subprocess
-import sys
-import tempfile
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import zip_longest
-from pathlib import Path
-from typing import Any
 
-import memtap
-from memtap.bpf.errors import MemtapError
+from memtap.bpf import objects
+from memtap.bpf.cache import Cache
+from memtap.bpf.compiled import Compiled, Compiling
+from memtap.bpf.errors import LoadError
 from memtap.bpf.filters import Filter
 from memtap.bpf.kernel import Kernel
-from memtap.bpf.loader import FDS_PER_MESSAGE
 from memtap.bpf.plan import Plan, Probe, Way
 from memtap.bpf.source import compose
 
 _ON_FORK = Probe("on_fork", "tp_btf", ("sched_process_fork",))
 _ON_FREE = Probe("on_free", "tp_btf", ("sched_process_free",))
 
-
-class LoadError(MemtapError):
-    """A program did not compile, load or attach; `log` is what compiler or verifier said."""
-
-    def __init__(self, what: str, hint: str, log: str) -> None:
-        super().__init__(what, hint)
-        self.log = log
+# The function that empties the batches; attached to nothing, it is run on each CPU on demand.
+_FLUSH = "flush"
 
 
 @dataclass(frozen=True)
@@ -60,193 +50,99 @@ class Request:
         return way.probes + joining + keeping
 
 
-@dataclass
 class Loaded:
-    """Programs in the kernel, not attached yet.
+    """Programs in the kernel, not attached yet. Making one raises LoadError.
 
     Attributes:
         request, way: what was loaded.
-        probes: what attach() attaches to, as `kind:target`.
         programs, maps: descriptors by name.
-        layouts: the structs of the records, see loader.py.
+        layouts: the structs of the records, see Compiled.
         compiler: what compiled them, for a person to read.
     """
 
-    request: Request
-    way: Way
-    probes: tuple[str, ...]
-    programs: dict[str, int]
-    maps: dict[str, int]
-    layouts: dict[str, dict[str, Any]]
-    compiler: str
-    _loader: _Loader
+    def __init__(self, request: Request, way: Way, compiled: Compiled, kernel: Kernel) -> None:
+        self.request, self.way = request, way
+        self.layouts, self.compiler = compiled.layouts, compiled.compiler
+        self._targets = [(probe, probe.target(kernel) or "") for probe in request.probes(way)]
+        self.maps: dict[str, int] = {}
+        self.programs: dict[str, int] = {}
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            self._create(compiled, kernel)
+            undo.pop_all()
+
+    def _create(self, compiled: Compiled, kernel: Kernel) -> None:
+        for spec in compiled.maps:
+            self.maps[spec.name] = objects.create_map(spec)
+        code = {name: each.using(self.maps) for name, each in compiled.programs.items()}
+        for probe, target in self._targets:
+            name = probe.function
+            self.programs[name] = objects.load_program(name, probe.kind, target, code[name], kernel)
+        self.programs[_FLUSH] = objects.load_program(_FLUSH, None, "", code[_FLUSH], kernel)
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """What attach() attaches to, as `kind:target`."""
+        return tuple(f"{probe.kind}:{target}" for probe, target in self._targets)
 
     def attach(self) -> list[int]:
-        """Attaches everything, and ends the loader.
-
-        Whoever holds the descriptors that come back keeps the programs attached; the kernel
-        detaches them when the last holder is gone, however it went.
-        """
-        answer = self._loader.ask({"attach": True})
-        links = self._loader.receive_fds(answer["links"])
-        self._loader.end()
+        """Attaches everything; the descriptors keep it so until the last holder closes them."""
+        links: list[int] = []
+        with ExitStack() as undo:
+            for probe, target in self._targets:
+                links.append(objects.attach(probe.kind, target, self.programs[probe.function]))
+                undo.callback(os.close, links[-1])
+            undo.pop_all()
         return links
 
-
-class _Loader:
-    """The child process that compiles, and the socket to it."""
-
-    def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (end() closes it)
-        self._process = subprocess.Popen(
-            _command(theirs.fileno()),
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self._errors,
-        )
-        theirs.close()
-
-    def tell(self, request: dict[str, Any]) -> None:
-        """Sends a request; the loader works on it while we do other things."""
-        self._socket.sendall(json.dumps(request).encode() + b"\n")
-
-    def answer(self) -> dict[str, Any]:
-        """The answer to the last request; LoadError, the loader ended, if it says failure."""
-        line = _read_line(self._socket)
-        answer: dict[str, Any] = json.loads(line) if line else {"error": "the compiler died"}
-        if "error" in answer:
-            error = _load_error(answer, self._log())
-            self.end()
-            raise error
-        return answer
-
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """tell() and answer()."""
-        self.tell(request)
-        return self.answer()
-
-    def receive_fds(self, count: int) -> list[int]:
-        """The descriptors that follow an answer."""
-        fds: list[int] = []
-        while len(fds) < count:
-            _, more, _, _ = socket.recv_fds(
-                self._socket, 1, FDS_PER_MESSAGE, socket.MSG_CMSG_CLOEXEC
-            )
-            if not more:
-                raise LoadError("the compiler died", "try again", self._log())
-            fds += more
-        return fds
-
-    def end(self) -> None:
-        """Ends the process, if it is still there; what was handed over stays."""
-        self._socket.close()
-        self._errors.close()
-        self._process.kill()
-        self._process.wait()
-
-    def _log(self) -> str:
-        self._errors.seek(0)
-        return self._errors.read().decode(errors="replace").strip()
-
-
-class Loading:
-    """A program that a child process is compiling; other work can go on meanwhile."""
-
-    def __init__(self, request: Request, kernel: Kernel, way: Way) -> None:
-        self._request, self._way = request, way
-        self._targets = [(p, p.target(kernel) or "") for p in request.probes(way)]
-        self._loader = _Loader()
-        self._loader.tell(self._question(request.text(kernel, way)))
-
-    def _question(self, text: str) -> dict[str, Any]:
-        programs: list[dict[str, str | None]] = [
-            {"function": probe.function, "kind": probe.kind, "target": target}
-            for probe, target in self._targets
-        ]
-        programs.append({"function": "flush", "kind": "raw_tp", "target": None})
-        maps = ["records", "counts", *self._way.maps]
-        maps += ["targets"] if self._request.filter.by_tgid else []
-        return {"text": text, "programs": programs, "maps": maps}
-
-    def abandon(self) -> None:
-        """Gives up: nothing is left of the child or of what it loaded."""
-        self._loader.end()
-
-    def wait(self) -> Loaded:
-        """What was loaded. Raises LoadError with the compiler's or verifier's words."""
-        answer = self._loader.answer()
-        programs, maps = answer["programs"], answer["maps"]
-        fds = self._loader.receive_fds(len(programs) + len(maps))
-        return Loaded(
-            request=self._request,
-            way=self._way,
-            probes=tuple(f"{probe.kind}:{target}" for probe, target in self._targets),
-            programs=dict(zip(programs, fds, strict=False)),
-            maps=dict(zip(maps, fds[len(programs) :], strict=True)),
-            layouts=answer["layouts"],
-            compiler=answer["compiler"],
-            _loader=self._loader,
-        )
-
-
-def _load_error(answer: dict[str, Any], log: str) -> LoadError:
-    hint = answer.get("hint") or "memtap doctor tells what this kernel allows"
-    if answer.get("errno") == errno.EPERM:
-        hint = "run it as root; if you are root, memtap doctor tells what forbids it"
-    return LoadError(answer["error"], hint, log)
+    def close(self) -> None:
+        """Gives programs and maps back to the kernel."""
+        for held in (self.programs, self.maps):
+            for fd in held.values():
+                os.close(fd)
+            held.clear()
 
 
 class Attempts:
     """Loads the best way that this kernel lets through, trying each that could work.
 
-    The first is being compiled when this returns; wait() is for the end of it.
+    The first is being compiled and loaded when this returns; wait() is for the end of it.
 
     Attributes:
         refused: the better ways that were tried, and why each did not work.
     """
 
-    def __init__(self, request: Request, kernel: Kernel) -> None:
+    def __init__(self, request: Request, kernel: Kernel, cache: Cache | None) -> None:
         kernel.require_tracing()
-        self._request, self._kernel = request, kernel
+        self._request, self._kernel, self._cache = request, kernel, cache
         self._ways = request.plan.require(kernel)
-        self._loading = Loading(request, kernel, self._ways[0])
         self.refused: list[tuple[Way, LoadError]] = []
+        self._compiling = self._compile(self._ways[0])
+        # The verifier takes its time, and needs no Python meanwhile.
+        self._thread = ThreadPoolExecutor(1)
+        self._first = self._thread.submit(self._load, self._ways[0], self._compiling)
+
+    def _compile(self, way: Way) -> Compiling:
+        return Compiling(self._request.text(self._kernel, way), self._cache)
+
+    def _load(self, way: Way, compiling: Compiling) -> Loaded:
+        return Loaded(self._request, way, compiling.wait(), self._kernel)
 
     def abandon(self) -> None:
         """Gives up."""
-        self._loading.abandon()
+        self._compiling.abandon()
+        self._thread.shutdown()
 
     def wait(self) -> Loaded:
         """What was loaded; LoadError if no way could be, which then speaks of the best."""
-        for way, following in zip_longest(self._ways, self._ways[1:]):
+        best, *others = self._ways
+        try:
+            return self._first.result()
+        except LoadError as error:
+            self.refused.append((best, error))
+        for way in others:
             try:
-                return self._loading.wait()
+                return self._load(way, self._compile(way))
             except LoadError as error:
                 self.refused.append((way, error))
-            if following:
-                self._loading = Loading(self._request, self._kernel, following)
         raise self.refused[0][1]
-
-
-def _command(channel: int) -> list[str]:
-    """How the loader is started: isolated, so that nothing in the current folder is imported."""
-    home = str(Path(memtap.__file__).resolve().parent.parent)
-    code = (
-        f"import sys; sys.path.append({home!r}); "
-        f"from memtap.bpf.loader import main; main({channel})"
-    )
-    return [sys.executable, "-I", "-c", code]
-
-
-def _read_line(channel: socket.socket) -> bytes:
-    """Up to a newline, which is read byte by byte: descriptors travel with what follows."""
-    line = b""
-    while not line.endswith(b"\n"):
-        chunk = channel.recv(65536, socket.MSG_PEEK)
-        if not chunk:
-            return line
-        end = chunk.find(b"\n") + 1 or len(chunk)
-        line += channel.recv(end)
-    return line

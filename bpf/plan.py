@@ -47,7 +47,6 @@ class Way:
         accuracy: how far its numbers can be believed.
         probes: what is attached.
         defines: macros that select it in the C program.
-        maps: maps of the C program that the tracer itself reaches into.
         notes: what it cannot see; goes into the audit.
     """
 
@@ -55,7 +54,6 @@ class Way:
     accuracy: Accuracy
     probes: tuple[Probe, ...]
     defines: tuple[str, ...] = ()
-    maps: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def missing(self, kernel: Kernel) -> list[str]:

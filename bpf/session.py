@@ -234,10 +234,7 @@ class Session:
         if self._rings:
             self._lib.perf_buffer__free(self._rings)
             self._rings = 0
-        for fd in (*self.loaded.programs.values(), *self.loaded.maps.values()):
-            os.close(fd)
-        self.loaded.programs.clear()
-        self.loaded.maps.clear()
+        self.loaded.close()
 
 
 def ring_bytes(cpus: int) -> int:

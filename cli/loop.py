@@ -123,7 +123,7 @@ class Loop:
         """Until COUNT reports are out, or a signal, PROGRAM's end, the targets' or the reader's."""
         if self._program:
             self._program.go()
-        end = time.monotonic() + self._interval
+        end = self._live.interval_began_s + self._interval
         while True:
             self._wait(min(end, time.monotonic() + TICK_S))
             ends = time.monotonic() >= end

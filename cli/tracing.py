@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from memtap.bpf.cache import Cache
 from memtap.bpf.errors import MemtapError
 from memtap.bpf.filters import Filter
 from memtap.bpf.kernel import Kernel
@@ -100,7 +101,7 @@ def _trace(
     with ExitStack() as stack:
         if program:
             stack.callback(program.end)
-        attempts = Attempts(request, kernel)
+        attempts = Attempts(request, kernel, Cache())
         stack.callback(attempts.abandon)
         from memtap.tracers.live import Live
         from memtap.tracers.processes import Processes

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from memtap.bpf import libbpf
-from memtap.bpf.errors import MemtapError
+from memtap.bpf.errors import LoadError, MemtapError
 from memtap.bpf.filters import cgroup_mounts
 from memtap.bpf.kernel import Kernel
-from memtap.bpf.loading import Attempts, LoadError, Request
+from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.plan import Way
 from memtap.bpf.session import Session
 from memtap.tracers import pagecache
@@ -80,7 +80,7 @@ def diagnose(kernel: Kernel) -> Diagnosis:
 
 def _begin(request: Request, kernel: Kernel) -> Attempts | MemtapError:
     try:
-        return Attempts(request, kernel)
+        return Attempts(request, kernel, cache=None)
     except MemtapError as error:
         return error
 

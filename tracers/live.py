@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,8 +21,11 @@ from memtap.tracers.chunk import Chunk, Interval, Origin, utc
 from memtap.tracers.files import Files
 from memtap.tracers.host import Counters, buffers_and_cached, difference, vmstat
 from memtap.tracers.pagecache import BUCKETS
-from memtap.tracers.pagecounts import PageCache, rows_of
+from memtap.tracers.pagerows import rows_of
 from memtap.tracers.processes import Processes, Who, descendants, read_parents
+
+if TYPE_CHECKING:
+    from memtap.tracers.pagecounts import PageCache
 
 
 @dataclass
@@ -71,6 +75,11 @@ class Live:
         self._followed.add(tgid)
         self.session.follow(tgid)
         self.processes.targets.add(tgid)
+
+    @property
+    def interval_began_s(self) -> float:
+        """When the interval under way began (CLOCK_MONOTONIC)."""
+        return self._start.ns / 1e9
 
     @property
     def readable(self) -> list[int]:

@@ -62,7 +62,6 @@ PLAN = Plan(
                 *_COMINGS_AND_GOINGS,
             ),
             ("ACCESS_BY_FILEMAP",),
-            ("buckets",),
         ),
         Way(
             "fentry",

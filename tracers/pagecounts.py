@@ -15,6 +15,7 @@ from memtap.bpf.stream import Events
 from memtap.tracers.freshness import Bools, Spans, judge
 from memtap.tracers.grouping import group_numbers
 from memtap.tracers.pagecache import BUCKETS, Flag, Kind
+from memtap.tracers.pagerows import KEYS, ROW
 
 # A read of several pages that was last seen this long before the end of an interval is over.
 SETTLE_NS = 100_000_000
@@ -37,36 +38,7 @@ COUNTS = (
     "evicted",
     "wasted",
 )
-KEYS = ("tgid", "dev", "ino")
 _SUMS = ("accesses", *COUNTS[1:])
-
-# The rows that are counted: `struct event`, with the time in `ns` (CLOCK_MONOTONIC).
-ROW = np.dtype(
-    [
-        ("ns", "u8"),
-        ("ino", "u8"),
-        ("index", "u8"),
-        ("dev", "u4"),
-        ("tgid", "u4"),
-        ("tid", "u4"),
-        ("pages", "u4"),
-        ("kind", "u1"),
-        ("flags", "u1"),
-        ("call", "u2"),
-    ]
-)
-
-
-def rows_of(events: Events, runs: Events) -> Events:
-    """Events and counted runs as one array; a run becomes a row of kind HITS, with time 0."""
-    rows = np.zeros(len(events) + len(runs), ROW)
-    for name in ROW.names or ():
-        rows[name][len(runs) :] = events[name]
-    for name in KEYS:
-        rows[name][: len(runs)] = runs[name]
-    rows["pages"][: len(runs)] = runs["hits"]
-    rows["kind"][: len(runs)] = Kind.HITS
-    return rows
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from memtap.bpf.session import Losses
 from memtap.tracers.caller import caller
 from memtap.tracers.chunk import Chunk, Origin
 from memtap.tracers.pagecache import Kind
-from memtap.tracers.pagecounts import ROW
+from memtap.tracers.pagerows import ROW
 
 SCHEMA = 1
 _ABOUT, _ORIGIN, _AUDIT = b"memtap", b"memtap.origin", b"memtap.audit"

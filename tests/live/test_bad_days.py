@@ -74,12 +74,12 @@ def test_even_kill_9_leaves_nothing_attached(running: subprocess.Popen[str]) -> 
 
 def test_killed_while_compiling_it_leaves_nothing(tmp_path: Path) -> None:
     for delay in (0.1, 0.3, 0.5, 0.6, 0.7):
-        process = subprocess.Popen([*MEMTAP, "cachestat", "-o", str(tmp_path / "out")])
+        process = subprocess.Popen(hiding([*MEMTAP, "cachestat", "-o", str(tmp_path / "out")]))
         time.sleep(delay)
         process.kill()
         process.wait()
     assert eventually(lambda: not programs(), 5)
-    assert eventually(lambda: subprocess.call(["pgrep", "-f", "memtap.bpf.loader"]) == 1, 5)
+    assert eventually(lambda: subprocess.call(["pgrep", "-f", "memtap.bpf.compiler"]) == 1, 5)
 
 
 def test_a_closed_pipe_ends_a_run(tmp_path: Path) -> None:
@@ -167,12 +167,17 @@ def test_without_the_capability_to_load_programs() -> None:
     says(done, "tracing needs root, or CAP_BPF", "sudo")
 
 
-def without(*paths: str, arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-    """memtap where these files and folders are empty, in a mount namespace of its own."""
-    hide = [f"mount --bind {'/var/empty' if Path(p).is_dir() else '/dev/null'} {p}" for p in paths]
+def hiding(command: list[str], *paths: str) -> list[str]:
+    """A command where these files and folders are empty, and nothing was compiled before."""
     Path("/var/empty").mkdir(exist_ok=True)
-    script = " && ".join([*hide, 'exec "$@"'])
-    command = ["unshare", "-m", "sh", "-c", script, "sh", *MEMTAP, *arguments]
+    hide = [f"mount --bind {'/var/empty' if Path(p).is_dir() else '/dev/null'} {p}" for p in paths]
+    script = " && ".join(["mount -t tmpfs none /var/cache", *hide, 'exec "$@"'])
+    return ["unshare", "-m", "sh", "-c", script, "sh", *command]
+
+
+def without(*paths: str, arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    """memtap where these files and folders are empty."""
+    command = hiding([*MEMTAP, *arguments], *paths)
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
@@ -212,13 +217,25 @@ def test_where_netlink_does_not_tell_of_processes() -> None:
     assert "memtap: note: no proc connector" in done.stderr
 
 
-def test_with_a_broken_llvm() -> None:
+def llvm() -> str:
+    """The library that BCC compiles with."""
     maps = subprocess.check_output(
         [sys.executable, "-c", "import bcc; print(open('/proc/self/maps').read())"], text=True
     )
-    llvm = next(word for word in maps.split() if "libLLVM" in word)
-    done = without(llvm, arguments=("cachestat", "1", "1"))
+    return next(word for word in maps.split() if "libLLVM" in word)
+
+
+def test_with_a_broken_llvm() -> None:
+    done = without(llvm(), arguments=("cachestat", "1", "1"))
     says(done, "BCC's library does not load", "reinstall")
+
+
+def test_only_the_first_start_needs_the_compiler() -> None:
+    first, then = (" ".join([*MEMTAP, "cachestat", "-f", "csv", "0.1", n]) for n in "12")
+    script = f"{first} && mount --bind /dev/null {llvm()} && {then}"
+    done = subprocess.run(hiding(["sh", "-c", script]), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 2 + 3
 
 
 def test_without_libbpf() -> None:

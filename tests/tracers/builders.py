@@ -12,7 +12,7 @@ from memtap.bpf.session import Losses
 from memtap.bpf.stream import Events
 from memtap.tracers.chunk import Chunk, Interval, Origin
 from memtap.tracers.pagecache import Flag, Kind
-from memtap.tracers.pagecounts import ROW
+from memtap.tracers.pagerows import ROW
 from memtap.tracers.processes import Who
 
 DEV = 8 << 20 | 1

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from memtap.bpf.stream import Events
 from memtap.tracers.pagecache import BUCKETS, Flag, Kind
-from memtap.tracers.pagecounts import COUNTS, KEYS, ROW, SETTLE_NS, PageCache, bucket_of, rows_of
+from memtap.tracers.pagecounts import COUNTS, SETTLE_NS, PageCache, bucket_of
+from memtap.tracers.pagerows import KEYS, ROW, rows_of
 from tests.tracers.builders import (
     END,
     Event,

@@ -1,0 +1,94 @@
+"""Keeps what was compiled, so that only the first start of a report needs the compiler.
+
+What is found here is given to the kernel, so nobody else may be able to write it: the folder and
+the file must be ours alone. A cache that cannot be used is none; nobody is told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from memtap.bpf import compiler
+
+FOLDER = Path("/var/cache/memtap")
+
+# Filters are part of a text, so there can be many; those used last stay. Each takes some 60 KB.
+MOST_FILES = 64
+
+_HEX_DIGITS = 64  # of a SHA-256
+
+
+class Cache:
+    """The compiled texts in a folder."""
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self._folder = folder
+
+    def find(self, text: str) -> str | None:
+        """What was kept for a text, or None."""
+        path = self._path(text)
+        with suppress(OSError, UnicodeDecodeError):
+            if _is_ours(self._folder.lstat()):
+                kept = _read(path)
+                os.utime(path)
+                return kept
+        return None
+
+    def keep(self, text: str, answer: str) -> None:
+        """Keeps what a text was compiled to, if the folder can be written."""
+        with suppress(OSError):
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            if not _is_ours(self._folder.lstat()):
+                return
+            with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
+                file.write(_digest(answer.encode()) + answer.encode())
+            Path(file.name).replace(self._path(text))
+            for old in sorted(self._folder.iterdir(), key=_used_ns)[:-MOST_FILES]:
+                old.unlink()
+
+    def _path(self, text: str) -> Path:
+        digest = hashlib.sha256(text.encode())
+        for part in _compiled_with():
+            digest.update(part)
+        return self._folder / digest.hexdigest()
+
+
+def _compiled_with() -> Iterator[bytes]:
+    """What else than the text decides what the compiler makes of it."""
+    yield Path(compiler.__file__).read_bytes()
+    for header in sorted((compiler.HEADERS / "include").rglob("*.h")):
+        yield header.read_bytes()
+    bcc = find_spec("bcc")
+    if bcc and bcc.origin:
+        with suppress(OSError):
+            yield Path(bcc.origin).with_name("version.py").read_bytes()
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    """Whether a folder or file belongs to us, and nobody else may write it; no symbolic link."""
+    shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return status.st_uid == os.geteuid() and not shared and not stat.S_ISLNK(status.st_mode)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
+
+
+def _read(path: Path) -> str | None:
+    """The text after the digest, if the digest is right."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+        data = file.read()
+        ours = _is_ours(os.fstat(file.fileno()))
+    digest, answer = data[:_HEX_DIGITS], data[_HEX_DIGITS:]
+    return answer.decode() if ours and digest == _digest(answer) else None
+
+
+def _used_ns(path: Path) -> int:
+    return path.stat().st_mtime_ns

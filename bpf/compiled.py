@@ -1,0 +1,145 @@
+"""A compiled text: instructions and maps that any later run can give to the kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import memtap
+from memtap.bpf.cache import Cache
+from memtap.bpf.errors import LoadError
+
+
+@dataclass(frozen=True)
+class Code:
+    """One function.
+
+    Attributes:
+        instructions: eight bytes each (struct bpf_insn).
+        uses: byte offsets of the instructions that load a map, and its name.
+    """
+
+    instructions: bytes
+    uses: list[tuple[int, str]]
+
+    def using(self, maps: dict[str, int]) -> bytes:
+        """The instructions with descriptors of real maps in them."""
+        code = bytearray(self.instructions)
+        for at, name in self.uses:
+            code[at + 4 : at + 8] = maps[name].to_bytes(4, sys.byteorder)
+        return bytes(code)
+
+
+@dataclass(frozen=True)
+class Map:
+    """What a map is like; the kinds and flags are those of uapi/linux/bpf.h."""
+
+    name: str
+    kind: int
+    key_bytes: int
+    value_bytes: int
+    entries: int
+    flags: int
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """All functions and maps of a text.
+
+    Attributes:
+        programs: functions by name.
+        maps: the maps they use.
+        layouts: structs by name: their `size`, and `members` as (name, offset, size), in bytes.
+        compiler: what compiled them, for a person to read.
+    """
+
+    programs: dict[str, Code]
+    maps: list[Map]
+    layouts: dict[str, dict[str, Any]]
+    compiler: str
+
+    @classmethod
+    def from_json(cls, text: str) -> Compiled:
+        """What compiler.py answered."""
+        answer: dict[str, Any] = json.loads(text)
+        programs = {
+            name: Code(bytes.fromhex(program["code"]), [(at, used) for at, used in program["uses"]])
+            for name, program in answer["programs"].items()
+        }
+        maps = [Map(**each) for each in answer["maps"]]
+        return cls(programs, maps, answer["layouts"], answer["compiler"])
+
+
+class Compiling:
+    """A text that a child is compiling while other work goes on, unless the cache has it.
+
+    `cache` None compiles in any case, and keeps nothing.
+    """
+
+    def __init__(self, text: str, cache: Cache | None) -> None:
+        self._text, self._cache = text, cache
+        self._found = cache.find(text) if cache else None
+        self._child = None if self._found else _Child(text)
+
+    def abandon(self) -> None:
+        """Gives up; nothing is left of the child."""
+        if self._child:
+            self._child.end()
+
+    def wait(self) -> Compiled:
+        """The compiled text. Raises LoadError with the compiler's words."""
+        if self._found:
+            return Compiled.from_json(self._found)
+        assert self._child
+        answer = self._child.answer()
+        compiled = Compiled.from_json(answer)
+        if self._cache:
+            self._cache.keep(self._text, answer)
+        return compiled
+
+
+class _Child:
+    """A process that compiles."""
+
+    def __init__(self, text: str) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (end() closes it)
+        with tempfile.TemporaryFile() as file:
+            file.write(text.encode())
+            file.seek(0)
+            self._process = subprocess.Popen(
+                _command(), stdin=file, stdout=subprocess.PIPE, stderr=self._errors
+            )
+
+    def answer(self) -> str:
+        """What it says at its end. Raises LoadError if that is an error, or nothing."""
+        try:
+            answer, _ = self._process.communicate()
+            if self._process.returncode:
+                self._errors.seek(0)
+                log = self._errors.read().decode(errors="replace").strip()
+                said = json.loads(answer or '{"error": "the compiler died", "hint": "try again"}')
+                raise LoadError(said["error"], said["hint"], log)
+            return answer.decode()
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Ends it, if it is still there."""
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+        self._errors.close()
+
+
+def _command() -> list[str]:
+    """How the child is started: isolated, so that nothing in the current folder is imported."""
+    home = os.fspath(Path(memtap.__file__).resolve().parent.parent)
+    code = f"import sys; sys.path.append({home!r}); from memtap.bpf.compiler import main; main()"
+    return [sys.executable, "-I", "-c", code]

@@ -1,0 +1,124 @@
+"""Maps, programs and links in the kernel, each a descriptor that is closed to be rid of it."""
+
+from __future__ import annotations
+
+import ctypes as ct
+import fcntl
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from memtap.bpf import libbpf
+from memtap.bpf.compiled import Map
+from memtap.bpf.errors import LoadError
+from memtap.bpf.kernel import Kernel
+from memtap.bpf.plan import Kind
+
+# Of uapi/linux/bpf.h and uapi/linux/perf_event.h.
+_MAP_PERF_EVENT_ARRAY, _MAP_TASK_STORAGE = 4, 29
+_PROG_TYPE_KPROBE, _PROG_TYPE_RAW_TRACEPOINT, _PROG_TYPE_TRACING = 2, 17, 26
+_TRACE_RAW_TP, _TRACE_FENTRY = 23, 24
+_IOC_ENABLE, _IOC_SET_BPF = 0x2400, 0x40042408
+_FLAG_FD_CLOEXEC = 8
+
+_BTF_INT_SIGNED = 1
+_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
+_INSTRUCTION_BYTES = 8
+
+
+@contextmanager
+def _as_load_error() -> Iterator[None]:
+    """Makes an OSError a LoadError, which says what can be done."""
+    try:
+        yield
+    except OSError as error:
+        raise LoadError.of(error) from error
+
+
+@_as_load_error()
+def create_map(spec: Map) -> int:
+    """Creates a map. Raises LoadError."""
+    lib = libbpf.library()
+    options = libbpf.MapCreateOpts(sz=ct.sizeof(libbpf.MapCreateOpts), map_flags=spec.flags)
+    entries, types = spec.entries, None
+    if spec.kind == _MAP_PERF_EVENT_ARRAY:
+        entries = lib.libbpf_num_possible_cpus()
+    if spec.kind == _MAP_TASK_STORAGE:
+        types = _storage_types(options, spec.value_bytes)
+    try:
+        arguments = (spec.kind, spec.name.encode(), spec.key_bytes, spec.value_bytes, entries)
+        return libbpf.check(lib.bpf_map_create(*arguments, ct.byref(options)), f"map {spec.name}")
+    finally:
+        lib.btf__free(types)
+
+
+def _storage_types(options: libbpf.MapCreateOpts, value_bytes: int) -> int:
+    """Tells of an int and a struct of that size: storage of tasks has to have types."""
+    lib = libbpf.library()
+    types: int = lib.btf__new_empty()
+    options.btf_key_type_id = lib.btf__add_int(types, b"int", 4, _BTF_INT_SIGNED)
+    options.btf_value_type_id = lib.btf__add_struct(types, b"value", value_bytes)
+    libbpf.check(lib.btf__load_into_kernel(types), "types of a map")
+    options.btf_fd = lib.btf__fd(types)
+    return types
+
+
+def load_program(function: str, kind: Kind | None, target: str, code: bytes, kernel: Kernel) -> int:
+    """Loads the instructions of a function; `kind` None is for one that is only run on demand.
+
+    Raises LoadError with the verifier's words.
+    """
+    lib = libbpf.library()
+    options = libbpf.ProgLoadOpts(sz=ct.sizeof(libbpf.ProgLoadOpts))
+    program_type = _PROG_TYPE_RAW_TRACEPOINT
+    if kind == "kprobe":
+        program_type = _PROG_TYPE_KPROBE
+    elif kind:
+        program_type = _PROG_TYPE_TRACING
+        options.expected_attach_type = _TRACE_RAW_TP if kind == "tp_btf" else _TRACE_FENTRY
+        options.attach_btf_id = kernel.btf.attach_id(kind, target)
+    arguments = (program_type, function.encode(), b"GPL", code, len(code) // _INSTRUCTION_BYTES)
+    try:
+        return libbpf.check(lib.bpf_prog_load(*arguments, ct.byref(options)), f"loading {function}")
+    except OSError as error:
+        raise LoadError.of(error, _verdict(arguments, options)) from error
+
+
+def _verdict(arguments: tuple[object, ...], options: libbpf.ProgLoadOpts) -> str:
+    """What the verifier says of a program that was refused."""
+    log = ct.create_string_buffer(1 << 20)
+    options.log_level, options.log_size = 1, len(log)
+    options.log_buf = ct.cast(log, ct.c_char_p)
+    libbpf.library().bpf_prog_load(*arguments, ct.byref(options))
+    return log.value.decode(errors="replace").strip()
+
+
+@_as_load_error()
+def attach(kind: Kind, target: str, program: int) -> int:
+    """Attaches a loaded program; it stays so until the descriptor that comes back is closed.
+
+    Raises LoadError.
+    """
+    if kind == "kprobe":
+        return _attach_kprobe(target, program)
+    link = libbpf.library().bpf_raw_tracepoint_open(None, program)
+    return libbpf.check(link, f"attaching {kind}:{target}")
+
+
+def _attach_kprobe(function: str, program: int) -> int:
+    """A perf event of the kprobe unit, which needs no tracefs, and the program on it."""
+    unit = Path("/sys/bus/event_source/devices/kprobe/type").read_text()
+    name = ct.create_string_buffer(function.encode())
+    attributes = libbpf.PerfEventAttr(type=int(unit), size=ct.sizeof(libbpf.PerfEventAttr))
+    attributes.config1 = ct.addressof(name)
+    number = _PERF_EVENT_OPEN[platform.machine()]
+    libc = ct.CDLL(None, use_errno=True)
+    any_task, cpu, no_group = -1, 0, -1
+    event = libbpf.check(
+        libc.syscall(number, ct.byref(attributes), any_task, cpu, no_group, _FLAG_FD_CLOEXEC),
+        f"attaching kprobe:{function}",
+    )
+    fcntl.ioctl(event, _IOC_SET_BPF, program)
+    fcntl.ioctl(event, _IOC_ENABLE, 0)
+    return event

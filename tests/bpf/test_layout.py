@@ -1,0 +1,91 @@
+"""Numbers and names that both C and Python write down are the same."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from memtap.bpf import filters, session, stream
+from memtap.bpf.plan import Way
+from memtap.tracers.pagecache import BUCKETS, NAME_FILES, PLAN, Flag, Kind
+from memtap.tracers.pagecounts import bucket_of
+from memtap.tracers.pagerows import ROW
+from tests.bpf.ctext import BATCH, FILTER, LAYOUTS, PROGRAM, enumerators, members, number
+
+
+def test_kinds_of_events_are_the_same() -> None:
+    assert enumerators(PROGRAM, "READ") == {kind.name: kind for kind in Kind}
+
+
+def test_flags_of_events_are_the_same() -> None:
+    assert enumerators(PROGRAM, "AGAIN") == {flag.name: flag for flag in Flag}
+
+
+def test_kinds_of_records_are_the_same() -> None:
+    names = ("RECORD_EVENTS", "RECORD_NAME", "RECORD_RUNS")
+    assert enumerators(BATCH, "RECORD_EVENTS") == {name: getattr(stream, name) for name in names}
+
+
+def test_the_loss_counters_are_lost_and_then_map_full() -> None:
+    counts = enumerators(BATCH, "COUNT_LOST")
+    assert counts == {"COUNT_LOST": 0, "COUNT_MAP_FULL": 1, "COUNTS": 2}
+
+
+def test_there_are_as_many_buckets() -> None:
+    assert number(PROGRAM, "BUCKETS") == BUCKETS
+
+
+@pytest.mark.parametrize(
+    ("dev", "ino"), [(0, 0), (8 << 20 | 1, 12345), (2**32 - 1, 2**64 - 1), (40, 1 << 40 | 7)]
+)
+def test_a_file_is_in_the_same_bucket(dev: int, ino: int) -> None:
+    found = re.search(r"int number = (\(who->ino .*BUCKETS.*);", PROGRAM)
+    assert found
+    formula = found[1].replace("who->", "")  # of these operators, Python ranks none otherwise
+    bucket = bucket_of(np.array([dev], np.uint32), np.array([ino], np.uint64))
+    assert eval(formula, {"dev": dev, "ino": ino, "BUCKETS": BUCKETS}) == bucket[0]
+
+
+def test_a_ring_is_measured_in_full_lanes() -> None:
+    assert number(BATCH, "LANE_BYTES") == session._RECORD_BYTES
+
+
+def test_a_lane_has_room_for_its_batch_and_its_runs() -> None:
+    runs = LAYOUTS["batch"]["size"] + number(BATCH, "RUNS") * LAYOUTS["run"]["size"] + 8
+    events = (number(BATCH, "LANE_BYTES") - runs - 64) // LAYOUTS["event"]["size"]
+    batch = LAYOUTS["batch"]["size"] + events * LAYOUTS["event"]["size"]
+    assert 8 + runs + batch <= number(BATCH, "LANE_BYTES")
+
+
+def test_processes_are_marked_in_blocks_of_the_same_size() -> None:
+    assert f"u8 followed[{filters.TGIDS_PER_BLOCK}];" in FILTER
+
+
+def test_a_comm_is_as_long() -> None:
+    found = re.search(r"struct comm {\s*u64 words\[(\d+)\];", FILTER)
+    assert found
+    assert int(found[1]) * 8 == filters.COMM_BYTES
+
+
+def test_a_row_has_every_member_of_an_event() -> None:
+    event = members(PROGRAM, "event")
+    event["ns"] = 2 * event.pop("dt_ns")
+    assert {name: ROW[name].itemsize for name in ROW.names or ()} == event
+
+
+def test_the_filler_between_members_is_none() -> None:
+    for struct in LAYOUTS.values():
+        assert sum(size for _, _, size in struct["members"]) == struct["size"]
+
+
+@pytest.mark.parametrize("way", PLAN.ways, ids=lambda way: way.name)
+def test_what_a_way_attaches_and_selects_is_in_the_program(way: Way) -> None:
+    for probe in way.probes:
+        assert re.search(rf"^int {probe.function}\(", PROGRAM, re.MULTILINE)
+    assert any(name in PROGRAM for name in way.defines)
+
+
+def test_files_are_named_where_the_program_is_told_to() -> None:
+    assert f"#ifdef {NAME_FILES.split()[0]}\n" in PROGRAM

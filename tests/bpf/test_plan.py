@@ -1,0 +1,98 @@
+"""Which way of a plan is taken, by what a kernel has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+
+from memtap.bpf.errors import MemtapError
+from memtap.bpf.kernel import Kernel
+from memtap.bpf.plan import Probe
+from memtap.tracers.pagecache import PLAN
+
+FILEMAP = {"mm_filemap_get_pages", "mm_filemap_map_pages", "mm_filemap_fault"}
+CACHE = {"mm_filemap_add_to_page_cache", "mm_filemap_delete_from_page_cache"}
+OLD = CACHE | {"writeback_dirty_page"}
+NEW = CACHE | {"writeback_dirty_folio"}
+MARKED = "folio_mark_accessed"
+
+
+@dataclass
+class Features:
+    """A kernel that has these tracepoints, functions in BTF, and functions for kprobes."""
+
+    tracepoints: set[str] = field(default_factory=set)
+    typed: set[str] = field(default_factory=set)
+    functions: set[str] = field(default_factory=set)
+    has_kprobes: bool = True
+
+    @property
+    def btf(self) -> Features:
+        return self
+
+    def has_raw_tracepoint(self, name: str) -> bool:
+        return name in self.tracepoints
+
+    def has_function(self, name: str) -> bool:
+        return name in self.typed
+
+    @property
+    def kernel(self) -> Kernel:
+        return cast(Kernel, self)
+
+
+@pytest.mark.parametrize(
+    ("features", "ways"),
+    [
+        (Features(FILEMAP | NEW, {MARKED}, {MARKED}), ["filemap", "fentry", "kprobe"]),
+        (Features(FILEMAP | NEW), ["filemap"]),
+        (Features(NEW, {MARKED}, {MARKED}), ["fentry", "kprobe"]),
+        (Features(OLD, {"mark_page_accessed"}, set()), ["fentry"]),
+        (Features(NEW, set(), {MARKED}), ["kprobe"]),
+        (Features(FILEMAP - {"mm_filemap_fault"} | NEW, set(), {MARKED}), ["kprobe"]),
+        (Features(NEW, set(), {MARKED}, has_kprobes=False), []),
+        (Features(CACHE | FILEMAP, {MARKED}, {MARKED}), []),
+        (Features(), []),
+    ],
+)
+def test_the_page_cache_is_seen_in_the_best_ways_there_are(
+    features: Features, ways: list[str]
+) -> None:
+    assert [way.name for way in PLAN.possible(features.kernel)] == ways
+
+
+def test_only_the_best_way_is_exact() -> None:
+    assert [way.accuracy for way in PLAN.ways] == ["exact", "estimated", "estimated"]
+    assert [bool(way.notes) for way in PLAN.ways] == [False, True, True]
+
+
+def test_what_a_way_lacks_is_named() -> None:
+    kernel = Features(OLD | {"mm_filemap_fault"}).kernel
+    missing = [way.missing(kernel) for way in PLAN.ways]
+    assert missing == [
+        ["tp_btf:mm_filemap_get_pages", "tp_btf:mm_filemap_map_pages"],
+        ["fentry:folio_mark_accessed"],
+        ["kprobe:folio_mark_accessed"],
+    ]
+
+
+def test_a_kernel_without_any_way_is_told_what_the_best_would_need() -> None:
+    with pytest.raises(MemtapError, match="lacks every probe") as caught:
+        PLAN.require(Features(NEW).kernel)
+    assert "tp_btf:mm_filemap_get_pages" in caught.value.what
+    assert "memtap doctor" in caught.value.hint
+
+
+def test_what_is_possible_is_what_is_required() -> None:
+    kernel = Features(NEW, {MARKED}).kernel
+    assert PLAN.require(kernel) == PLAN.possible(kernel)
+
+
+@pytest.mark.parametrize(
+    ("targets", "taken"), [(("a", "b"), "a"), (("none", "b"), "b"), (("none",), None)]
+)
+def test_the_first_target_that_exists_is_taken(targets: tuple[str, ...], taken: str | None) -> None:
+    kernel = Features(tracepoints={"a", "b"}).kernel
+    assert Probe("on_x", "tp_btf", targets).target(kernel) == taken
