@@ -1,0 +1,70 @@
+"""memtap's own tracing, driven as its loop drives it, to be measured inside the process."""
+
+from __future__ import annotations
+
+import select
+import time
+
+from memtap.bpf.cache import Cache
+from memtap.bpf.kernel import Kernel
+from memtap.bpf.loading import Attempts, Request
+from memtap.bpf.session import Losses
+from memtap.cli.loop import TICK_S
+from memtap.tracers.live import Live
+from memtap.tracers.pagecache import NAME_FILES, PLAN, Kind
+from memtap.tracers.pagecounts import PageCache
+from memtap.tracers.processes import Processes
+from tests.bench.harness import Storm
+
+
+class Tracer:
+    """Traces the page cache of the whole host, and counts what some storms do.
+
+    Attributes:
+        accesses: hits and misses of the storms on their files.
+        details: how many events of reads came in, of anybody, besides the counted runs.
+        losses: what the session lost.
+    """
+
+    def __init__(self, *storms: Storm) -> None:
+        self._keys = {(storm.pid, storm.path.stat().st_ino) for storm in storms}
+        self.accesses = self.details = 0
+        self.losses = Losses()
+        kernel = Kernel()
+        attempts = Attempts(Request(PLAN, settings=(NAME_FILES,)), kernel, Cache())
+        self._processes = Processes(kernel.btf, kernel.possible_cpus)
+        self._live = Live(attempts.wait(), kernel, self._processes)
+        self._cache = PageCache()
+
+    def __enter__(self) -> Tracer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.close()
+        self._processes.close()
+
+    def follow(self, storm: Storm) -> None:
+        """Takes events in until the storm has answered."""
+        while not storm.has_answered():
+            self._wait(storm)
+            self.collect()
+        storm.finish()
+
+    def _wait(self, storm: Storm) -> None:
+        end = time.monotonic() + TICK_S
+        descriptors = [*self._live.readable, storm.process.stdout]
+        while (left := end - time.monotonic()) > 0 and not storm.has_answered():
+            select.select(descriptors, [], [], left)
+            self._live.consume()
+
+    def collect(self) -> None:
+        """Ends an interval: its events are counted, as for a report."""
+        chunk = self._live.collect(ends=True)
+        self._cache.feed(chunk.rows, chunk.until_ns)
+        self._live.settle(self._cache)
+        assert chunk.interval
+        self.losses += chunk.interval.losses
+        self.details += int((chunk.rows["kind"] == Kind.READ).sum())
+        for row in self._cache.take().iter_rows(named=True):
+            if (row["tgid"], row["ino"]) in self._keys:
+                self.accesses += row["hits"] + row["misses"]
