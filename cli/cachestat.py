@@ -35,14 +35,14 @@ def command(options: Options) -> None:
     \b
     --wide adds
     READAHEAD   pages brought in from storage
-    UNUSED      of those, what nobody has asked for yet, or ever did before they left
+    UNUSED      of those, what nobody has asked for, yet or until they left
     EVICTED     pages that left the cache
-    WRITTEN     pages written back (the kernel's nr_written; unknown for single processes)
+    WRITTEN     pages written back, by nr_written; of the whole host alone
 
     \b
     memtap cachestat 1 5                 five seconds of the whole host
-    memtap cachestat -p 1234             one process and its children, until it ends
-    memtap cachestat -- grep -r foo .    one program, from its first instruction on
+    memtap cachestat -p 1234             one process and its children
+    memtap cachestat -- grep -r foo .    one program from its start on
     """
     columns = CACHESTAT_WIDE if options.wide else CACHESTAT
     order = Order(sort_column(options.sort, columns, "hits_pages"), rows=options.rows)

@@ -30,9 +30,9 @@ def command(format: str, output: Path | None, verbose: bool) -> None:
     and takes a second. The exit status is 0 if every report can run, else 1.
 
     \b
-    ACCURACY  exact: each event counted once; bounded, estimated: see docs/pagecache.md;
-              none: the report cannot run here
-    WAY       which of the report's ways to see its events works here; the best is tried first
+    ACCURACY  exact: each event counted once; bounded, estimated: see the
+              report's notes (-v); none: the report cannot run here
+    WAY       the best of the report's ways to see its events that works
     PROBES    how many places in the kernel it attaches to (-v lists them)
 
     \b

@@ -50,7 +50,7 @@ class TracingCommand(click.Command):
         """Splits at `--`, so that PROGRAM is never taken for an INTERVAL."""
         at = args.index("--") if "--" in args else len(args)
         ctx.params["program"] = tuple(args[at + 1 :])
-        if at == len(args) - 1:
+        if at == len(args) - 1 and not ctx.resilient_parsing:
             raise click.UsageError("-- wants a PROGRAM after it", ctx)
         return super().parse_args(ctx, args[:at])
 
@@ -200,6 +200,8 @@ def shared(keys: Sequence[str], *more: Decorator) -> Decorator:
 
 def _check(options: Options) -> None:
     """A usage error where options contradict each other."""
+    if options.record and options.record == options.output:
+        raise click.UsageError("--record and --output name the same file")
     if options.replay is None:
         return
     live = {

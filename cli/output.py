@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import sys
@@ -19,9 +20,11 @@ from memtap.tracers.report import Report
 def open_output(path: Path | None) -> TextIO:
     """The file, or stdout. Raises MemtapError if the file cannot be written."""
     if path is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names have any characters
+            sys.stdout.reconfigure(errors="backslashreplace")
         return sys.stdout
     try:
-        return path.open("w")
+        return path.open("w", encoding="utf-8")
     except OSError as error:
         raise MemtapError(f"cannot write {path}: {error.strerror}", "name another file") from error
 
@@ -46,7 +49,7 @@ def write(stream: TextIO, text: str) -> bool:
 
 def is_styled(stream: TextIO) -> bool:
     """Whether headings may be bold and warnings coloured: on a terminal, unless NO_COLOR."""
-    return stream.isatty() and "NO_COLOR" not in os.environ
+    return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def choose_renderer(options: Options, stream: TextIO, rolling: bool) -> Renderer:

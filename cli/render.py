@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 import click
+from wcwidth import wcswidth
 
 from memtap.tracers.report import Column, Report, Row
 
@@ -99,7 +100,7 @@ def table_lines(columns: Sequence[Column], rows: Sequence[Row], width: int | Non
     """A line of headings and one per row, aligned; not wider than `width`, if there is one."""
     cells = [[column.heading for column in columns]]
     cells += [[cell(column, row) for column in columns] for row in rows]
-    widths = [max(map(len, texts)) for texts in zip(*cells, strict=True)]
+    widths = [max(map(wcswidth, texts)) for texts in zip(*cells, strict=True)]
     if width and columns[-1].kind == "path":
         widths[-1] = max(len(columns[-1].heading), width - sum(widths[:-1]) - len(widths) + 1)
     return [_line(columns, texts, widths) for texts in cells]
@@ -111,11 +112,18 @@ def _line(columns: Sequence[Column], texts: Sequence[str], widths: Sequence[int]
 
 
 def _placed(column: Column, text: str, width: int) -> str:
-    if column.kind == "path" and len(text) > width:
-        return "…" + text[len(text) - width + 1 :]
-    if column.kind in ("text", "path"):
-        return text.ljust(width)
-    return text.rjust(width)
+    if column.kind == "path" and wcswidth(text) > width:
+        text = _end_of(text, width)
+    filler = " " * (width - wcswidth(text))
+    return text + filler if column.kind in ("text", "path") else filler + text
+
+
+def _end_of(text: str, width: int) -> str:
+    """As much of the end as fits; a character can take two cells, or none."""
+    text = text[-width:]
+    while wcswidth(text) >= width:
+        text = text[1:]
+    return "…" + text
 
 
 def audit_line(audit: dict[str, Any]) -> str:

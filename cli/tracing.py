@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -44,7 +45,9 @@ class Job:
 def run(options: Options, job: Job) -> None:
     """Carries out a tracing command; ends the process with PROGRAM's status, if there is one."""
     if options.replay is not None:
-        _replay(options.replay, job)
+        from memtap.tracers.recording import find
+
+        _replay(find(options.replay), options.output, job)
         return
     kernel = Kernel()
     pids = tuple(map(process_of, options.pids))
@@ -78,18 +81,30 @@ def _filter(options: Options, pids: tuple[int, ...]) -> Filter:
     )
 
 
-def _replay(pattern: str, job: Job) -> None:
-    from memtap.tracers.recording import Recording, find
+def _replay(paths: list[Path], output: Path | None, job: Job) -> None:
+    from memtap.tracers.recording import Recording
 
+    if output and output.exists() and any(map(output.samefile, paths)):
+        raise MemtapError(f"{output} is the recording itself", "name another file for the report")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     display: Display | None = None
-    for path in find(pattern):
+    for path in paths:
         recording = Recording(path)
+        if recording.origin.tracer != job.plan.program:
+            what = f"{path} is a recording of {recording.origin.tracer}, not {job.plan.program}"
+            raise MemtapError(what, "use the command that it was made with")
         reporter = job.reporter(recording.origin)
         display = display or job.display(reporter)
         for report in filter(None, map(reporter.feed, recording)):
             display.show(report)
             if display.closed:
                 return
+
+
+def _end(_number: int, _frame: object) -> None:
+    """Ends the process as a run ends that was told to: with status 0."""
+    raise SystemExit(0)
 
 
 def _trace(

@@ -46,7 +46,7 @@ class Cachestat:
             "unused_readahead_pages": self.cache.unused_pages + count["wasted"],
             "evicted_pages": count["evicted"],
             # The kernel counts written pages for the host as a whole.
-            "written_pages": None if self._origin.filtered else interval.kernel["nr_written"],
+            "written_pages": None if self._origin.filtered else interval.kernel.get("nr_written"),
         }
 
 

@@ -16,6 +16,7 @@ from memtap.bpf.session import Losses
 from memtap.bpf.stream import Events
 from memtap.tracers.files import FileId
 from memtap.tracers.host import Counters
+from memtap.tracers.hostile import one_line
 from memtap.tracers.processes import Who
 
 
@@ -115,13 +116,19 @@ class Chunk:
 
     @staticmethod
     def from_head(text: str, rows: Events) -> Chunk:
-        """What head() gave, and the rows, as a chunk again."""
+        """What head() gave, and the rows, as a chunk again.
+
+        Anybody can have written it, so no name is trusted to be printable.
+        """
         fields = json.loads(text)
         return Chunk(
             rows=rows,
             until_ns=fields["until_ns"],
-            who={tgid: Who(*who) for tgid, *who in fields["who"]},
-            paths={(dev, ino): path for dev, ino, path in fields["paths"]},
+            who={
+                tgid: Who(one_line(comm), uid, one_line(user), one_line(cgroup))
+                for tgid, comm, uid, user, cgroup in fields["who"]
+            },
+            paths={(dev, ino): one_line(path) for dev, ino, path in fields["paths"]},
             interval=_interval(fields["interval"]),
             last=fields["last"],
         )
@@ -130,6 +137,7 @@ class Chunk:
 def _interval(fields: dict[str, Any] | None) -> Interval | None:
     if fields is None:
         return None
+    datetime.fromisoformat(fields["time"])
     losses, notes = Losses(**fields.pop("losses")), tuple(fields.pop("notes"))
     return Interval(**fields, losses=losses, notes=notes)
 

@@ -10,12 +10,15 @@ def printable(raw: bytes) -> str:
     bidirectional overrides) become \x1b, \u202e and the like; a backslash is doubled.
     """
     text = raw.decode("utf-8", "surrogateescape")
+    return one_line(text.replace("\\", "\\\\"))
+
+
+def one_line(text: str) -> str:
+    r"""A text with what does not print as \x1b and the like; the output of printable() as it is."""
     return "".join(map(_shown, text))
 
 
 def _shown(character: str) -> str:
-    if character == "\\":
-        return "\\\\"
     if character.isprintable():
         return character
     code = ord(character)

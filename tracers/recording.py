@@ -146,7 +146,7 @@ class Recording:
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else "it is damaged"
             raise MemtapError(f"cannot read {path}: {reason}", _WHAT_TO_NAME) from error
-        except pa.ArrowException as error:
+        except (pa.ArrowException, *_DAMAGE) as error:
             what = f"{path} is no Parquet file, is damaged or has no end"
             raise MemtapError(what, _WHAT_TO_NAME) from error
         metadata = self._file.schema_arrow.metadata or {}
@@ -177,13 +177,18 @@ def _origin(path: Path, metadata: dict[bytes, bytes]) -> Origin:
 
 def find(pattern: str) -> list[Path]:
     """The recordings that a file name, a glob or a folder names, in order of their names."""
-    folder = Path(pattern)
-    if folder.is_dir():
-        found = sorted(folder.glob("*.parquet"))
-    elif folder.exists():
-        found = [folder]
-    else:
-        found = sorted(map(Path, glob.glob(pattern)))
+    try:
+        found = _matching(pattern)
+    except OSError as error:
+        raise MemtapError(f"cannot read {pattern}: {error.strerror}", _WHAT_TO_NAME) from error
     if not found:
         raise MemtapError(f"no recording at {pattern}", _WHAT_TO_NAME)
     return found
+
+
+def _matching(pattern: str) -> list[Path]:
+    if not Path(pattern).exists():
+        return sorted(map(Path, glob.glob(pattern)))
+    if Path(pattern).is_dir():
+        return sorted(Path(pattern).glob("*.parquet"))
+    return [Path(pattern)]

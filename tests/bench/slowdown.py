@@ -36,8 +36,10 @@ def measure() -> list[Row]:
 
     One process reads all the time; a round times it untraced, under `memtap cachetop`, untraced
     and under the one-liner that only counts by pid. Each time is the lower decile of 300 times
-    1000 reads: what else runs on the machine can only add to it. The second row is of a file with fresh pages, of which memtap keeps each read as an
-    event; most files have none.
+    1000 reads: what else runs on the machine can only add to it.
+
+    The second row is of a file with fresh pages, of which memtap keeps each read as an event;
+    most files have none.
     """
     if shutil.which("bpftrace") is None:
         raise NotMeasuredError("apt install bpftrace")

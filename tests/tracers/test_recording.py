@@ -19,6 +19,7 @@ from memtap.bpf.errors import MemtapError
 from memtap.bpf.session import Losses
 from memtap.tracers.cachetop import Cachetop
 from memtap.tracers.chunk import Chunk, Origin
+from memtap.tracers.hostile import one_line
 from memtap.tracers.processes import Who
 from memtap.tracers.recording import Recorder, Recording, RecordingFullError, find
 from tests.tracers.builders import (
@@ -33,7 +34,8 @@ from tests.tracers.builders import (
     read,
 )
 
-HOSTILE = "\\x1b[2J\u202e\U0001f600\"\n\0'\ud800"
+RAW = "\\x1b[2J\u202e\U0001f600\"\n\0'\ud800"
+HOSTILE = one_line(RAW)
 SOME = make_chunk(add(0, 4), read(0, 4), who={100: Who("cat", 0, "root", "/")})
 
 
@@ -274,3 +276,18 @@ def test_whatever_is_damaged_is_said_and_never_shown_as_a_number(
         return
     path.write_bytes(whole)
     assert rows == [chunk.rows.tobytes() for chunk in Recording(path)]
+
+
+def test_names_in_a_file_that_anybody_could_write_are_made_printable(tmp_path: Path) -> None:
+    raw = make_chunk(who={1: Who(RAW, 0, RAW, RAW)}, paths={(DEV, 1): RAW})
+    (back,) = Recording(record(tmp_path / "r", raw))
+    assert back.who == {1: Who(HOSTILE, 0, HOSTILE, HOSTILE)}
+    assert back.paths == {(DEV, 1): HOSTILE}
+    assert HOSTILE.isprintable()
+
+
+@pytest.mark.parametrize("time", ["", "yesterday", "2026-01-31T25:00:00Z"])
+def test_a_time_that_is_none_is_damage(time: str, tmp_path: Path) -> None:
+    path = record(tmp_path / "r", make_chunk(interval=make_interval(time=time)))
+    with pytest.raises(MemtapError, match="damaged"):
+        list(Recording(path))

@@ -1,0 +1,119 @@
+"""What memtap says of itself: help, version, completion."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from memtap import __version__
+from memtap.cli.main import COMMANDS
+from memtap.tracers.pagecolumns import CACHESTAT_WIDE, CACHETOP_KEYS, cachetop_columns
+from tests.cli.calling import HOME, memtap
+
+# In the contract's words.
+TRACING = [
+    "[INTERVAL] [COUNT]", "[-- PROGRAM ARG...]", "-p, --pid PID", "--no-follow", "-c, --comm NAME",
+    "--cgroup PATH", "-s, --sort COLUMN", "-r, --rows N", "-b, --by KEY[,KEY]", "-f, --format",
+    "[table|json|csv]", "-o, --output FILE", "-T, --timestamp", "--record FILE", "--from FILE",
+    "--wide", "-v, --verbose", "-h, --help",
+]  # fmt: skip
+DOCTOR = ["-f, --format", "[table|json|csv]", "-o, --output FILE", "-v, --verbose", "-h, --help"]
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+@pytest.mark.parametrize("command", [[], *[[name] for name in COMMANDS]])
+def test_every_command_explains_itself(command: list[str], option: str) -> None:
+    done = memtap(*command, option)
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith(" ".join(["Usage: memtap", *command, "["]))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "cachestat",
+        "cachetop",
+        "doctor",
+    ],
+)
+def test_help_fits_into_80_columns(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert max(map(len, memtap(*command.split(), "--help").lines)) <= 80
+
+
+def test_the_list_of_commands_has_them_all() -> None:
+    lines = memtap("--help").lines
+    listed = [line.split()[0] for line in lines[lines.index("Commands:") + 1 :] if line[2] != " "]
+    assert listed == list(COMMANDS)
+    modules = {path.stem for path in (HOME / "cli").glob("*.py")}
+    assert set(listed) <= modules
+
+
+@pytest.mark.parametrize(
+    ("command", "options"), [("cachestat", TRACING), ("cachetop", TRACING), ("doctor", DOCTOR)]
+)
+def test_help_has_the_options_of_the_contract(command: str, options: list[str]) -> None:
+    text = memtap(command, "--help").out
+    assert [option for option in options if option not in text] == []
+
+
+def test_help_explains_every_column() -> None:
+    stat, top = memtap("cachestat", "--help").out, memtap("cachetop", "--help").out
+    keys = {column.name for columns in CACHETOP_KEYS.values() for column in columns}
+    counts = [column for column in cachetop_columns(("file",)) if column.name not in keys]
+    for text, columns in (stat, CACHESTAT_WIDE), (top, counts):
+        explained = [line.split()[0] for line in text.splitlines() if line.startswith("  ")]
+        assert {column.heading for column in columns} <= set(explained)
+
+
+def test_help_lists_the_keys_to_group_by() -> None:
+    assert "process, file, cgroup, user." in memtap("cachetop", "--help").out
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    done = memtap("--version")
+    assert (done.status, done.out, done.err) == (0, f"memtap {__version__}\n", "")
+
+
+# Completion.
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_there_is_completion_for(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_MEMTAP_COMPLETE", f"{shell}_source")
+    done = memtap()
+    assert (done.status, done.err) == (0, "")
+    assert f"_MEMTAP_COMPLETE={shell}_complete" in done.out
+
+
+def test_bash_understands_its_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_MEMTAP_COMPLETE", "bash_source")
+    script = tmp_path / "completion"
+    script.write_text(memtap().out)
+    shell = f"set -e; source {script}; complete -p memtap"
+    assert "_memtap_completion memtap" in subprocess.check_output(["bash", "-c", shell], text=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("memtap cache", ["cachestat", "cachetop"]),
+        ("memtap cachetop --ti", ["--timestamp"]),
+        ("memtap cachetop -f ", ["table", "json", "csv"]),
+        ("memtap doctor --format c", ["csv"]),
+        ("memtap cachetop -- ", []),
+        ("memtap cachetop -- ls", []),
+    ],
+)
+def test_a_word_is_completed(
+    line: str, completed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_MEMTAP_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
+    done = memtap()
+    assert (done.status, done.err) == (0, "")
+    assert [word.partition(",")[2] for word in done.lines if word] == completed

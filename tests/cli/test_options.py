@@ -1,0 +1,155 @@
+"""What a command line means, and which ones are refused as wrong usage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+
+from memtap.cli.options import sort_column
+from memtap.tracers.pagecolumns import CACHESTAT, cachetop_columns
+from tests.cli.calling import NOBODY, memtap, understood
+
+REFUSED = [
+    ("0", "0 seconds is no interval"),
+    ("-1", "No such option"),
+    ("nan", "nan seconds is no interval"),
+    ("inf", "inf seconds is no interval"),
+    ("1e999", "1e999 seconds is no interval"),
+    ("soon", "'soon' is no number of seconds"),
+    ("1 0", "0 is not in the range x>=1"),
+    ("1 -1", "No such option"),
+    ("1 1.5", "'1.5' is not a valid integer"),
+    ("1 2 3", "unexpected extra argument (3)"),
+    ("-s nope", "no column 'nope' to sort by; there are "),
+    ("-b nope", "'nope' is none of "),
+    ("-b ,", "'' is none of "),
+    ("-p 0", "0 is not in the range x>=1"),
+    ("-p -1", "-1 is not in the range x>=1"),
+    ("-p abc", "'abc' is not a valid integer"),
+    ("-r 0", "0 is not in the range x>=1"),
+    ("-f xml", "'xml' is not one of 'table', 'json', 'csv'"),
+    ("--nope", "No such option"),
+    ("--", "-- wants a PROGRAM after it"),
+]
+
+
+def is_refused(arguments: list[str], usage: str, said: str) -> None:
+    done = memtap(*arguments)
+    assert (done.status, done.out) == (2, "")
+    first, second, *_, last = done.err.splitlines()
+    assert first.startswith(f"Usage: {usage} ")
+    assert second.startswith(f"Try '{usage} -")
+    assert last.startswith("Error: ")
+    assert said in last
+
+
+@pytest.mark.parametrize("command", ["cachestat", "cachetop"])
+@pytest.mark.parametrize(("arguments", "said"), REFUSED)
+def test_wrong_usage_is_refused(arguments: str, said: str, command: str) -> None:
+    is_refused([command, *NOBODY, *arguments.split()], f"memtap {command}", said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "usage", "said"),
+    [
+        ("nope", "memtap", "No such command 'nope'"),
+        ("--nope", "memtap", "No such option"),
+        ("doctor 1", "memtap doctor", "unexpected extra argument (1)"),
+        ("doctor -f xml", "memtap doctor", "'xml' is not one of"),
+        ("cachestat --batch -p 999999999", "memtap cachestat", "No such option"),
+        ("cachestat -b file -p 999999999", "memtap cachestat", "'file' is none of host"),
+        ("cachestat -s evicted -p 999999999", "memtap cachestat", "no column 'evicted'"),
+        ("cachetop -s path -p 999999999", "memtap cachetop", "no column 'path'"),
+    ],
+)
+def test_what_a_command_does_not_know_is_refused(arguments: str, usage: str, said: str) -> None:
+    is_refused(arguments.split(), usage, said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("1", "INTERVAL"),
+        ("-- true", "a PROGRAM"),
+        ("-p 1", "--pid"),
+        ("-c cat", "--comm"),
+        ("--cgroup /", "--cgroup"),
+        ("--record y", "--record"),
+        ("--dump-c", "--dump-c"),
+        ("--dry-run", "--dry-run"),
+    ],
+)
+def test_a_replay_with_what_only_tracing_can_do_is_refused(arguments: str, said: str) -> None:
+    line = ["cachetop", "--from", "none", *arguments.split()]
+    is_refused(line, "memtap cachetop", f"{said} has no place there")
+
+
+@pytest.mark.parametrize("option", ["-p", "--sort", "-b", "--format", "--from", "-o"])
+def test_an_option_without_its_value_is_refused(option: str) -> None:
+    done = memtap("cachetop", *NOBODY, option)
+    assert (done.status, done.out) == (2, "")
+    assert f"Error: Option '{option}' requires an argument." in done.err
+
+
+@pytest.mark.parametrize("arguments", ["0.01", "1 1", "604800 99999", "-b file,process", "-s HITS"])
+def test_good_usage_is_understood(arguments: str) -> None:
+    done = memtap("cachetop", *NOBODY, *arguments.split())
+    assert (done.status, done.err.splitlines()[0]) == (1, "memtap: there is no process 999999999")
+
+
+def test_nothing_said_means_the_contracts_defaults() -> None:
+    options = understood()
+    assert (options.format, options.by, options.follow) == ("table", ("process",), True)
+    rest = set(vars(options).items()) - {("format", "table"), ("by", ("process",))}
+    assert {value for name, value in rest if name != "follow"} == {None, (), False}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value"),
+    [
+        ("0.5", "interval", 0.5),
+        ("2 3", "count", 3),
+        ("-p 1 --pid 2", "pids", (1, 2)),
+        ("-c a --comm b", "comms", ("a", "b")),
+        ("--cgroup /a --cgroup /b", "cgroups", ("/a", "/b")),
+        ("--no-follow", "follow", False),
+        ("-s hits", "sort", "hits"),
+        ("--rows 5", "rows", 5),
+        ("-b file,process,file", "by", ("file", "process")),
+        ("--format json", "format", "json"),
+        ("-o x", "output", Path("x")),
+        ("-T", "timestamp", True),
+        ("--timestamp", "timestamp", True),
+        ("--record x", "record", Path("x")),
+        ("--from x*", "replay", "x*"),
+        ("-v", "verbose", True),
+        ("--wide", "wide", True),
+        ("1 -- ls -p 1 -- x", "program", ("ls", "-p", "1", "--", "x")),
+        ("1 -- ls 2", "count", None),
+    ],
+)
+def test_an_option_means_what_the_contract_says(arguments: str, name: str, value: object) -> None:
+    assert getattr(understood(*arguments.split()), name) == value
+
+
+@pytest.mark.parametrize(
+    ("wanted", "column"),
+    [
+        (None, "hits_pages"),
+        ("misses_pages", "misses_pages"),
+        ("MISSES", "misses_pages"),
+        ("Read_Hit%", "read_hit_pct"),
+        ("cmd", "comm"),
+        ("uid", "uid"),
+    ],
+)
+def test_a_column_is_found_by_its_name_or_its_heading(wanted: str | None, column: str) -> None:
+    assert sort_column(wanted, cachetop_columns(("process",)), "hits_pages") == column
+
+
+def test_an_unknown_column_is_answered_with_those_that_there_are() -> None:
+    with pytest.raises(click.UsageError) as caught:
+        sort_column("nope", CACHESTAT, "hits_pages")
+    assert caught.value.message.endswith(", ".join(column.name for column in CACHESTAT))

@@ -1,0 +1,143 @@
+"""Tables: headings, alignment, how wide they are, and when the audit is printed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from memtap.cli.render import Blocks, Look, Rolling, local_time
+from memtap.tracers.processes import Who
+from tests.cli.making import CAT, PATHS, SECOND, WHO, stat_report, top_report
+from tests.tracers.builders import DEV, add, dirty, make_chunk, make_interval, make_origin, read
+
+MIXED = make_chunk(
+    *(add(0, 4), read(0, 1234), read(0, 1, ino=2, tgid=2000), dirty(8, 3, ino=2, tgid=2000)),
+    who=WHO,
+    paths=PATHS,
+)
+
+BY_PROCESS = """\
+ PID USER   CMD HITS MISSES DIRTIES READ_HIT% WRITE_HIT%
+ 100 root   cat 1230      4       0     99.7%          -
+2000 daemon dd     1      0       3    100.0%     100.0%
+"""
+BY_FILE = """\
+HITS MISSES DIRTIES READ_HIT% INSERTED EVICTED PATH
+1230      4       0     99.7%        4       0 /usr/big
+   1      0       3    100.0%        0       0 /tmp/x
+"""
+BY_CGROUP = """\
+HITS MISSES DIRTIES READ_HIT% WRITE_HIT% CGROUP
+1230      4       0     99.7%          - /
+   1      0       3    100.0%     100.0% /a
+"""
+BY_USER = """\
+UID USER   HITS MISSES DIRTIES READ_HIT% WRITE_HIT%
+  0 root   1230      4       0     99.7%          -
+  1 daemon    1      0       3    100.0%     100.0%
+"""
+STAT = """\
+    HITS   MISSES  DIRTIES HITRATIO BUFFERS_MB CACHED_MB
+    1231        4        3    99.7%          5       600
+       0        0        0        -          0         1
+"""
+
+
+@pytest.mark.parametrize(
+    ("by", "table"),
+    [("process", BY_PROCESS), ("file", BY_FILE), ("cgroup", BY_CGROUP), ("user", BY_USER)],
+)
+def test_cachetop_is_a_table_with_aligned_columns(by: str, table: str) -> None:
+    assert Blocks(Look()).render(top_report(MIXED, (by,))) == table
+
+
+def test_cachestat_is_a_line_per_report_below_one_heading() -> None:
+    quiet = make_chunk(interval=make_interval(buffers_bytes=1023 << 10, cached_bytes=1 << 20))
+    rolling = Rolling(Look())
+    assert rolling.render(stat_report(MIXED)) + rolling.render(stat_report(quiet)) == STAT
+
+
+def test_between_two_tables_is_an_empty_line() -> None:
+    blocks, report = Blocks(Look()), top_report(MIXED)
+    assert [blocks.render(report) for _ in range(3)] == [BY_PROCESS, *[f"\n{BY_PROCESS}"] * 2]
+
+
+@pytest.mark.parametrize(("width", "headings"), [(80, [0, 20, 40]), (None, [0])])
+def test_headings_come_again_after_20_lines_on_a_terminal(
+    width: int | None, headings: list[int]
+) -> None:
+    rolling, report = Rolling(Look(width=width)), stat_report(MIXED)
+    texts = [rolling.render(report) for _ in range(50)]
+    assert [number for number, text in enumerate(texts) if "HITS" in text] == headings
+
+
+def test_wide_tables_have_the_columns_that_others_leave_out() -> None:
+    rolling = Rolling(Look(wide=True)).render(stat_report(MIXED, wide=True))
+    assert rolling.split()[6:10] == ["READAHEAD", "UNUSED", "EVICTED", "WRITTEN"]
+    head, first, _ = Blocks(Look(wide=True)).render(top_report(MIXED)).splitlines()
+    assert head.split()[:3] == ["PID", "UID", "USER"]
+    assert head.split()[-1] == "CGROUP"
+    assert first.split()[-1] == "/"
+    by_file = Blocks(Look(wide=True)).render(top_report(MIXED, ("file",)))
+    assert by_file.split()[:7] == [
+        "DEV",
+        "INO",
+        "HITS",
+        "MISSES",
+        "DIRTIES",
+        "READ_HIT%",
+        "WRITE_HIT%",
+    ]
+
+
+def test_what_the_kernel_does_not_count_for_one_process_is_a_dash() -> None:
+    report = stat_report(MIXED, wide=True, origin=make_origin(filtered=True))
+    assert Rolling(Look(wide=True)).render(report).split()[-1] == "-"
+
+
+@pytest.mark.parametrize("pages", [7, 1_234_567])
+def test_default_tables_are_narrower_than_80_columns(pages: int) -> None:
+    who = {4_194_303: Who("kworker/u16:3-e", 112, "postgres", "/")}
+    tgid = {"tgid": 4_194_303}
+    events = [add(0, pages, **tgid), read(0, pages, **tgid), read(0, pages, **tgid)]
+    interval = make_interval(buffers_bytes=1 << 40, cached_bytes=1 << 44)
+    chunk = make_chunk(*events, dirty(0, pages, **tgid), who=who, interval=interval)
+    tables = [Blocks(Look()).render(top_report(chunk, (by,))) for by in ("process", "user")]
+    tables += [Rolling(Look(timestamp=True)).render(stat_report(chunk))]
+    assert all(str(pages) in table for table in tables)
+    assert max(len(line) for table in tables for line in table.splitlines()) < 80
+
+
+@pytest.mark.parametrize("by", ["file", "cgroup"])
+@pytest.mark.parametrize("width", [60, 80, 132])
+def test_a_long_path_is_cut_at_its_start_to_fit(by: str, width: int) -> None:
+    path = "/start/" + "x" * 4000 + "/end"
+    chunk = make_chunk(read(), who={100: replace(CAT, cgroup=path)}, paths={(DEV, 1): path})
+    _, row = Blocks(Look(width=width)).render(top_report(chunk, (by,))).splitlines()
+    assert len(row) == width
+    shown = row.split()[-1]
+    assert shown[0] == "…"
+    assert path.endswith(shown[1:])
+    _, row = Blocks(Look()).render(top_report(chunk, (by,))).splitlines()
+    assert row.split()[-1] == path
+
+
+def test_a_path_that_just_fits_is_whole() -> None:
+    report = top_report(MIXED, ("file",))
+    needed = max(map(len, BY_FILE.splitlines()))
+    assert Blocks(Look(width=needed)).render(report) == BY_FILE
+    assert "…" in Blocks(Look(width=needed - 1)).render(report)
+
+
+def test_a_file_whose_path_nobody_knows_is_told_by_device_and_inode() -> None:
+    text = Blocks(Look()).render(top_report(make_chunk(read(ino=77)), ("file",)))
+    assert text.endswith(" ? dev 8:1 ino 77\n")
+
+
+def test_times_are_local() -> None:
+    assert local_time("2026-01-31T12:00:01.000Z") == "17:30:01"
+    assert Blocks(Look(timestamp=True)).render(top_report(MIXED)) == f"17:30:01\n{BY_PROCESS}"
+    heading, line = Rolling(Look(timestamp=True)).render(stat_report(SECOND)).splitlines()
+    assert (heading.split()[:2], line.split()[:2]) == (["TIME", "HITS"], ["17:30:02", "5"])
+    assert heading.index("HITS") + len("HITS") == line.index(" 5 ") + len(" 5")
