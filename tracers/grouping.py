@@ -31,6 +31,26 @@ def group_numbers(*columns: Numbers) -> Places:
     return number
 
 
+def select(rows: Numbers, which: Numbers) -> Numbers:
+    """rows[which] for a mask, without a copy where that is all of them."""
+    return rows if which.all() else rows[which]
+
+
+def chain(first: Numbers, second: Numbers) -> Numbers:
+    """np.concatenate of two, without a copy where one is empty."""
+    if len(first) and len(second):
+        return np.concatenate([first, second])
+    return first if len(first) else second
+
+
+def in_order(rows: Numbers, name: str) -> Numbers:
+    """Rows in ascending order of a column, without a copy where they are already."""
+    keys = rows[name]
+    if (keys[1:] >= keys[:-1]).all():
+        return rows
+    return rows[np.argsort(keys, kind="stable")]
+
+
 def stable_order(numbers: Places) -> Places:
     """np.argsort(kind="stable"), which sorts 16-bit numbers in linear time."""
     small = len(numbers) == 0 or numbers.max() < 1 << 16

@@ -13,7 +13,7 @@ import polars as pl
 
 from memtap.bpf.stream import Events
 from memtap.tracers.freshness import Bools, Spans, judge
-from memtap.tracers.grouping import group_numbers
+from memtap.tracers.grouping import chain, group_numbers, in_order, select
 from memtap.tracers.pagecache import BUCKETS, Flag, Kind
 from memtap.tracers.pagerows import KEYS, ROW
 
@@ -49,12 +49,10 @@ class _Judged:
     found: npt.NDArray[np.uint64]
 
     def take(self, which: Bools) -> _Judged:
-        return _Judged(self.rows[which], self.found[which])
+        return _Judged(select(self.rows, which), select(self.found, which))
 
     def and_then(self, more: _Judged) -> _Judged:
-        return _Judged(
-            np.concatenate([self.rows, more.rows]), np.concatenate([self.found, more.found])
-        )
+        return _Judged(chain(self.rows, more.rows), chain(self.found, more.found))
 
 
 class PageCache:
@@ -75,11 +73,10 @@ class PageCache:
         Reads of several pages that may still be under way are followed at once, but they count
         in the interval in which they end. With `last` nothing waits.
         """
-        rows = np.concatenate([self._late, rows])
-        rows = rows[np.argsort(rows["ns"], kind="stable")]  # some are older than those that waited
-        late = (rows["ns"] > until_ns) & (not last)
-        self._late = rows[late]
-        judged = self._under_way.and_then(self._judge(rows[~late]))
+        rows = in_order(chain(self._late, rows), "ns")  # some are older than those that waited
+        ripe = len(rows) if last else np.searchsorted(rows["ns"], until_ns, side="right")
+        self._late = rows[ripe:].copy()  # a view would hold all of the memory
+        judged = self._under_way.and_then(self._judge(rows[:ripe]))
         waits = _may_go_on(judged.rows, until_ns) & (not last)
         self._under_way = judged.take(waits)
         self._count(judged.take(~waits))
@@ -118,8 +115,8 @@ class PageCache:
         own = adds["dev"][adds["flags"] & Flag.DEVICE > 0]
         self._devices = np.union1d(self._devices, own)
         found = np.zeros(len(rows), np.uint64)
-        moves = np.flatnonzero(rows["kind"] != Kind.HITS)
-        found[moves] = self._follow(rows[moves])
+        moves = rows["kind"] != Kind.HITS
+        found[moves] = self._follow(select(rows, moves))
         return _Judged(rows, found)
 
     def _count(self, judged: _Judged) -> None:

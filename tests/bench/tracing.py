@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import select
 import time
+from collections.abc import Callable
+
+import numpy as np
 
 from memtap.bpf.cache import Cache
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.session import Losses
 from memtap.cli.loop import TICK_S
+from memtap.tracers.grouping import group_numbers
 from memtap.tracers.live import Live
 from memtap.tracers.pagecache import NAME_FILES, PLAN, Kind
 from memtap.tracers.pagecounts import PageCache
@@ -43,11 +47,11 @@ class Tracer:
         self._live.close()
         self._processes.close()
 
-    def follow(self, storm: Storm) -> None:
+    def follow(self, storm: Storm, collect: Callable[[], None]) -> None:
         """Takes events in until the storm has answered."""
         while not storm.has_answered():
             self._wait(storm)
-            self.collect()
+            collect()
         storm.finish()
 
     def _wait(self, storm: Storm) -> None:
@@ -56,6 +60,17 @@ class Tracer:
         while (left := end - time.monotonic()) > 0 and not storm.has_answered():
             select.select(descriptors, [], [], left)
             self._live.consume()
+
+    def stream(self) -> None:
+        """Takes events in and only counts them by process and file."""
+        events = self._live.session.cut().events
+        is_read = events["kind"] == Kind.READ
+        group = group_numbers(events["tgid"], events["ino"])
+        _, one = np.unique(group, return_index=True)
+        for event, count in zip(events[one], np.bincount(group, is_read), strict=True):
+            if (event["tgid"], event["ino"]) in self._keys:
+                self.accesses += int(count)
+        self.details += int(is_read.sum())
 
     def collect(self) -> None:
         """Ends an interval: its events are counted, as for a report."""
