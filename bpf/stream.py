@@ -40,6 +40,12 @@ def dtype_of(layout: dict[str, Any]) -> np.dtype[np.void]:
     )
 
 
+def take(rows: npt.NDArray[Any], which: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """rows[which], copied as wholes; numpy would copy structs member by member."""
+    wholes: npt.NDArray[Any] = rows.view(np.dtype((np.void, rows.dtype.itemsize)))[which]
+    return wholes.view(rows.dtype)
+
+
 class Stream:
     """Collects the records of all CPUs, and gives them out as one array in order of time."""
 
@@ -107,7 +113,7 @@ class Stream:
         ns = events["ns"]
         if (ns[1:] >= ns[:-1]).all():  # as it mostly is where one CPU is busy
             return events
-        return events[np.argsort(ns, kind="stable")]
+        return take(events, np.argsort(ns, kind="stable"))
 
     def _body(self, batch: bytes) -> memoryview:
         """The events of a batch, without its head and without what perf pads it with."""

@@ -7,14 +7,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from memtap.bpf.stream import take
+
 Numbers = npt.NDArray[Any]
 Places = npt.NDArray[np.intp]
 
 
+# Up to so many distinct values, looking each up takes less time than sorting all.
+_FEW = 1024
+
+
 def ranks(values: Numbers) -> tuple[Numbers, Places]:
-    """np.unique(values, return_inverse=True), 20 times faster where the values stand close."""
+    """np.unique(values, return_inverse=True), faster where values are few or stand close."""
     low, high = (values.min(), values.max()) if len(values) else (0, 0)
     if int(high) - int(low) > 4 * len(values):
+        distinct = np.unique(values)
+        if len(distinct) <= _FEW:
+            return distinct, np.searchsorted(distinct, values)
         distinct, place = np.unique(values, return_inverse=True)
         return distinct, place.astype(np.intp)
     place = (values - low).astype(np.intp)
@@ -33,7 +42,7 @@ def group_numbers(*columns: Numbers) -> Places:
 
 def select(rows: Numbers, which: Numbers) -> Numbers:
     """rows[which] for a mask, without a copy where that is all of them."""
-    return rows if which.all() else rows[which]
+    return rows if which.all() else take(rows, which)
 
 
 def chain(first: Numbers, second: Numbers) -> Numbers:
@@ -48,7 +57,7 @@ def in_order(rows: Numbers, name: str) -> Numbers:
     keys = rows[name]
     if (keys[1:] >= keys[:-1]).all():
         return rows
-    return rows[np.argsort(keys, kind="stable")]
+    return take(rows, np.argsort(keys, kind="stable"))
 
 
 def stable_order(numbers: Places) -> Places:
