@@ -20,7 +20,7 @@ Run = Callable[..., Trace]
 
 
 def programs() -> set[str]:
-    """The names of our programs that the kernel holds, by bpftool."""
+    """The names of our programs that the kernel holds, by bpftool; no other memtap may run."""
     listed = json.loads(subprocess.check_output(["bpftool", "-j", "prog", "list"]))
     names = {program.get("name", "") for program in listed}
     return names & {"on_read", "on_map", "on_fault", "on_add", "on_delete", "on_dirty", "flush"}

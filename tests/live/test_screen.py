@@ -99,7 +99,7 @@ def test_b_goes_on_to_the_next_grouping(cachetop: Terminal) -> None:
     assert cachetop.shows(lambda lines: "CMD" in heading(lines))
     cachetop.press("b")
     assert cachetop.shows(lambda lines: "PATH" in heading(lines))
-    assert any(line.endswith("/etc/passwd") for line in cachetop.lines)
+    assert cachetop.shows(lambda lines: any(line.endswith("/etc/passwd") for line in lines))
     cachetop.press("b")
     assert cachetop.shows(lambda lines: "CGROUP" in heading(lines))
     cachetop.press("b")
