@@ -3,6 +3,8 @@
  *
  * Obeys lines on stdin, and answers each with a line:
  *   read COUNT   reads so often; the nanoseconds of CPU time per read, for every 1000 reads
+ *   over COUNT   the same, less what as many reads of shared memory take right after them:
+ * those go the same way, but for the page cache, and at the machine's speed of that moment
  *   fresh        makes the other half fresh: drops it from the page cache and has the kernel
  *                read it ahead, so that it is cached and nobody has asked for it
  */
@@ -12,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -36,15 +39,33 @@ static void read_pages(int fd, long pages, long count)
 			err(1, "pread");
 }
 
-static void read_timed(int fd, long pages, long count)
+static long time_of_read(int fd, long pages, long count)
+{
+	long start = cpu_ns();
+
+	read_pages(fd, pages, count);
+	return (cpu_ns() - start) / count;
+}
+
+static void read_timed(int fd, int less, long pages, long count)
 {
 	for (; count > 0; count -= SERIES) {
 		long series = count < SERIES ? count : SERIES;
-		long start = cpu_ns();
+		long ns = time_of_read(fd, pages, series);
 
-		read_pages(fd, pages, series);
-		printf("%ld ", (cpu_ns() - start) / series);
+		printf("%ld ", less < 0 ? ns : ns - time_of_read(less, pages, series));
 	}
+}
+
+static int shared_memory(long pages)
+{
+	static char page[PAGE] = {1};
+	int fd = memfd_create("preads", 0);
+
+	while (fd >= 0 && pages-- > 0)
+		if (write(fd, page, PAGE) != PAGE)
+			err(1, "memfd");
+	return fd;
 }
 
 static void make_fresh(int fd, long first)
@@ -69,9 +90,13 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOFBF, 1 << 20); /* an answer comes as a whole */
 	long half = status.st_size / PAGE / 2;
 
+	int shared = shared_memory(half);
+
 	while (fgets(line, sizeof(line), stdin)) {
 		if (strncmp(line, "read ", 5) == 0)
-			read_timed(fd, half, atol(line + 5));
+			read_timed(fd, -1, half, atol(line + 5));
+		else if (strncmp(line, "over ", 5) == 0)
+			read_timed(fd, shared, half, atol(line + 5));
 		else
 			make_fresh(fd, half);
 		puts("");
