@@ -77,7 +77,7 @@ class Recorder:
         self._file = os.fdopen(_create(path), "w+b")
         self._groups = self._events = 0
         self._losses = Losses()
-        self._reserve(0)
+        self._begin()
         self._schema = _schema(origin)
         self._writer = pq.ParquetWriter(
             self._file, self._schema, compression="zstd", write_page_checksum=True
@@ -101,23 +101,35 @@ class Recorder:
         self._file.truncate()
         self._file.close()
 
+    def _begin(self) -> None:
+        """Makes room for the end of a file, without which nothing can be recorded."""
+        try:
+            self._allocate(0)
+        except OSError as error:
+            self._file.close()
+            self.path.unlink()
+            raise MemtapError(
+                f"cannot record to {self.path}: {error.strerror}",
+                f"it takes {_FOOTER_BYTES >> 10} KiB at least: free some, or name another file",
+            ) from error
+
     def _reserve(self, size: int) -> None:
-        """Makes room for this many bytes more and the file's end, before anything is written.
+        """Makes room for this many bytes more, before anything of them is written.
 
         So a full disk is met where the file can still be closed properly.
         """
-        end = _FOOTER_BYTES + _GROUP_BYTES * self._groups
         try:
-            os.posix_fallocate(self._file.fileno(), 0, self._file.tell() + size + end)
+            self._allocate(size)
         except OSError as error:
-            if self._groups == 0 and size == 0:
-                self._file.close()
-            else:
-                self.close()
+            self.close()
             raise RecordingFullError(
                 f"the recording to {self.path} ended: {error.strerror}",
                 "what was recorded until now can be read",
             ) from error
+
+    def _allocate(self, size: int) -> None:
+        end = _FOOTER_BYTES + _GROUP_BYTES * self._groups
+        os.posix_fallocate(self._file.fileno(), 0, self._file.tell() + size + end)
 
 
 def _to_table(chunk: Chunk, schema: pa.Schema) -> pa.Table:

@@ -9,11 +9,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.live.tracing import MEMTAP, PAGE, Trace, evict, make_file, memtap, reports
+from tests.live.tracing import (
+    MEMTAP,
+    PAGE,
+    Trace,
+    eventually,
+    evict,
+    make_file,
+    memtap,
+    reporting,
+    reports,
+)
 
 Build = Callable[[str], Path]
 Run = Callable[..., Trace]
@@ -24,15 +35,6 @@ def programs() -> set[str]:
     listed = json.loads(subprocess.check_output(["bpftool", "-j", "prog", "list"]))
     names = {program.get("name", "") for program in listed}
     return names & {"on_read", "on_map", "on_fault", "on_add", "on_delete", "on_dirty", "flush"}
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def says(done: subprocess.CompletedProcess[str], what: str, hint: str) -> None:
@@ -47,12 +49,8 @@ def says(done: subprocess.CompletedProcess[str], what: str, hint: str) -> None:
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """memtap, tracing the whole host, its reports in a file."""
-    out = tmp_path / "out"
-    command = [*MEMTAP, "cachestat", "0.2", "-o", str(out)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert eventually(lambda: out.exists() and out.read_text() != "")
+    with reporting(tmp_path / "out", "cachestat", "0.2") as process:
         yield process
-        process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -91,19 +89,15 @@ def test_a_closed_pipe_ends_a_run(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_a_run_ends_with_its_target(file_reader: subprocess.Popen[bytes]) -> None:
-    done = subprocess.Popen(
-        [*MEMTAP, "cachetop", "60", "-p", str(file_reader.pid), "-f", "json"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert eventually(lambda: "on_read" in programs())
-    time.sleep(0.3)
-    file_reader.kill()
-    file_reader.wait()
-    out, _ = done.communicate(timeout=20)
-    assert done.returncode == 0
-    assert reports(out)[0]["rows"][0]["hits_pages"] > 0
+def test_a_run_ends_with_its_target(file_reader: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with reporting(out, "cachetop", "1", "-p", file_reader.pid, "-f", "json") as process:
+        file_reader.kill()
+        file_reader.wait()
+        assert process.wait(20) == 0
+    first, *_, last = reports(out.read_text())
+    assert first["rows"][0]["hits_pages"] > 0
+    assert last["interval_s"] < 1
 
 
 @pytest.fixture
@@ -277,25 +271,46 @@ def test_the_program_can_be_shown_and_compiled_by_itself(tmp_path: Path) -> None
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
+    """A file system of two megabytes."""
     folder = tmp_path / "small"
     folder.mkdir()
-    subprocess.check_call(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder])
+    subprocess.check_call(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder])
     yield folder
     subprocess.check_call(["umount", folder])
+
+
+# The pages that it dirties are followed one by one, so a recording has a row of each. When some
+# are recorded, it fills the disk of the recording, and goes on.
+READ_DIRTY_AND_FILL = """
+import pathlib, sys, time
+
+def read_and_dirty(rounds):
+    for _ in range(rounds):
+        for path in pathlib.Path(sys.argv[1]).glob("full-*"):
+            with path.open("r+b", buffering=0) as file:
+                file.write(file.read(10))
+
+read_and_dirty(1)
+time.sleep(1)
+with open(sys.argv[2] + "/filler", "wb", buffering=0) as file:
+    try:
+        while True:
+            file.write(bytes(4096))
+    except OSError:
+        pass
+read_and_dirty(40)
+"""
 
 
 def test_a_full_disk_ends_the_recording_and_not_the_run(
     small_disk: Path, disk: Path, tmp_path: Path
 ) -> None:
-    files = [make_file(disk / f"full-{number}", 0, tail=10) for number in range(2000)]
-    script = "for i in $(seq 12); do cat $0/full-* | wc -c; for f in $0/full-*; do "
-    script += "dd if=/dev/zero of=$f bs=1 count=1 conv=notrunc 2> /dev/null; done; done"
-    assert len(files) == 2000
+    for number in range(1000):
+        make_file(disk / f"full-{number}", 0, tail=10)
     recording = small_disk / "r.parquet"
     done = memtap(
         "cachestat", "0.2", "-o", tmp_path / "live", "--record", recording, "-f", "json",
-        "--", "sh", "-c", script, disk,
+        "--", sys.executable, "-c", READ_DIRTY_AND_FILL, disk, small_disk,
     )  # fmt: skip
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
@@ -306,32 +321,50 @@ def test_a_full_disk_ends_the_recording_and_not_the_run(
     assert len((tmp_path / "live").read_text()) > len(replayed)
 
 
+def test_a_disk_too_full_to_record_at_all(small_disk: Path) -> None:
+    (small_disk / "filler").write_bytes(bytes(1900 << 10))
+    recording = small_disk / "r.parquet"
+    done = memtap("cachestat", "0.2", "1", "--record", recording)
+    says(done, f"cannot record to {recording}: No space left on device", "256 KiB")
+    assert not recording.exists()
+
+
 def test_a_recording_is_for_its_owner_alone(trace: Run) -> None:
     assert trace("true").recording.stat().st_mode & 0o777 == 0o600
 
 
-def test_nothing_is_lost_while_the_reader_is_stopped(disk: Path, workload: Build) -> None:
+def test_nothing_is_lost_while_the_reader_is_stopped(
+    disk: Path, workload: Build, tmp_path: Path
+) -> None:
     """Half a second of unread pages on both CPUs, each page an event of its own."""
     file = make_file(disk / "stall", 20_000)
-    process = subprocess.Popen(
-        [*MEMTAP, "cachetop", "4", "1", "-b", "file", "-f", "json"], stdout=subprocess.PIPE
-    )
-    assert eventually(lambda: "on_read" in programs())
-    time.sleep(0.3)
-    process.send_signal(signal.SIGSTOP)
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
-    try:
-        evict(file)
+    out = tmp_path / "out"
+    with reporting(out, "cachetop", "0.5", "-b", "file", "-f", "json") as process:
+        process.send_signal(signal.SIGSTOP)
         start = time.monotonic()
-        subprocess.check_call([workload("reader"), "pread", file, str(PAGE)])
-        time.sleep(max(0, 0.5 - (time.monotonic() - start)))
+        with spinning(2):
+            evict(file)
+            subprocess.check_call([workload("reader"), "pread", file, str(PAGE)])
+            time.sleep(max(0, 0.5 - (time.monotonic() - start)))
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    found = reports(out.read_text())
+    for report in found:
+        audit = report["audit"]
+        assert (audit["lost"], audit["missed"], audit["map_full"]) == (0, 0, 0)
+    ino = file.stat().st_ino
+    rows = [row for report in found for row in report["rows"] if row["ino"] == ino]
+    assert sum(row["hits_pages"] + row["misses_pages"] for row in rows) == 20_000
+
+
+@contextmanager
+def spinning(count: int) -> Iterator[None]:
+    """So many processes that never sleep."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
     finally:
         for each in busy:
             each.kill()
             each.wait()
-        process.send_signal(signal.SIGCONT)
-    report = json.loads(process.communicate()[0])
-    audit = report["audit"]
-    assert (audit["lost"], audit["missed"], audit["map_full"]) == (0, 0, 0)
-    row = next(row for row in report["rows"] if row["ino"] == file.stat().st_ino)
-    assert row["hits_pages"] + row["misses_pages"] == 20_000
