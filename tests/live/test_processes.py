@@ -5,15 +5,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.live.tracing import MEMTAP, PAGE, Row, Trace, evict, kept, make_file, memtap, reports
+from tests.live.tracing import (
+    PAGE,
+    Row,
+    Trace,
+    eventually,
+    evict,
+    kept,
+    make_file,
+    memtap,
+    reporting,
+    reports,
+)
 
 PAGES = 500
 PYTHON = "/usr/bin/python3"
@@ -138,7 +149,7 @@ while True:
     time.sleep(0.01)
 """
     process = subprocess.Popen([PYTHON, "-c", code, file])
-    time.sleep(0.3)
+    assert eventually(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "looping\n")
     yield process
     process.kill()
     process.wait()
@@ -197,19 +208,17 @@ def test_the_program_runs_as_whoever_called_sudo(disk: Path) -> None:
     assert done.stdout == "65534\n"
 
 
-def test_two_runs_at_once_do_not_disturb_each_other(file: Path, workload: Build) -> None:
+def test_two_runs_at_once_do_not_disturb_each_other(
+    file: Path, workload: Build, tmp_path: Path
+) -> None:
     """Both see the same reader; each counts all of it."""
-    with kept(file):
-        runs = [
-            subprocess.Popen(
-                [*MEMTAP, "cachetop", "5", "1", "-b", "file", "-f", "json"], stdout=subprocess.PIPE
-            )
-            for _ in range(2)
-        ]
-        time.sleep(2.5)
+    how = ("cachetop", "0.5", "-b", "file", "-f", "json")
+    outs = [tmp_path / "one", tmp_path / "other"]
+    with kept(file), reporting(outs[0], *how) as one, reporting(outs[1], *how) as other:
         subprocess.check_call([workload("reader"), "pread", file, str(PAGE)])
-        rows = [json.loads(run.communicate()[0])["rows"] for run in runs]
-    ino = file.stat().st_ino
-    assert [row["hits_pages"] for found in rows for row in found if row["ino"] == ino] == [
-        PAGES
-    ] * 2
+        for process in (one, other):
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+    for out in outs:
+        rows = [row for report in reports(out.read_text()) for row in report["rows"]]
+        assert sum(row["hits_pages"] for row in rows if row["ino"] == file.stat().st_ino) == PAGES

@@ -78,7 +78,10 @@ def test_random_reads_miss_each_distinct_page_once(file: Path, workload: Build, 
     done = trace(workload("random_reader"), file, str(reads))
     distinct = int(done.stdout)
     assert distinct < reads
-    assert done.counts(file) == (reads - distinct, distinct, 0)
+    hits, misses, dirties = done.counts(file)
+    assert (hits + misses, dirties) == (reads, 0)
+    # The kernel may take a page away between two reads of it; then it is missed once more.
+    assert distinct <= misses <= distinct + 8
 
 
 def test_each_of_a_thousand_small_files_is_a_miss_and_then_a_hit(disk: Path, trace: Run) -> None:

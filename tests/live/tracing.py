@@ -9,7 +9,8 @@ import mmap
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,28 @@ def memtap(*arguments: str | Path, **how: Any) -> subprocess.CompletedProcess[st
 def reports(text: str) -> list[dict[str, Any]]:
     """The reports in the JSON output of a command."""
     return [json.loads(line) for line in text.splitlines()]
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    """Whether it comes to hold."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@contextmanager
+def reporting(out: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """memtap, from its first report on; its reports go to a file."""
+    command = [*MEMTAP, *map(str, arguments), "-o", str(out)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert eventually(lambda: out.exists() and out.read_text() != "")
+            yield process
+        finally:
+            process.kill()
 
 
 @dataclass
