@@ -124,7 +124,7 @@ class TestRunOpts(ct.Structure):
 
 
 class PerfEventAttr(ct.Structure):
-    """struct perf_event_attr, the 64 bytes of its first version (PERF_ATTR_SIZE_VER0)."""
+    """struct perf_event_attr, the 112 bytes of PERF_ATTR_SIZE_VER5."""
 
     _fields_ = [
         ("type", ct.c_uint32),
@@ -137,6 +137,15 @@ class PerfEventAttr(ct.Structure):
         ("wakeup_events", ct.c_uint32),
         ("bp_type", ct.c_uint32),
         ("config1", ct.c_uint64),
+        ("config2", ct.c_uint64),
+        ("branch_sample_type", ct.c_uint64),
+        ("sample_regs_user", ct.c_uint64),
+        ("sample_stack_user", ct.c_uint32),
+        ("clockid", ct.c_int32),
+        ("sample_regs_intr", ct.c_uint64),
+        ("aux_watermark", ct.c_uint32),
+        ("sample_max_stack", ct.c_uint16),
+        ("reserved", ct.c_uint16),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -85,13 +86,19 @@ class Loaded:
         """What attach() attaches to, as `kind:target`."""
         return tuple(f"{probe.kind}:{target}" for probe, target in self._targets)
 
-    def attach(self) -> list[int]:
-        """Attaches everything; the descriptors keep it so until the last holder closes them."""
+    def attach(self, cpus: Sequence[int]) -> list[int]:
+        """Attaches everything; the descriptors keep it so until the last holder closes them.
+
+        Args:
+            cpus: those that are on; a perf event is of one CPU.
+        """
         links: list[int] = []
         with ExitStack() as undo:
             for probe, target in self._targets:
-                links.append(objects.attach(probe.kind, target, self.programs[probe.function]))
-                undo.callback(os.close, links[-1])
+                program = self.programs[probe.function]
+                for link in objects.attach(probe.kind, target, program, cpus):
+                    links.append(link)
+                    undo.callback(os.close, link)
             undo.pop_all()
         return links
 

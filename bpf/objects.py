@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import ctypes as ct
 import fcntl
+import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from memtap.bpf import libbpf
 from memtap.bpf.compiled import Map
 from memtap.bpf.errors import LoadError
 from memtap.bpf.kernel import Kernel
-from memtap.bpf.plan import Kind
+from memtap.bpf.plan import SOFTWARE, Kind
 
 # Of uapi/linux/bpf.h and uapi/linux/perf_event.h.
 _MAP_PERF_EVENT_ARRAY, _MAP_TASK_STORAGE = 4, 29
-_PROG_TYPE_KPROBE, _PROG_TYPE_RAW_TRACEPOINT, _PROG_TYPE_TRACING = 2, 17, 26
+_PROG_TYPE_KPROBE, _PROG_TYPE_PERF_EVENT = 2, 7
+_PROG_TYPE_RAW_TRACEPOINT, _PROG_TYPE_TRACING = 17, 26
 _TRACE_RAW_TP, _TRACE_FENTRY = 23, 24
 _IOC_ENABLE, _IOC_SET_BPF = 0x2400, 0x40042408
 _FLAG_FD_CLOEXEC = 8
+_TYPE_SOFTWARE = 1
 
 _BTF_INT_SIGNED = 1
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
@@ -74,6 +77,8 @@ def load_program(function: str, kind: Kind | None, target: str, code: bytes, ker
     program_type = _PROG_TYPE_RAW_TRACEPOINT
     if kind == "kprobe":
         program_type = _PROG_TYPE_KPROBE
+    elif kind == "software":
+        program_type = _PROG_TYPE_PERF_EVENT
     elif kind:
         program_type = _PROG_TYPE_TRACING
         options.expected_attach_type = _TRACE_RAW_TP if kind == "tp_btf" else _TRACE_FENTRY
@@ -95,15 +100,17 @@ def _verdict(arguments: tuple[object, ...], options: libbpf.ProgLoadOpts) -> str
 
 
 @_as_load_error()
-def attach(kind: Kind, target: str, program: int) -> int:
-    """Attaches a loaded program; it stays so until the descriptor that comes back is closed.
+def attach(kind: Kind, target: str, program: int, cpus: Sequence[int]) -> list[int]:
+    """Attaches a loaded program; it stays so until all descriptors that come back are closed.
 
     Raises LoadError.
     """
     if kind == "kprobe":
-        return _attach_kprobe(target, program)
+        return [_attach_kprobe(target, program)]
+    if kind == "software":
+        return _attach_software(target, program, cpus)
     link = libbpf.library().bpf_raw_tracepoint_open(None, program)
-    return libbpf.check(link, f"attaching {kind}:{target}")
+    return [libbpf.check(link, f"attaching {kind}:{target}")]
 
 
 def _attach_kprobe(function: str, program: int) -> int:
@@ -112,13 +119,38 @@ def _attach_kprobe(function: str, program: int) -> int:
     name = ct.create_string_buffer(function.encode())
     attributes = libbpf.PerfEventAttr(type=int(unit), size=ct.sizeof(libbpf.PerfEventAttr))
     attributes.config1 = ct.addressof(name)
+    return _attach_event(attributes, 0, program, f"kprobe:{function}")
+
+
+def _attach_software(event: str, program: int, cpus: Sequence[int]) -> list[int]:
+    """A perf software event on every CPU, and the program on each of its counts."""
+    attributes = libbpf.PerfEventAttr(
+        type=_TYPE_SOFTWARE,
+        size=ct.sizeof(libbpf.PerfEventAttr),
+        config=SOFTWARE[event],
+        sample_period=1,
+    )
+    with ExitStack() as undo:
+        events = []
+        for cpu in cpus:
+            events.append(_attach_event(attributes, cpu, program, f"software:{event}"))
+            undo.callback(os.close, events[-1])
+        undo.pop_all()
+    return events
+
+
+def _attach_event(attributes: libbpf.PerfEventAttr, cpu: int, program: int, what: str) -> int:
+    """Opens a perf event of all tasks on a CPU, with a program on it."""
     number = _PERF_EVENT_OPEN[platform.machine()]
     libc = ct.CDLL(None, use_errno=True)
-    any_task, cpu, no_group = -1, 0, -1
+    any_task, no_group = -1, -1
     event = libbpf.check(
         libc.syscall(number, ct.byref(attributes), any_task, cpu, no_group, _FLAG_FD_CLOEXEC),
-        f"attaching kprobe:{function}",
+        f"attaching {what}",
     )
-    fcntl.ioctl(event, _IOC_SET_BPF, program)
-    fcntl.ioctl(event, _IOC_ENABLE, 0)
+    with ExitStack() as undo:
+        undo.callback(os.close, event)
+        fcntl.ioctl(event, _IOC_SET_BPF, program)
+        fcntl.ioctl(event, _IOC_ENABLE, 0)
+        undo.pop_all()
     return event

@@ -8,8 +8,11 @@ from typing import Literal
 from memtap.bpf.errors import MemtapError
 from memtap.bpf.kernel import Kernel
 
-Kind = Literal["tp_btf", "fentry", "kprobe"]
+Kind = Literal["tp_btf", "fentry", "kprobe", "software"]
 Accuracy = Literal["exact", "bounded", "estimated"]
+
+# perf_sw_ids of uapi/linux/perf_event.h, by the names that perf(1) has for them.
+SOFTWARE = {"minor-faults": 5, "major-faults": 6}
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,10 @@ class Probe:
 
     Attributes:
         function: its name in the program.
-        kind: `tp_btf` (a tracepoint, arguments typed by BTF), `fentry` or `kprobe`.
-        targets: names of tracepoints or kernel functions; the first that exists is taken.
+        kind: `tp_btf` (a tracepoint, arguments typed by BTF), `fentry`, `kprobe`, or `software`
+            (each of a perf software event).
+        targets: names of tracepoints, kernel functions or perf events; the first that exists is
+            taken.
     """
 
     function: str
@@ -35,6 +40,8 @@ class Probe:
             return kernel.btf.has_raw_tracepoint(name)
         if self.kind == "fentry":
             return kernel.btf.has_function(name)
+        if self.kind == "software":  # perf is there, or our own rings would not be
+            return name in SOFTWARE
         return kernel.has_kprobes and name in kernel.functions
 
 
@@ -67,10 +74,17 @@ class Way:
 
 @dataclass(frozen=True)
 class Plan:
-    """A C program and the ways to attach it, best first."""
+    """A C program and the ways to attach it, best first.
+
+    Attributes:
+        program: the name of its file, without `.bpf.c`.
+        ways: how it can be attached.
+        mappings: whether the tracer also has to hear of what processes map; see mapped.py.
+    """
 
     program: str
     ways: tuple[Way, ...]
+    mappings: bool = False
 
     def possible(self, kernel: Kernel) -> list[Way]:
         """The ways whose probes all exist here, best first; loading them may still fail."""

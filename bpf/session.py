@@ -13,17 +13,26 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from memtap.bpf import libbpf
+from memtap.bpf import libbpf, sideband
 from memtap.bpf.errors import MemtapError
 from memtap.bpf.filters import TGIDS_PER_BLOCK, tgid_blocks
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Loaded
+from memtap.bpf.sideband import Told
 from memtap.bpf.stream import Events, NameRecord, Stream
 
 # Of uapi/linux/perf_event.h and uapi/linux/bpf.h.
-_TYPE_SOFTWARE, _SW_BPF_OUTPUT, _SAMPLE_RAW = 1, 10, 1 << 10
+_TYPE_SOFTWARE, _SW_BPF_OUTPUT = 1, 10
+_SAMPLE_TIME, _SAMPLE_RAW = 1 << 2, 1 << 10
 _RECORD_SAMPLE = 9
+
+# Bits of struct perf_event_attr: mmap, comm, task, mmap_data, sample_id_all, mmap2, comm_exec and
+# use_clockid. With them a ring also holds what sideband.py knows.
+_SIDEBAND = sum(1 << bit for bit in (8, 9, 13, 17, 18, 23, 24, 25))
 _TEST_RUN_ON_CPU = 1
+
+# A sample's data stands behind its header, {u64 time; u32 size}.
+_RAW_AT = 20
 
 _CONTINUE = -2  # LIBBPF_PERF_EVENT_CONT
 
@@ -73,12 +82,14 @@ class Cut:
         events: in order of time; see Stream.take(). Some can be later than `until_ns`.
         runs: events that the kernel counted instead of keeping each.
         names: files that were seen for the first time.
+        told: what the kernel said of mappings, forks and new programs, in order of time.
         until_ns: CLOCK_MONOTONIC; every event before it is in this cut or an earlier one.
     """
 
     events: Events
     runs: Events
     names: list[NameRecord]
+    told: list[Told]
     until_ns: int
 
 
@@ -90,9 +101,10 @@ class Session:
         self._kernel = kernel
         self._lib = libbpf.library()
         self._stream = Stream(loaded.layouts)
+        self._told: list[Told] = []
         self._callback = libbpf.RecordCallback(self._on_record)
         self._rings = self._open_rings()
-        self._links = loaded.attach()
+        self._links = loaded.attach(kernel.online_cpus)
 
     def __enter__(self) -> Session:
         return self
@@ -112,7 +124,9 @@ class Session:
             size=ct.sizeof(libbpf.PerfEventAttr),
             config=_SW_BPF_OUTPUT,
             sample_period=1,
-            sample_type=_SAMPLE_RAW,
+            sample_type=_SAMPLE_TIME | _SAMPLE_RAW,
+            bits=_SIDEBAND if self.loaded.request.plan.mappings else 0,
+            clockid=time.CLOCK_MONOTONIC if self.loaded.request.plan.mappings else 0,
             # Wake the reader when an eighth is full: it looks at the end of an interval anyway.
             wakeup_events=max(1, size // _RECORD_BYTES // 8),
         )
@@ -134,8 +148,14 @@ class Session:
     def _on_record(self, _context: int, _cpu: int, header: int) -> int:
         kind, size = _header(header)
         if kind == _RECORD_SAMPLE:
-            self._stream.add(ct.string_at(header + 12, size - 12))
+            self._stream.add(ct.string_at(header + _RAW_AT, size - _RAW_AT))
+        elif kind in sideband.KINDS:
+            self._tell(sideband.decode(ct.string_at(header, size)))
         return _CONTINUE
+
+    def _tell(self, told: Told | None) -> None:
+        if told:
+            self._told.append(told)
 
     @property
     def readable(self) -> int:
@@ -152,7 +172,8 @@ class Session:
         for cpu in self._kernel.online_cpus:
             self._flush(cpu)
         self.consume()
-        return Cut(*self._stream.take(), until)
+        told, self._told = self._told, []
+        return Cut(*self._stream.take(), sorted(told, key=lambda each: each.ns), until)
 
     def _flush(self, cpu: int) -> None:
         """Runs flush() on a CPU, again while it finds a lane in use."""
@@ -244,10 +265,6 @@ def ring_bytes(cpus: int) -> int:
 
 
 def _header(address: int) -> tuple[int, int]:
-    """Kind of a perf record, and where its sample's raw data ends in it.
-
-    struct perf_event_header is {u32 type; u16 misc; u16 size}; a raw sample follows it with
-    {u32 size; char data[size]}.
-    """
+    """Kind and size of a perf record: struct perf_event_header is {u32 type; u16 misc, size}."""
     kind = ct.c_uint32.from_address(address).value
     return kind, ct.c_uint16.from_address(address + 6).value

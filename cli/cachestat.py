@@ -9,7 +9,7 @@ import click
 
 from memtap.cli.arrange import Order
 from memtap.cli.options import Options, TracingCommand, shared, sort_column
-from memtap.cli.tracing import Job, run
+from memtap.cli.tracing import Job, page_edge, run
 from memtap.tracers.pagecache import NAME_FILES, PLAN
 from memtap.tracers.pagecolumns import CACHESTAT, CACHESTAT_WIDE
 
@@ -48,7 +48,7 @@ def command(options: Options) -> None:
     order = Order(sort_column(options.sort, columns, "hits_pages"), rows=options.rows)
     # A recording may be asked later which file it was; a row for the whole host never is.
     settings = (NAME_FILES,) if options.record else ()
-    begin = partial(_reporter, options), partial(_display, options, order)
+    begin = page_edge, partial(_reporter, options), partial(_display, options, order)
     run(options, Job(PLAN, settings, *begin))
 
 

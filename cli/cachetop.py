@@ -10,7 +10,7 @@ import click
 
 from memtap.cli.arrange import Order
 from memtap.cli.options import Options, TracingCommand, shared, sort_column
-from memtap.cli.tracing import Job, run
+from memtap.cli.tracing import Job, page_edge, run
 from memtap.tracers.pagecache import NAME_FILES, PLAN
 from memtap.tracers.pagecolumns import CACHETOP_KEYS, cachetop_columns
 
@@ -47,7 +47,7 @@ def command(options: Options) -> None:
     """
     columns = cachetop_columns(options.by)
     order = Order(sort_column(options.sort, columns, "hits_pages"), rows=options.rows)
-    begin = partial(_reporter, options), partial(_display, options, order)
+    begin = page_edge, partial(_reporter, options), partial(_display, options, order)
     run(options, Job(PLAN, (NAME_FILES,), *begin))
 
 

@@ -23,7 +23,6 @@ from memtap.cli.program import Program
 if TYPE_CHECKING:
     from memtap.tracers.chunk import Chunk
     from memtap.tracers.live import Live
-    from memtap.tracers.pagecounts import PageCache
     from memtap.tracers.recording import Recorder
     from memtap.tracers.report import Report
 
@@ -33,8 +32,6 @@ TICK_S = 1.0
 
 class Reporter(Protocol):
     """Chunks in, reports out."""
-
-    cache: PageCache
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Takes a chunk; the report if an interval ends with it."""
@@ -160,7 +157,7 @@ class Loop:
             self._keep(self._recorder, chunk)
         report = self._reporter.feed(chunk)
         if not chunk.last:
-            self._live.settle(self._reporter.cache)
+            self._live.edge.learn(self._reporter)
         if report:
             self._display.show(report)
 
@@ -186,7 +183,7 @@ def _start_recording(path: Path | None, live: Live) -> Recorder | None:
         return None
     from memtap.tracers.recording import Recorder
 
-    return Recorder(path, live.origin)
+    return Recorder(path, live.origin, live.edge.row)
 
 
 def _pidfd(pid: int) -> int:

@@ -16,6 +16,7 @@ from memtap.tracers.hostile import one_line
 COMMANDS = {
     "cachestat": "Is the page cache working: hits, misses and dirtied pages of the whole host.",
     "cachetop": "Which process, file, cgroup or user uses and misses the page cache.",
+    "faults": "Who faults, where in memory, why, and at what cost.",
     "doctor": "What this host can trace, how exactly, and what to do for more.",
 }
 

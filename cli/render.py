@@ -76,6 +76,9 @@ class Look:
         return click.style(text, fg="yellow") if self.styled else text
 
 
+_NS = {"us": 1e3, "ms": 1e6}
+
+
 def cell(column: Column, row: Row) -> str:
     """A value as a table shows it; a ratio of nothing is a dash."""
     value = row[column.name]
@@ -85,7 +88,9 @@ def cell(column: Column, row: Row) -> str:
         return f"{value:.1f}%"
     if column.kind == "mib":
         return str(value >> 20)
-    if column.kind == "path" and value == "?":
+    if column.kind in _NS:
+        return f"{value / _NS[column.kind]:.1f}"
+    if column.kind == "path" and value == "?" and "ino" in row:
         return f"? dev {row['dev']} ino {row['ino']}"
     return str(value)
 
@@ -162,6 +167,8 @@ class Blocks:
         lines += [look.heading(head), *rows]
         if look.verbose or not is_flawless(report.audit):
             lines.append(_audit(report, look))
+        if look.verbose:
+            lines += [f"  note: {note}" for note in report.audit["notes"]]
         gap, self._gap = self._gap, "\n"
         return gap + "".join(f"{line}\n" for line in lines)
 

@@ -22,7 +22,9 @@ from memtap.cli.options import Options
 from memtap.cli.program import Program
 
 if TYPE_CHECKING:
+    from memtap.bpf.session import Session
     from memtap.tracers.chunk import Origin
+    from memtap.tracers.edge import Edge
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,23 @@ class Job:
     Attributes:
         plan: its probe plan.
         settings: macros of its C program.
+        edge: makes what turns its events into rows.
         reporter: makes what turns the chunks of an origin into reports.
         display: makes where the reports are shown.
     """
 
     plan: Plan
     settings: tuple[str, ...]
+    edge: Callable[[Session], Edge]
     reporter: Callable[[Origin], Any]
     display: Callable[[Any], Display]
+
+
+def page_edge(session: Session) -> Edge:
+    """What the reports of the page cache share."""
+    from memtap.tracers.pageedge import PageEdge
+
+    return PageEdge(session)
 
 
 def run(options: Options, job: Job) -> None:
@@ -124,7 +135,7 @@ def _trace(
         processes = Processes(kernel.btf, kernel.possible_cpus)
         stack.callback(processes.close)
         targets = [*pids, *([program.pid] if program else [])]
-        live = Live(attempts.wait(), kernel, processes, targets)
+        live = Live(attempts.wait(), kernel, processes, job.edge, targets)
         stack.callback(live.close)
         if options.dry_run:
             click.echo(_attached(live.origin))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from memtap.bpf.plan import Accuracy
@@ -16,12 +17,19 @@ def accuracy(promised: Accuracy, losses: Losses, unseen: int) -> Accuracy:
     return "bounded" if promised == "exact" and unseen else promised
 
 
-def audit(origin: Origin, interval: Interval, events: int) -> dict[str, Any]:
-    """The `audit` object of a report, as the contract has it."""
+def audit(
+    origin: Origin, interval: Interval, events: int, *, unseen: int = 0, notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The `audit` object of a report, as the contract has it.
+
+    Args:
+        origin: where the report's events come from.
+        interval: when.
+        events: how many there are.
+        unseen: how many it would have if all could be seen, less that; they bound the report.
+        notes: what else to say of this report.
+    """
     losses = interval.losses
-    # A fault that maps 2 MiB of a file at once (filemap_map_pmd()) fires no tracepoint.
-    unseen = interval.kernel.get("thp_file_mapped", 0)
-    huge = f"{unseen} huge mappings of files were made; up to as many accesses are not counted"
     return {
         "accuracy": accuracy(origin.accuracy, losses, unseen),
         "events": events,
@@ -30,5 +38,5 @@ def audit(origin: Origin, interval: Interval, events: int) -> dict[str, Any]:
         "map_full": losses.map_full,
         "probes": list(origin.probes),
         "kernel": interval.kernel,
-        "notes": [*origin.notes, *interval.notes, *([huge] if unseen else [])],
+        "notes": [*origin.notes, *interval.notes, *notes],
     }

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Interval, Origin
 from memtap.tracers.pagecolumns import CACHESTAT, CACHESTAT_WIDE
-from memtap.tracers.pagecounts import COUNTS, PageCache
+from memtap.tracers.pagecounts import COUNTS, PageCache, page_audit
 from memtap.tracers.report import Report, Row, percentage
 
 
@@ -29,7 +28,7 @@ class Cachestat:
             interval.seconds,
             self._columns,
             [self._row(interval)],
-            audit(self._origin, interval, self.cache.take_events()),
+            page_audit(self._origin, interval, self.cache.take_events()),
         )
 
     def _row(self, interval: Interval) -> Row:

@@ -6,11 +6,10 @@ from collections import OrderedDict
 
 import polars as pl
 
-from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Origin
 from memtap.tracers.files import FileId, dev_text
 from memtap.tracers.pagecolumns import CACHETOP_KEYS, cachetop_columns
-from memtap.tracers.pagecounts import COUNTS, PageCache
+from memtap.tracers.pagecounts import COUNTS, PageCache, page_audit
 from memtap.tracers.processes import Who
 from memtap.tracers.report import Report, Row, percentage
 
@@ -37,7 +36,7 @@ class Cachetop:
         if chunk.interval is None:
             return None
         self._tally, self._interval = self.cache.take(), chunk.interval
-        self._audit = audit(self._origin, chunk.interval, self.cache.take_events())
+        self._audit = page_audit(self._origin, chunk.interval, self.cache.take_events())
         return self.report()
 
     def _name(self, paths: dict[FileId, str]) -> None:

@@ -91,6 +91,7 @@ class Chunk:
         rows: the events.
         until_ns: all events before this are in this chunk or an earlier one.
         who, paths: processes and files; of those named before, only what has changed.
+        texts: what other numbers in rows stand for, by kind and number; each once.
         interval: the interval that this chunk is the end of, if it is.
         last: whether nothing comes after it.
     """
@@ -99,6 +100,7 @@ class Chunk:
     until_ns: int
     who: dict[int, Who] = field(default_factory=dict)
     paths: dict[FileId, str] = field(default_factory=dict)
+    texts: dict[str, dict[int, str]] = field(default_factory=dict)
     interval: Interval | None = None
     last: bool = False
 
@@ -109,6 +111,7 @@ class Chunk:
                 "until_ns": self.until_ns,
                 "who": [[tgid, *asdict(who).values()] for tgid, who in self.who.items()],
                 "paths": [[*file, path] for file, path in self.paths.items()],
+                "texts": {kind: list(texts.items()) for kind, texts in self.texts.items()},
                 "interval": asdict(self.interval) if self.interval else None,
                 "last": self.last,
             }
@@ -129,6 +132,10 @@ class Chunk:
                 for tgid, comm, uid, user, cgroup in fields["who"]
             },
             paths={(dev, ino): one_line(path) for dev, ino, path in fields["paths"]},
+            texts={
+                kind: {number: one_line(text) for number, text in texts}
+                for kind, texts in fields["texts"].items()
+            },
             interval=_interval(fields["interval"]),
             last=fields["last"],
         )

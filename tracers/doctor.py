@@ -21,7 +21,7 @@ from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.plan import Way
 from memtap.bpf.session import Session
-from memtap.tracers import pagecache
+from memtap.tracers import faultplan, pagecache
 from memtap.tracers.chunk import utc
 from memtap.tracers.processes import Processes
 from memtap.tracers.report import Report, Row
@@ -30,6 +30,7 @@ from memtap.tracers.report import Report, Row
 REPORTS = {
     "cachestat": Request(pagecache.PLAN),
     "cachetop": Request(pagecache.PLAN, settings=(pagecache.NAME_FILES,)),
+    "faults": Request(faultplan.PLAN),
 }
 
 

@@ -6,10 +6,9 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,14 +17,9 @@ from memtap.bpf.loading import Loaded
 from memtap.bpf.session import Losses, Session
 from memtap.bpf.stream import Events
 from memtap.tracers.chunk import Chunk, Interval, Origin, utc
-from memtap.tracers.files import Files
+from memtap.tracers.edge import Edge
 from memtap.tracers.host import Counters, buffers_and_cached, difference, vmstat
-from memtap.tracers.pagecache import BUCKETS
-from memtap.tracers.pagerows import rows_of
 from memtap.tracers.processes import Processes, Who, descendants, read_parents
-
-if TYPE_CHECKING:
-    from memtap.tracers.pagecounts import PageCache
 
 
 @dataclass
@@ -40,7 +34,8 @@ class _Start:
 class Live:
     """A tracing session and everything around it that a report needs. Close it after use.
 
-    `processes` must have been listening before, so that whoever is traced is known.
+    `processes` must have been listening before, so that whoever is traced is known; `edge` makes
+    what turns events into rows.
     """
 
     def __init__(
@@ -48,16 +43,16 @@ class Live:
         loaded: Loaded,
         kernel: Kernel,
         processes: Processes,
+        edge: Callable[[Session], Edge],
         targets: Sequence[int] = (),
     ) -> None:
         self._filter = loaded.request.filter
         self.origin = origin_of(loaded, kernel)
         self.processes = processes
         self.session = Session(loaded, kernel)
-        self._files = Files()
+        self.edge = edge(self.session)
         self._told: dict[int, Who] = {}
         self._followed: set[int] = set()
-        self._buckets = self.session.shared("buckets", BUCKETS, 2) if _settles(loaded) else None
         for tgid in targets:
             self.follow(tgid)
         self._start = self._now()
@@ -74,6 +69,7 @@ class Live:
     def _follow_one(self, tgid: int) -> None:
         self._followed.add(tgid)
         self.session.follow(tgid)
+        self.edge.follow(tgid)
         self.processes.targets.add(tgid)
 
     @property
@@ -100,21 +96,16 @@ class Live:
             self.session.detach()
         cut = self.session.cut()
         self.processes.consume()
-        rows = rows_of(cut.events, cut.runs)
+        taken = self.edge.take(cut, last)
         return Chunk(
-            rows=rows,
+            rows=taken.rows,
             until_ns=cut.until_ns,
-            who=self._news(rows),
-            paths=self._files.resolve(cut.names),
+            who=self._news(taken.rows),
+            paths=taken.paths,
+            texts=taken.texts,
             interval=self._end_interval() if ends else None,
             last=last,
         )
-
-    def settle(self, cache: PageCache) -> None:
-        """Tells the kernel which files have no fresh page, so that their hits are just counted."""
-        if self._buckets is not None:
-            buckets, entered = cache.settled()
-            self._buckets[buckets, 1] = entered
 
     def close(self) -> None:
         """Ends tracing and gives everything back."""
@@ -163,7 +154,3 @@ def origin_of(loaded: Loaded, kernel: Kernel) -> Origin:
         kernel=kernel.release,
         boot_id=kernel.boot_id,
     )
-
-
-def _settles(loaded: Loaded) -> bool:
-    return "buckets" in loaded.maps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")  # the other CPUs belong to tho
 import polars as pl
 
 from memtap.bpf.stream import Events
+from memtap.tracers.audit import audit
+from memtap.tracers.chunk import Interval, Origin
 from memtap.tracers.freshness import Bools, Spans, judge
 from memtap.tracers.grouping import chain, group_numbers, in_order, select
 from memtap.tracers.pagecache import BUCKETS, Flag, Kind
@@ -131,6 +134,16 @@ class PageCache:
         found = np.zeros(len(steps), np.uint64)
         found[concerned], self._fresh = judge(self._fresh, steps.take(concerned), enters[concerned])
         return found[origin]
+
+
+def page_audit(origin: Origin, interval: Interval, events: int) -> dict[str, Any]:
+    """The audit of a report of the page cache.
+
+    A fault that maps 2 MiB of a file at once (filemap_map_pmd()) fires no tracepoint.
+    """
+    huge = interval.kernel.get("thp_file_mapped", 0)
+    note = f"{huge} huge mappings of files were made; up to as many accesses are not counted"
+    return audit(origin, interval, events, unseen=huge, notes=[note] if huge else [])
 
 
 def hits(accesses: pl.Expr, misses: pl.Expr) -> pl.Expr:

@@ -64,13 +64,18 @@ def user_name(uid: int) -> str:
 
 
 def read_who(pid: int, root: Path = Path("/")) -> Who | None:
-    """A living process, from /proc/PID/status and /proc/PID/cgroup; None if it is gone."""
+    """A living process, from /proc/PID/status and /proc/PID/cgroup; None if it is gone.
+
+    A zombie is gone: it has left its cgroup already.
+    """
     try:
         status = (root / f"proc/{pid}/status").read_bytes()
         cgroup = (root / f"proc/{pid}/cgroup").read_bytes()
     except OSError:
         return None
     fields = dict(line.partition(b":\t")[::2] for line in status.splitlines())
+    if fields[b"State"].startswith(b"Z"):
+        return None
     uid = int(fields[b"Uid"].split()[0])
     return Who(
         printable(_unescape_status(fields[b"Name"])), uid, user_name(uid), pick_cgroup(cgroup)

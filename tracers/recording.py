@@ -24,8 +24,6 @@ from memtap.bpf.errors import MemtapError
 from memtap.bpf.session import Losses
 from memtap.tracers.caller import caller
 from memtap.tracers.chunk import Chunk, Origin
-from memtap.tracers.pagecache import Kind
-from memtap.tracers.pagerows import ROW
 
 SCHEMA = 1
 _ABOUT, _ORIGIN, _AUDIT = b"memtap", b"memtap.origin", b"memtap.audit"
@@ -44,9 +42,9 @@ class RecordingFullError(MemtapError):
     """There is no room for more; the file was closed and can be read."""
 
 
-def _schema(origin: Origin) -> pa.Schema:
-    fields = [pa.field(name, pa.from_numpy_dtype(ROW[name])) for name in ROW.names or ()]
-    about = {"schema": SCHEMA, "kinds": {kind.name.lower(): int(kind) for kind in Kind}}
+def _schema(origin: Origin, row: np.dtype[np.void]) -> pa.Schema:
+    fields = [pa.field(name, pa.from_numpy_dtype(row[name])) for name in row.names or ()]
+    about = {"schema": SCHEMA}
     metadata = {_ABOUT: json.dumps(about), _ORIGIN: origin.to_json()}
     return pa.schema([*fields, pa.field("head", pa.string())], metadata)
 
@@ -70,15 +68,18 @@ def _create(path: Path) -> int:
 
 
 class Recorder:
-    """Writes chunks to a file. It must be closed: without an end the file cannot be read."""
+    """Writes chunks to a file. It must be closed: without an end the file cannot be read.
 
-    def __init__(self, path: Path, origin: Origin) -> None:
+    `row` is the type of the chunks' rows.
+    """
+
+    def __init__(self, path: Path, origin: Origin, row: np.dtype[np.void]) -> None:
         self.path = path
         self._file = os.fdopen(_create(path), "w+b")
         self._groups = self._events = 0
         self._losses = Losses()
         self._begin()
-        self._schema = _schema(origin)
+        self._schema = _schema(origin, row)
         self._writer = pq.ParquetWriter(
             self._file, self._schema, compression="zstd", write_page_checksum=True
         )
@@ -134,17 +135,18 @@ class Recorder:
 
 def _to_table(chunk: Chunk, schema: pa.Schema) -> pa.Table:
     """The head as a row of its own, before those of the events."""
-    head = np.zeros(1, ROW)
-    rows = np.concatenate([head, chunk.rows])
-    columns = [pa.array(np.ascontiguousarray(rows[name])) for name in ROW.names or ()]
+    rows = np.concatenate([np.zeros(1, chunk.rows.dtype), chunk.rows])
+    columns = [pa.array(np.ascontiguousarray(rows[name])) for name in rows.dtype.names or ()]
     heads = pa.concat_arrays([pa.array([chunk.head()]), pa.nulls(len(chunk.rows), pa.string())])
     return pa.Table.from_arrays([*columns, heads], schema=schema)
 
 
 def _from_table(table: pa.Table) -> Chunk:
-    rows = np.zeros(len(table) - 1, ROW)
-    for name in ROW.names or ():
-        rows[name] = table[name].to_numpy()[1:]
+    columns = {name: table[name].to_numpy()[1:] for name in table.column_names if name != "head"}
+    row = np.dtype([(name, column.dtype) for name, column in columns.items()])
+    rows = np.zeros(len(table) - 1, row)
+    for name, column in columns.items():
+        rows[name] = column
     return Chunk.from_head(table["head"][0].as_py(), rows)
 
 

@@ -16,13 +16,14 @@ class Column:
         name: its name in JSON and CSV; ends in its unit.
         heading: what the table calls it.
         kind: how the table shows it: `count` a number, `pct` with one decimal and a per cent
-            sign, `mib` bytes as whole MiB, `text` left-aligned, `path` last and cut to fit.
+            sign, `mib` bytes as whole MiB, `ms` and `us` nanoseconds in those with one decimal,
+            `text` left-aligned, `path` last and cut to fit.
         table: whether the table shows it without being asked to.
     """
 
     name: str
     heading: str
-    kind: Literal["count", "pct", "mib", "text", "path"] = "count"
+    kind: Literal["count", "pct", "mib", "ms", "us", "text", "path"] = "count"
     table: bool = True
 
 

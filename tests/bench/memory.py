@@ -112,6 +112,7 @@ def peak_of_child() -> int:
     from memtap.bpf.loading import Attempts, Request
     from memtap.tracers.pagecache import NAME_FILES, PLAN
 
-    loaded = Attempts(Request(PLAN, settings=(NAME_FILES,)), Kernel(), cache=None).wait()
-    loaded.attach()
+    kernel = Kernel()
+    loaded = Attempts(Request(PLAN, settings=(NAME_FILES,)), kernel, cache=None).wait()
+    loaded.attach(kernel.online_cpus)
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10

@@ -17,6 +17,7 @@ from memtap.tracers.grouping import group_numbers
 from memtap.tracers.live import Live
 from memtap.tracers.pagecache import NAME_FILES, PLAN, Kind
 from memtap.tracers.pagecounts import PageCache
+from memtap.tracers.pageedge import PageEdge
 from memtap.tracers.processes import Processes
 from tests.bench.harness import Storm
 
@@ -37,8 +38,8 @@ class Tracer:
         kernel = Kernel()
         attempts = Attempts(Request(PLAN, settings=(NAME_FILES,)), kernel, Cache())
         self._processes = Processes(kernel.btf, kernel.possible_cpus)
-        self._live = Live(attempts.wait(), kernel, self._processes)
-        self._cache = PageCache()
+        self._live = Live(attempts.wait(), kernel, self._processes, PageEdge)
+        self.cache = PageCache()
 
     def __enter__(self) -> Tracer:
         return self
@@ -75,11 +76,11 @@ class Tracer:
     def collect(self) -> None:
         """Ends an interval: its events are counted, as for a report."""
         chunk = self._live.collect(ends=True)
-        self._cache.feed(chunk.rows, chunk.until_ns)
-        self._live.settle(self._cache)
+        self.cache.feed(chunk.rows, chunk.until_ns)
+        self._live.edge.learn(self)
         assert chunk.interval
         self.losses += chunk.interval.losses
         self.details += int((chunk.rows["kind"] == Kind.READ).sum())
-        for row in self._cache.take().iter_rows(named=True):
+        for row in self.cache.take().iter_rows(named=True):
             if (row["tgid"], row["ino"]) in self._keys:
                 self.accesses += row["hits"] + row["misses"]

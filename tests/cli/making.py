@@ -7,6 +7,7 @@ from pathlib import Path
 from memtap.tracers.cachestat import Cachestat
 from memtap.tracers.cachetop import Cachetop
 from memtap.tracers.chunk import Chunk, Origin
+from memtap.tracers.pagerows import ROW
 from memtap.tracers.processes import Who
 from memtap.tracers.recording import Recorder
 from memtap.tracers.report import Report
@@ -29,7 +30,7 @@ SECOND = make_chunk(
 
 def record(path: Path, *chunks: Chunk, origin: Origin | None = None) -> Path:
     """A recording, which everybody may read."""
-    recorder = Recorder(path, origin or make_origin())
+    recorder = Recorder(path, origin or make_origin(), ROW)
     for chunk in chunks:
         recorder.write(chunk)
     recorder.close()

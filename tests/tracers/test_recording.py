@@ -20,6 +20,7 @@ from memtap.bpf.session import Losses
 from memtap.tracers.cachetop import Cachetop
 from memtap.tracers.chunk import Chunk, Origin
 from memtap.tracers.hostile import one_line
+from memtap.tracers.pagerows import ROW
 from memtap.tracers.processes import Who
 from memtap.tracers.recording import Recorder, Recording, RecordingFullError, find
 from tests.tracers.builders import (
@@ -40,7 +41,7 @@ SOME = make_chunk(add(0, 4), read(0, 4), who={100: Who("cat", 0, "root", "/")})
 
 
 def record(path: Path, *chunks: Chunk, origin: Origin | None = None) -> Path:
-    recorder = Recorder(path, origin or make_origin())
+    recorder = Recorder(path, origin or make_origin(), ROW)
     for chunk in chunks:
         recorder.write(chunk)
     recorder.close()
@@ -152,7 +153,7 @@ def test_only_a_regular_file_is_written_to(make: Callable[[Path], None], tmp_pat
     make(path)
     before = path.lstat()
     with pytest.raises(MemtapError, match="cannot record to"):
-        Recorder(path, make_origin())
+        Recorder(path, make_origin(), ROW)
     after = path.lstat()
     assert (after.st_mode, after.st_uid) == (before.st_mode, before.st_uid)
     if path.is_symlink():
@@ -161,7 +162,7 @@ def test_only_a_regular_file_is_written_to(make: Callable[[Path], None], tmp_pat
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(MemtapError, match="No such file or directory"):
-        Recorder(tmp_path / "none" / "r", make_origin())
+        Recorder(tmp_path / "none" / "r", make_origin(), ROW)
 
 
 @pytest.fixture
@@ -177,7 +178,7 @@ def file_limit() -> Iterator[int]:
 def test_a_recording_that_may_not_grow_ends_and_can_be_read(
     tmp_path: Path, file_limit: int
 ) -> None:
-    recorder = Recorder(tmp_path / "r", make_origin())
+    recorder = Recorder(tmp_path / "r", make_origin(), ROW)
     written = 0
     with pytest.raises(RecordingFullError, match="ended: File too large"):
         while written < file_limit:

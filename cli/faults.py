@@ -1,0 +1,67 @@
+"""The command `memtap faults`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from memtap.cli.arrange import Order
+from memtap.cli.options import Options, TracingCommand, shared, sort_column
+from memtap.cli.tracing import Job, run
+from memtap.tracers.faultcolumns import FAULT_KEYS, fault_columns
+from memtap.tracers.faultplan import PLAN
+
+if TYPE_CHECKING:
+    from memtap.bpf.session import Session
+    from memtap.cli.loop import Display
+    from memtap.tracers.chunk import Origin
+    from memtap.tracers.edge import Edge
+    from memtap.tracers.faults import Faults
+
+
+@click.command("faults", cls=TracingCommand)
+@shared(tuple(FAULT_KEYS))
+def command(options: Options) -> None:
+    """Who faults, where, why, from which code, at what cost? A table per INTERVAL.
+
+    \b
+    MINOR, MAJOR  page faults that needed no storage, that did
+    TOTAL         both, and those that ended in a SIGSEGV or SIGBUS
+    SHARE         of all faults in the table
+    TIME_MS       from the exception to the completed fault, all together
+    P50_US P99_US MAX_US  of one fault
+    REGION        heap, stack, thread-stack, anon, file, shm, text, data,
+                  vdso, hugetlb, unmapped
+    CAUSE         first-touch, zero-page (read of untouched memory), cow,
+                  file-map (page was cached), file-read (it was not), shm,
+                  swap-in, thp, numa, userfault, bad-access
+
+    \b
+    memtap faults                              the whole host, by process
+    memtap faults -b region,cause -- ./app     one program, from its start on
+    memtap faults -b process,file -s major 5   whose files are read in by faults
+    """
+    columns = fault_columns(options.by)
+    order = Order(sort_column(options.sort, columns, "total"), rows=options.rows)
+    begin = _edge, partial(_reporter, options), partial(_display, options, order)
+    run(options, Job(PLAN, (), *begin))
+
+
+def _edge(session: Session) -> Edge:
+    from memtap.tracers.faultedge import FaultEdge
+
+    return FaultEdge(session)
+
+
+def _reporter(options: Options, origin: Origin) -> Faults:
+    from memtap.tracers.faults import Faults
+
+    return Faults(origin, options.by)
+
+
+def _display(options: Options, order: Order, _reporter: Faults) -> Display:
+    from memtap.cli.output import Printer
+
+    return Printer(options, rolling=False, order=order)

@@ -1,0 +1,123 @@
+"""The report of page faults, out of rows made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from memtap.bpf.stream import Events
+from memtap.tracers.chunk import Chunk
+from memtap.tracers.faultplan import Kind
+from memtap.tracers.faultrows import ROW, Cause
+from memtap.tracers.faults import Faults
+from memtap.tracers.mappings import Region
+from memtap.tracers.processes import Who
+from memtap.tracers.report import Report, Row
+from tests.tracers.builders import make_chunk, make_interval, make_origin
+
+TEXTS = {"place": {1: "/lib/x.so", 2: "//anon"}, "site": {1: "main+0x4 app"}}
+
+
+def fault(**members: int) -> dict[str, int]:
+    usual: dict[str, int] = {"kind": Kind.MINOR, "tgid": 100, "tid": 100, "time_ns": 1000}
+    usual |= {"region": Region.ANON, "cause": Cause.FIRST_TOUCH, "place": 2, "site": 1}
+    return usual | members
+
+
+def rows_of(*faults: dict[str, int]) -> Events:
+    rows = np.zeros(len(faults), ROW)
+    for number, members in enumerate(faults):
+        for name, value in members.items():
+            rows[name][number] = value
+    return rows
+
+
+def chunk(*faults: dict[str, int], **other: Any) -> Chunk:
+    return replace(make_chunk(**other), rows=rows_of(*faults), texts=TEXTS)
+
+
+def report(*faults: dict[str, int], by: str = "process", **other: Any) -> Report:
+    found = Faults(make_origin(tracer="faults"), tuple(by.split(","))).feed(chunk(*faults, **other))
+    assert found is not None
+    return found
+
+
+def rows(*faults: dict[str, int], by: str = "process") -> list[Row]:
+    return report(*faults, by=by).rows
+
+
+def test_counts_by_kind() -> None:
+    (row,) = rows(fault(), fault(kind=Kind.MAJOR), fault(), fault(kind=Kind.BAD))
+    assert (row["minor"], row["major"], row["total"], row["share_pct"]) == (2, 1, 4, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("by", "column", "values"),
+    [
+        ("process", "pid", [100, 200]),
+        ("thread", "tid", [100, 201]),
+        ("region", "region", ["anon", "thread-stack"]),
+        ("cause", "cause", ["first-touch", "zero-page"]),
+        ("file", "path", ["//anon", "/lib/x.so"]),
+        ("site", "site", ["?", "main+0x4 app"]),
+        ("cgroup", "cgroup", ["/a", "?"]),
+    ],
+)
+def test_each_key_groups(by: str, column: str, values: list[object]) -> None:
+    other = fault(
+        tgid=200, tid=201, region=Region.THREAD_STACK, cause=Cause.ZERO_PAGE, place=1, site=9
+    )
+    who = {100: Who("app", 0, "root", "/a")}
+    found = report(fault(), fault(), other, by=by, who=who).rows
+    assert [row[column] for row in found] == values
+    assert sorted(row["total"] for row in found) == [1, 2]
+
+
+def test_processes_of_one_cgroup_are_one_row() -> None:
+    who = {tgid: Who("app", 0, "root", "/a") for tgid in (100, 200)}
+    (row,) = report(fault(), fault(tgid=200), by="cgroup", who=who).rows
+    assert row["total"] == 2
+
+
+def test_keys_can_be_combined_and_the_sums_agree() -> None:
+    faults = [fault(cause=c, region=r) for c in (1, 2, 3) for r in (4, 5) for _ in range(c + r)]
+    for by in ("process", "region", "cause", "region,cause", "process,region,cause,file,site"):
+        assert sum(row["total"] for row in rows(*faults, by=by)) == len(faults)
+    assert len(rows(*faults, by="region,cause")) == 6
+
+
+def test_times() -> None:
+    (row,) = rows(*(fault(time_ns=ns) for ns in range(1000, 2000)))
+    assert row["time_ns"] == sum(range(1000, 2000))
+    assert row["max_ns"] == 1999
+    assert row["p50_ns"] == pytest.approx(1500, rel=0.02)
+    assert row["p99_ns"] == pytest.approx(1990, rel=0.02)
+
+
+def test_what_has_no_time_has_no_part_in_times() -> None:
+    (row,) = rows(fault(time_ns=0), fault(time_ns=500))
+    assert (row["total"], row["time_ns"], row["max_ns"]) == (2, 500, 500)
+    (row,) = rows(fault(time_ns=0))
+    assert [row[name] for name in ("time_ns", "p50_ns", "p99_ns", "max_ns")] == [None] * 4
+
+
+def test_an_interval_has_all_since_the_last() -> None:
+    faults = Faults(make_origin())
+    assert faults.feed(chunk(fault(), interval=None)) is None
+    both = [faults.feed(chunk(fault())) for _ in range(2)]
+    assert [found and found.rows[0]["total"] for found in both] == [2, 1]
+
+
+def test_no_faults_no_rows() -> None:
+    found = report()
+    assert (found.rows, found.audit["events"], found.audit["accuracy"]) == ([], 0, "exact")
+
+
+def test_what_the_kernel_counted_more_is_said() -> None:
+    interval = make_interval(kernel={"ac_minflt": 12, "ac_majflt": 1})
+    found = report(fault(), fault(kind=Kind.MAJOR), interval=interval)
+    (note,) = found.audit["notes"]
+    assert note.startswith("11 minor faults more by the kernel's own count (ac_minflt)")

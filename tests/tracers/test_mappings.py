@@ -1,0 +1,169 @@
+"""Which mapping an address is in, at its time."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from memtap.bpf.sideband import Began, Ended, Forked, Mapped, Told
+from memtap.tracers.mappings import (
+    NOWHERE,
+    Mappings,
+    Place,
+    Region,
+    Space,
+    parse_maps,
+    region_of,
+    tmpfs_devices,
+)
+
+GONE = 4194305  # no process has this number
+TMPFS = 42
+
+
+def mapped(ns: int = 0, start: int = 0x1000, end: int = 0x3000, **other: Any) -> Mapped:
+    usual: dict[str, Any] = {"offset": 0, "dev": 0, "ino": 0, "prot": 3, "flags": 2}
+    usual |= {"path": "//anon", "tgid": GONE}
+    return Mapped(ns=ns, start=start, end=end, **usual | other)
+
+
+def places(faults: Iterable[tuple[int, int]], told: list[Told], tgid: int = GONE) -> list[Place]:
+    """Where faults, given as (ns, address), were."""
+    mappings = Mappings()
+    ns, addresses = (np.array(column, np.uint64) for column in zip(*faults, strict=True))
+    tgids = np.full(len(ns), tgid, np.uint32)
+    return [mappings.places[n] for n in mappings.locate(tgids, ns, addresses, told)]
+
+
+def regions(faults: Iterable[tuple[int, int]], told: list[Told]) -> list[Region]:
+    return [place.region for place in places(faults, told)]
+
+
+@pytest.mark.parametrize(
+    ("path", "other", "region"),
+    [
+        ("[heap]", {}, Region.HEAP),
+        ("[stack]", {}, Region.STACK),
+        ("[vdso]", {"prot": 5}, Region.VDSO),
+        ("[vvar]", {"prot": 1}, Region.VDSO),
+        ("[anon:glibc: malloc]", {}, Region.ANON),
+        ("[anon_shmem:x]", {"flags": 1}, Region.SHM),
+        ("//anon", {}, Region.ANON),
+        ("", {}, Region.ANON),
+        ("/dev/zero (deleted)", {"flags": 1}, Region.SHM),
+        ("/memfd:x (deleted)", {"flags": 1}, Region.SHM),
+        ("/SYSV00000000 (deleted)", {"flags": 1}, Region.SHM),
+        ("/dev/shm/x", {"flags": 1, "dev": TMPFS}, Region.SHM),
+        ("/lib/x.so", {"prot": 5, "dev": 8}, Region.TEXT),
+        ("/lib/x.so", {"prot": 3, "dev": 8}, Region.DATA),
+        ("/lib/x.so", {"prot": 1, "dev": 8}, Region.FILE),
+        ("/var/x", {"prot": 3, "flags": 1, "dev": 8}, Region.FILE),
+        ("/anon_hugepage (deleted)", {"flags": 1}, Region.HUGETLB),
+        ("//anon", {"flags": 0x40002}, Region.HUGETLB),
+    ],
+)
+def test_what_a_mapping_is_for(path: str, other: dict[str, int], region: Region) -> None:
+    assert region_of(mapped(path=path, **other), frozenset({TMPFS})) is region
+
+
+def test_an_address_is_in_what_was_mapped_at_its_time() -> None:
+    told = [mapped(10), mapped(20, path="/x", dev=8, prot=1), mapped(30, path="[heap]")]
+    faults = [(15, 0x1000), (25, 0x2FFF), (35, 0x1800), (36, 0x3000), (37, 0xFFF)]
+    unknown = [Region.UNKNOWN] * 2
+    assert regions(faults, told) == [Region.ANON, Region.FILE, Region.HEAP, *unknown]
+
+
+def test_a_mapping_over_the_middle_of_another_leaves_its_ends() -> None:
+    told = [mapped(1, 0x1000, 0x9000), mapped(2, 0x3000, 0x5000, path="[heap]")]
+    faults = [(5, 0x1000), (6, 0x2FFF), (7, 0x3000), (8, 0x4FFF), (9, 0x5000), (10, 0x8FFF)]
+    anon, heap = [Region.ANON] * 2, [Region.HEAP] * 2
+    assert regions(faults, told) == [*anon, *heap, *anon]
+
+
+def test_bss_belongs_to_the_object_below_it_and_to_no_file() -> None:
+    told = [mapped(1, 0x1000, 0x2000, path="/lib/x.so", dev=8), mapped(2, 0x2000, 0x3000)]
+    data, bss = places([(5, 0x1000), (6, 0x2000)], told)
+    assert (data.region, data.path, data.of_file) == (Region.DATA, "/lib/x.so", True)
+    assert (bss.region, bss.path, bss.of_file) == (Region.DATA, "/lib/x.so", False)
+
+
+def test_a_stack_is_found_where_it_has_grown_to() -> None:
+    told = [mapped(1, 0x1000, 0x2000), mapped(2, 0x90000, 0xA0000, path="[stack]")]
+    assert regions([(5, 0x8F000), (6, 0x2000), (7, 0xA0000)], told) == [
+        Region.STACK,
+        Region.STACK,
+        Region.UNKNOWN,
+    ]
+
+
+def test_a_child_has_what_its_parent_had_and_exec_ends_it() -> None:
+    child = GONE + 1
+    told: list[Told] = [mapped(1), Forked(2, child, GONE), Began(4, GONE), mapped(6, tgid=child)]
+    mappings = Mappings()
+    tgids = np.array([child, GONE, GONE], np.uint32)
+    ns, addresses = np.array([3, 3, 5], np.uint64), np.full(3, 0x1000, np.uint64)
+    found = mappings.locate(tgids, ns, addresses, told)
+    assert [mappings.places[n].region for n in found] == [
+        Region.ANON,
+        Region.ANON,
+        Region.UNKNOWN,
+    ]
+
+
+def test_a_process_that_ended_is_known_until_the_next_time() -> None:
+    mappings = Mappings()
+    one, time, address = np.array([GONE], np.uint32), np.array([9], np.uint64), np.array([0x1000])
+    told: list[Told] = [mapped(1), Ended(2, GONE)]
+    at = address.astype(np.uint64)
+    assert mappings.locate(one, time, at, told)[0] != NOWHERE
+    assert mappings.locate(one, time, at, [])[0] == NOWHERE
+
+
+def test_a_process_that_was_there_before_is_read_from_proc() -> None:
+    with mmap.mmap(-1, 1 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory[0] = 1
+        text = Path("/proc/self/maps").read_text().splitlines()
+        heap = next(int(line.split("-")[0], 16) for line in text if line.endswith("[heap]"))
+        stack = next(int(line.split("-")[0], 16) for line in text if line.endswith("[stack]"))
+        found = places([(1, heap), (2, stack), (3, 1)], [], os.getpid())
+    assert [place.region for place in found] == [Region.HEAP, Region.STACK, Region.UNKNOWN]
+
+
+def test_maps_of_a_real_process_are_all_understood() -> None:
+    text = Path("/proc/self/maps").read_bytes()
+    found = parse_maps(text, 1)
+    assert len(found) == len(text.splitlines()) > 20
+    libc = next(each for each in found if "/libc" in each.path and each.prot & 4)
+    status = Path(libc.path).stat()
+    dev = os.major(status.st_dev) << 20 | os.minor(status.st_dev)
+    assert (libc.ino, libc.dev) == (status.st_ino, dev)
+
+
+def test_a_space_agrees_with_a_table_of_every_address() -> None:
+    chance = random.Random(23)
+    for _ in range(50):
+        space, table = Space(), np.zeros(200, np.uint32)
+        for number in range(1, 60):
+            start = chance.randrange(190)
+            end = start + 1 + chance.randrange(min(40, 199 - start))
+            space.put(start, end, number)
+            table[start:end] = number
+            assert space.starts == sorted(space.starts)
+        found, _ = space.locate(np.arange(200, dtype=np.uint64))
+        assert (found == table).all()
+
+
+def test_devices_of_file_systems_in_memory() -> None:
+    text = Path("/proc/self/mountinfo").read_text()
+    shm = Path("/dev/shm").stat().st_dev
+    kind = subprocess.check_output(["stat", "-f", "-c", "%T", "/dev/shm"], text=True).strip()
+    expected = kind == "tmpfs"
+    assert ((os.major(shm) << 20 | os.minor(shm)) in tmpfs_devices(text)) is expected

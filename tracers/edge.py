@@ -1,0 +1,52 @@
+"""Where what came out of the kernel becomes rows that need nothing else to be understood.
+
+Each tracer has an edge of its own. What is left of it may look at /proc and talk to the kernel;
+what is right of it, the reports, sees chunks alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from memtap.bpf.session import Cut
+from memtap.bpf.stream import Events
+from memtap.tracers.files import FileId
+
+Texts = dict[str, dict[int, str]]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a cut became.
+
+    Attributes:
+        rows: the events, of the edge's type.
+        paths: files that rows name for the first time.
+        texts: other texts that rows name for the first time, by kind and number.
+    """
+
+    rows: Events
+    paths: dict[FileId, str] = field(default_factory=dict)
+    texts: Texts = field(default_factory=dict)
+
+
+class Edge(Protocol):
+    """What one tracer does that others do not.
+
+    Attributes:
+        row: the type of its rows.
+    """
+
+    row: np.dtype[np.void]
+
+    def follow(self, tgid: int) -> None:
+        """A process that is there already is going to be traced."""
+
+    def take(self, cut: Cut, last: bool) -> Taken:
+        """Makes rows of a cut; after the `last` no other comes."""
+
+    def learn(self, reporter: Any) -> None:
+        """Tells the kernel what the report has found out that it can make use of."""

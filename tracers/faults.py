@@ -1,0 +1,168 @@
+"""faults: who faults, where, why, from which code, at what cost."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+os.environ.setdefault("POLARS_MAX_THREADS", "1")  # the other CPUs belong to those we watch
+import polars as pl
+
+from memtap.bpf.stream import Events
+from memtap.tracers.audit import audit
+from memtap.tracers.chunk import Chunk, Interval, Origin
+from memtap.tracers.durations import bucket_of, quantile
+from memtap.tracers.faultcolumns import FAULT_KEYS, fault_columns
+from memtap.tracers.faultplan import Kind
+from memtap.tracers.faultrows import Cause
+from memtap.tracers.grouping import group_numbers
+from memtap.tracers.mappings import Region
+from memtap.tracers.processes import Who
+from memtap.tracers.report import Report, Row, percentage
+
+# The numbers in a row that a key of the report is found by.
+_NUMBERS = {
+    "process": ("tgid",),
+    "thread": ("tgid", "tid"),
+    "region": ("region",),
+    "cause": ("cause",),
+    "file": ("place",),
+    "site": ("site",),
+    "cgroup": ("tgid",),
+}
+_SUMS = ("minor", "major", "count", "time_ns")
+
+
+class Faults:
+    """Chunks in, a report out at the end of each interval."""
+
+    def __init__(self, origin: Origin, by: tuple[str, ...] = ("process",)) -> None:
+        self.by = by
+        self._origin = origin
+        self._numbers = list(dict.fromkeys(name for key in by for name in _NUMBERS[key]))
+        self._who: dict[int, Who] = {}
+        self._texts: dict[str, dict[int, str]] = {"place": {}, "site": {}, "stack": {}}
+        self._tallies: list[pl.DataFrame] = []
+
+    def feed(self, chunk: Chunk) -> Report | None:
+        """Counts a chunk; the report if an interval ends with it."""
+        self._who |= chunk.who
+        for kind, texts in chunk.texts.items():
+            self._texts.setdefault(kind, {}).update(texts)
+        if len(chunk.rows):
+            self._tallies.append(tally(chunk.rows, self._numbers))
+        if chunk.interval is None:
+            return None
+        tallied, self._tallies = self._tallies, []
+        counted = merged(tallied, self._numbers)
+        rows = self._rows(counted)
+        return Report(
+            "faults",
+            chunk.interval.time,
+            chunk.interval.seconds,
+            fault_columns(self.by),
+            rows,
+            fault_audit(self._origin, chunk.interval, rows),
+        )
+
+    def _rows(self, counted: pl.DataFrame) -> list[Row]:
+        keys = list(dict.fromkeys(c.name for key in self.by for c in FAULT_KEYS[key]))
+        named = counted.with_columns(self._names(counted)) if len(counted) else counted
+        if len(named) == 0:
+            return []
+        summed = summaries(named, keys)
+        total = int(summed["total"].sum())
+        rows = summed.with_columns(
+            share_pct=pl.Series([percentage(n, total) for n in summed["total"]])
+        )
+        shown = [column.name for column in fault_columns(self.by)]
+        return rows.select(shown).to_dicts()
+
+    def _names(self, counted: pl.DataFrame) -> list[pl.Series]:
+        """The columns that keys stand for, one value for each row."""
+        series: dict[str, list[object]] = {}
+        if "tgid" in counted.columns:
+            found = [self._who.get(tgid, Who()) for tgid in counted["tgid"]]
+            series["pid"] = counted["tgid"].to_list()
+            for name in ("uid", "user", "comm", "cgroup"):
+                series[name] = [getattr(who, name) for who in found]
+        if "region" in counted.columns:
+            series["region"] = [Region(number).text for number in counted["region"]]
+        if "cause" in counted.columns:
+            series["cause"] = [Cause(number).text for number in counted["cause"]]
+        for kind, name in (("place", "path"), ("site", "site")):
+            if kind in counted.columns:
+                texts = self._texts[kind]
+                series[name] = [texts.get(number, "?") for number in counted[kind]]
+        return [pl.Series(name, values) for name, values in series.items()]
+
+
+def fault_audit(origin: Origin, interval: Interval, rows: list[Row]) -> dict[str, Any]:
+    """The audit: what the kernel counted for the targets beyond what we saw, is said.
+
+    That are faults that it took for them without an exception (get_user_pages()).
+    """
+    notes = []
+    for name, counter in (("minor", "ac_minflt"), ("major", "ac_majflt")):
+        more = interval.kernel.get(counter, 0) - sum(row[name] for row in rows)
+        if more > 0:
+            notes.append(
+                f"{more} {name} faults more by the kernel's own count ({counter}): taken without "
+                "an exception, as for exec, mlock, MAP_POPULATE, O_DIRECT and ptrace"
+            )
+    return audit(origin, interval, sum(row["total"] for row in rows), notes=notes)
+
+
+def tally(rows: Events, numbers: list[str]) -> pl.DataFrame:
+    """Faults by some of their numbers and by how long they took.
+
+    Columns: `numbers`, `bucket`, `minor`, `major`, `count`, `time_ns` and `longest` (both ns).
+    """
+    bucket = bucket_of(rows["time_ns"])
+    group = group_numbers(*(rows[name] for name in numbers), bucket)
+    _, one = np.unique(group, return_index=True)
+    size = len(one)
+    longest = np.zeros(size, np.uint64)
+    np.maximum.at(longest, group, rows["time_ns"])
+    keys = {name: rows[name][one].astype(np.int64) for name in numbers}
+    return pl.DataFrame(
+        keys
+        | {
+            "bucket": bucket[one].astype(np.int64),
+            "minor": np.bincount(group, rows["kind"] == Kind.MINOR, size).astype(np.int64),
+            "major": np.bincount(group, rows["kind"] == Kind.MAJOR, size).astype(np.int64),
+            "count": np.bincount(group, minlength=size).astype(np.int64),
+            "time_ns": np.bincount(group, rows["time_ns"], size).astype(np.int64),
+            "longest": longest.astype(np.int64),
+        }
+    )
+
+
+def merged(tallies: list[pl.DataFrame], numbers: list[str]) -> pl.DataFrame:
+    """Tallies as one, each key and bucket once."""
+    if not tallies:
+        return pl.DataFrame()
+    keys = [*numbers, "bucket"]
+    grouped = pl.concat(tallies).group_by(keys)
+    return grouped.agg(pl.col(_SUMS).sum(), pl.col("longest").max())
+
+
+def summaries(counted: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """What a report says of each group: counts, time, quantiles.
+
+    Faults without a time have no part in times and quantiles; where no fault has one, these are
+    null.
+    """
+    timed = counted.filter(pl.col("bucket") > 0).sort("bucket").group_by(keys)
+    times = timed.agg(
+        pl.col("time_ns").sum(),
+        quantile(0.5).alias("p50_ns"),
+        quantile(0.99).alias("p99_ns"),
+        pl.col("longest").max().alias("max_ns"),
+    )
+    counts = counted.group_by(keys).agg(
+        pl.col("minor").sum(), pl.col("major").sum(), pl.col("count").sum().alias("total")
+    )
+    return counts.join(times, on=keys, how="left", nulls_equal=True).sort(keys)

@@ -1,0 +1,351 @@
+"""Where: what stands at an address of a process, also of one that is gone, at the moment asked for.
+
+Built up from what the kernel told (sideband.py), and from /proc/PID/maps for processes that were
+there before it began to tell. The kernel tells of no munmap and no mremap: where memory was given
+back the last mapping is remembered, and memory that was moved is found when the maps are read anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.bpf.sideband import Began, Ended, Forked, Mapped, Told
+from memtap.tracers.grouping import stable_order
+
+Numbers = npt.NDArray[np.uint32]
+
+# Of mmap(2).
+PROT_WRITE, PROT_EXEC = 2, 4
+MAP_SHARED, MAP_HUGETLB = 1, 0x40000
+
+NOWHERE = 0
+
+
+class Region(IntEnum):
+    """What a mapping is for."""
+
+    UNKNOWN = 0
+    HEAP = 1
+    STACK = 2
+    THREAD_STACK = 3
+    ANON = 4
+    FILE = 5
+    SHM = 6
+    TEXT = 7
+    DATA = 8
+    VDSO = 9
+    HUGETLB = 10
+    UNMAPPED = 11
+
+    @property
+    def text(self) -> str:
+        """As reports call it."""
+        return "?" if self is Region.UNKNOWN else self.name.lower().replace("_", "-")
+
+
+_OF_FILES = (Region.FILE, Region.TEXT, Region.DATA)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A mapping that addresses were found in.
+
+    Attributes:
+        mapped: what was told of it.
+        region: what it is for.
+        path: of its file; that of the object for memory that belongs to one (bss).
+    """
+
+    mapped: Mapped
+    region: Region
+    path: str
+
+    @property
+    def shared(self) -> bool:
+        """Whether writes are seen by others who have it mapped."""
+        return bool(self.mapped.flags & MAP_SHARED)
+
+    @property
+    def of_file(self) -> bool:
+        """Whether its pages come from a file; those of bss do not, though it is data."""
+        named = self.mapped.path.startswith("/") and not self.mapped.path.startswith("//anon")
+        return self.region is Region.VDSO or (self.region in _OF_FILES and named)
+
+
+def region_of(mapped: Mapped, tmpfs: frozenset[int]) -> Region:
+    """What a mapping is for, by itself; `tmpfs` are the devices of file systems in memory."""
+    path = mapped.path
+    if mapped.flags & MAP_HUGETLB or path.startswith("/anon_hugepage"):
+        return Region.HUGETLB
+    if path.startswith("["):
+        named = {"[heap]": Region.HEAP, "[stack]": Region.STACK, "[anon_shmem": Region.SHM}
+        special = Region.VDSO if path.startswith("[v") else Region.ANON
+        return named.get(path.partition(":")[0], special)
+    if not path.startswith("/") or path.startswith("//anon"):
+        return Region.ANON
+    if path.startswith(("/memfd:", "/SYSV", "/dev/zero")):
+        return Region.SHM if mapped.flags & MAP_SHARED else Region.ANON
+    if mapped.prot & PROT_EXEC:
+        return Region.TEXT
+    if mapped.dev in tmpfs:
+        return Region.SHM
+    return Region.DATA if _is_own_copy(mapped) else Region.FILE
+
+
+def _is_own_copy(mapped: Mapped) -> bool:
+    """Private and to be written to; of programs that is their data."""
+    return bool(mapped.prot & PROT_WRITE and not mapped.flags & MAP_SHARED)
+
+
+class Space:
+    """What a process has mapped: numbers of places, by address."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+        self.numbers: list[int] = []
+        self._arrays: tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], Numbers] | None = None
+
+    def copy(self) -> Space:
+        """A child's."""
+        child = Space()
+        child.starts, child.ends = self.starts.copy(), self.ends.copy()
+        child.numbers = self.numbers.copy()
+        return child
+
+    def overlapping(self, start: int, end: int) -> tuple[int, int]:
+        """The slice of mappings that have an address in [start, end)."""
+        first = bisect_right(self.starts, start)
+        if first and self.ends[first - 1] > start:
+            first -= 1
+        last = first
+        while last < len(self.starts) and self.starts[last] < end:
+            last += 1
+        return first, last
+
+    def before(self, start: int) -> int:
+        """The number of the place that ends exactly here, or NOWHERE."""
+        at = bisect_right(self.starts, start) - 1
+        return self.numbers[at] if at >= 0 and self.ends[at] == start else NOWHERE
+
+    def put(self, start: int, end: int, number: int) -> None:
+        """Maps [start, end), over what was there."""
+        first, last = self.overlapping(start, end)
+        pieces = [(start, end, number)]
+        if first < last:
+            if self.starts[first] < start:
+                pieces.insert(0, (self.starts[first], start, self.numbers[first]))
+            if self.ends[last - 1] > end:
+                pieces.append((end, self.ends[last - 1], self.numbers[last - 1]))
+        self.starts[first:last] = [piece[0] for piece in pieces]
+        self.ends[first:last] = [piece[1] for piece in pieces]
+        self.numbers[first:last] = [piece[2] for piece in pieces]
+        self._arrays = None
+
+    def locate(self, addresses: npt.NDArray[np.uint64]) -> tuple[Numbers, Numbers]:
+        """The place of each address, or NOWHERE; and the place that is next above it."""
+        if self._arrays is None:
+            starts = np.array([*self.starts, 2**64 - 1], np.uint64)
+            ends = np.array([*self.ends, 0], np.uint64)
+            self._arrays = starts, ends, np.array([*self.numbers, NOWHERE], np.uint32)
+        starts, ends, numbers = self._arrays
+        at = np.searchsorted(starts, addresses, "right") - 1
+        found = np.where(addresses < ends[at], numbers[at], NOWHERE).astype(np.uint32)
+        return found, numbers[at + 1]
+
+
+class Mappings:
+    """The address spaces of all processes.
+
+    Attributes:
+        places: by number; the first is nowhere.
+    """
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+        self._tmpfs = tmpfs_devices((root / "proc/self/mountinfo").read_text(errors="replace"))
+        self._spaces: dict[int, Space] = {}
+        self._ended: list[int] = []
+        self._numbers: dict[tuple[object, ...], int] = {}
+        nothing = Mapped(0, 0, 0, 0, 0, 0, 0, 0, 0, "")
+        self.places = [Place(nothing, Region.UNKNOWN, "?")]
+
+    def read(self, tgid: int) -> Space:
+        """Takes a process's mappings from /proc/PID/maps, as they are now."""
+        space = self._spaces[tgid] = Space()
+        try:
+            text = (self._root / f"proc/{tgid}/maps").read_bytes()
+        except OSError:  # it is gone
+            return space
+        for mapped in parse_maps(text, tgid):
+            self._put(space, mapped)
+        return space
+
+    def locate(
+        self,
+        tgids: npt.NDArray[np.uint32],
+        ns: npt.NDArray[np.uint64],
+        addresses: npt.NDArray[np.uint64],
+        told: Iterable[Told],
+    ) -> Numbers:
+        """The number of the place that each address stood in at its time; NOWHERE if in none.
+
+        `tgids`, `ns` and `addresses` have one of each, in order of time; `told` is what was told
+        since the last call, in order of time as well.
+        """
+        for tgid in self._ended:
+            self._spaces.pop(tgid, None)
+        self._ended.clear()
+        work = _Work(self._space, self._is_stack, tgids, ns, addresses)
+        for each in told:
+            self._take(each, work.until)
+        work.finish()
+        return work.found
+
+    def _space(self, tgid: int) -> Space:
+        return self._spaces.get(tgid) or self.read(tgid)
+
+    def _is_stack(self, numbers: Numbers) -> npt.NDArray[np.bool_]:
+        stacks = [n for n, place in enumerate(self.places) if place.region is Region.STACK]
+        return np.isin(numbers, stacks)
+
+    def _take(self, told: Told, until: Callable[[int, int], None]) -> None:
+        """Applies what was told, after what came before has been found where it was."""
+        if isinstance(told, Mapped):
+            space = self._space(told.tgid)
+            number = self._number(space, told)
+            if self._changes(space, told, number):
+                until(told.tgid, told.ns)
+            space.put(told.start, told.end, number)
+        elif isinstance(told, Forked):
+            self._spaces[told.tgid] = self._space(told.parent).copy()
+        elif isinstance(told, Began):
+            until(told.tgid, told.ns)
+            self._spaces[told.tgid] = Space()
+        elif isinstance(told, Ended):
+            self._ended.append(told.tgid)
+
+    def _changes(self, space: Space, mapped: Mapped, number: int) -> bool:
+        """Does this stand where something else stood?"""
+        first, last = space.overlapping(mapped.start, mapped.end)
+        return any(old != number for old in space.numbers[first:last])
+
+    def _put(self, space: Space, mapped: Mapped) -> None:
+        space.put(mapped.start, mapped.end, self._number(space, mapped))
+
+    def _number(self, space: Space, mapped: Mapped) -> int:
+        """The number of a mapping's place; the same for those that nothing tells apart."""
+        region, path = region_of(mapped, self._tmpfs), _name(mapped)
+        if region is Region.ANON:
+            below = self.places[space.before(mapped.start)]
+            if below.region is Region.DATA:
+                region, path = Region.DATA, below.path
+        key = region, path, mapped.dev, mapped.ino, mapped.flags & MAP_SHARED, *_code(mapped)
+        number = self._numbers.setdefault(key, len(self.places))
+        if number == len(self.places):
+            self.places.append(Place(mapped, region, path))
+        return number
+
+
+def _name(mapped: Mapped) -> str:
+    """Its path; what has none is [anon], which perf calls //anon and /proc/PID/maps nothing."""
+    return "[anon]" if mapped.path in ("", "//anon") else mapped.path
+
+
+def _code(mapped: Mapped) -> tuple[int, ...]:
+    """What names code: where its file is mapped. It matters for nothing else."""
+    executable = mapped.prot & PROT_EXEC
+    return (mapped.tgid, mapped.start, mapped.offset) if executable else ()
+
+
+class _Work:
+    """Addresses to be found, process by process, up to a time."""
+
+    def __init__(
+        self,
+        space: Callable[[int], Space],
+        is_stack: Callable[[Numbers], npt.NDArray[np.bool_]],
+        tgids: npt.NDArray[np.uint32],
+        ns: npt.NDArray[np.uint64],
+        addresses: npt.NDArray[np.uint64],
+    ) -> None:
+        self._space, self._is_stack = space, is_stack
+        self._ns, self._addresses = ns, addresses
+        self.found = np.zeros(len(ns), np.uint32)
+        distinct, group = np.unique(tgids, return_inverse=True)
+        order = stable_order(group.astype(np.intp))
+        borders = np.searchsorted(group[order], np.arange(len(distinct) + 1))
+        self._left: dict[int, npt.NDArray[np.intp]] = {
+            int(tgid): order[borders[n] : borders[n + 1]] for n, tgid in enumerate(distinct)
+        }
+
+    def until(self, tgid: int, ns: int) -> None:
+        """Finds those of a process that are before a time."""
+        rows = self._left.get(tgid)
+        if rows is None or len(rows) == 0:
+            return
+        ripe = int(np.searchsorted(self._ns[rows], ns))
+        if ripe:
+            self._find(tgid, rows[:ripe])
+            self._left[tgid] = rows[ripe:]
+
+    def finish(self) -> None:
+        """Finds the rest."""
+        for tgid, rows in self._left.items():
+            if len(rows):
+                self._find(tgid, rows)
+
+    def _find(self, tgid: int, rows: npt.NDArray[np.intp]) -> None:
+        found, above = self._space(tgid).locate(self._addresses[rows])
+        lost = found == NOWHERE
+        if lost.any():  # a stack grows down, and nobody tells
+            found[lost] = np.where(self._is_stack(above[lost]), above[lost], NOWHERE)
+        self.found[rows] = found
+
+
+_LINE = re.compile(
+    rb"([0-9a-f]+)-([0-9a-f]+) (....) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)"
+)
+_BITS = {"r": 1, "w": PROT_WRITE, "x": PROT_EXEC}
+
+
+def parse_maps(text: bytes, tgid: int) -> list[Mapped]:
+    """The lines of /proc/PID/maps."""
+    return [_mapped(match, tgid) for line in text.splitlines() if (match := _LINE.match(line))]
+
+
+def _mapped(match: re.Match[bytes], tgid: int) -> Mapped:
+    start, end, modes, offset, major, minor, ino, path = match.groups()
+    prot = sum(_BITS.get(letter, 0) for letter in modes[:3].decode())
+    return Mapped(
+        ns=0,
+        tgid=tgid,
+        start=int(start, 16),
+        end=int(end, 16),
+        offset=int(offset, 16),
+        dev=int(major, 16) << 20 | int(minor, 16),
+        ino=int(ino),
+        prot=prot,
+        flags=MAP_SHARED if modes[3:] == b"s" else 0,
+        path=os.fsdecode(path),
+    )
+
+
+def tmpfs_devices(mountinfo: str) -> frozenset[int]:
+    """The devices of mounted file systems that live in memory, from /proc/self/mountinfo."""
+    kinds: dict[str, set[int]] = defaultdict(set)
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        major, _, minor = before.split()[2].partition(":")
+        kinds[after.split()[0]].add(int(major) << 20 | int(minor))
+    return frozenset(kinds["tmpfs"] | kinds["ramfs"] | kinds["devtmpfs"])

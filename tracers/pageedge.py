@@ -1,0 +1,39 @@
+"""The page cache's edge: counted runs join the events, files get their paths."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memtap.bpf.session import Cut, Session
+from memtap.tracers.edge import Taken
+from memtap.tracers.files import Files
+from memtap.tracers.pagecache import BUCKETS
+from memtap.tracers.pagerows import ROW, rows_of
+
+if TYPE_CHECKING:
+    from memtap.tracers.cachestat import Cachestat
+    from memtap.tracers.cachetop import Cachetop
+
+
+class PageEdge:
+    """See Edge."""
+
+    row = ROW
+
+    def __init__(self, session: Session) -> None:
+        self._files = Files()
+        has_buckets = "buckets" in session.loaded.maps
+        self._buckets = session.shared("buckets", BUCKETS, 2) if has_buckets else None
+
+    def follow(self, tgid: int) -> None:
+        """Nothing is kept of processes."""
+
+    def take(self, cut: Cut, last: bool) -> Taken:
+        """See Edge."""
+        return Taken(rows_of(cut.events, cut.runs), self._files.resolve(cut.names))
+
+    def learn(self, reporter: Cachestat | Cachetop) -> None:
+        """Tells the kernel which files have no fresh page, so that their hits are just counted."""
+        if self._buckets is not None:
+            buckets, entered = reporter.cache.settled()
+            self._buckets[buckets, 1] = entered
