@@ -58,6 +58,11 @@ class Kernel:
         return (self.root / "sys/bus/event_source/devices/kprobe").exists()
 
     @property
+    def has_swap(self) -> bool:
+        """Is there any swap space (/proc/swaps has a line besides its heading)?"""
+        return len(self._read("proc/swaps").splitlines()) > 1
+
+    @property
     def tracefs(self) -> Path | None:
         """Where tracefs is mounted and readable, or None."""
         for path in ("sys/kernel/tracing", "sys/kernel/debug/tracing"):

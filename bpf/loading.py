@@ -64,7 +64,8 @@ class Loaded:
     def __init__(self, request: Request, way: Way, compiled: Compiled, kernel: Kernel) -> None:
         self.request, self.way = request, way
         self.layouts, self.compiler = compiled.layouts, compiled.compiler
-        self._targets = [(probe, probe.target(kernel) or "") for probe in request.probes(way)]
+        wanted = [probe for probe in request.probes(way) if probe.wanted(kernel)]
+        self._targets = [(probe, probe.target(kernel) or "") for probe in wanted]
         self.maps: dict[str, int] = {}
         self.programs: dict[str, int] = {}
         with ExitStack() as undo:
@@ -86,18 +87,20 @@ class Loaded:
         """What attach() attaches to, as `kind:target`."""
         return tuple(f"{probe.kind}:{target}" for probe, target in self._targets)
 
-    def attach(self, cpus: Sequence[int]) -> list[int]:
+    def attach(self, cpus: Sequence[int]) -> dict[str, list[int]]:
         """Attaches everything; the descriptors keep it so until the last holder closes them.
+
+        They are given by function.
 
         Args:
             cpus: those that are on; a perf event is of one CPU.
         """
-        links: list[int] = []
+        links: dict[str, list[int]] = {}
         with ExitStack() as undo:
             for probe, target in self._targets:
                 program = self.programs[probe.function]
-                for link in objects.attach(probe.kind, target, program, cpus):
-                    links.append(link)
+                links[probe.function] = objects.attach(probe.kind, target, program, cpus)
+                for link in links[probe.function]:
                     undo.callback(os.close, link)
             undo.pop_all()
         return links

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Literal
 
 from memtap.bpf.errors import MemtapError
@@ -25,11 +26,13 @@ class Probe:
             (each of a perf software event).
         targets: names of tracepoints, kernel functions or perf events; the first that exists is
             taken.
+        wanted: whether it has anything to tell on this kernel; if not, it is left out.
     """
 
     function: str
     kind: Kind
     targets: tuple[str, ...]
+    wanted: Callable[[Kernel], bool] = field(default=lambda _: True, compare=False)
 
     def target(self, kernel: Kernel) -> str | None:
         """The first target that this kernel has, or None."""
@@ -79,12 +82,15 @@ class Plan:
     Attributes:
         program: the name of its file, without `.bpf.c`.
         ways: how it can be attached.
-        mappings: whether the tracer also has to hear of what processes map; see mapped.py.
+        mappings: whether the tracer also has to hear of what processes map; see sideband.py.
+        wakeup: after so many batches of a CPU the reader wakes up; 0 is when its ring is an eighth
+            full, because the reader looks at the end of an interval anyway.
     """
 
     program: str
     ways: tuple[Way, ...]
     mappings: bool = False
+    wakeup: int = 0
 
     def possible(self, kernel: Kernel) -> list[Way]:
         """The ways whose probes all exist here, best first; loading them may still fail."""

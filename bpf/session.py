@@ -13,7 +13,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from memtap.bpf import libbpf, sideband
+from memtap.bpf import libbpf, objects, sideband
 from memtap.bpf.errors import MemtapError
 from memtap.bpf.filters import TGIDS_PER_BLOCK, tgid_blocks
 from memtap.bpf.kernel import Kernel
@@ -127,8 +127,7 @@ class Session:
             sample_type=_SAMPLE_TIME | _SAMPLE_RAW,
             bits=_SIDEBAND if self.loaded.request.plan.mappings else 0,
             clockid=time.CLOCK_MONOTONIC if self.loaded.request.plan.mappings else 0,
-            # Wake the reader when an eighth is full: it looks at the end of an interval anyway.
-            wakeup_events=max(1, size // _RECORD_BYTES // 8),
+            wakeup_events=self.loaded.request.plan.wakeup or max(1, size // _RECORD_BYTES // 8),
         )
         rings = self._lib.perf_buffer__new_raw(
             self.loaded.maps["records"],
@@ -165,6 +164,19 @@ class Session:
     def consume(self) -> None:
         """Takes what stands in the rings, so that they do not overflow."""
         self._lib.perf_buffer__consume(self._rings)
+
+    @property
+    def waiting(self) -> int:
+        """How many batches of events came in since the last cut."""
+        return self._stream.batches
+
+    def rest(self, function: str) -> None:
+        """Has a function on a perf event not run for a while."""
+        objects.rest(self._links.get(function, []))
+
+    def resume(self, function: str) -> None:
+        """Has it run again."""
+        objects.resume(self._links.get(function, []))
 
     def cut(self) -> Cut:
         """Everything up to now, also what was still in the batches of each CPU."""
@@ -245,8 +257,9 @@ class Session:
 
     def detach(self) -> None:
         """Ends tracing; what was collected until now can still be cut."""
-        for link in self._links:
-            os.close(link)
+        for links in self._links.values():
+            for link in links:
+                os.close(link)
         self._links.clear()
 
     def close(self) -> None:

@@ -68,6 +68,11 @@ class Stream:
         else:
             self._names.append(self._decode_name(record))
 
+    @property
+    def batches(self) -> int:
+        """How many batches of events are here."""
+        return len(self._batches)
+
     def _decode_name(self, record: bytes) -> NameRecord:
         head = np.frombuffer(record, self._name, count=1)[0]
         start = self._name.itemsize

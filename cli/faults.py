@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 
 @click.command("faults", cls=TracingCommand)
-@shared(tuple(FAULT_KEYS))
+@shared(
+    tuple(FAULT_KEYS),
+    click.option("--hist", is_flag=True, help="How long faults took, as a histogram."),
+    click.option("--explain", is_flag=True, help="Say in plain words what the numbers say."),
+)
 def command(options: Options) -> None:
     """Who faults, where, why, from which code, at what cost? A table per INTERVAL.
 
@@ -58,7 +62,7 @@ def _edge(session: Session) -> Edge:
 def _reporter(options: Options, origin: Origin) -> Faults:
     from memtap.tracers.faults import Faults
 
-    return Faults(origin, options.by)
+    return Faults(origin, options.by, options.hist, options.explain)
 
 
 def _display(options: Options, order: Order, _reporter: Faults) -> Display:

@@ -39,6 +39,8 @@ class Options:
     wide: bool
     verbose: bool
     batch: bool
+    hist: bool
+    explain: bool
     dump_c: bool
     dry_run: bool
 
@@ -159,6 +161,8 @@ _RECORDING = [
         "folder of them).",
     ),
 ]
+# Options that only some commands have.
+_OWN = ("batch", "hist", "explain")
 _INSIDE = [
     click.option("--dump-c", is_flag=True, help="Print the C program as it is compiled, and end."),
     click.option("--dry-run", is_flag=True, help="Compile and attach, say what, and end."),
@@ -185,7 +189,7 @@ def shared(keys: Sequence[str], *more: Decorator) -> Decorator:
 
     def decorate(function: Callable[[Options], None]) -> Callable[..., None]:
         def call(**values: Any) -> None:
-            options = Options(**{"batch": False, **values})
+            options = Options(**{**dict.fromkeys(_OWN, False), **values})
             _check(options)
             function(options)
 

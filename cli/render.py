@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,9 @@ import click
 from wcwidth import wcswidth
 
 from memtap.tracers.report import Column, Report, Row
+
+# Of a line that nobody gave a width.
+WIDTH = 79
 
 
 class Renderer(Protocol):
@@ -131,6 +135,24 @@ def _end_of(text: str, width: int) -> str:
     return "…" + text
 
 
+def histogram_lines(histogram: Sequence[dict[str, int]]) -> list[str]:
+    """A bar for each bucket; the longest ends at WIDTH."""
+    most = max((bucket["count"] for bucket in histogram), default=0)
+    digits = len(str(most))
+    lines = []
+    for bucket in histogram:
+        span = f"{duration(bucket['from_ns']):>7} .. {duration(bucket['to_ns']):<7}"
+        bar = "*" * round(bucket["count"] / most * (WIDTH - len(span) - digits - 4))
+        lines.append(f"{span} {bucket['count']:>{digits}} |{bar}".rstrip())
+    return lines
+
+
+def duration(ns: int) -> str:
+    """A time with three digits and its unit."""
+    unit = min(3, max(0, len(str(ns)) - 1) // 3)
+    return f"{ns / 1000**unit:.3g} {('ns', 'us', 'ms', 's')[unit]}"
+
+
 def audit_line(audit: dict[str, Any]) -> str:
     """The audit in one line."""
     notes = len(audit["notes"])
@@ -165,6 +187,8 @@ class Blocks:
         lines = [local_time(report.time)] if look.timestamp else []
         head, *rows = table_lines(table_columns(report, look), report.rows, look.width)
         lines += [look.heading(head), *rows]
+        lines += histogram_lines(report.histogram or [])
+        lines += [line for text in report.explanation or [] for line in textwrap.wrap(text, WIDTH)]
         if look.verbose or not is_flawless(report.audit):
             lines.append(_audit(report, look))
         if look.verbose:

@@ -27,10 +27,10 @@ def middle_of(bucket: pl.Expr) -> pl.Expr:
 def quantile(share: float) -> pl.Expr:
     """The time that this share of all times do not exceed, in ns.
 
-    An aggregation of rows with `bucket` and `count`, sorted by bucket, without bucket 0; null
+    An aggregation of rows with `bucket` and `weight`, sorted by bucket, without bucket 0; null
     where there are none. Never more than the largest time, `longest`.
     """
-    reached = pl.col("count").cum_sum() >= share * pl.col("count").sum()
+    reached = pl.col("weight").cum_sum() >= share * pl.col("weight").sum()
     found = middle_of(pl.col("bucket").filter(reached).first())
     return pl.min_horizontal(found, pl.col("longest").max())
 

@@ -45,6 +45,9 @@ class Edge(Protocol):
     def follow(self, tgid: int) -> None:
         """A process that is there already is going to be traced."""
 
+    def consumed(self) -> None:
+        """Events have come in; they are not cut yet."""
+
     def take(self, cut: Cut, last: bool) -> Taken:
         """Makes rows of a cut; after the `last` no other comes."""
 

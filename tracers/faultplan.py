@@ -10,37 +10,35 @@ from memtap.bpf.plan import Plan, Probe, Way
 class Kind(IntEnum):
     """`enum kind` of the C program."""
 
-    MINOR = 1
-    MAJOR = 2
-    BAD = 3
+    RAISED = 1
+    MINOR = 2
+    MAJOR = 3
+    BAD = 4
+    SWAPPED = 5
+    THREAD = 6
 
 
 class Mark(IntFlag):
     """`enum mark` of the C program."""
 
-    TIMED = 1
-    KERNEL = 2
-    HUGE = 4
-    SWAPPED = 8
-    SLOW = 16
-    STACK = 32
-    NUMA = 64
-
-
-class Error(IntFlag):
-    """The error code of the exception, enum x86_pf_error_code of the kernel."""
-
     PRESENT = 1
     WRITE = 2
+    KERNEL = 4
+    STACK = 8
+    HEAP = 16
+    UNMAPPED = 32
 
 
-_COUNTS = (
-    Probe("on_minor", "software", ("minor-faults",)),
+# The probe that tells how long minor faults take. It costs more than all others together, so in a
+# storm of faults it rests; see faultedge.py.
+TIMING = "on_minor"
+
+_ENDS = (
+    Probe(TIMING, "software", ("minor-faults",)),
     Probe("on_major", "software", ("major-faults",)),
-    Probe("on_alloc", "tp_btf", ("mm_page_alloc",)),
-    Probe("on_rss", "tp_btf", ("rss_stat",)),
     Probe("on_signal", "tp_btf", ("signal_generate",)),
     Probe("on_thread", "tp_btf", ("task_newtask",)),
+    Probe("on_rss", "tp_btf", ("rss_stat",), lambda kernel: kernel.has_swap),
 )
 
 PLAN = Plan(
@@ -53,13 +51,13 @@ PLAN = Plan(
             (
                 Probe("on_user_fault", "tp_btf", ("page_fault_user",)),
                 Probe("on_kernel_fault", "tp_btf", ("page_fault_kernel",)),
-                *_COUNTS,
+                *_ENDS,
             ),
         ),
         Way(
             "counts",
             "exact",
-            _COUNTS,
+            _ENDS,
             notes=(
                 "this kernel has no tracepoint where a fault is raised: no times, and a read of "
                 "untouched memory cannot be told from a write",
@@ -67,4 +65,5 @@ PLAN = Plan(
         ),
     ),
     mappings=True,
+    wakeup=16,
 )

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from memtap.bpf.stream import Events
-from memtap.tracers.faultplan import Error, Kind, Mark
+from memtap.tracers.faultmatch import Found
+from memtap.tracers.faultplan import Kind, Mark
 from memtap.tracers.mappings import Place, Region
 
-Numbers = npt.NDArray[np.uint32]
 Bools = npt.NDArray[np.bool_]
 
 
@@ -37,8 +37,8 @@ class Cause(IntEnum):
         return "?" if self is Cause.UNKNOWN else self.name.lower().replace("_", "-")
 
 
-# A fault. `time_ns` is 0 where it is not known (see Mark.TIMED in `marks`); `place`, `site` and
-# `stack` are numbers of texts that a chunk tells.
+# A fault. `time_ns` is 0 where it is not known; `place`, `site` and `stack` are numbers of texts
+# that a chunk tells.
 ROW = np.dtype(
     [
         ("ns", "u8"),
@@ -56,30 +56,32 @@ ROW = np.dtype(
     ]
 )
 
-_LONG_NS = 1024  # the unit of times with Mark.SLOW
+_COPIED = ("ns", "address", "time_ns", "tgid", "tid", "place", "kind", "marks")
 
 
-def rows_of(events: Events, numbers: Numbers, places: list[Place]) -> Events:
-    """Events of the C program, each with the number of its place, as rows without code."""
-    rows = np.zeros(len(events), ROW)
-    for name in ("ns", "address", "tgid", "tid", "kind", "marks"):
-        rows[name] = events[name]
-    slow = events["marks"] & Mark.SLOW > 0
-    rows["time_ns"] = events["time"] * np.where(slow, _LONG_NS, 1).astype(np.uint64)
-    rows["place"] = numbers
+def rows_of(faults: Events, places: list[Place]) -> Events:
+    """Faults (faultmatch.FAULT) as rows, without their code."""
+    rows = np.zeros(len(faults), ROW)
+    for name in _COPIED:
+        rows[name] = faults[name]
+    numbers = faults["place"]
     regions = np.array([place.region for place in places], np.uint8)
     of_file, shared = np.array([(place.of_file, place.shared) for place in places]).T
-    region = _refined(regions[numbers], events)
+    region = _refined(regions[numbers], faults)
     rows["region"] = region
-    rows["cause"] = causes(events, region, of_file[numbers], shared[numbers])
+    rows["cause"] = causes(faults, region, of_file[numbers], shared[numbers])
     return rows
 
 
-def _refined(region: npt.NDArray[np.uint8], events: Events) -> npt.NDArray[np.uint8]:
-    """Regions, by what only the fault itself tells: thread stacks, and that there is nothing."""
-    on_stack = (region == Region.ANON) & (events["marks"] & Mark.STACK > 0)
-    nowhere = (region == Region.UNKNOWN) & (events["kind"] == Kind.BAD)
-    choices = [(on_stack, Region.THREAD_STACK), (nowhere, Region.UNMAPPED)]
+def _refined(region: npt.NDArray[np.uint8], faults: Events) -> npt.NDArray[np.uint8]:
+    """Regions, by what only the fault itself tells: heaps, thread stacks, and nothing at all."""
+    marks, anon = faults["marks"], region == Region.ANON
+    nowhere = (region == Region.UNKNOWN) & (faults["kind"] == Kind.BAD)
+    choices = [
+        (nowhere | (marks & Mark.UNMAPPED > 0), Region.UNMAPPED),
+        (anon & (marks & Mark.HEAP > 0), Region.HEAP),
+        (anon & (marks & Mark.STACK > 0), Region.THREAD_STACK),
+    ]
     refined: npt.NDArray[np.uint8] = np.select(
         [condition for condition, _ in choices], [found for _, found in choices], region
     ).astype(np.uint8)
@@ -87,32 +89,32 @@ def _refined(region: npt.NDArray[np.uint8], events: Events) -> npt.NDArray[np.ui
 
 
 def causes(
-    events: Events, region: npt.NDArray[np.uint8], of_file: Bools, shared: Bools
+    faults: Events, region: npt.NDArray[np.uint8], of_file: Bools, shared: Bools
 ) -> npt.NDArray[np.uint8]:
     """Why each fault was taken: the first rule that holds.
 
     `of_file` and `shared` tell of each one's mapping.
     """
-    major, marks = events["kind"] == Kind.MAJOR, events["marks"]
-    present = events["error"] & Error.PRESENT > 0
-    write = events["error"] & Error.WRITE > 0
+    major, found = faults["kind"] == Kind.MAJOR, faults["found"]
+    present = faults["marks"] & Mark.PRESENT > 0
+    write = faults["marks"] & Mark.WRITE > 0
     shm = region == Region.SHM
     rules = [
-        (events["kind"] == Kind.BAD, Cause.BAD_ACCESS),
+        (faults["kind"] == Kind.BAD, Cause.BAD_ACCESS),
         (region == Region.UNKNOWN, Cause.UNKNOWN),
         (of_file & major, Cause.FILE_READ),
         ((of_file | shm | present) & write & ~shared, Cause.COW),
         (of_file, Cause.FILE_MAP),
         (shm & major, Cause.SWAP_IN),
         (shm, Cause.SHM),
-        (marks & Mark.NUMA > 0, Cause.NUMA),
-        (~present & (marks & Mark.SWAPPED > 0), Cause.SWAP_IN),
+        (found & Found.NUMA > 0, Cause.NUMA),
+        (~present & (found & Found.SWAPPED > 0), Cause.SWAP_IN),
         (major, Cause.USERFAULT),
-        (marks & Mark.HUGE > 0, Cause.THP),
-        (write | (marks & Mark.TIMED == 0), Cause.FIRST_TOUCH),
+        (found & Found.HUGE > 0, Cause.THP),
+        (write | (found & Found.RAISED == 0), Cause.FIRST_TOUCH),
     ]
     conditions = [condition for condition, _ in rules]
-    found: npt.NDArray[np.uint8] = np.select(
+    why: npt.NDArray[np.uint8] = np.select(
         conditions, [cause for _, cause in rules], Cause.ZERO_PAGE
     ).astype(np.uint8)
-    return found
+    return why

@@ -13,7 +13,8 @@ import polars as pl
 from memtap.bpf.stream import Events
 from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Interval, Origin
-from memtap.tracers.durations import bucket_of, quantile
+from memtap.tracers.durations import bucket_of, histogram, quantile
+from memtap.tracers.explain import explain
 from memtap.tracers.faultcolumns import FAULT_KEYS, fault_columns
 from memtap.tracers.faultplan import Kind
 from memtap.tracers.faultrows import Cause
@@ -32,16 +33,24 @@ _NUMBERS = {
     "site": ("site",),
     "cgroup": ("tgid",),
 }
-_SUMS = ("minor", "major", "count", "time_ns")
+_EXPLAINED = ("region", "cause")
+_SUMS = ("count", "time_ns")
 
 
 class Faults:
     """Chunks in, a report out at the end of each interval."""
 
-    def __init__(self, origin: Origin, by: tuple[str, ...] = ("process",)) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        by: tuple[str, ...] = ("process",),
+        hist: bool = False,
+        explains: bool = False,
+    ) -> None:
         self.by = by
-        self._origin = origin
-        self._numbers = list(dict.fromkeys(name for key in by for name in _NUMBERS[key]))
+        self._origin, self._hist, self._explains = origin, hist, explains
+        numbers = [name for key in by for name in _NUMBERS[key]]
+        self._numbers = list(dict.fromkeys([*numbers, *(_EXPLAINED if explains else ())]))
         self._who: dict[int, Who] = {}
         self._texts: dict[str, dict[int, str]] = {"place": {}, "site": {}, "stack": {}}
         self._tallies: list[pl.DataFrame] = []
@@ -65,13 +74,15 @@ class Faults:
             fault_columns(self.by),
             rows,
             fault_audit(self._origin, chunk.interval, rows),
+            histogram(counted) if self._hist else None,
+            explain(counted, chunk.interval.seconds) if self._explains else None,
         )
 
     def _rows(self, counted: pl.DataFrame) -> list[Row]:
         keys = list(dict.fromkeys(c.name for key in self.by for c in FAULT_KEYS[key]))
-        named = counted.with_columns(self._names(counted)) if len(counted) else counted
-        if len(named) == 0:
+        if len(counted) == 0:
             return []
+        named = counted.with_columns(self._names(counted))
         summed = summaries(named, keys)
         total = int(summed["total"].sum())
         rows = summed.with_columns(
@@ -109,18 +120,20 @@ def fault_audit(origin: Origin, interval: Interval, rows: list[Row]) -> dict[str
         more = interval.kernel.get(counter, 0) - sum(row[name] for row in rows)
         if more > 0:
             notes.append(
-                f"{more} {name} faults more by the kernel's own count ({counter}): taken without "
-                "an exception, as for exec, mlock, MAP_POPULATE, O_DIRECT and ptrace"
+                f"{more} {name} fault{'s' * (more > 1)} more by the kernel's own count "
+                f"({counter}): taken without an exception, as for exec, mlock, MAP_POPULATE, "
+                "O_DIRECT and ptrace"
             )
     return audit(origin, interval, sum(row["total"] for row in rows), notes=notes)
 
 
 def tally(rows: Events, numbers: list[str]) -> pl.DataFrame:
-    """Faults by some of their numbers and by how long they took.
+    """Faults by some of their numbers, by kind and by how long they took.
 
-    Columns: `numbers`, `bucket`, `minor`, `major`, `count`, `time_ns` and `longest` (both ns).
+    Columns: `numbers`, `kind`, `bucket`, `count`, `time_ns` and `longest` (both ns).
     """
     bucket = bucket_of(rows["time_ns"])
+    numbers = [*numbers, "kind"]
     group = group_numbers(*(rows[name] for name in numbers), bucket)
     _, one = np.unique(group, return_index=True)
     size = len(one)
@@ -131,8 +144,6 @@ def tally(rows: Events, numbers: list[str]) -> pl.DataFrame:
         keys
         | {
             "bucket": bucket[one].astype(np.int64),
-            "minor": np.bincount(group, rows["kind"] == Kind.MINOR, size).astype(np.int64),
-            "major": np.bincount(group, rows["kind"] == Kind.MAJOR, size).astype(np.int64),
             "count": np.bincount(group, minlength=size).astype(np.int64),
             "time_ns": np.bincount(group, rows["time_ns"], size).astype(np.int64),
             "longest": longest.astype(np.int64),
@@ -141,19 +152,32 @@ def tally(rows: Events, numbers: list[str]) -> pl.DataFrame:
 
 
 def merged(tallies: list[pl.DataFrame], numbers: list[str]) -> pl.DataFrame:
-    """Tallies as one, each key and bucket once."""
-    if not tallies:
-        return pl.DataFrame()
-    keys = [*numbers, "bucket"]
-    grouped = pl.concat(tallies).group_by(keys)
-    return grouped.agg(pl.col(_SUMS).sum(), pl.col("longest").max())
+    """Tallies as one, each key, kind and bucket once.
+
+    In a storm not every minor fault is timed. `weight` is for how many faults of its kind a row
+    with a time stands, and `time_ns` is what these took; rows without a time have a weight of 0.
+    """
+    keys = [*numbers, "kind"]
+    columns = [*keys, "bucket", *_SUMS, "longest"]
+    empty = pl.DataFrame(schema=dict.fromkeys(columns, pl.Int64))
+    grouped = pl.concat([empty, *tallies]).group_by([*keys, "bucket"])
+    summed = grouped.agg(pl.col(_SUMS).sum(), pl.col("longest").max())
+    timed = pl.when(pl.col("bucket") > 0).then(pl.col("count")).otherwise(0)
+    scale = pl.col("count").sum().over(keys) / timed.sum().over(keys)
+    return summed.with_columns(
+        weight=pl.when(timed > 0).then(timed * scale).otherwise(0.0),
+        time_ns=pl.when(timed > 0).then(pl.col("time_ns") * scale).otherwise(0).round(),
+    ).cast({"time_ns": pl.Int64})
+
+
+def _count_of(kind: Kind) -> pl.Expr:
+    return pl.col("count").filter(pl.col("kind") == kind).sum()
 
 
 def summaries(counted: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     """What a report says of each group: counts, time, quantiles.
 
-    Faults without a time have no part in times and quantiles; where no fault has one, these are
-    null.
+    Times and quantiles are null where no fault was timed.
     """
     timed = counted.filter(pl.col("bucket") > 0).sort("bucket").group_by(keys)
     times = timed.agg(
@@ -163,6 +187,8 @@ def summaries(counted: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
         pl.col("longest").max().alias("max_ns"),
     )
     counts = counted.group_by(keys).agg(
-        pl.col("minor").sum(), pl.col("major").sum(), pl.col("count").sum().alias("total")
+        _count_of(Kind.MINOR).alias("minor"),
+        _count_of(Kind.MAJOR).alias("major"),
+        pl.col("count").sum().alias("total"),
     )
     return counts.join(times, on=keys, how="left", nulls_equal=True).sort(keys)

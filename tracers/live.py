@@ -85,6 +85,7 @@ class Live:
     def consume(self) -> None:
         """Takes in what the kernel has sent, so that nothing overflows."""
         self.session.consume()
+        self.edge.consumed()
         self.processes.consume()
 
     def collect(self, ends: bool, last: bool = False) -> Chunk:
@@ -115,6 +116,9 @@ class Live:
         """The processes of these rows, except those that are as they were told before."""
         self.processes.forget_unwatched()
         found = {int(tgid): self.processes.who(int(tgid)) for tgid in np.unique(rows["tgid"])}
+        if unknown := [tgid for tgid, who in found.items() if who.uid < 0]:
+            self.processes.consume()  # it ended while we looked: its last words are here by now
+            found |= {tgid: self.processes.who(tgid) for tgid in unknown}
         news = {tgid: who for tgid, who in found.items() if self._told.get(tgid) != who}
         self._told |= news
         return news

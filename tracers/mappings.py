@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -135,7 +135,7 @@ class Space:
 
     def before(self, start: int) -> int:
         """The number of the place that ends exactly here, or NOWHERE."""
-        at = bisect_right(self.starts, start) - 1
+        at = bisect_left(self.starts, start) - 1
         return self.numbers[at] if at >= 0 and self.ends[at] == start else NOWHERE
 
     def put(self, start: int, end: int, number: int) -> None:

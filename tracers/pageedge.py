@@ -28,6 +28,9 @@ class PageEdge:
     def follow(self, tgid: int) -> None:
         """Nothing is kept of processes."""
 
+    def consumed(self) -> None:
+        """They wait for the cut."""
+
     def take(self, cut: Cut, last: bool) -> Taken:
         """See Edge."""
         return Taken(rows_of(cut.events, cut.runs), self._files.resolve(cut.names))

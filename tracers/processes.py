@@ -15,7 +15,7 @@ import socket
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def user_name(uid: int) -> str:
 def read_who(pid: int, root: Path = Path("/")) -> Who | None:
     """A living process, from /proc/PID/status and /proc/PID/cgroup; None if it is gone.
 
-    A zombie is gone: it has left its cgroup already.
+    A zombie has left its cgroup already, so that is "?".
     """
     try:
         status = (root / f"proc/{pid}/status").read_bytes()
@@ -74,12 +74,9 @@ def read_who(pid: int, root: Path = Path("/")) -> Who | None:
     except OSError:
         return None
     fields = dict(line.partition(b":\t")[::2] for line in status.splitlines())
-    if fields[b"State"].startswith(b"Z"):
-        return None
     uid = int(fields[b"Uid"].split()[0])
-    return Who(
-        printable(_unescape_status(fields[b"Name"])), uid, user_name(uid), pick_cgroup(cgroup)
-    )
+    path = "?" if fields[b"State"].startswith(b"Z") else pick_cgroup(cgroup)
+    return Who(printable(_unescape_status(fields[b"Name"])), uid, user_name(uid), path)
 
 
 def _unescape_status(name: bytes) -> bytes:
@@ -224,10 +221,15 @@ class Processes:
         known = self._living.get(tgid)
         if known is None:
             known = read_who(tgid)
-            if known is None:
-                return self._dead.get(tgid, Who())
+            if known is None or known.cgroup == "?":
+                return self._dead.get(tgid) or self._zombie(tgid, known or Who())
             self._living[tgid] = known
         return known
+
+    def _zombie(self, tgid: int, known: Who) -> Who:
+        """A process whose last words were not heard yet; its cgroup is mostly its parent's."""
+        parent = self._parents.get(tgid)
+        return replace(known, cgroup=self.who(parent).cgroup) if parent else known
 
     def forget_unwatched(self) -> None:
         """Forgets the living, where nothing would tell us that they changed."""

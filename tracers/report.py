@@ -38,6 +38,8 @@ class Report:
         columns: what the rows have, in order.
         rows: values by column name.
         audit: see audit.py.
+        histogram: if it was asked for, times by powers of two: `from_ns`, `to_ns`, `count`.
+        explanation: if it was asked for, sentences on what the numbers say.
     """
 
     name: str
@@ -46,11 +48,14 @@ class Report:
     columns: tuple[Column, ...]
     rows: list[Row]
     audit: dict[str, Any]
+    histogram: list[dict[str, int]] | None = None
+    explanation: list[str] | None = None
 
     SCHEMA = 1
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of the contract."""
+        extras = {"histogram": self.histogram, "explanation": self.explanation}
         return {
             "report": self.name,
             "schema": self.SCHEMA,
@@ -58,6 +63,7 @@ class Report:
             "interval_s": self.interval_s,
             "rows": [{c.name: row[c.name] for c in self.columns} for row in self.rows],
             "audit": self.audit,
+            **{name: extra for name, extra in extras.items() if extra is not None},
         }
 
 

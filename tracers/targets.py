@@ -20,10 +20,11 @@ def read_threads(process: Path) -> Threads | None:
         threads = os.listdir(process / "task")
     except OSError:
         return None
-    return {int(tid): _read_thread(process / "task" / tid) for tid in threads}
+    return {int(tid): read_thread(process / "task" / tid) for tid in threads}
 
 
-def _read_thread(thread: Path) -> Counters:
+def read_thread(thread: Path) -> Counters:
+    """What one thread has counted; nothing if it is gone."""
     try:
         stat = (thread / "stat").read_bytes()
         io = dict(line.split(b": ") for line in (thread / "io").read_bytes().splitlines())

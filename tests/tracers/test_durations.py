@@ -12,7 +12,9 @@ from memtap.tracers.durations import bucket_of, histogram, quantile
 def counted(times: list[int]) -> pl.DataFrame:
     ns = np.array(times, np.uint64)
     frame = pl.DataFrame({"bucket": bucket_of(ns).astype(np.int64), "longest": ns.astype(np.int64)})
-    grouped = frame.group_by("bucket").agg(pl.len().alias("count"), pl.col("longest").max())
+    grouped = frame.group_by("bucket").agg(
+        pl.len().alias("count"), pl.len().alias("weight"), pl.col("longest").max()
+    )
     return grouped.sort("bucket")
 
 

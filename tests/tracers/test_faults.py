@@ -97,9 +97,15 @@ def test_times() -> None:
     assert row["p99_ns"] == pytest.approx(1990, rel=0.02)
 
 
-def test_what_has_no_time_has_no_part_in_times() -> None:
-    (row,) = rows(fault(time_ns=0), fault(time_ns=500))
-    assert (row["total"], row["time_ns"], row["max_ns"]) == (2, 500, 500)
+def test_faults_that_were_not_timed_took_as_long_as_those_of_their_kind_that_were() -> None:
+    timed = [fault(time_ns=500), fault(kind=Kind.MAJOR, time_ns=70_000)]
+    (row,) = rows(*timed, *(fault(time_ns=0) for _ in range(99)))
+    assert (row["minor"], row["major"], row["time_ns"]) == (100, 1, 100 * 500 + 70_000)
+    assert (row["p50_ns"], row["max_ns"]) == (pytest.approx(500, rel=0.02), 70_000)
+    assert row["p99_ns"] == pytest.approx(500, rel=0.02)
+
+
+def test_where_nothing_was_timed_there_are_no_times() -> None:
     (row,) = rows(fault(time_ns=0))
     assert [row[name] for name in ("time_ns", "p50_ns", "p99_ns", "max_ns")] == [None] * 4
 

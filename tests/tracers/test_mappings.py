@@ -95,6 +95,12 @@ def test_bss_belongs_to_the_object_below_it_and_to_no_file() -> None:
     assert (bss.region, bss.path, bss.of_file) == (Region.DATA, "/lib/x.so", False)
 
 
+def test_bss_is_found_where_the_whole_object_was_mapped_before() -> None:
+    whole = mapped(1, 0x1000, 0x9000, path="/lib/x.so", dev=8, prot=1)
+    data = mapped(2, 0x2000, 0x3000, path="/lib/x.so", dev=8)
+    assert regions([(5, 0x3000)], [whole, data, mapped(3, 0x3000, 0x9000)]) == [Region.DATA]
+
+
 def test_a_stack_is_found_where_it_has_grown_to() -> None:
     told = [mapped(1, 0x1000, 0x2000), mapped(2, 0x90000, 0xA0000, path="[stack]")]
     assert regions([(5, 0x8F000), (6, 0x2000), (7, 0xA0000)], told) == [

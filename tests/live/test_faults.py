@@ -1,0 +1,208 @@
+"""Page faults: workloads whose number of faults is known, and what memtap says of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from memtap.tracers.faultplan import Kind
+from memtap.tracers.faultrows import Cause
+from memtap.tracers.mappings import Region
+from tests.live.tracing import evict, kept, make_file, memtap, reports
+
+PAGES = 1000
+AROUND = 16  # pages that the kernel maps at once where they are cached: fault_around_bytes
+
+Build = Callable[[str], Path]
+
+
+@dataclass
+class Faulted:
+    """A run of faulter under `memtap faults`.
+
+    Attributes:
+        minor, major: what the kernel counted while the pages were touched.
+        rows: the faults in the range that was touched.
+        report: of the whole run, by region and cause.
+        recording: of it.
+    """
+
+    minor: int
+    major: int
+    rows: pl.DataFrame
+    report: dict[str, Any]
+    recording: Path
+
+    def count(self, region: Region, cause: Cause, kind: Kind = Kind.MINOR) -> int:
+        """Faults of one sort in the range."""
+        sort = pl.col("region").eq(region) & pl.col("cause").eq(cause) & pl.col("kind").eq(kind)
+        return len(self.rows.filter(sort))
+
+
+Run = Callable[..., Faulted]
+
+
+@pytest.fixture
+def faulted(workload: Build, tmp_path: Path) -> Run:
+    """Runs a case of faulter under memtap."""
+
+    def run(case: str, pages: int = PAGES, *more: object) -> Faulted:
+        report, recording = tmp_path / "report", tmp_path / "r.parquet"
+        done = memtap(
+            "faults", "-b", "region,cause", "-f", "json", "-o", report, "--record", recording,
+            "--", workload("faulter"), case, str(pages), *map(str, more),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        minor, major, start, end = done.stdout.split()
+        (found,) = reports(report.read_text())
+        rows = pl.read_parquet(recording).filter(pl.col("head").is_null())
+        inside = pl.col("address").is_between(int(start, 16), int(end, 16), closed="left")
+        return Faulted(int(minor), int(major), rows.filter(inside), found, recording)
+
+    return run
+
+
+def audited(found: Faulted) -> None:
+    """Nothing was lost, and no fault is missing but what the kernel took without an exception."""
+    audit = found.report["audit"]
+    assert (audit["lost"], audit["missed"], audit["map_full"]) == (0, 0, 0)
+    assert audit["accuracy"] == "exact"
+    assert audit["events"] <= audit["kernel"]["ac_minflt"] + audit["kernel"]["ac_majflt"]
+
+
+CASES = {
+    "brk": (Region.HEAP, Cause.FIRST_TOUCH),
+    "anon": (Region.ANON, Cause.FIRST_TOUCH),
+    "zero": (Region.ANON, Cause.ZERO_PAGE),
+    "zero-write": (Region.ANON, Cause.COW),
+    "fork": (Region.ANON, Cause.COW),
+    "shared": (Region.SHM, Cause.SHM),
+    "memfd": (Region.SHM, Cause.SHM),
+    "stack": (Region.STACK, Cause.FIRST_TOUCH),
+    "thread": (Region.THREAD_STACK, Cause.FIRST_TOUCH),
+    "data": (Region.DATA, Cause.FIRST_TOUCH),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_page_touched_is_a_fault_of_its_region_and_cause(case: str, faulted: Run) -> None:
+    found = faulted(case)
+    assert abs(found.minor - PAGES) <= 4
+    assert found.major == 0
+    assert abs(found.count(*CASES[case]) - found.minor) <= 4
+    audited(found)
+
+
+@pytest.fixture(scope="module")
+def file(disk: Path) -> Path:
+    return make_file(disk / "mapped", PAGES)
+
+
+def test_a_write_to_a_private_file_is_a_copy(file: Path, faulted: Run) -> None:
+    with kept(file):
+        found = faulted("private-file", PAGES, file)
+    assert found.count(Region.DATA, Cause.COW) == found.minor == PAGES
+    audited(found)
+
+
+def test_a_cold_file_is_read_in(file: Path, faulted: Run) -> None:
+    evict(file)
+    found = faulted("cold", PAGES, file)
+    assert found.count(Region.FILE, Cause.FILE_READ, Kind.MAJOR) == found.major == PAGES
+    audited(found)
+
+
+def test_a_cached_file_is_mapped_around_each_fault(file: Path, faulted: Run) -> None:
+    with kept(file):
+        found = faulted("warm", PAGES, file)
+    assert found.count(Region.FILE, Cause.FILE_MAP) == found.minor
+    assert PAGES / AROUND <= found.minor < PAGES / AROUND + 5
+    audited(found)
+
+
+def test_the_file_of_a_fault_is_named(file: Path, faulted: Run) -> None:
+    with kept(file):
+        found = faulted("private-file", PAGES, file)
+    replay = memtap("faults", "-b", "file", "-f", "json", "--from", found.recording)
+    rows = json.loads(replay.stdout)["rows"]
+    assert next(row["minor"] for row in rows if row["path"] == str(file)) == PAGES
+
+
+def test_a_huge_page_is_one_fault(faulted: Run) -> None:
+    found = faulted("thp", 20)
+    assert found.minor == len(found.rows) == 20
+    assert found.count(Region.ANON, Cause.THP) == 20
+    audited(found)
+
+
+@pytest.fixture
+def swap() -> Iterator[None]:
+    """A swap device in compressed memory."""
+    number = Path("/sys/class/zram-control/hot_add").read_text().strip()
+    device = Path(f"/dev/zram{number}")
+    try:
+        Path(f"/sys/block/{device.name}/disksize").write_text("256M")
+        subprocess.check_call(["mkswap", device], stdout=subprocess.DEVNULL)
+        subprocess.check_call(["swapon", device])
+        yield
+        subprocess.check_call(["swapoff", device])
+    finally:
+        Path("/sys/class/zram-control/hot_remove").write_text(number)
+
+
+@pytest.mark.usefixtures("swap")
+def test_swapped_pages_are_swapped_in(faulted: Run) -> None:
+    found = faulted("swap")
+    assert found.minor + found.major == pytest.approx(PAGES, abs=4)
+    swapped = [found.count(Region.ANON, Cause.SWAP_IN, kind) for kind in (Kind.MINOR, Kind.MAJOR)]
+    touched_again = len(found.rows) - PAGES
+    assert sum(swapped) == pytest.approx(touched_again, abs=4)
+    assert swapped[1] == found.major
+    audited(found)
+
+
+@pytest.mark.parametrize(
+    ("case", "region"), [("segv", Region.ANON), ("segv-unmapped", Region.UNMAPPED)]
+)
+def test_a_bad_access_is_no_completed_fault(case: str, region: Region, faulted: Run) -> None:
+    found = faulted(case)
+    assert found.minor <= 1
+    assert found.count(region, Cause.BAD_ACCESS, Kind.BAD) == PAGES
+
+
+@pytest.mark.parametrize("case", ["populate", "mlock"])
+def test_what_the_kernel_touches_itself_is_in_the_audit_alone(case: str, faulted: Run) -> None:
+    found = faulted(case)
+    assert found.minor == PAGES
+    assert len(found.rows) == 0
+    notes = found.report["audit"]["notes"]
+    more = next(int(note.split()[0]) for note in notes if "ac_minflt" in note)
+    assert PAGES <= more <= PAGES + 4
+
+
+def test_a_million_faults_of_two_threads(faulted: Run) -> None:
+    found = faulted("threads", 1_000_000)
+    assert found.minor >= 1_000_000
+    assert found.count(Region.ANON, Cause.FIRST_TOUCH) == 1_000_000
+    audited(found)
+
+
+def test_processes_that_live_for_milliseconds(workload: Build) -> None:
+    done = memtap(
+        "faults", "-f", "json", "-o", "/dev/stderr", "--", workload("faulter"), "short", "500"
+    )
+    (report,) = reports(done.stderr)
+    parent, *children = sorted(report["rows"], key=lambda row: row["pid"])
+    assert len(children) == 500
+    assert {row["comm"] for row in report["rows"]} == {"faulter"}
+    minor, major = map(int, done.stdout.split()[:2])
+    assert sum(row["minor"] for row in children) == pytest.approx(minor, abs=4)
+    assert sum(row["major"] for row in children) == major
+    assert parent["minor"] > 0

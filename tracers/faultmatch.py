@@ -1,0 +1,206 @@
+"""What became of each exception: completed or not, minor or major, how long it took.
+
+An exception carries how many faults its task had completed before. So the next exception of the
+task tells: if the number is higher, this one was completed; if it is the same, it was not, and
+does not count. What else is known comes as events of the same task and number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntFlag
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.bpf.stream import Events, take
+from memtap.tracers.faultplan import Kind, Mark
+from memtap.tracers.grouping import chain, group_numbers, stable_order
+
+Places = npt.NDArray[np.intp]
+Bools = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.uint32]
+
+
+class Found(IntFlag):
+    """What else is known of a fault."""
+
+    TIMED = 1
+    HUGE = 2
+    SWAPPED = 4
+    NUMA = 8
+    RAISED = 16  # the exception was seen, so its marks are known
+
+
+# A fault that was completed, or could not be (Kind.BAD). `time_ns` is from the exception to its
+# completion, if Found.TIMED.
+FAULT = np.dtype(
+    [
+        ("ns", "u8"),
+        ("address", "u8"),
+        ("ip", "u8"),
+        ("time_ns", "u8"),
+        ("tgid", "u4"),
+        ("tid", "u4"),
+        ("stack", "u4"),
+        ("place", "u4"),
+        ("kind", "u1"),
+        ("marks", "u1"),
+        ("found", "u1"),
+    ]
+)
+_COPIED = ("ns", "address", "ip", "tgid", "tid", "stack", "kind", "marks")
+
+# A huge page has 512 pages of 4 KiB; the kernel's sum can lag by what it keeps on each CPU.
+_HUGE_PAGES = 448
+_HUGE_SHIFT = 21
+_ANON_BITS = 24
+
+# How many faults a thread has completed, by process and thread; None if it is gone.
+Counter = Callable[[int, int], int | None]
+
+
+class Exceptions:
+    """Joins exceptions with what became of them; the last of each thread waits for that."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._waiting: tuple[Events, Numbers] | None = None
+        self._tops: dict[int, int] = {}
+
+    def feed(self, events: Events, places: Numbers, last: bool) -> Events:
+        """Faults, as FAULT, in order of time, out of events in order of time and their places."""
+        if self._waiting is not None:
+            events = chain(self._waiting[0], events)
+            places = chain(self._waiting[1], places)
+        self._note_stacks(events[events["kind"] == Kind.THREAD])
+        order = stable_order(group_numbers(events["tid"]))
+        events, places = take(events, order), places[order]
+        joined = _Joined(events, places)
+        waits = joined.open & (not last)
+        waits[waits] = self._still_open(events[waits])
+        of_waiting = waits[joined.exception]
+        self._waiting = events[of_waiting], places[of_waiting]
+        faults = joined.faults(~waits)
+        self._check_stacks(faults)
+        return faults
+
+    def _still_open(self, events: Events) -> Bools:
+        """Of the last exceptions of threads: those that are new, or still not completed."""
+        known = set() if self._waiting is None else set(self._waiting[0]["ns"].tolist())
+        return np.array([e["ns"] not in known or self._is_open(e) for e in events], bool)
+
+    def _is_open(self, event: np.void) -> bool:
+        count = self._counter(int(event["tgid"]), int(event["tid"]))
+        return count is not None and count & 0xFFFF == event["number"]
+
+    def _note_stacks(self, threads: Events) -> None:
+        for thread in threads:
+            self._tops[int(thread["tid"])] = int(thread["address"])
+
+    def _check_stacks(self, faults: Events) -> None:
+        """Above its top, what is near the stack pointer is no stack any more."""
+        near = np.flatnonzero(faults["marks"] & Mark.STACK)
+        for tid in np.unique(faults["tid"][near]):
+            top = self._tops.get(int(tid))
+            if top is not None:
+                above = near[(faults["tid"][near] == tid) & (faults["address"][near] >= top)]
+                faults["marks"][above] &= ~np.uint8(Mark.STACK)
+
+
+class _Joined:
+    """Events by thread and time, and the exception that each is of.
+
+    Attributes:
+        exception: for each event, the place of its exception; its own if it has none.
+        open: which are exceptions of which nothing is known yet.
+    """
+
+    def __init__(self, events: Events, places: Numbers) -> None:
+        self._events, self._places = events, places
+        kind, place = events["kind"], np.arange(len(events))
+        raised = kind == Kind.RAISED
+        before = np.maximum.accumulate(np.where(raised, place, 0)) if len(events) else place
+        same = (events["tid"][before] == events["tid"]) & raised[before]
+        same &= (events["number"][before] == events["number"]) & (kind != Kind.THREAD)
+        self.exception: Places = np.where(same, before, place)
+        self._completed = np.isin(kind, (Kind.MINOR, Kind.MAJOR))
+        ended = np.zeros(len(events), bool)
+        ended[self.exception[self._completed | (kind == Kind.BAD)]] = True
+        following, has_following = self._following(raised)
+        again = events["number"][following] == events["number"]
+        self._undone = raised & ~ended & has_following & again
+        self.open = raised & ~ended & ~has_following
+        self._raised = raised
+
+    def _following(self, raised: Bools) -> tuple[Places, Bools]:
+        """The next exception of each event's thread, and whether there is one."""
+        events = self._events
+        place = np.arange(len(events))
+        later = np.where(raised, place, len(events))
+        following = np.append(np.minimum.accumulate(later[::-1])[::-1][1:], len(events))
+        known = following < len(events)
+        following = np.where(known, following, place)
+        return following, known & (events["tid"][following] == events["tid"])
+
+    def faults(self, wanted: Bools) -> Events:
+        """Those of the exceptions that are wanted, and what was completed without one we saw."""
+        events = self._events
+        alone = (self.exception == np.arange(len(events))) & ~self._raised
+        alone &= self._completed | (events["kind"] == Kind.BAD)
+        chosen = np.flatnonzero((self._raised & wanted & ~self._undone) | alone)
+        faults = np.zeros(len(chosen), FAULT)
+        for name in _COPIED:
+            faults[name] = events[name][chosen]
+        faults["place"] = self._places[chosen]
+        raised = events["kind"][chosen] == Kind.RAISED
+        faults["kind"][raised] = Kind.MINOR
+        faults["found"][raised] = Found.RAISED
+        row = np.full(len(events), -1)
+        row[chosen] = np.arange(len(chosen))
+        self._tell_ends(faults, row)
+        self._tell_seen(faults, chosen)
+        return faults[np.argsort(faults["ns"], kind="stable")]
+
+    def _tell_ends(self, faults: Events, row: Places) -> None:
+        """Kind and time, by the events that tell of an exception's end."""
+        events = self._events
+        of_other = self.exception != np.arange(len(events))
+        for kind in (Kind.MINOR, Kind.MAJOR, Kind.BAD, Kind.SWAPPED):
+            telling = np.flatnonzero((events["kind"] == kind) & of_other)
+            telling = telling[row[self.exception[telling]] >= 0]
+            told = row[self.exception[telling]]
+            if kind == Kind.SWAPPED:
+                faults["found"][told] |= np.uint8(Found.SWAPPED)
+                continue
+            faults["kind"][told] = kind
+            faults["marks"][told] |= events["marks"][telling] & np.uint8(Mark.UNMAPPED)
+            faults["time_ns"][told] = events["ns"][telling] - faults["ns"][told]
+            faults["found"][told] |= np.uint8(Found.TIMED)
+
+    def _tell_seen(self, faults: Events, chosen: Places) -> None:
+        """Huge pages and NUMA hints, by what the thread's next event has seen more."""
+        events = self._events
+        following = np.minimum(chosen + 1, len(events) - 1)
+        same = (events["tid"][following] == events["tid"][chosen]) & (following > chosen)
+        seen, later = events["seen"][chosen], events["seen"][following]
+        anon = (later - seen) & np.uint32((1 << _ANON_BITS) - 1)
+        huge = same & (anon >= _HUGE_PAGES) & (anon < 1 << (_ANON_BITS - 1))
+        huge = _without_small(faults, huge, same & ~huge)
+        hinted = same & (later >> np.uint32(_ANON_BITS) != seen >> np.uint32(_ANON_BITS))
+        faults["found"] |= np.where(huge, Found.HUGE, 0).astype(np.uint8)
+        faults["found"] |= np.where(hinted, Found.NUMA, 0).astype(np.uint8)
+
+
+def _without_small(faults: Events, huge: Bools, small: Bools) -> Bools:
+    """Of the faults that may be huge, those in whose 2 MiB the process took no small one.
+
+    While a thread does not run, others can touch as many small pages as there are in a huge one;
+    but where a huge page is mapped, nothing small is left to touch.
+    """
+    if not huge.any():
+        return huge
+    process = faults["tgid"].astype(np.uint64) << np.uint64(43)
+    block = faults["address"] >> np.uint64(_HUGE_SHIFT) ^ process
+    alone: Bools = huge & ~np.isin(block, block[small])
+    return alone
