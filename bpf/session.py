@@ -168,7 +168,12 @@ class Session:
     @property
     def waiting(self) -> int:
         """How many batches of events came in since the last cut."""
-        return self._stream.batches
+        return self._stream.waiting
+
+    @property
+    def received(self) -> int:
+        """How many batches of events came in since it began."""
+        return self._stream.received
 
     def rest(self, function: str) -> None:
         """Has a function on a perf event not run for a while."""

@@ -47,13 +47,18 @@ def take(rows: npt.NDArray[Any], which: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 class Stream:
-    """Collects the records of all CPUs, and gives them out as one array in order of time."""
+    """Collects the records of all CPUs, and gives them out as one array in order of time.
+
+    Attributes:
+        received: how many batches of events have come in, ever.
+    """
 
     def __init__(self, layouts: dict[str, dict[str, Any]]) -> None:
         self._head = dtype_of(layouts["batch"])
         self._event = dtype_of(layouts["event"])
         self._name = dtype_of(layouts["name"]) if "name" in layouts else self._head
         self._run = dtype_of(layouts["run"])
+        self.received = 0
         self._batches: list[bytes] = []
         self._runs: list[bytes] = []
         self._names: list[NameRecord] = []
@@ -63,14 +68,15 @@ class Stream:
         kind = int.from_bytes(record[:4], "little")
         if kind == RECORD_EVENTS:
             self._batches.append(record)
+            self.received += 1
         elif kind == RECORD_RUNS:
             self._runs.append(record)
         else:
             self._names.append(self._decode_name(record))
 
     @property
-    def batches(self) -> int:
-        """How many batches of events are here."""
+    def waiting(self) -> int:
+        """How many batches of events were not taken yet."""
         return len(self._batches)
 
     def _decode_name(self, record: bytes) -> NameRecord:

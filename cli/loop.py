@@ -139,6 +139,8 @@ class Loop:
                 return
             for key, _ in self._selector.select(left):
                 key.data()
+            if self._live.is_full:
+                return
 
     def _is_over(self) -> bool:
         if self._display.closed or self._signals.terminated:

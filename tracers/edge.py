@@ -38,9 +38,12 @@ class Edge(Protocol):
 
     Attributes:
         row: the type of its rows.
+        most_batches: when so many batches of events are waiting they should be taken, though no
+            interval ends.
     """
 
     row: np.dtype[np.void]
+    most_batches: float
 
     def follow(self, tgid: int) -> None:
         """A process that is there already is going to be traced."""

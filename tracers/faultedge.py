@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,11 @@ from memtap.tracers.hostile import one_line
 from memtap.tracers.mappings import Mappings
 from memtap.tracers.targets import read_thread
 
-# So many batches of events a second may have the times of minor faults in them.
-_TIMED_BATCHES = 64
+# After so many batches of events in a second, the timing of minor faults rests.
+_TIMED_BATCHES = 32
+
+# So many are worked on at a time: then all that is made of them fits into a CPU's cache.
+_TOGETHER = 128
 
 
 def faults_of(tgid: int, tid: int) -> int | None:
@@ -29,17 +33,41 @@ def faults_of(tgid: int, tid: int) -> int | None:
     return counted["ac_minflt"] + counted["ac_majflt"] if counted else None
 
 
+class Pace:
+    """Has minor faults timed until there are enough of them, anew each second.
+
+    To time them costs more than all other probes together, and in a storm of faults some
+    thousands tell as much as all of them.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._began, self._received = 0.0, 0
+        self._rests = False
+
+    def look(self, now: float) -> None:
+        """Decides anew; `now` is in seconds."""
+        if now >= self._began + 1:
+            self._began, self._received = now, self._session.received
+            if self._rests:
+                self._session.resume(TIMING)
+            self._rests = False
+        elif not self._rests and self._session.received > self._received + _TIMED_BATCHES:
+            self._session.rest(TIMING)
+            self._rests = True
+
+
 class FaultEdge:
     """See Edge."""
 
     row = ROW
+    most_batches: float = _TOGETHER
 
     def __init__(self, session: Session) -> None:
-        self._session = session
         self._mappings = Mappings()
         self._exceptions = Exceptions(faults_of)
-        self._resting = False
-        self._may_rest = session.loaded.way.name == "exceptions"
+        times_exceptions = session.loaded.way.name == "exceptions"
+        self._pace = Pace(session) if times_exceptions else None
         self._late: Events = np.empty(0, np.void)
         self._untold: list[Told] = []
         self._named = 0
@@ -49,25 +77,22 @@ class FaultEdge:
         self._mappings.read(tgid)
 
     def consumed(self) -> None:
-        """Lets the timing of minor faults rest when there are enough for this time."""
-        enough = self._session.waiting > _TIMED_BATCHES
-        if enough and self._may_rest and not self._resting:
-            self._session.rest(TIMING)
-            self._resting = True
+        """Paces the timing of minor faults."""
+        if self._pace:
+            self._pace.look(time.monotonic())
 
     def take(self, cut: Cut, last: bool) -> Taken:
         """See Edge. What came after the cut began waits: what was before it may not all be here."""
-        if self._resting and not last:
-            self._session.resume(TIMING)
-            self._resting = False
+        self.consumed()
         until = np.iinfo(np.uint64).max if last else cut.until_ns
         events = in_order(chain(self._late, cut.events), "ns")
         ripe = int(np.searchsorted(events["ns"], until, "right"))
         events, self._late = events[:ripe], events[ripe:].copy()
-        told = [each for each in [*self._untold, *cut.told] if each.ns <= until]
-        self._untold = [each for each in cut.told if each.ns > until]
+        self._untold += cut.told
+        told = [each for each in self._untold if each.ns <= until]
+        self._untold = self._untold[len(told) :]
         faults = self._exceptions.feed(events, self._locate(events, told), last)
-        return Taken(rows_of(faults, self._mappings.places), texts=self._texts())
+        return Taken(rows_of(faults, self._mappings.traits), texts=self._texts())
 
     def learn(self, reporter: object) -> None:
         """The kernel counts every fault; there is nothing it could leave out."""

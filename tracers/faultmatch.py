@@ -69,13 +69,12 @@ class Exceptions:
         self._tops: dict[int, int] = {}
 
     def feed(self, events: Events, places: Numbers, last: bool) -> Events:
-        """Faults, as FAULT, in order of time, out of events in order of time and their places."""
+        """Faults, as FAULT, by thread, out of events in order of time and their places."""
         if self._waiting is not None:
             events = chain(self._waiting[0], events)
             places = chain(self._waiting[1], places)
         self._note_stacks(events[events["kind"] == Kind.THREAD])
-        order = stable_order(group_numbers(events["tid"]))
-        events, places = take(events, order), places[order]
+        events, places = _by_thread(events, places)
         joined = _Joined(events, places)
         waits = joined.open & (not last)
         waits[waits] = self._still_open(events[waits])
@@ -106,6 +105,14 @@ class Exceptions:
             if top is not None:
                 above = near[(faults["tid"][near] == tid) & (faults["address"][near] >= top)]
                 faults["marks"][above] &= ~np.uint8(Mark.STACK)
+
+
+def _by_thread(events: Events, places: Numbers) -> tuple[Events, Numbers]:
+    """Both by thread, and for each in order of time."""
+    if (events["tid"] == events["tid"][:1]).all():
+        return events, places
+    order = stable_order(group_numbers(events["tid"]))
+    return take(events, order), places[order]
 
 
 class _Joined:
@@ -150,8 +157,9 @@ class _Joined:
         alone &= self._completed | (events["kind"] == Kind.BAD)
         chosen = np.flatnonzero((self._raised & wanted & ~self._undone) | alone)
         faults = np.zeros(len(chosen), FAULT)
+        all_of_them = len(chosen) == len(events)
         for name in _COPIED:
-            faults[name] = events[name][chosen]
+            faults[name] = events[name] if all_of_them else events[name][chosen]
         faults["place"] = self._places[chosen]
         raised = events["kind"][chosen] == Kind.RAISED
         faults["kind"][raised] = Kind.MINOR
@@ -160,7 +168,7 @@ class _Joined:
         row[chosen] = np.arange(len(chosen))
         self._tell_ends(faults, row)
         self._tell_seen(faults, chosen)
-        return faults[np.argsort(faults["ns"], kind="stable")]
+        return faults
 
     def _tell_ends(self, faults: Events, row: Places) -> None:
         """Kind and time, by the events that tell of an exception's end."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from memtap.bpf.stream import Events
 from memtap.tracers.faultmatch import Found
 from memtap.tracers.faultplan import Kind, Mark
-from memtap.tracers.mappings import Place, Region
+from memtap.tracers.mappings import Region
 
 Bools = npt.NDArray[np.bool_]
 
@@ -59,17 +59,15 @@ ROW = np.dtype(
 _COPIED = ("ns", "address", "time_ns", "tgid", "tid", "place", "kind", "marks")
 
 
-def rows_of(faults: Events, places: list[Place]) -> Events:
-    """Faults (faultmatch.FAULT) as rows, without their code."""
+def rows_of(faults: Events, traits: npt.NDArray[np.uint8]) -> Events:
+    """Faults (faultmatch.FAULT) as rows, without their code; `traits` are those of Mappings."""
     rows = np.zeros(len(faults), ROW)
     for name in _COPIED:
         rows[name] = faults[name]
-    numbers = faults["place"]
-    regions = np.array([place.region for place in places], np.uint8)
-    of_file, shared = np.array([(place.of_file, place.shared) for place in places]).T
-    region = _refined(regions[numbers], faults)
+    region, of_file, shared = traits[faults["place"]].T
+    region = _refined(region, faults)
     rows["region"] = region
-    rows["cause"] = causes(faults, region, of_file[numbers], shared[numbers])
+    rows["cause"] = causes(faults, region, of_file > 0, shared > 0)
     return rows
 
 

@@ -88,6 +88,11 @@ class Live:
         self.edge.consumed()
         self.processes.consume()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so much has come in that collect() should take it."""
+        return self.session.waiting >= self.edge.most_batches
+
     def collect(self, ends: bool, last: bool = False) -> Chunk:
         """Everything up to now; `ends` makes it the end of an interval.
 

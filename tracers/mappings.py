@@ -167,16 +167,20 @@ class Space:
 class Mappings:
     """The address spaces of all processes.
 
+    With `names_code`, each mapping of code is a place of its own, because it takes that to name an
+    instruction. Without, places are the same for all that map a file alike, so they stay few.
+
     Attributes:
         places: by number; the first is nowhere.
     """
 
-    def __init__(self, root: Path = Path("/")) -> None:
-        self._root = root
+    def __init__(self, names_code: bool = False, root: Path = Path("/")) -> None:
+        self._root, self._names_code = root, names_code
         self._tmpfs = tmpfs_devices((root / "proc/self/mountinfo").read_text(errors="replace"))
         self._spaces: dict[int, Space] = {}
         self._ended: list[int] = []
         self._numbers: dict[tuple[object, ...], int] = {}
+        self._traits = np.zeros((0, 3), np.uint8)
         nothing = Mapped(0, 0, 0, 0, 0, 0, 0, 0, 0, "")
         self.places = [Place(nothing, Region.UNKNOWN, "?")]
 
@@ -211,6 +215,15 @@ class Mappings:
             self._take(each, work.until)
         work.finish()
         return work.found
+
+    @property
+    def traits(self) -> npt.NDArray[np.uint8]:
+        """Of each place: region, whether it is of a file, whether it is shared."""
+        new = self.places[len(self._traits) :]
+        if new:
+            traits = [(place.region, place.of_file, place.shared) for place in new]
+            self._traits = np.concatenate([self._traits, np.array(traits, np.uint8)])
+        return self._traits
 
     def _space(self, tgid: int) -> Space:
         return self._spaces.get(tgid) or self.read(tgid)
@@ -250,7 +263,8 @@ class Mappings:
             below = self.places[space.before(mapped.start)]
             if below.region is Region.DATA:
                 region, path = Region.DATA, below.path
-        key = region, path, mapped.dev, mapped.ino, mapped.flags & MAP_SHARED, *_code(mapped)
+        code = _code(mapped) if self._names_code else ()
+        key = region, path, mapped.dev, mapped.ino, mapped.flags & MAP_SHARED, *code
         number = self._numbers.setdefault(key, len(self.places))
         if number == len(self.places):
             self.places.append(Place(mapped, region, path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from memtap.bpf.session import Cut, Session
@@ -19,6 +20,7 @@ class PageEdge:
     """See Edge."""
 
     row = ROW
+    most_batches = math.inf
 
     def __init__(self, session: Session) -> None:
         self._files = Files()

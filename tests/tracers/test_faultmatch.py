@@ -147,7 +147,7 @@ def test_a_thread_that_is_quiet_is_asked_once_it_has_waited(count: int | None, w
 
 def test_nothing_is_counted_twice_however_it_is_cut() -> None:
     several = [raised(n, tid=tid, tgid=1) for n in range(50) for tid in (1, 2, 3) if (n + tid) % 4]
-    whole = faults(*several)
+    whole = np.sort(faults(*several)["ns"])
     for size in (1, 2, 7, 50):
         exceptions = Exceptions(gone)
         parts = [
@@ -156,7 +156,7 @@ def test_nothing_is_counted_twice_however_it_is_cut() -> None:
         ]
         parts.append(feed(exceptions, last=True))
         counted = np.sort(np.concatenate(parts)["ns"])
-        assert counted.tolist() == whole["ns"].tolist()
+        assert counted.tolist() == whole.tolist()
 
 
 @pytest.mark.parametrize(("address", "on_stack"), [(0x0FFF, True), (0x1000, False)])
@@ -167,6 +167,7 @@ def test_a_stack_ends_where_its_thread_began(address: int, on_stack: bool) -> No
     assert bool(fault["marks"] & Mark.STACK) is on_stack
 
 
-def test_faults_come_in_order_of_time() -> None:
-    ns = faults(raised(1, tid=2), raised(1, tid=1), raised(2, tid=2), raised(2, tid=1))["ns"]
-    assert (np.diff(ns.astype(np.int64)) > 0).all()
+def test_faults_come_by_thread_each_in_order_of_time() -> None:
+    found = faults(raised(1, tid=2), raised(1, tid=1), raised(2, tid=2), raised(2, tid=1))
+    assert found["tid"].tolist() == [1, 1, 2, 2]
+    assert found["ns"].tolist() == [200, 400, 100, 300]

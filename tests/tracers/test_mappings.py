@@ -124,6 +124,15 @@ def test_a_child_has_what_its_parent_had_and_exec_ends_it() -> None:
     ]
 
 
+def test_processes_that_map_a_file_alike_share_its_place_unless_code_is_named() -> None:
+    told = [mapped(1, tgid=tgid, path="/lib/x.so", dev=8, prot=5) for tgid in (GONE, GONE + 1)]
+    for names_code, count in ((False, 1), (True, 2)):
+        mappings = Mappings(names_code)
+        none = np.empty(0, np.uint64)
+        mappings.locate(none.astype(np.uint32), none, none, told)
+        assert len(mappings.places) == len(mappings.traits) == 1 + count
+
+
 def test_a_process_that_ended_is_known_until_the_next_time() -> None:
     mappings = Mappings()
     one, time, address = np.array([GONE], np.uint32), np.array([9], np.uint64), np.array([0x1000])
