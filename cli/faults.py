@@ -41,22 +41,25 @@ def command(options: Options) -> None:
     CAUSE         first-touch, zero-page (read of untouched memory), cow,
                   file-map (page was cached), file-read (it was not), shm,
                   swap-in, thp, numa, userfault, bad-access
+    SITE          the instruction: function+offset object
 
     \b
     memtap faults                              the whole host, by process
     memtap faults -b region,cause -- ./app     one program, from its start on
     memtap faults -b process,file -s major 5   whose files are read in by faults
+    memtap faults -b site -r 10 -p 1234        the code of one process that faults most
     """
     columns = fault_columns(options.by)
     order = Order(sort_column(options.sort, columns, "total"), rows=options.rows)
-    begin = _edge, partial(_reporter, options), partial(_display, options, order)
+    begin = partial(_edge, options), partial(_reporter, options), partial(_display, options, order)
     run(options, Job(PLAN, (), *begin))
 
 
-def _edge(session: Session) -> Edge:
+def _edge(options: Options, session: Session) -> Edge:
     from memtap.tracers.faultedge import FaultEdge
 
-    return FaultEdge(session)
+    # A recording may be asked later which code it was.
+    return FaultEdge(session, "site" in options.by or options.record is not None)
 
 
 def _reporter(options: Options, origin: Origin) -> Faults:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,9 @@ from memtap.tracers.hostile import one_line
 from memtap.tracers.mappings import Mappings
 from memtap.tracers.targets import read_thread
 
+if TYPE_CHECKING:
+    from memtap.tracers.sites import Sites
+
 # After so many batches of events in a second, the timing of minor faults rests.
 _TIMED_BATCHES = 32
 
@@ -31,6 +35,13 @@ def faults_of(tgid: int, tid: int) -> int | None:
     """How many faults a thread has completed, by its stat in /proc; None if it is gone."""
     counted = read_thread(Path(f"/proc/{tgid}/task/{tid}"))
     return counted["ac_minflt"] + counted["ac_majflt"] if counted else None
+
+
+def _sites() -> Sites:
+    """Only what names code has to import what reads ELF files."""
+    from memtap.tracers.sites import Sites
+
+    return Sites()
 
 
 class Pace:
@@ -58,13 +69,14 @@ class Pace:
 
 
 class FaultEdge:
-    """See Edge."""
+    """See Edge. With `names_code` each fault is told its site."""
 
     row = ROW
     most_batches: float = _TOGETHER
 
-    def __init__(self, session: Session) -> None:
-        self._mappings = Mappings()
+    def __init__(self, session: Session, names_code: bool) -> None:
+        self._mappings = Mappings(names_code)
+        self._sites = _sites() if names_code else None
         self._exceptions = Exceptions(faults_of)
         times_exceptions = session.loaded.way.name == "exceptions"
         self._pace = Pace(session) if times_exceptions else None
@@ -98,11 +110,21 @@ class FaultEdge:
         """The kernel counts every fault; there is nothing it could leave out."""
 
     def _locate(self, events: Events, told: list[Told]) -> npt.NDArray[np.uint32]:
-        return self._mappings.locate(events["tgid"], events["ns"], events["address"], told)
+        """The numbers of the place and of the site of each event."""
+        tgid, ns = events["tgid"], events["ns"]
+        if not self._sites:
+            places = self._mappings.locate(tgid, ns, events["address"], told)
+            return np.stack([places, np.zeros_like(places)], 1)
+        both = np.stack([events["address"], events["ip"]], 1).ravel()
+        found = self._mappings.locate(np.repeat(tgid, 2), np.repeat(ns, 2), both, told)
+        places, codes = found.reshape(-1, 2).T
+        sites = self._sites.of(tgid, events["ip"], codes, self._mappings.places)
+        return np.stack([places, sites], 1)
 
     def _texts(self) -> dict[str, dict[int, str]]:
-        """The paths of places that are new since the last time."""
+        """The texts of places and sites that are new since the last time."""
         places = self._mappings.places
         new = range(self._named, len(places))
         self._named = len(places)
-        return {"place": {number: one_line(places[number].path) for number in new}}
+        sites = self._sites.take() if self._sites else {}
+        return {"place": {n: one_line(places[n].path) for n in new}, "site": sites}

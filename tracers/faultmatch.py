@@ -44,6 +44,7 @@ FAULT = np.dtype(
         ("tid", "u4"),
         ("stack", "u4"),
         ("place", "u4"),
+        ("site", "u4"),
         ("kind", "u1"),
         ("marks", "u1"),
         ("found", "u1"),
@@ -69,7 +70,10 @@ class Exceptions:
         self._tops: dict[int, int] = {}
 
     def feed(self, events: Events, places: Numbers, last: bool) -> Events:
-        """Faults, as FAULT, by thread, out of events in order of time and their places."""
+        """Faults, as FAULT, by thread, out of events in order of time.
+
+        `places` has a row for each event: the numbers of its place and of its site.
+        """
         if self._waiting is not None:
             events = chain(self._waiting[0], events)
             places = chain(self._waiting[1], places)
@@ -160,7 +164,7 @@ class _Joined:
         all_of_them = len(chosen) == len(events)
         for name in _COPIED:
             faults[name] = events[name] if all_of_them else events[name][chosen]
-        faults["place"] = self._places[chosen]
+        faults["place"], faults["site"] = self._places[chosen].T
         raised = events["kind"][chosen] == Kind.RAISED
         faults["kind"][raised] = Kind.MINOR
         faults["found"][raised] = Found.RAISED

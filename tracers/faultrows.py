@@ -56,11 +56,11 @@ ROW = np.dtype(
     ]
 )
 
-_COPIED = ("ns", "address", "time_ns", "tgid", "tid", "place", "kind", "marks")
+_COPIED = ("ns", "address", "time_ns", "tgid", "tid", "place", "site", "kind", "marks")
 
 
 def rows_of(faults: Events, traits: npt.NDArray[np.uint8]) -> Events:
-    """Faults (faultmatch.FAULT) as rows, without their code; `traits` are those of Mappings."""
+    """Faults (faultmatch.FAULT) as rows; `traits` are those of Mappings."""
     rows = np.zeros(len(faults), ROW)
     for name in _COPIED:
         rows[name] = faults[name]

@@ -73,7 +73,7 @@ class Faults:
             chunk.interval.seconds,
             fault_columns(self.by),
             rows,
-            fault_audit(self._origin, chunk.interval, rows),
+            fault_audit(self._origin, chunk.interval, counted),
             histogram(counted) if self._hist else None,
             explain(counted, chunk.interval.seconds) if self._explains else None,
         )
@@ -110,21 +110,30 @@ class Faults:
         return [pl.Series(name, values) for name, values in series.items()]
 
 
-def fault_audit(origin: Origin, interval: Interval, rows: list[Row]) -> dict[str, Any]:
+def fault_audit(origin: Origin, interval: Interval, counted: pl.DataFrame) -> dict[str, Any]:
     """The audit: what the kernel counted for the targets beyond what we saw, is said.
 
-    That are faults that it took for them without an exception (get_user_pages()).
+    That are faults that it took for them without an exception (get_user_pages()). Of how many
+    faults the times are is said as well.
     """
     notes = []
-    for name, counter in (("minor", "ac_minflt"), ("major", "ac_majflt")):
-        more = interval.kernel.get(counter, 0) - sum(row[name] for row in rows)
+    minor, timed = (_minor(counted, wanted) for wanted in (True, pl.col("bucket") > 0))
+    if timed < minor and "exceptions" in origin.way:
+        notes.append(f"times are of {timed} of {minor} minor faults, and of all major ones")
+    major = counted.filter(pl.col("kind") == Kind.MAJOR)["count"].sum()
+    for name, seen, counter in (("minor", minor, "ac_minflt"), ("major", major, "ac_majflt")):
+        more = interval.kernel.get(counter, 0) - seen
         if more > 0:
             notes.append(
                 f"{more} {name} fault{'s' * (more > 1)} more by the kernel's own count "
                 f"({counter}): taken without an exception, as for exec, mlock, MAP_POPULATE, "
                 "O_DIRECT and ptrace"
             )
-    return audit(origin, interval, sum(row["total"] for row in rows), notes=notes)
+    return audit(origin, interval, int(counted["count"].sum()), notes=notes)
+
+
+def _minor(counted: pl.DataFrame, wanted: pl.Expr | bool) -> int:
+    return int(counted.filter(wanted, pl.col("kind") == Kind.MINOR)["count"].sum())
 
 
 def tally(rows: Events, numbers: list[str]) -> pl.DataFrame:

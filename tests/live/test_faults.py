@@ -194,6 +194,22 @@ def test_a_million_faults_of_two_threads(faulted: Run) -> None:
     audited(found)
 
 
+def test_the_code_of_a_fault_is_named(faulted: Run) -> None:
+    found = faulted("threads", 20_000)
+    replay = memtap("faults", "-b", "site", "-s", "total", "-f", "json", "--from", found.recording)
+    (first, *_) = json.loads(replay.stdout)["rows"]
+    assert first["site"].startswith("touch_all+0x") and first["site"].endswith(" faulter")
+    assert first["total"] == 20_000
+
+
+def test_a_storm_is_timed_in_part_and_the_audit_says_so(faulted: Run) -> None:
+    found = faulted("threads", 1_000_000)
+    note = next(note for note in found.report["audit"]["notes"] if note.startswith("times are"))
+    timed, minor = (int(word) for word in note.split() if word.isdigit())
+    assert 1000 < timed < minor / 2
+    assert 200 < found.report["rows"][0]["p50_ns"] < 100_000
+
+
 def test_processes_that_live_for_milliseconds(workload: Build) -> None:
     done = memtap(
         "faults", "-f", "json", "-o", "/dev/stderr", "--", workload("faulter"), "short", "500"

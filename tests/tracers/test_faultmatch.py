@@ -49,7 +49,8 @@ def gone(_tgid: int, _tid: int) -> int | None:
 
 def feed(exceptions: Exceptions, *several: Told, last: bool = False, start: int = 1) -> Events:
     events = events_of(*several, start=start)
-    return exceptions.feed(events, np.arange(len(events), dtype=np.uint32), last)
+    numbers = np.arange(len(events), dtype=np.uint32)
+    return exceptions.feed(events, np.stack([numbers, numbers + 7], 1), last)
 
 
 def faults(*several: Told) -> Events:
@@ -60,6 +61,7 @@ def test_a_higher_number_tells_that_the_one_before_was_completed() -> None:
     found = faults(raised(7), raised(8), raised(9))
     assert found["kind"].tolist() == [Kind.MINOR] * 3
     assert found["place"].tolist() == [0, 1, 2]
+    assert found["site"].tolist() == [7, 8, 9]
 
 
 def test_the_same_number_tells_that_it_was_not() -> None:

@@ -117,6 +117,15 @@ def test_an_interval_has_all_since_the_last() -> None:
     assert [found and found.rows[0]["total"] for found in both] == [2, 1]
 
 
+def test_of_how_many_faults_the_times_are_is_said() -> None:
+    faults = Faults(make_origin(way="exceptions"))
+    several = [fault(time_ns=0), fault(time_ns=0), fault(), fault(kind=Kind.MAJOR)]
+    found = faults.feed(chunk(*several))
+    assert found and found.audit["notes"] == [
+        "times are of 1 of 3 minor faults, and of all major ones"
+    ]
+
+
 def test_no_faults_no_rows() -> None:
     found = report()
     assert (found.rows, found.audit["events"], found.audit["accuracy"]) == ([], 0, "exact")
