@@ -29,6 +29,7 @@ _PROTOTYPES: dict[str, tuple[type | None, list[type]]] = {
         [ct.c_int, ct.c_char_p, ct.c_char_p, ct.c_char_p, ct.c_size_t, ct.c_void_p],
     ),
     "bpf_raw_tracepoint_open": (ct.c_int, [ct.c_char_p, ct.c_int]),
+    "bpf_map_lookup_elem": (ct.c_int, [ct.c_int, ct.c_void_p, ct.c_void_p]),
     "bpf_map_lookup_batch": (
         ct.c_int,
         [ct.c_int, ct.c_void_p, ct.c_void_p, ct.c_void_p, ct.c_void_p, ct.c_void_p, ct.c_void_p],

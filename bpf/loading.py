@@ -83,6 +83,11 @@ class Loaded:
         self.programs[_FLUSH] = objects.load_program(_FLUSH, None, "", code[_FLUSH], kernel)
 
     @property
+    def countable(self) -> list[str]:
+        """The functions of which each run that the kernel refused is an event that was missed."""
+        return [probe.function for probe, _ in self._targets if not probe.reads_user]
+
+    @property
     def probes(self) -> tuple[str, ...]:
         """What attach() attaches to, as `kind:target`."""
         return tuple(f"{probe.kind}:{target}" for probe, target in self._targets)

@@ -26,12 +26,16 @@ class Probe:
             (each of a perf software event).
         targets: names of tracepoints, kernel functions or perf events; the first that exists is
             taken.
+        reads_user: whether it may read memory of the process, and is attached where that faults.
+            A run that the kernel refuses because it runs already is of its own making then, and
+            no event.
         wanted: whether it has anything to tell on this kernel; if not, it is left out.
     """
 
     function: str
     kind: Kind
     targets: tuple[str, ...]
+    reads_user: bool = False
     wanted: Callable[[Kernel], bool] = field(default=lambda _: True, compare=False)
 
     def target(self, kernel: Kernel) -> str | None:

@@ -45,6 +45,8 @@ RING_BYTES = 32 << 20
 RINGS_BYTES = 128 << 20
 RING_LEAST_BYTES = 512 << 10
 
+_STACK_DEPTH = 127  # PERF_MAX_STACK_DEPTH
+
 _FLUSH_TRIES = 1000
 
 
@@ -224,10 +226,19 @@ class Session:
         view = mmap.mmap(self.loaded.maps[name], rows * columns * 8)
         return np.frombuffer(view, np.uint64).reshape(rows, columns)
 
+    def stack(self, number: int) -> list[int]:
+        """The addresses of a user stack, from the innermost on; none where there is no such."""
+        key, frames = ct.c_uint32(number), np.zeros(_STACK_DEPTH, np.uint64)
+        if self._lib.bpf_map_lookup_elem(
+            self.loaded.maps["stacks"], ct.byref(key), frames.ctypes.data
+        ):
+            return []
+        return [int(frame) for frame in frames if frame]
+
     def losses(self) -> Losses:
         """What was lost so far; the programs need not be attached any more."""
         lost, map_full = self._counts()
-        missed = sum(map(self._misses, self.loaded.programs.values()))
+        missed = sum(self._misses(self.loaded.programs[name]) for name in self.loaded.countable)
         return Losses(lost, missed, map_full)
 
     def _counts(self) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +12,7 @@ from memtap.cli.arrange import Order
 from memtap.cli.options import Options, TracingCommand, shared, sort_column
 from memtap.cli.tracing import Job, run
 from memtap.tracers.faultcolumns import FAULT_KEYS, fault_columns
-from memtap.tracers.faultplan import PLAN
+from memtap.tracers.faultplan import PLAN, STACKS
 
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
@@ -26,6 +27,19 @@ if TYPE_CHECKING:
     tuple(FAULT_KEYS),
     click.option("--hist", is_flag=True, help="How long faults took, as a histogram."),
     click.option("--explain", is_flag=True, help="Say in plain words what the numbers say."),
+    click.option("--stacks", is_flag=True, help="The user stacks that fault most."),
+    click.option(
+        "--folded",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Write collapsed stacks, which flamegraph.pl and speedscope read.",
+    ),
+    click.option(
+        "--flame",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Write a flame graph, a page for the browser.",
+    ),
 )
 def command(options: Options) -> None:
     """Who faults, where, why, from which code, at what cost? A table per INTERVAL.
@@ -52,23 +66,34 @@ def command(options: Options) -> None:
     columns = fault_columns(options.by)
     order = Order(sort_column(options.sort, columns, "total"), rows=options.rows)
     begin = partial(_edge, options), partial(_reporter, options), partial(_display, options, order)
-    run(options, Job(PLAN, (), *begin))
+    run(options, Job(PLAN, (STACKS,) if _wants_stacks(options) else (), *begin))
+
+
+def _wants_stacks(options: Options) -> bool:
+    return bool(options.stacks or options.folded or options.flame)
 
 
 def _edge(options: Options, session: Session) -> Edge:
     from memtap.tracers.faultedge import FaultEdge
 
     # A recording may be asked later which code it was.
-    return FaultEdge(session, "site" in options.by or options.record is not None)
+    names_code = "site" in options.by or options.record is not None or _wants_stacks(options)
+    return FaultEdge(session, names_code)
 
 
 def _reporter(options: Options, origin: Origin) -> Faults:
     from memtap.tracers.faults import Faults
 
-    return Faults(origin, options.by, options.hist, options.explain)
+    stacks = _wants_stacks(options)
+    return Faults(origin, options.by, options.hist, options.explain, stacks)
 
 
 def _display(options: Options, order: Order, _reporter: Faults) -> Display:
     from memtap.cli.output import Printer
 
-    return Printer(options, rolling=False, order=order)
+    printer = Printer(options, rolling=False, order=order)
+    if not (options.folded or options.flame):
+        return printer
+    from memtap.cli.stacks import StackFiles
+
+    return StackFiles(printer, options.folded, options.flame)

@@ -41,12 +41,14 @@ class Display(Protocol):
     """Where reports are shown.
 
     Attributes:
-        closed: whether nobody looks any more.
         inputs: descriptors on which the user can say something.
     """
 
-    closed: bool
     inputs: list[int]
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody looks any more."""
 
     def show(self, report: Report) -> None:
         """Shows a report."""

@@ -41,6 +41,9 @@ class Options:
     batch: bool
     hist: bool
     explain: bool
+    stacks: bool
+    folded: Path | None
+    flame: Path | None
     dump_c: bool
     dry_run: bool
 
@@ -162,7 +165,10 @@ _RECORDING = [
     ),
 ]
 # Options that only some commands have.
-_OWN = ("batch", "hist", "explain")
+_OWN = {
+    **dict.fromkeys(("batch", "hist", "explain", "stacks"), False),
+    **dict.fromkeys(("folded", "flame"), None),
+}
 _INSIDE = [
     click.option("--dump-c", is_flag=True, help="Print the C program as it is compiled, and end."),
     click.option("--dry-run", is_flag=True, help="Compile and attach, say what, and end."),
@@ -189,7 +195,7 @@ def shared(keys: Sequence[str], *more: Decorator) -> Decorator:
 
     def decorate(function: Callable[[Options], None]) -> Callable[..., None]:
         def call(**values: Any) -> None:
-            options = Options(**{**dict.fromkeys(_OWN, False), **values})
+            options = Options(**{**_OWN, **values})
             _check(options)
             function(options)
 

@@ -19,6 +19,8 @@ from memtap.tracers.report import Column, Report, Row
 # Of a line that nobody gave a width.
 WIDTH = 79
 
+STACKS_SHOWN = 5
+
 
 class Renderer(Protocol):
     """Turns a report into text, and remembers what it has written (a header, say)."""
@@ -147,6 +149,16 @@ def histogram_lines(histogram: Sequence[dict[str, int]]) -> list[str]:
     return lines
 
 
+def stack_lines(stacks: dict[tuple[str, ...], int]) -> list[str]:
+    """The most frequent stacks, each from the innermost frame on."""
+    lines = []
+    for frames, count in list(stacks.items())[:STACKS_SHOWN]:
+        text = " < ".join(reversed(frames))
+        first, *more = textwrap.wrap(text, WIDTH - 8, break_on_hyphens=False)
+        lines += [f"{count:>7} {first}", *(f"{'':7} {line}" for line in more)]
+    return lines
+
+
 def duration(ns: int) -> str:
     """A time with three digits and its unit."""
     unit = min(3, max(0, len(str(ns)) - 1) // 3)
@@ -188,6 +200,7 @@ class Blocks:
         head, *rows = table_lines(table_columns(report, look), report.rows, look.width)
         lines += [look.heading(head), *rows]
         lines += histogram_lines(report.histogram or [])
+        lines += stack_lines(report.stacks or {})
         lines += [line for text in report.explanation or [] for line in textwrap.wrap(text, WIDTH)]
         if look.verbose or not is_flawless(report.audit):
             lines.append(_audit(report, look))

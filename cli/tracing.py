@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from memtap.bpf.session import Session
     from memtap.tracers.chunk import Origin
     from memtap.tracers.edge import Edge
+    from memtap.tracers.recording import Recording
 
 
 @dataclass(frozen=True)
@@ -93,24 +94,32 @@ def _filter(options: Options, pids: tuple[int, ...]) -> Filter:
 
 
 def _replay(paths: list[Path], output: Path | None, job: Job) -> None:
-    from memtap.tracers.recording import Recording
-
     if output and output.exists() and any(map(output.samefile, paths)):
         raise MemtapError(f"{output} is the recording itself", "name another file for the report")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
-    display: Display | None = None
-    for path in paths:
-        recording = Recording(path)
-        if recording.origin.tracer != job.plan.program:
-            what = f"{path} is a recording of {recording.origin.tracer}, not {job.plan.program}"
-            raise MemtapError(what, "use the command that it was made with")
-        reporter = job.reporter(recording.origin)
-        display = display or job.display(reporter)
-        for report in filter(None, map(reporter.feed, recording)):
-            display.show(report)
-            if display.closed:
-                return
+    with ExitStack() as stack:
+        display: Display | None = None
+        for path in paths:
+            recording = _recording_of(path, job.plan)
+            reporter = job.reporter(recording.origin)
+            if display is None:
+                display = job.display(reporter)
+                stack.callback(display.close)
+            for report in filter(None, map(reporter.feed, recording)):
+                display.show(report)
+                if display.closed:
+                    return
+
+
+def _recording_of(path: Path, plan: Plan) -> Recording:
+    from memtap.tracers.recording import Recording
+
+    recording = Recording(path)
+    if recording.origin.tracer != plan.program:
+        what = f"{path} is a recording of {recording.origin.tracer}, not {plan.program}"
+        raise MemtapError(what, "use the command that it was made with")
+    return recording
 
 
 def _end(_number: int, _frame: object) -> None:

@@ -15,6 +15,9 @@ from memtap.bpf.session import Cut
 from memtap.bpf.stream import Events
 from memtap.tracers.files import FileId
 
+# Between the frames in the text of a stack, from the outermost on.
+BETWEEN = ";"
+
 Texts = dict[str, dict[int, str]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from memtap.tracers.edge import Taken
 from memtap.tracers.faultmatch import Exceptions
 from memtap.tracers.faultplan import TIMING
 from memtap.tracers.faultrows import ROW, rows_of
-from memtap.tracers.grouping import chain, in_order
+from memtap.tracers.grouping import chain, group_numbers, in_order
 from memtap.tracers.hostile import one_line
 from memtap.tracers.mappings import Mappings
 from memtap.tracers.targets import read_thread
@@ -68,13 +69,40 @@ class Pace:
             self._rests = True
 
 
+@dataclass
+class Stack:
+    """The user stack of some events of a process.
+
+    Attributes:
+        ns: when it was first seen.
+        frames: addresses, from the innermost on.
+        events: the places of the events.
+    """
+
+    tgid: int
+    ns: int
+    frames: list[int]
+    events: npt.NDArray[np.intp]
+
+
+# Processes, times and addresses, one of each.
+Asked = tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]
+
+
+def _asked(stack: Stack) -> Asked:
+    count = len(stack.frames)
+    tgids, ns = np.full(count, stack.tgid, np.uint32), np.full(count, stack.ns, np.uint64)
+    return tgids, ns, np.array(stack.frames, np.uint64)
+
+
 class FaultEdge:
-    """See Edge. With `names_code` each fault is told its site."""
+    """See Edge. With `names_code` each fault gets its site, and its stack if that was taken."""
 
     row = ROW
     most_batches: float = _TOGETHER
 
     def __init__(self, session: Session, names_code: bool) -> None:
+        self._session = session
         self._mappings = Mappings(names_code)
         self._sites = _sites() if names_code else None
         self._exceptions = Exceptions(faults_of)
@@ -110,21 +138,50 @@ class FaultEdge:
         """The kernel counts every fault; there is nothing it could leave out."""
 
     def _locate(self, events: Events, told: list[Told]) -> npt.NDArray[np.uint32]:
-        """The numbers of the place and of the site of each event."""
-        tgid, ns = events["tgid"], events["ns"]
-        if not self._sites:
-            places = self._mappings.locate(tgid, ns, events["address"], told)
-            return np.stack([places, np.zeros_like(places)], 1)
-        both = np.stack([events["address"], events["ip"]], 1).ravel()
-        found = self._mappings.locate(np.repeat(tgid, 2), np.repeat(ns, 2), both, told)
-        places, codes = found.reshape(-1, 2).T
-        sites = self._sites.of(tgid, events["ip"], codes, self._mappings.places)
-        return np.stack([places, sites], 1)
+        """The numbers of the place, the site and the stack of each event."""
+        stacks = self._stacks_of(events)
+        asked = [(events["tgid"], events["ns"], events["address"])]
+        if self._sites:
+            asked.append((events["tgid"], events["ns"], events["ip"]))
+            asked += [_asked(stack) for stack in stacks]
+        places, *codes = self._find(asked, told)
+        numbers = np.zeros((len(events), 3), np.uint32)
+        numbers[:, 0] = places
+        if self._sites:
+            known = self._mappings.places
+            numbers[:, 1] = self._sites.of(events["tgid"], events["ip"], codes[0], known)
+            for stack, found in zip(stacks, codes[1:], strict=True):
+                number = self._sites.stack(stack.tgid, stack.frames, found, known)
+                numbers[stack.events, 2] = number
+        return numbers
+
+    def _find(self, asked: list[Asked], told: list[Told]) -> list[npt.NDArray[np.uint32]]:
+        """The places of addresses, given as tgid, ns and address; they are found in one go."""
+        tgids, ns, addresses = (np.concatenate(column) for column in zip(*asked, strict=True))
+        order = np.argsort(ns, kind="stable") if len(asked) > 1 else np.arange(len(ns))
+        found = np.empty(len(ns), np.uint32)
+        found[order] = self._mappings.locate(tgids[order], ns[order], addresses[order], told)
+        return np.split(found, np.cumsum([len(column) for column, _, _ in asked])[:-1])
+
+    def _stacks_of(self, events: Events) -> list[Stack]:
+        """The stacks of events, each once for each process."""
+        if "stacks" not in self._session.loaded.maps or len(events) == 0:
+            return []
+        group = group_numbers(events["tgid"], events["stack"])
+        found = []
+        for number, first in enumerate(np.unique(group, return_index=True)[1]):
+            frames = self._session.stack(int(events["stack"][first]))
+            tgid, ns = int(events["tgid"][first]), int(events["ns"][first])
+            if frames:
+                found.append(Stack(tgid, ns, frames, np.flatnonzero(group == number)))
+        return found
 
     def _texts(self) -> dict[str, dict[int, str]]:
         """The texts of places and sites that are new since the last time."""
         places = self._mappings.places
         new = range(self._named, len(places))
         self._named = len(places)
-        sites = self._sites.take() if self._sites else {}
-        return {"place": {n: one_line(places[n].path) for n in new}, "site": sites}
+        texts = {"place": {n: one_line(places[n].path) for n in new}}
+        if self._sites:
+            texts |= {"site": self._sites.sites.take(), "stack": self._sites.stacks.take()}
+        return texts

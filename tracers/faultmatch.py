@@ -38,7 +38,6 @@ FAULT = np.dtype(
     [
         ("ns", "u8"),
         ("address", "u8"),
-        ("ip", "u8"),
         ("time_ns", "u8"),
         ("tgid", "u4"),
         ("tid", "u4"),
@@ -50,7 +49,7 @@ FAULT = np.dtype(
         ("found", "u1"),
     ]
 )
-_COPIED = ("ns", "address", "ip", "tgid", "tid", "stack", "kind", "marks")
+_COPIED = ("ns", "address", "tgid", "tid", "kind", "marks")
 
 # A huge page has 512 pages of 4 KiB; the kernel's sum can lag by what it keeps on each CPU.
 _HUGE_PAGES = 448
@@ -72,7 +71,7 @@ class Exceptions:
     def feed(self, events: Events, places: Numbers, last: bool) -> Events:
         """Faults, as FAULT, by thread, out of events in order of time.
 
-        `places` has a row for each event: the numbers of its place and of its site.
+        `places` has a row for each event: the numbers of its place, its site and its stack.
         """
         if self._waiting is not None:
             events = chain(self._waiting[0], events)
@@ -164,7 +163,7 @@ class _Joined:
         all_of_them = len(chosen) == len(events)
         for name in _COPIED:
             faults[name] = events[name] if all_of_them else events[name][chosen]
-        faults["place"], faults["site"] = self._places[chosen].T
+        faults["place"], faults["site"], faults["stack"] = self._places[chosen].T
         raised = events["kind"][chosen] == Kind.RAISED
         faults["kind"][raised] = Kind.MINOR
         faults["found"][raised] = Found.RAISED

@@ -33,12 +33,15 @@ class Mark(IntFlag):
 # storm of faults it rests; see faultedge.py.
 TIMING = "on_minor"
 
+# A macro of the C program: take the user stack of each exception, and keep so many.
+STACKS = "STACKS 16384"
+
 _ENDS = (
     Probe(TIMING, "software", ("minor-faults",)),
     Probe("on_major", "software", ("major-faults",)),
     Probe("on_signal", "tp_btf", ("signal_generate",)),
     Probe("on_thread", "tp_btf", ("task_newtask",)),
-    Probe("on_rss", "tp_btf", ("rss_stat",), lambda kernel: kernel.has_swap),
+    Probe("on_rss", "tp_btf", ("rss_stat",), wanted=lambda kernel: kernel.has_swap),
 )
 
 PLAN = Plan(
@@ -50,7 +53,7 @@ PLAN = Plan(
             "exact",
             (
                 Probe("on_user_fault", "tp_btf", ("page_fault_user",)),
-                Probe("on_kernel_fault", "tp_btf", ("page_fault_kernel",)),
+                Probe("on_kernel_fault", "tp_btf", ("page_fault_kernel",), reads_user=True),
                 *_ENDS,
             ),
         ),

@@ -56,7 +56,7 @@ ROW = np.dtype(
     ]
 )
 
-_COPIED = ("ns", "address", "time_ns", "tgid", "tid", "place", "site", "kind", "marks")
+_COPIED = ("ns", "address", "time_ns", "tgid", "tid", "place", "site", "stack", "kind", "marks")
 
 
 def rows_of(faults: Events, traits: npt.NDArray[np.uint8]) -> Events:

@@ -14,6 +14,7 @@ from memtap.bpf.stream import Events
 from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Interval, Origin
 from memtap.tracers.durations import bucket_of, histogram, quantile
+from memtap.tracers.edge import BETWEEN
 from memtap.tracers.explain import explain
 from memtap.tracers.faultcolumns import FAULT_KEYS, fault_columns
 from memtap.tracers.faultplan import Kind
@@ -34,6 +35,7 @@ _NUMBERS = {
     "cgroup": ("tgid",),
 }
 _EXPLAINED = ("region", "cause")
+_STACKED = ("tgid", "stack")
 _SUMS = ("count", "time_ns")
 
 
@@ -46,11 +48,13 @@ class Faults:
         by: tuple[str, ...] = ("process",),
         hist: bool = False,
         explains: bool = False,
+        stacks: bool = False,
     ) -> None:
         self.by = by
-        self._origin, self._hist, self._explains = origin, hist, explains
+        self._origin, self._hist, self._explains, self._stacks = origin, hist, explains, stacks
         numbers = [name for key in by for name in _NUMBERS[key]]
-        self._numbers = list(dict.fromkeys([*numbers, *(_EXPLAINED if explains else ())]))
+        numbers += [*(_EXPLAINED if explains else ()), *(_STACKED if stacks else ())]
+        self._numbers = list(dict.fromkeys(numbers))
         self._who: dict[int, Who] = {}
         self._texts: dict[str, dict[int, str]] = {"place": {}, "site": {}, "stack": {}}
         self._tallies: list[pl.DataFrame] = []
@@ -76,7 +80,18 @@ class Faults:
             fault_audit(self._origin, chunk.interval, counted),
             histogram(counted) if self._hist else None,
             explain(counted, chunk.interval.seconds) if self._explains else None,
+            self._stacked(counted) if self._stacks else None,
         )
+
+    def _stacked(self, counted: pl.DataFrame) -> dict[tuple[str, ...], int]:
+        """Faults by stack, the process's name its outermost frame, most frequent first."""
+        stacks: dict[tuple[str, ...], int] = {}
+        by = counted.group_by(_STACKED).agg(pl.col("count").sum())
+        for tgid, number, count in by.sort("count", *_STACKED, descending=True).rows():
+            text = self._texts["stack"].get(number, "[unknown]")
+            frames = (self._who.get(tgid, Who()).comm, *text.split(BETWEEN))
+            stacks[frames] = stacks.get(frames, 0) + count
+        return stacks
 
     def _rows(self, counted: pl.DataFrame) -> list[Row]:
         keys = list(dict.fromkeys(c.name for key in self.by for c in FAULT_KEYS[key]))

@@ -40,6 +40,7 @@ class Report:
         audit: see audit.py.
         histogram: if it was asked for, times by powers of two: `from_ns`, `to_ns`, `count`.
         explanation: if it was asked for, sentences on what the numbers say.
+        stacks: if they were asked for, how often each was seen, frames from the outermost on.
     """
 
     name: str
@@ -50,12 +51,18 @@ class Report:
     audit: dict[str, Any]
     histogram: list[dict[str, int]] | None = None
     explanation: list[str] | None = None
+    stacks: dict[tuple[str, ...], int] | None = None
 
     SCHEMA = 1
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of the contract."""
-        extras = {"histogram": self.histogram, "explanation": self.explanation}
+        stacks = self.stacks and [{"frames": f, "count": n} for f, n in self.stacks.items()]
+        extras = {
+            "histogram": self.histogram,
+            "explanation": self.explanation,
+            "stacks": stacks,
+        }
         return {
             "report": self.name,
             "schema": self.SCHEMA,

@@ -82,7 +82,7 @@ struct run {
 #endif
 
 #ifdef STACKS
-BPF_STACK_TRACE(stacks, STACKS);
+BPF_TABLE("stacktrace", int, struct bpf_stacktrace, stacks, STACKS);
 #endif
 
 static inline u16 faults_of(u64 task)

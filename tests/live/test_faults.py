@@ -206,7 +206,7 @@ def test_a_storm_is_timed_in_part_and_the_audit_says_so(faulted: Run) -> None:
     found = faulted("threads", 1_000_000)
     note = next(note for note in found.report["audit"]["notes"] if note.startswith("times are"))
     timed, minor = (int(word) for word in note.split() if word.isdigit())
-    assert 1000 < timed < minor / 2
+    assert 1000 < timed < minor  # how few depends on how soon the reader gets a CPU
     assert 200 < found.report["rows"][0]["p50_ns"] < 100_000
 
 

@@ -50,7 +50,7 @@ def gone(_tgid: int, _tid: int) -> int | None:
 def feed(exceptions: Exceptions, *several: Told, last: bool = False, start: int = 1) -> Events:
     events = events_of(*several, start=start)
     numbers = np.arange(len(events), dtype=np.uint32)
-    return exceptions.feed(events, np.stack([numbers, numbers + 7], 1), last)
+    return exceptions.feed(events, np.stack([numbers, numbers + 7, numbers + 9], 1), last)
 
 
 def faults(*several: Told) -> Events:
@@ -62,6 +62,7 @@ def test_a_higher_number_tells_that_the_one_before_was_completed() -> None:
     assert found["kind"].tolist() == [Kind.MINOR] * 3
     assert found["place"].tolist() == [0, 1, 2]
     assert found["site"].tolist() == [7, 8, 9]
+    assert found["stack"].tolist() == [9, 10, 11]
 
 
 def test_the_same_number_tells_that_it_was_not() -> None:

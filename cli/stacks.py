@@ -1,0 +1,47 @@
+"""Where stacks go: files of collapsed stacks and flame graphs, when a run is over."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from memtap.cli.output import open_output, write
+
+if TYPE_CHECKING:
+    from memtap.cli.loop import Display
+    from memtap.tracers.report import Report
+
+
+class StackFiles:
+    """Shows reports as another display does, and writes the stacks of all of them at the end."""
+
+    def __init__(self, display: Display, folded: Path | None, flame: Path | None) -> None:
+        self._display = display
+        self._folded, self._flame = folded and open_output(folded), flame and open_output(flame)
+        self._stacks: Counter[tuple[str, ...]] = Counter()
+        self.inputs = display.inputs
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody looks any more."""
+        return self._display.closed
+
+    def show(self, report: Report) -> None:
+        """Shows a report, and keeps its stacks."""
+        self._display.show(report)
+        self._stacks.update(report.stacks or {})
+
+    def listen(self) -> None:
+        """Something can be read from one of the inputs."""
+        self._display.listen()
+
+    def close(self) -> None:
+        """Writes the files."""
+        from memtap.tracers.flame import flame_page, folded
+
+        self._display.close()
+        if self._folded:
+            write(self._folded, folded(self._stacks))
+        if self._flame:
+            write(self._flame, flame_page(self._stacks, "memtap faults", "faults"))
