@@ -161,7 +161,7 @@ class Space:
         starts, ends, numbers = self._arrays
         at = np.searchsorted(starts, addresses, "right") - 1
         found = np.where(addresses < ends[at], numbers[at], NOWHERE).astype(np.uint32)
-        return found, numbers[at + 1]
+        return found, numbers[np.minimum(at + 1, len(numbers) - 1)]
 
 
 class Mappings:

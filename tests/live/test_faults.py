@@ -210,6 +210,47 @@ def test_a_storm_is_timed_in_part_and_the_audit_says_so(faulted: Run) -> None:
     assert 200 < found.report["rows"][0]["p50_ns"] < 100_000
 
 
+def test_stacks_lead_to_the_code_that_faults(workload: Build, tmp_path: Path) -> None:
+    folded, flame = tmp_path / "folded", tmp_path / "flame.html"
+    done = memtap(
+        "faults", "--folded", folded, "--flame", flame, "-f", "json", "-o", tmp_path / "report",
+        "--", workload("faulter"), "threads", "20000",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    counts = {
+        line.rpartition(" ")[0]: int(line.split()[-1]) for line in folded.read_text().splitlines()
+    }
+    of_touch = [n for stack, n in counts.items() if stack.split(";")[-1] == "touch_all"]
+    assert sum(of_touch) == 20_000
+    assert all(stack.startswith("faulter;") for stack in counts if stack.endswith(";touch_all"))
+    (report,) = reports((tmp_path / "report").read_text())
+    assert sum(counts.values()) == sum(row["total"] for row in report["rows"])
+    assert "touch_all" in flame.read_text()
+
+
+def test_a_replay_is_the_live_report_byte_for_byte(workload: Build, tmp_path: Path) -> None:
+    recording, live = tmp_path / "r.parquet", tmp_path / "live"
+    program = [workload("faulter"), "short", "60"]
+    for more in (["-b", "process,region,cause", "--hist"], ["-b", "site", "--explain"]):
+        kept_as = ["--record", recording, "-o", live]
+        done = memtap("faults", "0.2", *more, "-f", "json", *kept_as, "--", *program)
+        assert done.returncode == 0, done.stderr
+        assert len(reports(live.read_text())) > 1
+        again = memtap("faults", *more, "-f", "json", "--from", recording)
+        assert again.stdout == live.read_text()
+
+
+def test_groupings_of_one_recording_have_the_same_sums(faulted: Run) -> None:
+    recording = faulted("fork").recording
+    keys = ("process", "thread", "region", "cause", "file", "site", "cgroup", "process,file,cause")
+    sums = []
+    for by in keys:
+        replay = memtap("faults", "-b", by, "-f", "json", "--from", recording)
+        rows = json.loads(replay.stdout)["rows"]
+        sums.append([sum(row[name] for row in rows) for name in ("minor", "major", "total")])
+    assert sums == [sums[0]] * len(keys)
+
+
 def test_processes_that_live_for_milliseconds(workload: Build) -> None:
     done = memtap(
         "faults", "-f", "json", "-o", "/dev/stderr", "--", workload("faulter"), "short", "500"

@@ -110,6 +110,11 @@ def test_a_stack_is_found_where_it_has_grown_to() -> None:
     ]
 
 
+def test_no_address_is_too_high_or_too_low() -> None:
+    faults = [(5, 0), (6, 2**64 - 1), (7, 2**64 - 4096)]
+    assert regions(faults, [mapped(1)]) == regions(faults, []) == [Region.UNKNOWN] * 3
+
+
 def test_a_child_has_what_its_parent_had_and_exec_ends_it() -> None:
     child = GONE + 1
     told: list[Told] = [mapped(1), Forked(2, child, GONE), Began(4, GONE), mapped(6, tgid=child)]
