@@ -14,6 +14,7 @@ from statistics import median, quantiles
 
 from tests.bench.harness import (
     MEMTAP,
+    OUR_HEADERS,
     PYTHON,
     Row,
     compiled,
@@ -129,18 +130,27 @@ def slowdown(
 def running(command: list[str], report: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A tracer, from when it traces."""
     report.unlink(missing_ok=True)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    environment = os.environ | {"BCC_KERNEL_SOURCE": str(OUR_HEADERS)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    ) as process:
         if command[0] == MEMTAP:
             while not (report.exists() and report.stat().st_size):
-                if process.poll() is not None:
-                    raise RuntimeError(f"{command} ended with status {process.returncode}")
+                still(process)
                 time.sleep(0.1)
         else:
             time.sleep(3)
         yield process
+        still(process)
         while process.poll() is None:  # bpftrace can miss a signal that comes just before it waits
             process.send_signal(signal.SIGINT)
             time.sleep(0.5)
+
+
+def still(process: subprocess.Popen[bytes]) -> None:
+    """Raises RuntimeError unless a tracer is running."""
+    if process.poll() is not None:
+        raise RuntimeError(f"{process.args!r} ended with status {process.returncode}")
 
 
 def cost(toucher: Toucher, folder: Path) -> Row:
