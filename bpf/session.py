@@ -150,7 +150,7 @@ class Session:
         kind, size = _header(header)
         if kind == _RECORD_SAMPLE:
             self._stream.add(ct.string_at(header + _RAW_AT, size - _RAW_AT))
-        elif kind in sideband.KINDS:
+        elif self.loaded.request.plan.mappings and kind in sideband.KINDS:
             self._tell(sideband.decode(ct.string_at(header, size)))
         return _CONTINUE
 

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memtap.tracers.report import Column
-
-_PROCESS = (
-    Column("pid", "PID"),
-    Column("uid", "UID", table=False),
-    Column("user", "USER", "text"),
-    Column("comm", "CMD", "text"),
-    Column("cgroup", "CGROUP", "path", table=False),
-)
+from memtap.tracers.report import Column, key_columns
+from memtap.tracers.whocolumns import CGROUP, PROCESS
 
 # What identifies a row, by what the user groups by.
 FAULT_KEYS: dict[str, tuple[Column, ...]] = {
-    "process": _PROCESS,
-    "thread": (Column("tid", "TID"), *_PROCESS),
+    "process": PROCESS,
+    "thread": (Column("tid", "TID"), *PROCESS),
     "region": (Column("region", "REGION", "text"),),
     "cause": (Column("cause", "CAUSE", "text"),),
     "file": (Column("path", "PATH", "path"),),
     "site": (Column("site", "SITE", "path"),),
-    "cgroup": (Column("cgroup", "CGROUP", "path"),),
+    "cgroup": CGROUP,
 }
 _COUNTS = (
     Column("minor", "MINOR"),
@@ -41,9 +34,7 @@ _LEFT_OUT = ("p50_ns", "max_ns", "share_pct", "p99_ns")
 
 
 def fault_columns(by: tuple[str, ...]) -> tuple[Column, ...]:
-    """The columns of a report grouped by these keys, each column once."""
-    keys = {column.name: column for key in reversed(by) for column in FAULT_KEYS[key]}
-    ordered = [column.name for key in by for column in FAULT_KEYS[key]]
+    """The columns of a report grouped by these keys."""
     hidden = _LEFT_OUT[: 2 * (len(by) - 1)]
     counts = (replace(c, table=c.name not in hidden) for c in _COUNTS)
-    return (*(keys[name] for name in dict.fromkeys(ordered)), *counts)
+    return (*key_columns(FAULT_KEYS, by), *counts)

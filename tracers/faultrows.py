@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
-
 import numpy as np
 import numpy.typing as npt
 
@@ -11,11 +9,12 @@ from memtap.bpf.stream import Events
 from memtap.tracers.faultmatch import Found
 from memtap.tracers.faultplan import Kind, Mark
 from memtap.tracers.mappings import Region
+from memtap.tracers.words import Word
 
 Bools = npt.NDArray[np.bool_]
 
 
-class Cause(IntEnum):
+class Cause(Word):
     """Why a fault was taken; docs/faults.md says what each means."""
 
     UNKNOWN = 0
@@ -30,11 +29,6 @@ class Cause(IntEnum):
     NUMA = 9
     USERFAULT = 10
     BAD_ACCESS = 11
-
-    @property
-    def text(self) -> str:
-        """As reports call it."""
-        return "?" if self is Cause.UNKNOWN else self.name.lower().replace("_", "-")
 
 
 # A fault. `time_ns` is 0 where it is not known; `place`, `site` and `stack` are numbers of texts

@@ -133,7 +133,7 @@ def fault_audit(origin: Origin, interval: Interval, counted: pl.DataFrame) -> di
     """
     notes = []
     minor, timed = (_minor(counted, wanted) for wanted in (True, pl.col("bucket") > 0))
-    if timed < minor and "exceptions" in origin.way:
+    if timed < minor and origin.way == "exceptions":
         notes.append(f"times are of {timed} of {minor} minor faults, and of all major ones")
     major = counted.filter(pl.col("kind") == Kind.MAJOR)["count"].sum()
     for name, seen, counter in (("minor", minor, "ac_minflt"), ("major", major, "ac_majflt")):

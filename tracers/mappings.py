@@ -13,7 +13,6 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from memtap.bpf.sideband import Began, Ended, Forked, Mapped, Told
 from memtap.tracers.grouping import stable_order
+from memtap.tracers.words import Word
 
 Numbers = npt.NDArray[np.uint32]
 
@@ -31,7 +31,7 @@ MAP_SHARED, MAP_HUGETLB = 1, 0x40000
 NOWHERE = 0
 
 
-class Region(IntEnum):
+class Region(Word):
     """What a mapping is for."""
 
     UNKNOWN = 0
@@ -46,11 +46,6 @@ class Region(IntEnum):
     VDSO = 9
     HUGETLB = 10
     UNMAPPED = 11
-
-    @property
-    def text(self) -> str:
-        """As reports call it."""
-        return "?" if self is Region.UNKNOWN else self.name.lower().replace("_", "-")
 
 
 _OF_FILES = (Region.FILE, Region.TEXT, Region.DATA)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memtap.tracers.report import Column
+from memtap.tracers.report import Column, key_columns
+from memtap.tracers.whocolumns import CGROUP, PROCESS, USER
 
 # The first six keep the names and the order of bcc's cachestat.
 CACHESTAT = (
@@ -23,27 +24,16 @@ CACHESTAT_WIDE = (
     Column("written_pages", "WRITTEN"),
 )
 
-_PID = Column("pid", "PID")
-_UID = Column("uid", "UID", table=False)
-_USER = Column("user", "USER", "text")
-_CGROUP = Column("cgroup", "CGROUP", "path")
-
 # What identifies a row, by what the user groups by.
 CACHETOP_KEYS: dict[str, tuple[Column, ...]] = {
-    "process": (
-        _PID,
-        _UID,
-        _USER,
-        Column("comm", "CMD", "text"),
-        Column("cgroup", "CGROUP", "path", table=False),
-    ),
+    "process": PROCESS,
     "file": (
         Column("dev", "DEV", "text", table=False),
         Column("ino", "INO", table=False),
         Column("path", "PATH", "path"),
     ),
-    "cgroup": (_CGROUP,),
-    "user": (Column("uid", "UID"), _USER),
+    "cgroup": CGROUP,
+    "user": (Column("uid", "UID"), USER),
 }
 _COUNTS = (
     Column("hits_pages", "HITS"),
@@ -56,10 +46,10 @@ _FILE_COUNTS = (Column("inserted_pages", "INSERTED"), Column("evicted_pages", "E
 
 
 def cachetop_columns(by: tuple[str, ...]) -> tuple[Column, ...]:
-    """The columns of a report grouped by these keys, each column once."""
-    keys = {column.name: column for key in by for column in CACHETOP_KEYS[key]}
+    """The columns of a report grouped by these keys."""
+    keys = key_columns(CACHETOP_KEYS, by)
     if "file" not in by:
-        return (*keys.values(), *_COUNTS)
+        return (*keys, *_COUNTS)
     # A table has 80 columns, and paths are long.
     counts = [replace(c, table=c.table and c.name != "write_hit_pct") for c in _COUNTS]
-    return (*keys.values(), *counts, *_FILE_COUNTS)
+    return (*keys, *counts, *_FILE_COUNTS)

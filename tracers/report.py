@@ -77,3 +77,12 @@ class Report:
 def percentage(part: int, whole: int) -> float | None:
     """`part` of `whole` in per cent with two decimals; None if there is no whole."""
     return round(100 * part / whole, 2) if whole else None
+
+
+def key_columns(keys: dict[str, tuple[Column, ...]], by: tuple[str, ...]) -> tuple[Column, ...]:
+    """The columns of the keys that the user groups by; each once, shown if one key shows it."""
+    columns: dict[str, Column] = {}
+    for column in (column for key in by for column in keys[key]):
+        if column.table or column.name not in columns:
+            columns[column.name] = column
+    return tuple(columns.values())

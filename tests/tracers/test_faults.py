@@ -82,6 +82,12 @@ def test_processes_of_one_cgroup_are_one_row() -> None:
     assert row["total"] == 2
 
 
+def test_a_cgroup_that_is_grouped_by_is_shown_beside_its_processes() -> None:
+    for by in ("process,cgroup", "cgroup,process"):
+        columns = report(fault(), by=by).columns
+        assert [column.table for column in columns if column.name == "cgroup"] == [True]
+
+
 def test_keys_can_be_combined_and_the_sums_agree() -> None:
     faults = [fault(cause=c, region=r) for c in (1, 2, 3) for r in (4, 5) for _ in range(c + r)]
     for by in ("process", "region", "cause", "region,cause", "process,region,cause,file,site"):
