@@ -102,13 +102,17 @@ class Loaded:
         """
         links: dict[str, list[int]] = {}
         with ExitStack() as undo:
-            for probe, target in self._targets:
-                program = self.programs[probe.function]
-                links[probe.function] = objects.attach(probe.kind, target, program, cpus)
+            for probe, _ in self._targets:
+                links[probe.function] = self.attach_one(probe.function, cpus)
                 for link in links[probe.function]:
                     undo.callback(os.close, link)
             undo.pop_all()
         return links
+
+    def attach_one(self, function: str, cpus: Sequence[int]) -> list[int]:
+        """Attaches one of the functions, as attach() does."""
+        kind, target = next((p.kind, t) for p, t in self._targets if p.function == function)
+        return objects.attach(kind, target, self.programs[function], cpus)
 
     def close(self) -> None:
         """Gives programs and maps back to the kernel."""

@@ -21,7 +21,7 @@ _MAP_PERF_EVENT_ARRAY, _MAP_TASK_STORAGE = 4, 29
 _PROG_TYPE_KPROBE, _PROG_TYPE_PERF_EVENT = 2, 7
 _PROG_TYPE_RAW_TRACEPOINT, _PROG_TYPE_TRACING = 17, 26
 _TRACE_RAW_TP, _TRACE_FENTRY = 23, 24
-_IOC_ENABLE, _IOC_DISABLE, _IOC_SET_BPF = 0x2400, 0x2401, 0x40042408
+_IOC_ENABLE, _IOC_SET_BPF = 0x2400, 0x40042408
 _FLAG_FD_CLOEXEC = 8
 _TYPE_SOFTWARE = 1
 
@@ -137,18 +137,6 @@ def _attach_software(event: str, program: int, cpus: Sequence[int]) -> list[int]
             undo.callback(os.close, events[-1])
         undo.pop_all()
     return events
-
-
-def rest(events: Sequence[int]) -> None:
-    """Has perf events not count for a while, which costs nothing then."""
-    for event in events:
-        fcntl.ioctl(event, _IOC_DISABLE, 0)
-
-
-def resume(events: Sequence[int]) -> None:
-    """Has them count again."""
-    for event in events:
-        fcntl.ioctl(event, _IOC_ENABLE, 0)
 
 
 def _attach_event(attributes: libbpf.PerfEventAttr, cpu: int, program: int, what: str) -> int:

@@ -20,6 +20,7 @@ from memtap.tracers.faultrows import ROW, rows_of
 from memtap.tracers.grouping import chain, group_numbers, in_order
 from memtap.tracers.hostile import one_line
 from memtap.tracers.mappings import Mappings
+from memtap.tracers.streaks import Parts, ends_apart, in_parts
 from memtap.tracers.targets import read_thread
 
 if TYPE_CHECKING:
@@ -85,14 +86,19 @@ class Stack:
     events: npt.NDArray[np.intp]
 
 
-# Processes, times and addresses, one of each.
-Asked = tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]
+# Processes, times, addresses, and how many pages from there on; one of each.
+Asked = tuple[
+    npt.NDArray[np.uint32],
+    npt.NDArray[np.uint64],
+    npt.NDArray[np.uint64],
+    npt.NDArray[np.uint16],
+]
 
 
 def _asked(stack: Stack) -> Asked:
     count = len(stack.frames)
     tgids, ns = np.full(count, stack.tgid, np.uint32), np.full(count, stack.ns, np.uint64)
-    return tgids, ns, np.array(stack.frames, np.uint64)
+    return tgids, ns, np.array(stack.frames, np.uint64), np.ones(count, np.uint16)
 
 
 class FaultEdge:
@@ -127,24 +133,25 @@ class FaultEdge:
         until = np.iinfo(np.uint64).max if last else cut.until_ns
         events = in_order(chain(self._late, cut.events), "ns")
         ripe = int(np.searchsorted(events["ns"], until, "right"))
-        events, self._late = events[:ripe], events[ripe:].copy()
+        events, self._late = ends_apart(events[:ripe]), events[ripe:].copy()
         self._untold += cut.told
         told = [each for each in self._untold if each.ns <= until]
         self._untold = self._untold[len(told) :]
-        faults = self._exceptions.feed(events, self._locate(events, told), last)
+        faults = self._exceptions.feed(*self._locate(events, told), last)
         return Taken(rows_of(faults, self._mappings.traits), texts=self._texts())
 
     def learn(self, reporter: object) -> None:
         """The kernel counts every fault; there is nothing it could leave out."""
 
-    def _locate(self, events: Events, told: list[Told]) -> npt.NDArray[np.uint32]:
-        """The numbers of the place, the site and the stack of each event."""
+    def _locate(self, events: Events, told: list[Told]) -> tuple[Events, npt.NDArray[np.uint32]]:
+        """Events, each in one place, and the numbers of its place, its site and its stack."""
         stacks = self._stacks_of(events)
-        asked = [(events["tgid"], events["ns"], events["address"])]
+        single = np.ones(len(events), np.uint16)
+        asked = [(events["tgid"], events["ns"], events["address"], events["count"])]
         if self._sites:
-            asked.append((events["tgid"], events["ns"], events["ip"]))
+            asked.append((events["tgid"], events["ns"], events["ip"], single))
             asked += [_asked(stack) for stack in stacks]
-        places, *codes = self._find(asked, told)
+        (places, *codes), parts = self._find(asked, told)
         numbers = np.zeros((len(events), 3), np.uint32)
         numbers[:, 0] = places
         if self._sites:
@@ -153,15 +160,20 @@ class FaultEdge:
             for stack, found in zip(stacks, codes[1:], strict=True):
                 number = self._sites.stack(stack.tgid, stack.frames, found, known)
                 numbers[stack.events, 2] = number
-        return numbers
+        return in_parts(events, numbers, parts)
 
-    def _find(self, asked: list[Asked], told: list[Told]) -> list[npt.NDArray[np.uint32]]:
-        """The places of addresses, given as tgid, ns and address; they are found in one go."""
-        tgids, ns, addresses = (np.concatenate(column) for column in zip(*asked, strict=True))
-        order = np.argsort(ns, kind="stable") if len(asked) > 1 else np.arange(len(ns))
-        found = np.empty(len(ns), np.uint32)
-        found[order] = self._mappings.locate(tgids[order], ns[order], addresses[order], told)
-        return np.split(found, np.cumsum([len(column) for column, _, _ in asked])[:-1])
+    def _find(
+        self, asked: list[Asked], told: list[Told]
+    ) -> tuple[list[npt.NDArray[np.uint32]], dict[int, Parts]]:
+        """The places of all that is asked for, found in one go; and the parts of streaks."""
+        tgids, ns, addresses, counts = map(np.concatenate, zip(*asked, strict=True))
+        order = np.argsort(ns, kind="stable")
+        places = np.empty(len(order), np.uint32)
+        places[order], parts = self._mappings.locate(
+            tgids[order], ns[order], addresses[order], counts[order], told
+        )
+        ends = np.cumsum([len(each[0]) for each in asked])
+        return np.split(places, ends[:-1]), {int(order[row]): each for row, each in parts.items()}
 
     def _stacks_of(self, events: Events) -> list[Stack]:
         """The stacks of events, each once for each process."""

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from memtap.bpf.stream import Events, take
-from memtap.tracers.faultplan import Kind, Mark
+from memtap.tracers.faultplan import PAGE_BYTES, Kind, Mark
 from memtap.tracers.grouping import chain, group_numbers, stable_order
+from memtap.tracers.streaks import ANON_BITS
 
 Places = npt.NDArray[np.intp]
 Bools = npt.NDArray[np.bool_]
@@ -32,8 +33,8 @@ class Found(IntFlag):
     RAISED = 16  # the exception was seen, so its marks are known
 
 
-# A fault that was completed, or could not be (Kind.BAD). `time_ns` is from the exception to its
-# completion, if Found.TIMED.
+# A fault that was completed, or could not be (Kind.BAD); or `count` of them, of which only the
+# first's address is told. `time_ns` is from the exception to its completion, if Found.TIMED.
 FAULT = np.dtype(
     [
         ("ns", "u8"),
@@ -41,6 +42,7 @@ FAULT = np.dtype(
         ("time_ns", "u8"),
         ("tgid", "u4"),
         ("tid", "u4"),
+        ("count", "u4"),
         ("stack", "u4"),
         ("place", "u4"),
         ("site", "u4"),
@@ -49,12 +51,11 @@ FAULT = np.dtype(
         ("found", "u1"),
     ]
 )
-_COPIED = ("ns", "address", "tgid", "tid", "kind", "marks")
+_COPIED = ("ns", "address", "count", "tgid", "tid", "kind", "marks")
 
 # A huge page has 512 pages of 4 KiB; the kernel's sum can lag by what it keeps on each CPU.
 _HUGE_PAGES = 448
 _HUGE_SHIFT = 21
-_ANON_BITS = 24
 
 # How many faults a thread has completed, by process and thread; None if it is gone.
 Counter = Callable[[int, int], int | None]
@@ -186,6 +187,8 @@ class _Joined:
                 continue
             faults["kind"][told] = kind
             faults["marks"][told] |= events["marks"][telling] & np.uint8(Mark.UNMAPPED)
+            timed = faults["marks"][told] & Mark.UNTIMED == 0
+            told, telling = told[timed], telling[timed]
             faults["time_ns"][told] = events["ns"][telling] - faults["ns"][told]
             faults["found"][told] |= np.uint8(Found.TIMED)
 
@@ -195,10 +198,11 @@ class _Joined:
         following = np.minimum(chosen + 1, len(events) - 1)
         same = (events["tid"][following] == events["tid"][chosen]) & (following > chosen)
         seen, later = events["seen"][chosen], events["seen"][following]
-        anon = (later - seen) & np.uint32((1 << _ANON_BITS) - 1)
-        huge = same & (anon >= _HUGE_PAGES) & (anon < 1 << (_ANON_BITS - 1))
+        small = events["count"][chosen] - np.uint32(1)  # whoever goes on to the next is not huge
+        anon = (later - seen - small) & np.uint32((1 << ANON_BITS) - 1)
+        huge = same & (anon >= _HUGE_PAGES) & (anon < 1 << (ANON_BITS - 1))
         huge = _without_small(faults, huge, same & ~huge)
-        hinted = same & (later >> np.uint32(_ANON_BITS) != seen >> np.uint32(_ANON_BITS))
+        hinted = same & (later >> np.uint32(ANON_BITS) != seen >> np.uint32(ANON_BITS))
         faults["found"] |= np.where(huge, Found.HUGE, 0).astype(np.uint8)
         faults["found"] |= np.where(hinted, Found.NUMA, 0).astype(np.uint8)
 
@@ -211,7 +215,17 @@ def _without_small(faults: Events, huge: Bools, small: Bools) -> Bools:
     """
     if not huge.any():
         return huge
-    process = faults["tgid"].astype(np.uint64) << np.uint64(43)
-    block = faults["address"] >> np.uint64(_HUGE_SHIFT) ^ process
-    alone: Bools = huge & ~np.isin(block, block[small])
+    first, last = _blocks(faults)
+    spans = (last - first)[small].astype(np.intp) + 1
+    within = np.arange(spans.sum()) - np.repeat(np.cumsum(spans) - spans, spans)
+    taken = np.repeat(first[small], spans) + within.astype(np.uint64)
+    alone: Bools = huge & ~np.isin(first, taken)
     return alone
+
+
+def _blocks(faults: Events) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """The 2 MiB that each begins in, and that it ends in; numbers that tell processes apart."""
+    process = faults["tgid"].astype(np.uint64) << np.uint64(64 - _HUGE_SHIFT)
+    beyond = (faults["count"] - np.uint32(1)).astype(np.uint64) * np.uint64(PAGE_BYTES)
+    first, last = (faults["address"] + more >> np.uint64(_HUGE_SHIFT) for more in (0, beyond))
+    return first ^ process, last ^ process

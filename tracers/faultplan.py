@@ -27,11 +27,15 @@ class Mark(IntFlag):
     STACK = 8
     HEAP = 16
     UNMAPPED = 32
+    UNTIMED = 64
 
 
 # The probe that tells how long minor faults take. It costs more than all others together, so in a
 # storm of faults it rests; see faultedge.py.
 TIMING = "on_minor"
+
+# Of the C program: only where pages have this size it makes streaks (streaks.py).
+PAGE_BYTES = 4096
 
 # A macro of the C program: take the user stack of each exception, and keep so many.
 STACKS = "STACKS 16384"

@@ -31,13 +31,14 @@ class Cause(Word):
     BAD_ACCESS = 11
 
 
-# A fault. `time_ns` is 0 where it is not known; `place`, `site` and `stack` are numbers of texts
-# that a chunk tells.
+# A fault, or `count` of them, of which `address` is the first's. `time_ns` is 0 where it is not
+# known; `place`, `site` and `stack` are numbers of texts that a chunk tells.
 ROW = np.dtype(
     [
         ("ns", "u8"),
         ("address", "u8"),
         ("time_ns", "u8"),
+        ("count", "u4"),
         ("tgid", "u4"),
         ("tid", "u4"),
         ("place", "u4"),
@@ -50,7 +51,7 @@ ROW = np.dtype(
     ]
 )
 
-_COPIED = ("ns", "address", "time_ns", "tgid", "tid", "place", "site", "stack", "kind", "marks")
+_COPIED = [name for name in ROW.names or () if name not in ("region", "cause")]
 
 
 def rows_of(faults: Events, traits: npt.NDArray[np.uint8]) -> Events:

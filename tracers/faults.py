@@ -168,7 +168,7 @@ def tally(rows: Events, numbers: list[str]) -> pl.DataFrame:
         keys
         | {
             "bucket": bucket[one].astype(np.int64),
-            "count": np.bincount(group, minlength=size).astype(np.int64),
+            "count": np.bincount(group, rows["count"], size).astype(np.int64),
             "time_ns": np.bincount(group, rows["time_ns"], size).astype(np.int64),
             "longest": longest.astype(np.int64),
         }

@@ -19,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from memtap.bpf.sideband import Began, Ended, Forked, Mapped, Told
+from memtap.tracers.faultplan import PAGE_BYTES
 from memtap.tracers.grouping import stable_order
+from memtap.tracers.streaks import Parts
 from memtap.tracers.words import Word
 
 Numbers = npt.NDArray[np.uint32]
@@ -147,6 +149,18 @@ class Space:
         self.numbers[first:last] = [piece[2] for piece in pieces]
         self._arrays = None
 
+    def parts(self, start: int, count: int) -> Parts:
+        """So many pages from an address on: how many of them stand in which place."""
+        found: Parts = []
+        while count:
+            at = bisect_right(self.starts, start) - 1
+            inside = at >= 0 and start < self.ends[at]
+            above = self.starts[at + 1] if at + 1 < len(self.starts) else 2**64
+            pages = min(count, -((start - (self.ends[at] if inside else above)) // PAGE_BYTES))
+            found.append((pages, self.numbers[at] if inside else NOWHERE))
+            start, count = start + pages * PAGE_BYTES, count - pages
+        return found
+
     def locate(self, addresses: npt.NDArray[np.uint64]) -> tuple[Numbers, Numbers]:
         """The place of each address, or NOWHERE; and the place that is next above it."""
         if self._arrays is None:
@@ -195,21 +209,24 @@ class Mappings:
         tgids: npt.NDArray[np.uint32],
         ns: npt.NDArray[np.uint64],
         addresses: npt.NDArray[np.uint64],
+        counts: npt.NDArray[np.uint16],
         told: Iterable[Told],
-    ) -> Numbers:
+    ) -> tuple[Numbers, dict[int, Parts]]:
         """The number of the place that each address stood in at its time; NOWHERE if in none.
 
-        `tgids`, `ns` and `addresses` have one of each, in order of time; `told` is what was told
-        since the last call, in order of time as well.
+        `tgids`, `ns` and `addresses` have one of each, in order of time, and from each address on
+        there are so many pages as `counts` says; `told` is what was told since the last call, in
+        order of time as well. Those of which not all pages stand in one place also come by their
+        row, with how many of them stand in which.
         """
         for tgid in self._ended:
             self._spaces.pop(tgid, None)
         self._ended.clear()
-        work = _Work(self._space, self._is_stack, tgids, ns, addresses)
+        work = _Work(self._space, self._is_stack, tgids, ns, addresses, counts)
         for each in told:
             self._take(each, work.until)
         work.finish()
-        return work.found
+        return work.found, work.parts
 
     @property
     def traits(self) -> npt.NDArray[np.uint8]:
@@ -287,9 +304,12 @@ class _Work:
         tgids: npt.NDArray[np.uint32],
         ns: npt.NDArray[np.uint64],
         addresses: npt.NDArray[np.uint64],
+        counts: npt.NDArray[np.uint16],
     ) -> None:
         self._space, self._is_stack = space, is_stack
-        self._ns, self._addresses = ns, addresses
+        self._ns, self._addresses, self._counts = ns, addresses, counts
+        self._many = counts > 1
+        self.parts: dict[int, Parts] = {}
         self.found = np.zeros(len(ns), np.uint32)
         distinct, group = np.unique(tgids, return_inverse=True)
         order = stable_order(group.astype(np.intp))
@@ -315,11 +335,16 @@ class _Work:
                 self._find(tgid, rows)
 
     def _find(self, tgid: int, rows: npt.NDArray[np.intp]) -> None:
-        found, above = self._space(tgid).locate(self._addresses[rows])
+        space = self._space(tgid)
+        found, above = space.locate(self._addresses[rows])
         lost = found == NOWHERE
         if lost.any():  # a stack grows down, and nobody tells
             found[lost] = np.where(self._is_stack(above[lost]), above[lost], NOWHERE)
         self.found[rows] = found
+        for row in rows[self._many[rows]].tolist():
+            parts = space.parts(int(self._addresses[row]), int(self._counts[row]))
+            if len(parts) > 1:
+                self.parts[row] = [(parts[0][0], int(self.found[row])), *parts[1:]]
 
 
 _LINE = re.compile(

@@ -24,19 +24,24 @@ enum mark {
 	STACK = 8,     /* near the stack pointer, and above it */
 	HEAP = 16,     /* below the program break, and above where it began */
 	UNMAPPED = 32, /* of BAD: nothing is mapped there (SEGV_MAPERR) */
+	UNTIMED = 64,  /* set in user space: it was raised later than its event says */
 };
+
+/* A lane's state: the address space at its last exception; how many to come join no streak. */
+enum { SPACE, ALONE };
 
 enum { LANE_USER, LANE_KERNEL, LANE_MINOR, LANE_MAJOR, LANE_BAD, LANE_RSS, LANE_THREAD, LANES };
 
 struct event {
 	u64 address;
 	u64 ip;
-	u32 dt_ns; /* since the base of the batch */
+	u32 dt_ns; /* since the base of the batch; that of the first of a streak */
 	u32 tgid;
 	u32 tid;
-	u32 stack;  /* with STACKS: its number in `stacks`, or an error as a signed number */
 	u32 seen;   /* so far: 24 bits of anon pages of the process, 8 of NUMA hints of the task
 		     */
+	u16 count;  /* of RAISED: a streak of so many, each a page above the one before */
+	u16 stack;  /* with STACKS: its number in `stacks`, or an error as a signed number */
 	u16 number; /* low bits of how many faults the task had completed before this */
 	u8 kind;
 	u8 marks;
@@ -63,6 +68,12 @@ struct run {
 #define ERROR_BITS   (PRESENT | WRITE)
 #define RED_BYTES    65536     /* code may touch so far below its stack pointer */
 #define STACK_BYTES  (8 << 20) /* and a stack reaches no further above it */
+#define PAGE_BYTES   4096
+#define ANON_BITS    24 /* of `seen` */
+#define ANON_MASK    ((1U << ANON_BITS) - 1)
+#define LONGEST      0xffff
+#define NO_STACK     0xffff
+#define AFTER_MAJOR  64
 
 /* struct bpf_perf_event_data: the registers, sample_period, addr; as words. */
 #if defined(__x86_64__)
@@ -120,49 +131,129 @@ static inline u64 user_regs(u64 task)
 	return (u64)bpf_task_pt_regs((struct task_struct *)task);
 }
 
-/* An event of the exception after which the task had completed `number` faults. */
-static inline struct event *begin(void *ctx, struct lane *lane, u64 task, u8 kind, u16 number)
+/* Anon pages of the process so far, and above them NUMA hints of the task. */
+static inline u32 seen_of(u64 task)
 {
-	struct event *event = append(ctx, lane);
-
-	if (!event)
-		return NULL;
-	event->tgid = FIELD(task, task_struct, tgid);
-	event->tid = FIELD(task, task_struct, pid);
-	event->stack = ~0U;
-	event->seen = (anon_of(task) & 0xffffff) | hints_of(task) << 24;
-	event->number = number;
-	event->kind = kind;
-	return event;
+	return (anon_of(task) & ANON_MASK) | hints_of(task) << ANON_BITS;
 }
 
-static inline void place(struct event *event, u64 task, u64 address, u64 ip, u64 sp, u8 marks)
+/* Where an address lies, so far as the process's own borders tell. */
+static inline u8 place_of(u64 task, u64 address, u64 sp)
 {
 	u64 mm = FIELD(task, task_struct, mm);
+	u8 marks = 0;
 
-	event->address = address;
-	event->ip = ip;
 	if (address + RED_BYTES >= sp && address < sp + STACK_BYTES)
 		marks |= STACK;
 	if (address >= FIELD(mm, mm_struct, start_brk) && address < FIELD(mm, mm_struct, brk))
 		marks |= HEAP;
-	event->marks = marks;
+	return marks;
 }
 
+static inline u16 user_stack(void *ctx)
+{
+#ifdef STACKS
+	return stacks.get_stackid(ctx, BPF_F_USER_STACK);
+#else
+	return NO_STACK;
+#endif
+}
+
+/*
+ * A number that changes with all that a process maps and unmaps; 0 where the kernel has none
+ * (before 5e31275cc997).
+ */
+static inline u64 space_of(u64 task)
+{
+#if HAVE(mm_struct, mm_lock_seq)
+	u64 mm = FIELD(task, task_struct, mm);
+
+	return 1ULL << 32 | (u32)FIELD_AS(u32, mm, OFFSET(mm_struct, mm_lock_seq));
+#else
+	return 0;
+#endif
+}
+
+static inline void keep(void *ctx, struct lane *lane, u64 task, struct event *what)
+{
+	struct event *event = append(ctx, lane);
+
+	if (!event)
+		return;
+	what->dt_ns = event->dt_ns;
+	what->tgid = FIELD(task, task_struct, tgid);
+	what->seen = seen_of(task);
+	what->count = 1;
+	*event = *what;
+}
+
+/* Is an exception of this task the next of the streak that `last` stands for? */
+static inline int goes_on(struct event *last, u64 task, struct event *this)
+{
+	return last->tid == this->tid && last->ip == this->ip &&
+	       last->address + last->count * PAGE_BYTES == this->address &&
+	       (u16)(last->number + last->count) == this->number &&
+	       last->marks == this->marks && last->stack == this->stack &&
+	       last->seen >> ANON_BITS == (u8)hints_of(task) && last->count < LONGEST;
+}
+
+/*
+ * An exception. Whoever touches memory in order faults at one instruction, page after page.
+ * While nothing is mapped meanwhile such a streak is one event, and takes one look at the
+ * clock, the dearest of all that is done here. Only its last one is not known to have been
+ * completed.
+ */
 static inline int raised(u64 *ctx, int number, u64 task, u64 sp, u8 marks)
 {
-	u64 regs = ctx[1];
+	u64 regs = ctx[1], space = space_of(task);
+	struct event this = {.address = ctx[0], .ip = REGS_IP(regs), .kind = RAISED};
 
 	struct lane *lane = enter(number);
 	if (!lane)
 		return 0;
-	struct event *event = begin(ctx, lane, task, RAISED, faults_of(task));
-	if (event) {
-		place(event, task, ctx[0], REGS_IP(regs), sp, marks | (ctx[2] & ERROR_BITS));
-#ifdef STACKS
-		event->stack = stacks.get_stackid(ctx, BPF_F_USER_STACK);
-#endif
+	this.tid = FIELD(task, task_struct, pid);
+	this.number = faults_of(task);
+	this.stack = user_stack(ctx);
+	this.marks = marks | (ctx[2] & ERROR_BITS) | place_of(task, this.address, sp);
+	struct event *last = last_of(lane);
+	if (lane->state[ALONE]) {
+		lane->state[ALONE]--;
+		keep(ctx, lane, task, &this);
+	} else if (last && space && lane->state[SPACE] == space && goes_on(last, task, &this)) {
+		last->count++;
+	} else {
+		keep(ctx, lane, task, &this);
 	}
+	lane->state[SPACE] = space;
+	leave(lane);
+	return 0;
+}
+
+/*
+ * What is told of a task's last exception must not be taken for one that follows. After a major
+ * fault others are likely, and each is to be timed.
+ */
+static inline void end_streak(int number, u8 kind)
+{
+	struct lane *lane = lane_of(number);
+	u64 alone = kind == MAJOR ? AFTER_MAJOR : 1;
+
+	if (lane && lane->state[ALONE] < alone)
+		lane->state[ALONE] = alone;
+}
+
+/* An event that tells of the exception after which the task had completed `number` faults. */
+static inline int tell(void *ctx, int lane_number, u64 task, struct event *what)
+{
+	struct lane *lane = enter(lane_number);
+
+	if (!lane)
+		return 0;
+	what->tid = FIELD(task, task_struct, pid);
+	what->stack = NO_STACK;
+	keep(ctx, lane, task, what);
+	end_streak(LANE_USER, what->kind);
+	end_streak(LANE_KERNEL, what->kind);
 	leave(lane);
 	return 0;
 }
@@ -198,18 +289,12 @@ static inline int completed(u64 *ctx, int number, u8 kind)
 
 	if (!followed(task, FIELD(task, task_struct, tgid)))
 		return 0;
-	struct lane *lane = enter(number);
-	if (!lane)
-		return 0;
-	struct event *event = begin(ctx, lane, task, kind, faults_of(task) - 1);
-	if (event) {
-		u64 sp = CTX_IS_USER(ctx) ? CTX_SP(ctx) : REGS_SP(user_regs(task));
+	struct event this = {.address = CTX_ADDRESS(ctx), .ip = CTX_IP(ctx), .kind = kind};
+	u64 sp = CTX_IS_USER(ctx) ? CTX_SP(ctx) : REGS_SP(user_regs(task));
 
-		place(event, task, CTX_ADDRESS(ctx), CTX_IP(ctx), sp,
-		      CTX_IS_USER(ctx) ? 0 : KERNEL);
-	}
-	leave(lane);
-	return 0;
+	this.number = faults_of(task) - 1;
+	this.marks = place_of(task, this.address, sp) | (CTX_IS_USER(ctx) ? 0 : KERNEL);
+	return tell(ctx, number, task, &this);
 }
 
 /* software/minor-faults, every one */
@@ -227,18 +312,12 @@ int on_major(u64 *ctx)
 /* Something rare of the exception that a task is in, or of the task. */
 static inline int note(void *ctx, int number, u64 task, u8 kind, u64 address, u8 marks)
 {
-	struct lane *lane = enter(number);
+	u64 regs = user_regs(task);
+	struct event this = {.address = address, .ip = REGS_IP(regs), .kind = kind};
 
-	if (!lane)
-		return 0;
-	struct event *event = begin(ctx, lane, task, kind, faults_of(task));
-	if (event) {
-		u64 regs = user_regs(task);
-
-		place(event, task, address, REGS_IP(regs), REGS_SP(regs), marks);
-	}
-	leave(lane);
-	return 0;
+	this.number = faults_of(task);
+	this.marks = marks | place_of(task, address, REGS_SP(regs));
+	return tell(ctx, number, task, &this);
 }
 
 /* tp_btf/signal_generate(sig, info, task, group, result) */

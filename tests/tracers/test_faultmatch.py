@@ -16,8 +16,9 @@ EVENT = np.dtype(
         ("ip", "u8"),
         ("tgid", "u4"),
         ("tid", "u4"),
-        ("stack", "u4"),
         ("seen", "u4"),
+        ("count", "u2"),
+        ("stack", "u2"),
         ("number", "u2"),
         ("kind", "u1"),
         ("marks", "u1"),
@@ -27,7 +28,7 @@ Told = dict[str, int]
 
 
 def told(kind: Kind, number: int = 0, **other: int) -> Told:
-    return {"kind": kind, "number": number, "tgid": 1, "tid": 1} | other
+    return {"kind": kind, "number": number, "tgid": 1, "tid": 1, "count": 1} | other
 
 
 def raised(number: int = 0, **other: int) -> Told:

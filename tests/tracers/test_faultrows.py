@@ -24,6 +24,7 @@ def place(region: Region, shared: bool = False, path: str = "//anon") -> Place:
 
 def row(where: Place, kind: Kind, marks: Mark, found: Found = Found.RAISED) -> np.void:
     fault = np.zeros(1, FAULT)
+    fault["count"] = 1
     fault["kind"], fault["marks"], fault["found"] = kind, marks, found
     traits = np.array([[where.region, where.of_file, where.shared]], np.uint8)
     one: np.void = rows_of(fault, traits)[0]

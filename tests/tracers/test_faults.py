@@ -23,7 +23,7 @@ TEXTS = {"place": {1: "/lib/x.so", 2: "//anon"}, "site": {1: "main+0x4 app"}}
 
 def fault(**members: int) -> dict[str, int]:
     usual: dict[str, int] = {"kind": Kind.MINOR, "tgid": 100, "tid": 100, "time_ns": 1000}
-    usual |= {"region": Region.ANON, "cause": Cause.FIRST_TOUCH, "place": 2, "site": 1}
+    usual |= {"count": 1, "region": Region.ANON, "cause": Cause.FIRST_TOUCH, "place": 2, "site": 1}
     return usual | members
 
 
@@ -52,6 +52,12 @@ def rows(*faults: dict[str, int], by: str = "process") -> list[Row]:
 def test_counts_by_kind() -> None:
     (row,) = rows(fault(), fault(kind=Kind.MAJOR), fault(), fault(kind=Kind.BAD))
     assert (row["minor"], row["major"], row["total"], row["share_pct"]) == (2, 1, 4, 100.0)
+
+
+def test_a_row_of_the_stream_can_be_many_faults() -> None:
+    (row,) = rows(fault(), fault(count=1000, time_ns=0), fault(kind=Kind.MAJOR))
+    assert (row["minor"], row["major"], row["total"]) == (1001, 1, 1002)
+    assert row["time_ns"] == 1002 * 1000
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,19 @@ def mapped(ns: int = 0, start: int = 0x1000, end: int = 0x3000, **other: Any) ->
 def places(faults: Iterable[tuple[int, int]], told: list[Told], tgid: int = GONE) -> list[Place]:
     """Where faults, given as (ns, address), were."""
     mappings = Mappings()
-    ns, addresses = (np.array(column, np.uint64) for column in zip(*faults, strict=True))
-    tgids = np.full(len(ns), tgid, np.uint32)
-    return [mappings.places[n] for n in mappings.locate(tgids, ns, addresses, told)]
+    found = locate(mappings, [(tgid, ns, address) for ns, address in faults], told)
+    return [mappings.places[number] for number in found]
+
+
+def locate(
+    mappings: Mappings, asked: Iterable[tuple[int, int, int]], told: Iterable[Told] = ()
+) -> list[int]:
+    """The numbers of the places of single addresses, given as (tgid, ns, address)."""
+    tgids, ns, addresses = np.array(list(asked), np.uint64).reshape(-1, 3).T
+    one = np.ones(len(ns), np.uint16)
+    found, parts = mappings.locate(tgids.astype(np.uint32), ns, addresses, one, told)
+    assert not parts
+    return [int(number) for number in found]
 
 
 def regions(faults: Iterable[tuple[int, int]], told: list[Told]) -> list[Region]:
@@ -119,9 +129,7 @@ def test_a_child_has_what_its_parent_had_and_exec_ends_it() -> None:
     child = GONE + 1
     told: list[Told] = [mapped(1), Forked(2, child, GONE), Began(4, GONE), mapped(6, tgid=child)]
     mappings = Mappings()
-    tgids = np.array([child, GONE, GONE], np.uint32)
-    ns, addresses = np.array([3, 3, 5], np.uint64), np.full(3, 0x1000, np.uint64)
-    found = mappings.locate(tgids, ns, addresses, told)
+    found = locate(mappings, [(child, 3, 0x1000), (GONE, 3, 0x1000), (GONE, 5, 0x1000)], told)
     assert [mappings.places[n].region for n in found] == [
         Region.ANON,
         Region.ANON,
@@ -133,18 +141,15 @@ def test_processes_that_map_a_file_alike_share_its_place_unless_code_is_named() 
     told = [mapped(1, tgid=tgid, path="/lib/x.so", dev=8, prot=5) for tgid in (GONE, GONE + 1)]
     for names_code, count in ((False, 1), (True, 2)):
         mappings = Mappings(names_code)
-        none = np.empty(0, np.uint64)
-        mappings.locate(none.astype(np.uint32), none, none, told)
+        locate(mappings, [], told)
         assert len(mappings.places) == len(mappings.traits) == 1 + count
 
 
 def test_a_process_that_ended_is_known_until_the_next_time() -> None:
     mappings = Mappings()
-    one, time, address = np.array([GONE], np.uint32), np.array([9], np.uint64), np.array([0x1000])
     told: list[Told] = [mapped(1), Ended(2, GONE)]
-    at = address.astype(np.uint64)
-    assert mappings.locate(one, time, at, told)[0] != NOWHERE
-    assert mappings.locate(one, time, at, [])[0] == NOWHERE
+    assert locate(mappings, [(GONE, 9, 0x1000)], told) != [NOWHERE]
+    assert locate(mappings, [(GONE, 9, 0x1000)]) == [NOWHERE]
 
 
 def test_a_process_that_was_there_before_is_read_from_proc() -> None:

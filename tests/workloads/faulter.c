@@ -152,7 +152,7 @@ static void on_stack(void)
 {
 	char here;
 
-	deeper(4); /* what is near is touched already */
+	deeper(2); /* what is near is touched already */
 	begin();
 	deeper(pages);
 	end();

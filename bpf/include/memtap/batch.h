@@ -45,6 +45,7 @@ struct batch {
 struct lane {
 	u32 busy;
 	u32 number;
+	u64 state[2]; /* what the program wants to know at its next event */
 	struct runs runs;
 	struct batch batch;
 };
@@ -136,6 +137,17 @@ static inline struct event *append(void *ctx, struct lane *lane)
 	batch->head.used = slot + 1;
 	batch->events[slot].dt_ns = now - batch->head.base_ns;
 	return &batch->events[slot];
+}
+
+/* The event that was appended last, if it has not left yet. */
+static inline struct event *last_of(struct lane *lane)
+{
+	u64 slot = (u64)lane->batch.head.used - 1;
+
+	if (slot >= EVENTS_PER_BATCH)
+		return NULL;
+	VERIFIER_FORGET(slot);
+	return &lane->batch.events[slot];
 }
 
 /*
