@@ -84,11 +84,11 @@ class Btf:
         """Is this function in the BTF, that is, can fentry name it?"""
         return self.attach_id("fentry", name) > 0
 
-    def attach_id(self, kind: Literal["tp_btf", "fentry"], target: str) -> int:
+    def attach_id(self, kind: Literal["tp_btf", "fentry", "iter"], target: str) -> int:
         """The type that names a place to attach to; 0 or less if there is none."""
         if kind == "tp_btf":
             return self._find(f"btf_trace_{target}", _TYPEDEF)
-        return self._find(target, _FUNC)
+        return self._find(f"bpf_iter_{target}" if kind == "iter" else target, _FUNC)
 
     def size(self, struct: str) -> int | None:
         """sizeof(struct), or None if there is no such struct."""
@@ -96,8 +96,8 @@ class Btf:
         return self._type(number).size_or_type if number > 0 else None
 
     def member(self, struct: str, path: str) -> Member | None:
-        """The member of a struct, a member of that by dots (`ioac.syscr`), or None."""
-        number = self._find(struct, _STRUCT)
+        """The member of a struct or union, or a member of that by dots (`ioac.syscr`), or None."""
+        number = max(self._find(struct, kind) for kind in (_STRUCT, _UNION))
         found = Member(0, 0)
         for name in path.split("."):
             step = self._search(number, name) if number > 0 else None

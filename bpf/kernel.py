@@ -63,6 +63,11 @@ class Kernel:
         return len(self._read("proc/swaps").splitlines()) > 1
 
     @property
+    def iterates_tasks(self) -> bool:
+        """Can a BPF iterator be asked for one task alone (since f0d74c4da1f0)?"""
+        return self.btf.member("bpf_iter_link_info", "task.tid") is not None
+
+    @property
     def tracefs(self) -> Path | None:
         """Where tracefs is mounted and readable, or None."""
         for path in ("sys/kernel/tracing", "sys/kernel/debug/tracing"):

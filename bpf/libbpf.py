@@ -29,6 +29,8 @@ _PROTOTYPES: dict[str, tuple[type | None, list[type]]] = {
         [ct.c_int, ct.c_char_p, ct.c_char_p, ct.c_char_p, ct.c_size_t, ct.c_void_p],
     ),
     "bpf_raw_tracepoint_open": (ct.c_int, [ct.c_char_p, ct.c_int]),
+    "bpf_link_create": (ct.c_int, [ct.c_int, ct.c_int, ct.c_int, ct.c_void_p]),
+    "bpf_iter_create": (ct.c_int, [ct.c_int]),
     "bpf_map_lookup_elem": (ct.c_int, [ct.c_int, ct.c_void_p, ct.c_void_p]),
     "bpf_map_lookup_batch": (
         ct.c_int,
@@ -98,6 +100,24 @@ class MapCreateOpts(ct.Structure):
         ("map_extra", ct.c_uint64),
         ("numa_node", ct.c_uint32),
         ("map_ifindex", ct.c_uint32),
+    ]
+
+
+class IterTask(ct.Structure):
+    """union bpf_iter_link_info, for tasks."""
+
+    _fields_ = [("tid", ct.c_uint32), ("pid", ct.c_uint32), ("pid_fd", ct.c_uint32)]
+
+
+class LinkCreateOpts(ct.Structure):
+    """struct bpf_link_create_opts, without what is not for iterators."""
+
+    _fields_ = [
+        ("sz", ct.c_size_t),
+        ("flags", ct.c_uint32),
+        ("iter_info", ct.c_void_p),
+        ("iter_info_len", ct.c_uint32),
+        ("target_btf_id", ct.c_uint32),
     ]
 
 

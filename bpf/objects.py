@@ -20,7 +20,7 @@ from memtap.bpf.plan import SOFTWARE, Kind
 _MAP_PERF_EVENT_ARRAY, _MAP_TASK_STORAGE = 4, 29
 _PROG_TYPE_KPROBE, _PROG_TYPE_PERF_EVENT = 2, 7
 _PROG_TYPE_RAW_TRACEPOINT, _PROG_TYPE_TRACING = 17, 26
-_TRACE_RAW_TP, _TRACE_FENTRY = 23, 24
+_TRACE_TYPES = {"tp_btf": 23, "fentry": 24, "iter": 28}
 _IOC_ENABLE, _IOC_SET_BPF = 0x2400, 0x40042408
 _FLAG_FD_CLOEXEC = 8
 _TYPE_SOFTWARE = 1
@@ -81,7 +81,7 @@ def load_program(function: str, kind: Kind | None, target: str, code: bytes, ker
         program_type = _PROG_TYPE_PERF_EVENT
     elif kind:
         program_type = _PROG_TYPE_TRACING
-        options.expected_attach_type = _TRACE_RAW_TP if kind == "tp_btf" else _TRACE_FENTRY
+        options.expected_attach_type = _TRACE_TYPES[kind]
         options.attach_btf_id = kernel.btf.attach_id(kind, target)
     arguments = (program_type, function.encode(), b"GPL", code, len(code) // _INSTRUCTION_BYTES)
     try:
@@ -109,8 +109,29 @@ def attach(kind: Kind, target: str, program: int, cpus: Sequence[int]) -> list[i
         return [_attach_kprobe(target, program)]
     if kind == "software":
         return _attach_software(target, program, cpus)
+    if kind == "iter":  # nothing calls it but iterate()
+        return []
     link = libbpf.library().bpf_raw_tracepoint_open(None, program)
     return [libbpf.check(link, f"attaching {kind}:{target}")]
+
+
+def iterate(program: int, tid: int) -> bytes:
+    """What a program for an iterator writes of one task. Raises OSError."""
+    lib = libbpf.library()
+    info = libbpf.IterTask(tid=tid)
+    options = libbpf.LinkCreateOpts(
+        sz=ct.sizeof(libbpf.LinkCreateOpts),
+        iter_info=ct.addressof(info),
+        iter_info_len=ct.sizeof(info),
+    )
+    what = f"iterating over task {tid}"
+    with ExitStack() as undo:
+        link = libbpf.check(
+            lib.bpf_link_create(program, 0, _TRACE_TYPES["iter"], ct.byref(options)), what
+        )
+        undo.callback(os.close, link)
+        reader = libbpf.check(lib.bpf_iter_create(link), what)
+        return undo.enter_context(os.fdopen(reader, "rb")).read()
 
 
 def _attach_kprobe(function: str, program: int) -> int:

@@ -9,7 +9,7 @@ from typing import Literal
 from memtap.bpf.errors import MemtapError
 from memtap.bpf.kernel import Kernel
 
-Kind = Literal["tp_btf", "fentry", "kprobe", "software"]
+Kind = Literal["tp_btf", "fentry", "kprobe", "software", "iter"]
 Accuracy = Literal["exact", "bounded", "estimated"]
 
 # perf_sw_ids of uapi/linux/perf_event.h, by the names that perf(1) has for them.
@@ -22,10 +22,10 @@ class Probe:
 
     Attributes:
         function: its name in the program.
-        kind: `tp_btf` (a tracepoint, arguments typed by BTF), `fentry`, `kprobe`, or `software`
-            (each of a perf software event).
-        targets: names of tracepoints, kernel functions or perf events; the first that exists is
-            taken.
+        kind: `tp_btf` (a tracepoint, arguments typed by BTF), `fentry`, `kprobe`, `software`
+            (each of a perf software event), or `iter` (of all things of a sort, when we ask).
+        targets: names of tracepoints, kernel functions, perf events or iterators; the first that
+            exists is taken.
         reads_user: whether it may read memory of the process, and is attached where that faults.
             A run that the kernel refuses because it runs already is of its own making then, and
             no event.
@@ -47,6 +47,8 @@ class Probe:
             return kernel.btf.has_raw_tracepoint(name)
         if self.kind == "fentry":
             return kernel.btf.has_function(name)
+        if self.kind == "iter":
+            return kernel.btf.attach_id("iter", name) > 0
         if self.kind == "software":  # perf is there, or our own rings would not be
             return name in SOFTWARE
         return kernel.has_kprobes and name in kernel.functions
@@ -71,11 +73,11 @@ class Way:
     notes: tuple[str, ...] = ()
 
     def missing(self, kernel: Kernel) -> list[str]:
-        """The probes that this kernel does not have, as `kind:name`."""
+        """The probes that this kernel does not have though they are wanted, as `kind:name`."""
         return [
             f"{probe.kind}:{probe.targets[0]}"
             for probe in self.probes
-            if probe.target(kernel) is None
+            if probe.wanted(kernel) and probe.target(kernel) is None
         ]
 
 

@@ -7,18 +7,19 @@ import errno
 import mmap
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from operator import add, sub
 from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
-from memtap.bpf import libbpf, sideband
+from memtap.bpf import libbpf, objects, sideband
 from memtap.bpf.errors import MemtapError
 from memtap.bpf.filters import TGIDS_PER_BLOCK, tgid_blocks
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Loaded
-from memtap.bpf.sideband import Told
+from memtap.bpf.sideband import Lost, Told
 from memtap.bpf.stream import Events, NameRecord, Stream
 
 # Of uapi/linux/perf_event.h and uapi/linux/bpf.h.
@@ -59,21 +60,19 @@ class Losses:
         missed: times the kernel did not run a program because it was running already on that
             CPU (recursion_misses of struct bpf_prog_info).
         map_full: updates that a full map refused.
+        records: records that a ring had no room for, of mappings (sideband.py) and of events.
     """
 
     lost: int = 0
     missed: int = 0
     map_full: int = 0
+    records: int = 0
 
     def __add__(self, other: Losses) -> Losses:
-        return Losses(
-            self.lost + other.lost, self.missed + other.missed, self.map_full + other.map_full
-        )
+        return Losses(*map(add, astuple(self), astuple(other)))
 
     def __sub__(self, other: Losses) -> Losses:
-        return Losses(
-            self.lost - other.lost, self.missed - other.missed, self.map_full - other.map_full
-        )
+        return Losses(*map(sub, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True)
@@ -104,6 +103,7 @@ class Session:
         self._lib = libbpf.library()
         self._stream = Stream(loaded.layouts)
         self._told: list[Told] = []
+        self._lost_records = 0
         self._callback = libbpf.RecordCallback(self._on_record)
         self._rings = self._open_rings()
         self._links = loaded.attach(kernel.online_cpus)
@@ -154,8 +154,10 @@ class Session:
             self._tell(sideband.decode(ct.string_at(header, size)))
         return _CONTINUE
 
-    def _tell(self, told: Told | None) -> None:
-        if told:
+    def _tell(self, told: Told | Lost | None) -> None:
+        if isinstance(told, Lost):
+            self._lost_records += told.count
+        elif told:
             self._told.append(told)
 
     @property
@@ -241,11 +243,16 @@ class Session:
             return []
         return [int(frame) for frame in frames if frame]
 
+    def iterate(self, function: str, tgid: int) -> bytes:
+        """What a function for an iterator writes of a process; nothing where there is no such."""
+        program = self.loaded.programs.get(function)
+        return b"" if program is None else objects.iterate(program, tgid)
+
     def losses(self) -> Losses:
         """What was lost so far; the programs need not be attached any more."""
         lost, map_full = self._counts()
         missed = sum(self._misses(self.loaded.programs[name]) for name in self.loaded.countable)
-        return Losses(lost, missed, map_full)
+        return Losses(lost, missed, map_full, self._lost_records)
 
     def _counts(self) -> tuple[int, int]:
         """The per-CPU counters COUNT_LOST and COUNT_MAP_FULL, summed; one system call."""

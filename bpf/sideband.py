@@ -75,10 +75,10 @@ class Lost:
     count: int
 
 
-Told = Mapped | Forked | Began | Ended | Lost
+Told = Mapped | Forked | Began | Ended
 
 
-def decode(record: bytes) -> Told | None:
+def decode(record: bytes) -> Told | Lost | None:
     """A record of one of KINDS, header included; None if it says nothing new."""
     kind, misc, size = struct.unpack_from("=IHH", record)
     body, ns = record[8 : size - _TIME.size], _TIME.unpack_from(record, size - _TIME.size)[0]

@@ -38,5 +38,12 @@ def audit(
         "map_full": losses.map_full,
         "probes": list(origin.probes),
         "kernel": interval.kernel,
-        "notes": [*origin.notes, *interval.notes, *notes],
+        "notes": [*origin.notes, *interval.notes, *notes, *_lost_records(losses)],
     }
+
+
+def _lost_records(losses: Losses) -> list[str]:
+    """What else was lost with the events: where memory is mapped, or is not any more."""
+    if not losses.records:
+        return []
+    return [f"{losses.records} records of mappings and events did not fit the rings"]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import polars as pl
 
+from memtap.bpf.stream import Events
+from memtap.tracers.chunk import Interval
+from memtap.tracers.faultplan import PAGE_BYTES
 from memtap.tracers.faultrows import Cause
 from memtap.tracers.mappings import Region
 
@@ -29,16 +33,38 @@ _MEANING = {
 }
 
 
-def explain(counted: pl.DataFrame, seconds: float) -> list[str]:
-    """Two or three sentences.
+def explain(counted: pl.DataFrame, interval: Interval, again: int) -> list[str]:
+    """A few sentences.
 
     Args:
         counted: `region`, `cause`, `bucket`, `count` and `time_ns`; see faults.tally().
-        seconds: the length of the interval.
+        interval: when.
+        again: how many first touches were of memory that had been given back; touched_again().
     """
     if len(counted) == 0:
         return ["There was no page fault."]
-    return [*_most_frequent(counted), *_most_costly(counted), *_rate(counted, seconds)]
+    return [
+        *_most_frequent(counted),
+        *_most_costly(counted),
+        *_given_back(counted, again),
+        *_run_time(counted, interval),
+    ]
+
+
+def touched_again(rows: Events) -> int:
+    """How many first touches were of pages that had been touched first before, among these rows.
+
+    A page that is new again was given back meanwhile.
+    """
+    new = rows[rows["cause"] == Cause.FIRST_TOUCH]
+    process = new["tgid"].astype(np.uint64) << np.uint64(40)
+    begin = process | new["address"] // np.uint64(PAGE_BYTES)
+    order = np.argsort(begin, kind="stable")
+    begin, end = begin[order], begin[order] + new["count"][order]
+    reached = np.maximum.accumulate(end)
+    before = np.concatenate([begin[:1], reached[:-1]])
+    distinct = np.maximum(end, before) - np.maximum(begin, before)
+    return int(new["count"].sum()) - int(distinct.sum())
 
 
 def _most_frequent(counted: pl.DataFrame) -> Iterator[str]:
@@ -65,13 +91,31 @@ def _most_costly(counted: pl.DataFrame) -> Iterator[str]:
         )
 
 
-def _rate(counted: pl.DataFrame, seconds: float) -> Iterator[str]:
-    total = _sum(counted, "time_ns")
-    if total and seconds:
+def _given_back(counted: pl.DataFrame, again: int) -> Iterator[str]:
+    """Memory that is given back and taken anew, again and again."""
+    new = _sum(counted.filter(pl.col("cause") == Cause.FIRST_TOUCH), "count")
+    if again > _MUCH * new:
         yield (
-            f"They took {_time(total)} in {seconds:.1f} s, "
-            f"{100 * total / 1e9 / seconds:.1f}% of one CPU or of waiting."
+            f"At least {again / new:.0%} of the first touches were of pages that had been touched "
+            "before: the memory was given back in between (by munmap, madvise or brk), and had to "
+            "be cleared again."
         )
+
+
+def _run_time(counted: pl.DataFrame, interval: Interval) -> Iterator[str]:
+    """How much of the time of what is traced went into faults."""
+    total, ran = _sum(counted, "time_ns"), interval.kernel.get("cpu_run_virtual_total", 0)
+    if total and ran:
+        yield (
+            f"They took {_time(total)}, waiting included; what is traced was on a CPU for "
+            f"{_time(ran)}: {_share(total, ran)}."
+        )
+    elif total and interval.seconds:
+        yield f"They took {_time(total)}, waiting included, in {interval.seconds:.1f} s."
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if part < whole else f"{part / whole:.1f} times as much"
 
 
 def _sum(counted: pl.DataFrame, column: str) -> int:

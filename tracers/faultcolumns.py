@@ -30,11 +30,11 @@ _COUNTS = (
 
 
 # A table has 80 columns: each key more takes the place of two of these.
-_LEFT_OUT = ("p50_ns", "max_ns", "share_pct", "p99_ns")
+_LEFT_OUT = ("p50_ns", "max_ns", "share_pct", "p99_ns", "user", "time_ns")
 
 
 def fault_columns(by: tuple[str, ...]) -> tuple[Column, ...]:
     """The columns of a report grouped by these keys."""
     hidden = _LEFT_OUT[: 2 * (len(by) - 1)]
-    counts = (replace(c, table=c.name not in hidden) for c in _COUNTS)
-    return (*key_columns(FAULT_KEYS, by), *counts)
+    columns = (*key_columns(FAULT_KEYS, by), *_COUNTS)
+    return tuple(replace(c, table=c.table and c.name not in hidden) for c in columns)

@@ -22,6 +22,7 @@ from memtap.tracers.hostile import one_line
 from memtap.tracers.mappings import Mappings
 from memtap.tracers.streaks import Parts, ends_apart, in_parts
 from memtap.tracers.targets import read_thread
+from memtap.tracers.userfault import Watched
 
 if TYPE_CHECKING:
     from memtap.tracers.sites import Sites
@@ -95,6 +96,10 @@ Asked = tuple[
 ]
 
 
+# Of each, the number of its place, and the offset in that.
+Where = tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]]
+
+
 def _asked(stack: Stack) -> Asked:
     count = len(stack.frames)
     tgids, ns = np.full(count, stack.tgid, np.uint32), np.full(count, stack.ns, np.uint64)
@@ -109,9 +114,10 @@ class FaultEdge:
 
     def __init__(self, session: Session, names_code: bool) -> None:
         self._session = session
-        self._mappings = Mappings(names_code)
+        self._mappings = Mappings()
         self._sites = _sites() if names_code else None
         self._exceptions = Exceptions(faults_of)
+        self._watched = Watched(session)
         times_exceptions = session.loaded.way.name == "exceptions"
         self._pace = Pace(session) if times_exceptions else None
         self._late: Events = np.empty(0, np.void)
@@ -138,6 +144,7 @@ class FaultEdge:
         told = [each for each in self._untold if each.ns <= until]
         self._untold = self._untold[len(told) :]
         faults = self._exceptions.feed(*self._locate(events, told), last)
+        self._watched.tell(faults, cut.until_ns / 1e9)
         return Taken(rows_of(faults, self._mappings.traits), texts=self._texts())
 
     def learn(self, reporter: object) -> None:
@@ -151,29 +158,30 @@ class FaultEdge:
         if self._sites:
             asked.append((events["tgid"], events["ns"], events["ip"], single))
             asked += [_asked(stack) for stack in stacks]
-        (places, *codes), parts = self._find(asked, told)
+        (where, *codes), parts = self._find(asked, told)
         numbers = np.zeros((len(events), 3), np.uint32)
-        numbers[:, 0] = places
+        numbers[:, 0] = where[0]
         if self._sites:
             known = self._mappings.places
-            numbers[:, 1] = self._sites.of(events["tgid"], events["ip"], codes[0], known)
+            numbers[:, 1] = self._sites.of(events["tgid"], events["ip"], *codes[0], known)
             for stack, found in zip(stacks, codes[1:], strict=True):
-                number = self._sites.stack(stack.tgid, stack.frames, found, known)
+                number = self._sites.stack(stack.tgid, stack.frames, *found, known)
                 numbers[stack.events, 2] = number
         return in_parts(events, numbers, parts)
 
-    def _find(
-        self, asked: list[Asked], told: list[Told]
-    ) -> tuple[list[npt.NDArray[np.uint32]], dict[int, Parts]]:
-        """The places of all that is asked for, found in one go; and the parts of streaks."""
+    def _find(self, asked: list[Asked], told: list[Told]) -> tuple[list[Where], dict[int, Parts]]:
+        """Where all that is asked for is, found in one go; and the parts of streaks."""
         tgids, ns, addresses, counts = map(np.concatenate, zip(*asked, strict=True))
         order = np.argsort(ns, kind="stable")
-        places = np.empty(len(order), np.uint32)
-        places[order], parts = self._mappings.locate(
+        located = self._mappings.locate(
             tgids[order], ns[order], addresses[order], counts[order], told
         )
-        ends = np.cumsum([len(each[0]) for each in asked])
-        return np.split(places, ends[:-1]), {int(order[row]): each for row, each in parts.items()}
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        numbers, offsets = located.numbers[back], located.offsets[back]
+        ends = np.cumsum([len(each[0]) for each in asked])[:-1]
+        where = list(zip(np.split(numbers, ends), np.split(offsets, ends), strict=True))
+        return where, {int(order[row]): each for row, each in located.parts.items()}
 
     def _stacks_of(self, events: Events) -> list[Stack]:
         """The stacks of events, each once for each process."""

@@ -31,6 +31,7 @@ class Found(IntFlag):
     SWAPPED = 4
     NUMA = 8
     RAISED = 16  # the exception was seen, so its marks are known
+    USERFAULT = 32
 
 
 # A fault that was completed, or could not be (Kind.BAD); or `count` of them, of which only the

@@ -40,12 +40,16 @@ PAGE_BYTES = 4096
 # A macro of the C program: take the user stack of each exception, and keep so many.
 STACKS = "STACKS 16384"
 
+# Tells of what userfaultfd(2) watches, when it is asked; see userfault.py.
+WATCHED = "on_vma"
+
 _ENDS = (
     Probe(TIMING, "software", ("minor-faults",)),
     Probe("on_major", "software", ("major-faults",)),
     Probe("on_signal", "tp_btf", ("signal_generate",)),
     Probe("on_thread", "tp_btf", ("task_newtask",)),
     Probe("on_rss", "tp_btf", ("rss_stat",), wanted=lambda kernel: kernel.has_swap),
+    Probe(WATCHED, "iter", ("task_vma",), wanted=lambda kernel: kernel.iterates_tasks),
 )
 
 PLAN = Plan(

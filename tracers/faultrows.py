@@ -94,6 +94,7 @@ def causes(
     shm = region == Region.SHM
     rules = [
         (faults["kind"] == Kind.BAD, Cause.BAD_ACCESS),
+        (found & Found.USERFAULT > 0, Cause.USERFAULT),
         (region == Region.UNKNOWN, Cause.UNKNOWN),
         (of_file & major, Cause.FILE_READ),
         ((of_file | shm | present) & write & ~shared, Cause.COW),
@@ -101,8 +102,7 @@ def causes(
         (shm & major, Cause.SWAP_IN),
         (shm, Cause.SHM),
         (found & Found.NUMA > 0, Cause.NUMA),
-        (~present & (found & Found.SWAPPED > 0), Cause.SWAP_IN),
-        (major, Cause.USERFAULT),
+        (major | (~present & (found & Found.SWAPPED > 0)), Cause.SWAP_IN),
         (found & Found.HUGE > 0, Cause.THP),
         (write | (found & Found.RAISED == 0), Cause.FIRST_TOUCH),
     ]

@@ -15,7 +15,7 @@ from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Interval, Origin
 from memtap.tracers.durations import bucket_of, histogram, quantile
 from memtap.tracers.edge import BETWEEN
-from memtap.tracers.explain import explain
+from memtap.tracers.explain import explain, touched_again
 from memtap.tracers.faultcolumns import FAULT_KEYS, fault_columns
 from memtap.tracers.faultplan import Kind
 from memtap.tracers.faultrows import Cause
@@ -58,6 +58,7 @@ class Faults:
         self._who: dict[int, Who] = {}
         self._texts: dict[str, dict[int, str]] = {"place": {}, "site": {}, "stack": {}}
         self._tallies: list[pl.DataFrame] = []
+        self._again = 0
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; the report if an interval ends with it."""
@@ -66,6 +67,7 @@ class Faults:
             self._texts.setdefault(kind, {}).update(texts)
         if len(chunk.rows):
             self._tallies.append(tally(chunk.rows, self._numbers))
+            self._again += touched_again(chunk.rows) if self._explains else 0
         if chunk.interval is None:
             return None
         tallied, self._tallies = self._tallies, []
@@ -79,9 +81,13 @@ class Faults:
             rows,
             fault_audit(self._origin, chunk.interval, counted),
             histogram(counted) if self._hist else None,
-            explain(counted, chunk.interval.seconds) if self._explains else None,
+            self._explained(counted, chunk.interval) if self._explains else None,
             self._stacked(counted) if self._stacks else None,
         )
+
+    def _explained(self, counted: pl.DataFrame, interval: Interval) -> list[str]:
+        again, self._again = self._again, 0
+        return explain(counted, interval, again)
 
     def _stacked(self, counted: pl.DataFrame) -> dict[tuple[str, ...], int]:
         """Faults by stack, the process's name its outermost frame, most frequent first."""
@@ -132,10 +138,13 @@ def fault_audit(origin: Origin, interval: Interval, counted: pl.DataFrame) -> di
     faults the times are is said as well.
     """
     notes = []
-    minor, timed = (_minor(counted, wanted) for wanted in (True, pl.col("bucket") > 0))
-    if timed < minor and origin.way == "exceptions":
-        notes.append(f"times are of {timed} of {minor} minor faults, and of all major ones")
-    major = counted.filter(pl.col("kind") == Kind.MAJOR)["count"].sum()
+    minor, major = (_of_kind(counted, kind) for kind in (Kind.MINOR, Kind.MAJOR))
+    timed = counted.filter(pl.col("bucket") > 0)
+    if origin.way == "exceptions" and len(timed) < len(counted):
+        notes.append(
+            f"times are of {_of_kind(timed, Kind.MINOR)} of {minor} minor faults, and of "
+            f"{_of_kind(timed, Kind.MAJOR)} of {major} major ones"
+        )
     for name, seen, counter in (("minor", minor, "ac_minflt"), ("major", major, "ac_majflt")):
         more = interval.kernel.get(counter, 0) - seen
         if more > 0:
@@ -147,8 +156,8 @@ def fault_audit(origin: Origin, interval: Interval, counted: pl.DataFrame) -> di
     return audit(origin, interval, int(counted["count"].sum()), notes=notes)
 
 
-def _minor(counted: pl.DataFrame, wanted: pl.Expr | bool) -> int:
-    return int(counted.filter(wanted, pl.col("kind") == Kind.MINOR)["count"].sum())
+def _of_kind(counted: pl.DataFrame, kind: Kind) -> int:
+    return int(counted.filter(pl.col("kind") == kind)["count"].sum())
 
 
 def tally(rows: Events, numbers: list[str]) -> pl.DataFrame:

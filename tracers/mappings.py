@@ -25,6 +25,7 @@ from memtap.tracers.streaks import Parts
 from memtap.tracers.words import Word
 
 Numbers = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
 
 # Of mmap(2).
 PROT_WRITE, PROT_EXEC = 2, 4
@@ -111,13 +112,14 @@ class Space:
         self.starts: list[int] = []
         self.ends: list[int] = []
         self.numbers: list[int] = []
-        self._arrays: tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], Numbers] | None = None
+        self.shifts: list[int] = []  # from addresses to places in the file, modulo 2**64
+        self._arrays: tuple[U64, U64, Numbers, U64] | None = None
 
     def copy(self) -> Space:
         """A child's."""
         child = Space()
         child.starts, child.ends = self.starts.copy(), self.ends.copy()
-        child.numbers = self.numbers.copy()
+        child.numbers, child.shifts = self.numbers.copy(), self.shifts.copy()
         return child
 
     def overlapping(self, start: int, end: int) -> tuple[int, int]:
@@ -135,19 +137,22 @@ class Space:
         at = bisect_left(self.starts, start) - 1
         return self.numbers[at] if at >= 0 and self.ends[at] == start else NOWHERE
 
-    def put(self, start: int, end: int, number: int) -> None:
-        """Maps [start, end), over what was there."""
+    def put(self, start: int, end: int, number: int, offset: int = 0) -> None:
+        """Maps [start, end), which begins at `offset` of its file, over what was there."""
         first, last = self.overlapping(start, end)
-        pieces = [(start, end, number)]
+        pieces = [(start, end, number, (offset - start) % 2**64)]
         if first < last:
             if self.starts[first] < start:
-                pieces.insert(0, (self.starts[first], start, self.numbers[first]))
+                pieces.insert(0, (self.starts[first], start, *self._what(first)))
             if self.ends[last - 1] > end:
-                pieces.append((end, self.ends[last - 1], self.numbers[last - 1]))
-        self.starts[first:last] = [piece[0] for piece in pieces]
-        self.ends[first:last] = [piece[1] for piece in pieces]
-        self.numbers[first:last] = [piece[2] for piece in pieces]
+                pieces.append((end, self.ends[last - 1], *self._what(last - 1)))
+        columns = self.starts, self.ends, self.numbers, self.shifts
+        for column, values in zip(columns, zip(*pieces, strict=True), strict=True):
+            column[first:last] = values
         self._arrays = None
+
+    def _what(self, at: int) -> tuple[int, int]:
+        return self.numbers[at], self.shifts[at]
 
     def parts(self, start: int, count: int) -> Parts:
         """So many pages from an address on: how many of them stand in which place."""
@@ -161,30 +166,46 @@ class Space:
             start, count = start + pages * PAGE_BYTES, count - pages
         return found
 
-    def locate(self, addresses: npt.NDArray[np.uint64]) -> tuple[Numbers, Numbers]:
-        """The place of each address, or NOWHERE; and the place that is next above it."""
+    def locate(self, addresses: U64) -> tuple[Numbers, U64, Numbers]:
+        """Of each address the place, or NOWHERE, and the offset in its file.
+
+        And the place that is next above it.
+        """
         if self._arrays is None:
             starts = np.array([*self.starts, 2**64 - 1], np.uint64)
             ends = np.array([*self.ends, 0], np.uint64)
-            self._arrays = starts, ends, np.array([*self.numbers, NOWHERE], np.uint32)
-        starts, ends, numbers = self._arrays
+            numbers = np.array([*self.numbers, NOWHERE], np.uint32)
+            self._arrays = starts, ends, numbers, np.array([*self.shifts, 0], np.uint64)
+        starts, ends, numbers, shifts = self._arrays
         at = np.searchsorted(starts, addresses, "right") - 1
         found = np.where(addresses < ends[at], numbers[at], NOWHERE).astype(np.uint32)
-        return found, numbers[np.minimum(at + 1, len(numbers) - 1)]
+        return found, addresses + shifts[at], numbers[np.minimum(at + 1, len(numbers) - 1)]
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where addresses stood.
+
+    Attributes:
+        numbers: of their places; NOWHERE for those in none.
+        offsets: in the file, in bytes; of what has none, from where its mapping begins.
+        parts: by row, those of which not all pages stand in one place: how many stand in which.
+    """
+
+    numbers: Numbers
+    offsets: U64
+    parts: dict[int, Parts]
 
 
 class Mappings:
     """The address spaces of all processes.
 
-    With `names_code`, each mapping of code is a place of its own, because it takes that to name an
-    instruction. Without, places are the same for all that map a file alike, so they stay few.
-
     Attributes:
-        places: by number; the first is nowhere.
+        places: by number, the same for all that map a file alike; the first is nowhere.
     """
 
-    def __init__(self, names_code: bool = False, root: Path = Path("/")) -> None:
-        self._root, self._names_code = root, names_code
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
         self._tmpfs = tmpfs_devices((root / "proc/self/mountinfo").read_text(errors="replace"))
         self._spaces: dict[int, Space] = {}
         self._ended: list[int] = []
@@ -207,17 +228,16 @@ class Mappings:
     def locate(
         self,
         tgids: npt.NDArray[np.uint32],
-        ns: npt.NDArray[np.uint64],
-        addresses: npt.NDArray[np.uint64],
+        ns: U64,
+        addresses: U64,
         counts: npt.NDArray[np.uint16],
         told: Iterable[Told],
-    ) -> tuple[Numbers, dict[int, Parts]]:
-        """The number of the place that each address stood in at its time; NOWHERE if in none.
+    ) -> Located:
+        """Where each address stood at its time.
 
         `tgids`, `ns` and `addresses` have one of each, in order of time, and from each address on
         there are so many pages as `counts` says; `told` is what was told since the last call, in
-        order of time as well. Those of which not all pages stand in one place also come by their
-        row, with how many of them stand in which.
+        order of time as well.
         """
         for tgid in self._ended:
             self._spaces.pop(tgid, None)
@@ -226,7 +246,7 @@ class Mappings:
         for each in told:
             self._take(each, work.until)
         work.finish()
-        return work.found, work.parts
+        return Located(work.found, work.offsets, work.parts)
 
     @property
     def traits(self) -> npt.NDArray[np.uint8]:
@@ -251,7 +271,7 @@ class Mappings:
             number = self._number(space, told)
             if self._changes(space, told, number):
                 until(told.tgid, told.ns)
-            space.put(told.start, told.end, number)
+            space.put(told.start, told.end, number, _offset(told))
         elif isinstance(told, Forked):
             self._spaces[told.tgid] = self._space(told.parent).copy()
         elif isinstance(told, Began):
@@ -266,7 +286,7 @@ class Mappings:
         return any(old != number for old in space.numbers[first:last])
 
     def _put(self, space: Space, mapped: Mapped) -> None:
-        space.put(mapped.start, mapped.end, self._number(space, mapped))
+        space.put(mapped.start, mapped.end, self._number(space, mapped), _offset(mapped))
 
     def _number(self, space: Space, mapped: Mapped) -> int:
         """The number of a mapping's place; the same for those that nothing tells apart."""
@@ -275,8 +295,7 @@ class Mappings:
             below = self.places[space.before(mapped.start)]
             if below.region is Region.DATA:
                 region, path = Region.DATA, below.path
-        code = _code(mapped) if self._names_code else ()
-        key = region, path, mapped.dev, mapped.ino, mapped.flags & MAP_SHARED, *code
+        key = region, path, mapped.dev, mapped.ino, mapped.flags & MAP_SHARED
         number = self._numbers.setdefault(key, len(self.places))
         if number == len(self.places):
             self.places.append(Place(mapped, region, path))
@@ -288,10 +307,9 @@ def _name(mapped: Mapped) -> str:
     return "[anon]" if mapped.path in ("", "//anon") else mapped.path
 
 
-def _code(mapped: Mapped) -> tuple[int, ...]:
-    """What names code: where its file is mapped. It matters for nothing else."""
-    executable = mapped.prot & PROT_EXEC
-    return (mapped.tgid, mapped.start, mapped.offset) if executable else ()
+def _offset(mapped: Mapped) -> int:
+    """Where in its file it begins; what has no file begins at its own beginning."""
+    return mapped.offset if mapped.path.startswith("/") else 0
 
 
 class _Work:
@@ -302,13 +320,14 @@ class _Work:
         space: Callable[[int], Space],
         is_stack: Callable[[Numbers], npt.NDArray[np.bool_]],
         tgids: npt.NDArray[np.uint32],
-        ns: npt.NDArray[np.uint64],
-        addresses: npt.NDArray[np.uint64],
+        ns: U64,
+        addresses: U64,
         counts: npt.NDArray[np.uint16],
     ) -> None:
         self._space, self._is_stack = space, is_stack
         self._ns, self._addresses, self._counts = ns, addresses, counts
         self._many = counts > 1
+        self.offsets = np.zeros(len(ns), np.uint64)
         self.parts: dict[int, Parts] = {}
         self.found = np.zeros(len(ns), np.uint32)
         distinct, group = np.unique(tgids, return_inverse=True)
@@ -336,7 +355,7 @@ class _Work:
 
     def _find(self, tgid: int, rows: npt.NDArray[np.intp]) -> None:
         space = self._space(tgid)
-        found, above = space.locate(self._addresses[rows])
+        found, self.offsets[rows], above = space.locate(self._addresses[rows])
         lost = found == NOWHERE
         if lost.any():  # a stack grows down, and nobody tells
             found[lost] = np.where(self._is_stack(above[lost]), above[lost], NOWHERE)

@@ -40,7 +40,7 @@ _REMEMBERED = 1 << 16
 _SO_RCVBUFFORCE = 33
 
 _OVERFLOW = "process events came too fast to be read: some processes may lack their names"
-_COUNTED = ("ac_minflt", "ac_majflt", "read_bytes", "write_bytes")
+_COUNTED = ("ac_minflt", "ac_majflt", "read_bytes", "write_bytes", "cpu_run_virtual_total")
 _LAST_WORDS = ("ac_comm", "ac_uid", "ac_pid", "ac_ppid", "ac_tgid", *_COUNTED)
 
 

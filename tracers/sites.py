@@ -16,6 +16,9 @@ Numbers = npt.NDArray[np.uint32]
 # Addresses from here on are the kernel's.
 _KERNEL = 1 << 63
 
+# So many sites are remembered at a time.
+_REMEMBERED = 1 << 18
+
 
 class Texts:
     """Numbers for texts, from 1 on, the same for the same text."""
@@ -37,40 +40,58 @@ class Texts:
         return new
 
 
+# Of a mapping: the process, the address, the number of its place, the offset in that.
+Spot = tuple[int, int, int, int]
+
+
 class Sites:
     """Gives each instruction, in what is mapped where it is, the number of its text."""
 
     def __init__(self) -> None:
         self._symbols = Symbols()
-        self._known: dict[tuple[int, int, int], Site] = {}
+        self._known: dict[tuple[int, int], Site] = {}
         self.sites, self.stacks = Texts(), Texts()
 
-    def of(self, tgids: Numbers, ips: U64, numbers: Numbers, places: list[Place]) -> Numbers:
-        """The number of the site of each instruction; `numbers` are of the places they are in."""
+    def of(
+        self, tgids: Numbers, ips: U64, numbers: Numbers, offsets: U64, places: list[Place]
+    ) -> Numbers:
+        """The number of the site of each instruction; see mappings.Located for where they are."""
         group = group_numbers(tgids, ips, numbers)
         _, one = np.unique(group, return_index=True)
-        keys = zip(tgids[one].tolist(), ips[one].tolist(), numbers[one].tolist(), strict=True)
-        found = [self.sites.number(str(self._site(key, places))) for key in keys]
+        spots = zip(
+            *(column[one].tolist() for column in (tgids, ips, numbers, offsets)), strict=True
+        )
+        found = [self.sites.number(str(self._site(spot, places))) for spot in spots]
         return np.array(found, np.uint32)[group]
 
-    def stack(self, tgid: int, ips: list[int], numbers: Numbers, places: list[Place]) -> int:
+    def stack(
+        self, tgid: int, ips: list[int], numbers: Numbers, offsets: U64, places: list[Place]
+    ) -> int:
         """The number of a stack, given from the innermost frame on."""
-        keys = zip([tgid] * len(ips), ips, numbers.tolist(), strict=True)
-        frames = [self._site(key, places).frame.replace(BETWEEN, ":") for key in keys]
+        spots = zip([tgid] * len(ips), ips, numbers.tolist(), offsets.tolist(), strict=True)
+        frames = [self._site(spot, places).frame.replace(BETWEEN, ":") for spot in spots]
         return self.stacks.number(BETWEEN.join(reversed(frames)))
 
-    def _site(self, key: tuple[int, int, int], places: list[Place]) -> Site:
-        if key not in self._known:
-            self._known[key] = self._resolve(*key, places)
-        return self._known[key]
-
-    def _resolve(self, tgid: int, ip: int, number: int, places: list[Place]) -> Site:
+    def _site(self, spot: Spot, places: list[Place]) -> Site:
+        """What code of a file is called is the same for all processes that have mapped it."""
+        tgid, ip, number, offset = spot
+        known = self._known.get((number, offset))
+        if known:
+            return known
+        if len(self._known) > _REMEMBERED:
+            self._known.clear()
         if ip >= _KERNEL:
             return self._symbols.kernel(ip)
-        return self._symbols.name(tgid, ip, code_of(places[number]) if number != NOWHERE else None)
+        if number == NOWHERE:
+            return self._symbols.name(tgid, ip, None)
+        code = code_of(places[number], ip, offset)
+        site = self._symbols.name(tgid, ip, code)
+        if site.function and not code.may_be_jitted:
+            self._known[number, offset] = site
+        return site
 
 
-def code_of(place: Place) -> Code:
-    """What has to be known of a mapping to name its code."""
-    mapped = place.mapped
-    return Code(mapped.start, mapped.end, mapped.offset, mapped.dev, mapped.ino, mapped.path)
+def code_of(place: Place, ip: int, offset: int) -> Code:
+    """The code around an instruction, as if the whole of its file were mapped."""
+    start = (ip - offset) % 2**64
+    return Code(start, 2**64 - 1, 0, place.mapped.dev, place.mapped.ino, place.mapped.path)

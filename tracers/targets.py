@@ -13,8 +13,8 @@ Threads = dict[int, Counters]  # by thread number
 def read_threads(process: Path) -> Threads | None:
     """What the threads that are now in /proc/PID have counted, or None if the process is gone.
 
-    Faults in events, read_bytes and write_bytes (storage, not system calls) in bytes. Not from
-    /proc/PID/io itself: that includes children which were waited for.
+    Faults in events, read_bytes and write_bytes (storage, not system calls) in bytes, time on a
+    CPU in ns. Not from /proc/PID/io itself: that includes children which were waited for.
     """
     try:
         threads = os.listdir(process / "task")
@@ -36,7 +36,16 @@ def read_thread(thread: Path) -> Counters:
         "ac_majflt": int(fields[9]),
         "read_bytes": int(io[b"read_bytes"]),
         "write_bytes": int(io[b"write_bytes"]),
+        "cpu_run_virtual_total": _time_on_cpu(thread),
     }
+
+
+def _time_on_cpu(thread: Path) -> int:
+    """Its nanoseconds, the first number of schedstat; 0 where the kernel has no such file."""
+    try:
+        return int((thread / "schedstat").read_bytes().split()[0])
+    except OSError:
+        return 0
 
 
 class Targets:

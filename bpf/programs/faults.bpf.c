@@ -47,6 +47,13 @@ struct event {
 	u8 marks;
 };
 
+/* What userfaultfd(2) watches, for whoever reads the iterator. */
+struct watched {
+	u64 start;
+	u64 end;
+	u64 flags; /* vm_flags */
+};
+
 /* Every fault has an event; there are no runs. */
 struct run {
 	u32 epoch;
@@ -360,3 +367,22 @@ int on_thread(u64 *ctx)
 		return 0;
 	return note(ctx, LANE_THREAD, task, THREAD, REGS_SP(user_regs(task)), 0);
 }
+
+#if HAVE(vm_area_struct, vm_userfaultfd_ctx__ctx)
+/* iter/task_vma(meta, task, vma), run by user space for one process at a time. */
+int on_vma(u64 *ctx)
+{
+	u64 meta = ctx[0], vma = ctx[2];
+
+	if (!vma || !FIELD(vma, vm_area_struct, vm_userfaultfd_ctx__ctx))
+		return 0;
+	struct watched watched = {
+		.start = FIELD(vma, vm_area_struct, vm_start),
+		.end = FIELD(vma, vm_area_struct, vm_end),
+		.flags = FIELD(vma, vm_area_struct, vm_flags),
+	};
+	bpf_seq_write((struct seq_file *)FIELD(meta, bpf_iter_meta, seq), &watched,
+		      sizeof(watched));
+	return 0;
+}
+#endif

@@ -182,9 +182,20 @@ def test_a_bad_access_is_no_completed_fault(case: str, region: Region, faulted: 
     assert found.count(region, Cause.BAD_ACCESS, Kind.BAD) == PAGES
 
 
-@pytest.mark.parametrize("case", ["populate", "mlock"])
-def test_what_the_kernel_touches_itself_is_in_the_audit_alone(case: str, faulted: Run) -> None:
-    found = faulted(case)
+def test_what_a_handler_answers_by_userfaultfd(faulted: Run) -> None:
+    found = faulted("uffd")
+    assert found.minor + found.major == pytest.approx(PAGES, abs=4)
+    kinds = (Kind.MINOR, Kind.MAJOR)
+    assert sum(found.count(Region.ANON, Cause.USERFAULT, kind) for kind in kinds) == found.total
+    assert found.total == pytest.approx(PAGES, abs=4)
+    audited(found)
+
+
+@pytest.mark.parametrize("case", ["populate", "mlock", "direct"])
+def test_what_the_kernel_touches_itself_is_in_the_audit_alone(
+    case: str, file: Path, faulted: Run
+) -> None:
+    found = faulted(case, PAGES, file)
     assert found.minor == PAGES
     assert len(found.rows) == 0
     notes = found.report["audit"]["notes"]
@@ -210,7 +221,7 @@ def test_the_code_of_a_fault_is_named(faulted: Run) -> None:
 def test_a_storm_is_timed_in_part_and_the_audit_says_so(faulted: Run) -> None:
     found = faulted("threads", 1_000_000)
     note = next(note for note in found.report["audit"]["notes"] if note.startswith("times are"))
-    timed, minor = (int(word) for word in note.split() if word.isdigit())
+    timed, minor, *_ = (int(word) for word in note.split() if word.isdigit())
     assert 1000 < timed < minor  # how few depends on how soon the reader gets a CPU
     assert 200 < found.report["rows"][0]["p50_ns"] < 100_000
 

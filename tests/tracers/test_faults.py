@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from memtap.bpf.session import Losses
 from memtap.bpf.stream import Events
 from memtap.tracers.chunk import Chunk
 from memtap.tracers.faultplan import Kind
@@ -134,8 +135,14 @@ def test_of_how_many_faults_the_times_are_is_said() -> None:
     several = [fault(time_ns=0), fault(time_ns=0), fault(), fault(kind=Kind.MAJOR)]
     found = faults.feed(chunk(*several))
     assert found and found.audit["notes"] == [
-        "times are of 1 of 3 minor faults, and of all major ones"
+        "times are of 1 of 3 minor faults, and of 1 of 1 major ones"
     ]
+
+
+def test_records_that_did_not_fit_are_said_and_make_regions_a_guess() -> None:
+    found = report(fault(), interval=make_interval(losses=Losses(records=3)))
+    assert found.audit["accuracy"] == "estimated"
+    assert found.audit["notes"] == ["3 records of mappings and events did not fit the rings"]
 
 
 def test_no_faults_no_rows() -> None:

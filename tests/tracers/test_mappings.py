@@ -48,9 +48,9 @@ def locate(
     """The numbers of the places of single addresses, given as (tgid, ns, address)."""
     tgids, ns, addresses = np.array(list(asked), np.uint64).reshape(-1, 3).T
     one = np.ones(len(ns), np.uint16)
-    found, parts = mappings.locate(tgids.astype(np.uint32), ns, addresses, one, told)
-    assert not parts
-    return [int(number) for number in found]
+    located = mappings.locate(tgids.astype(np.uint32), ns, addresses, one, told)
+    assert not located.parts
+    return [int(number) for number in located.numbers]
 
 
 def regions(faults: Iterable[tuple[int, int]], told: list[Told]) -> list[Region]:
@@ -137,12 +137,19 @@ def test_a_child_has_what_its_parent_had_and_exec_ends_it() -> None:
     ]
 
 
-def test_processes_that_map_a_file_alike_share_its_place_unless_code_is_named() -> None:
-    told = [mapped(1, tgid=tgid, path="/lib/x.so", dev=8, prot=5) for tgid in (GONE, GONE + 1)]
-    for names_code, count in ((False, 1), (True, 2)):
-        mappings = Mappings(names_code)
-        locate(mappings, [], told)
-        assert len(mappings.places) == len(mappings.traits) == 1 + count
+def test_processes_that_map_a_file_share_its_place_wherever_they_map_it() -> None:
+    usual: dict[str, Any] = {"path": "/lib/x.so", "dev": 8, "prot": 5}
+    told = [
+        mapped(1, **usual, offset=0x4000),
+        mapped(2, 0x7000, 0x9000, **usual, offset=0x1000, tgid=GONE + 1),
+    ]
+    mappings = Mappings()
+    tgids, one = np.array([GONE, GONE + 1], np.uint32), np.ones(2, np.uint16)
+    ns, addresses = np.array([9, 9], np.uint64), np.array([0x1234, 0x8234], np.uint64)
+    located = mappings.locate(tgids, ns, addresses, one, told)
+    assert len(mappings.places) == len(mappings.traits) == 2
+    assert located.numbers.tolist() == [1, 1]
+    assert located.offsets.tolist() == [0x4234, 0x2234]
 
 
 def test_a_process_that_ended_is_known_until_the_next_time() -> None:
@@ -175,15 +182,17 @@ def test_maps_of_a_real_process_are_all_understood() -> None:
 def test_a_space_agrees_with_a_table_of_every_address() -> None:
     chance = random.Random(23)
     for _ in range(50):
-        space, table = Space(), np.zeros(200, np.uint32)
+        space, table, offsets = Space(), np.zeros(200, np.uint32), np.zeros(200, np.uint64)
         for number in range(1, 60):
             start = chance.randrange(190)
             end = start + 1 + chance.randrange(min(40, 199 - start))
-            space.put(start, end, number)
+            space.put(start, end, number, 1000 * number)
             table[start:end] = number
+            offsets[start:end] = 1000 * number + np.arange(end - start)
             assert space.starts == sorted(space.starts)
-        found, _ = space.locate(np.arange(200, dtype=np.uint64))
+        found, at, _ = space.locate(np.arange(200, dtype=np.uint64))
         assert (found == table).all()
+        assert (at == offsets)[found > 0].all()
 
 
 def test_devices_of_file_systems_in_memory() -> None:

@@ -128,9 +128,9 @@ def test_a_streak_over_a_border_is_cut_there() -> None:
     )
     mappings = Mappings()
     columns = (events[name] for name in ("tgid", "ns", "address", "count"))
-    found, parts = mappings.locate(*columns, mapped)
-    numbers = np.stack([found, found + 7], 1)
-    cut, numbers = in_parts(events, numbers, parts)
+    located = mappings.locate(*columns, mapped)
+    found = located.numbers
+    cut, numbers = in_parts(events, np.stack([found, found + 7], 1), located.parts)
     assert cut["count"].tolist() == [1, 1, 2, 2, 2]
     assert cut["address"].tolist() == [0x2010, 0x3010, 0x4010, 0x6010, 0x1000]
     assert cut["number"].tolist() == [7, 8, 9, 11, 13]

@@ -29,6 +29,7 @@ class Proc:
             (thread / "stat").write_bytes(b"%d (%s) %s\n" % (tid, name, numbers))
             io = b"rchar: 1\nwchar: 1\nread_bytes: %d\nwrite_bytes: %d\n"
             (thread / "io").write_bytes(io % (faults * 100, faults * 1000))
+            (thread / "schedstat").write_bytes(b"%d 1 1\n" % (faults * 10000))
 
     def end(self, pid: int) -> None:
         shutil.rmtree(self.root / f"proc/{pid}", ignore_errors=True)
@@ -60,8 +61,17 @@ def counted(minor: int) -> Counters:
 def test_threads_are_read_whatever_their_name(name: bytes, proc: Proc) -> None:
     proc.lay_out(7, {7: 1, 8: 2}, name)
     one = {"ac_minflt": 1, "ac_majflt": 10, "read_bytes": 100, "write_bytes": 1000}
+    one["cpu_run_virtual_total"] = 10000
     two = {name: 2 * value for name, value in one.items()}
     assert read_threads(proc.root / "proc/7") == {7: one, 8: two}
+
+
+def test_a_kernel_without_schedstat_has_no_time_on_cpu(proc: Proc) -> None:
+    proc.lay_out(7, {7: 1})
+    (proc.root / "proc/7/task/7/schedstat").unlink()
+    threads = read_threads(proc.root / "proc/7")
+    assert threads and threads[7]["cpu_run_virtual_total"] == 0
+    assert threads[7]["ac_minflt"] == 1
 
 
 def test_a_process_that_is_gone_has_no_threads(proc: Proc) -> None:

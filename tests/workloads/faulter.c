@@ -135,6 +135,19 @@ static void of_file(const char *path, const char *how)
 	count_reads();
 }
 
+/* The kernel fills untouched memory from storage: it takes the pages itself. */
+static void directly(const char *path)
+{
+	int fd = check(open(path, O_RDONLY | O_DIRECT), path);
+
+	place = anon(MAP_PRIVATE);
+	begin();
+	if (read(fd, place, pages * PAGE) != pages * PAGE)
+		err(1, "O_DIRECT");
+	end();
+	report(pages * PAGE);
+}
+
 /* A page of stack for each call; the last one counts. */
 static __attribute__((noinline)) void deeper(long left)
 {
@@ -234,6 +247,7 @@ static void by_userfaultfd(void)
 	if (pthread_create(&thread, NULL, answer, NULL))
 		errx(1, "pthread_create");
 	count_reads();
+	sleep(2); /* whoever wants to look at what is watched can do that now */
 }
 
 static sigjmp_buf back;
@@ -360,6 +374,8 @@ static void run(const char *name, const char *file)
 	else if (is(name, "mlock"))
 		place = anon(MAP_PRIVATE), begin(), check(mlock(place, pages * PAGE), "mlock"),
 		end(), report(pages * PAGE);
+	else if (is(name, "direct"))
+		directly(file);
 	else if (is(name, "threads"))
 		threads();
 	else if (is(name, "short"))

@@ -1,0 +1,84 @@
+"""Which faults a user-space handler answers, because userfaultfd(2) watches the memory.
+
+The kernel tells of no such fault, and of no such memory but by the flags of its mapping. So each
+process that faults is asked for those, soon after its first fault and again from time to time; of a
+process that is gone by then nothing is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.bpf.session import Session
+from memtap.bpf.stream import Events
+from memtap.tracers.faultmatch import Found
+from memtap.tracers.faultplan import WATCHED, Mark
+
+# Of vm_flags. What is watched for neither is watched for UFFD_MINOR.
+_VM_UFFD_MISSING, _VM_UFFD_WP = 0x200, 0x1000
+
+# Seconds until a process is asked again: at first, and at most.
+_SOON_S, _SELDOM_S = 1, 32
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass
+class _Asked:
+    """A process's watched memory (rows of start, end, vm_flags), and when to ask again."""
+
+    ranges: npt.NDArray[np.uint64]
+    next_s: float
+    wait_s: float
+
+
+class Watched:
+    """The memory that userfaultfd watches, by process."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._asked: dict[int, _Asked] = {}
+
+    def tell(self, faults: Events, now: float) -> None:
+        """Sets Found.USERFAULT in those faults (faultmatch.FAULT) that a handler answers."""
+        for tgid in np.unique(faults["tgid"]).tolist():
+            for start, end, flags in self._ranges(tgid, now).tolist():
+                hit = faults["tgid"] == tgid
+                hit &= (faults["address"] >= start) & (faults["address"] < end)
+                faults["found"][hit & handed_over(faults["marks"], flags)] |= np.uint8(
+                    Found.USERFAULT
+                )
+        self._forget(now)
+
+    def _ranges(self, tgid: int, now: float) -> npt.NDArray[np.uint64]:
+        known = self._asked.get(tgid)
+        if known and now < known.next_s:
+            return known.ranges
+        wait = min(2 * known.wait_s, _SELDOM_S) if known else _SOON_S
+        written = np.frombuffer(self._session.iterate(WATCHED, tgid), np.uint64).reshape(-1, 3)
+        if known and not Path(f"/proc/{tgid}").exists():
+            written = known.ranges
+        self._asked[tgid] = _Asked(written, now + wait, wait)
+        return written
+
+    def _forget(self, now: float) -> None:
+        """Those that have not faulted for long."""
+        if len(self._asked) > 1024:
+            self._asked = {
+                tgid: asked
+                for tgid, asked in self._asked.items()
+                if now < asked.next_s + 2 * _SELDOM_S
+            }
+
+
+def handed_over(marks: npt.NDArray[np.uint8], flags: int) -> Bools:
+    """Which faults, by their marks, are the handler's in memory that is watched in this way."""
+    present, write = marks & Mark.PRESENT > 0, marks & Mark.WRITE > 0
+    protected = present & write & bool(flags & _VM_UFFD_WP)
+    missing = ~present & bool(flags & _VM_UFFD_MISSING or not flags & _VM_UFFD_WP)
+    both: Bools = protected | missing
+    return both
