@@ -47,6 +47,7 @@ RINGS_BYTES = 128 << 20
 RING_LEAST_BYTES = 512 << 10
 
 _STACK_DEPTH = 127  # PERF_MAX_STACK_DEPTH
+_IN_MORE = 0x8000  # IN_MORE of faults.bpf.c
 
 _FLUSH_TRIES = 1000
 
@@ -236,10 +237,9 @@ class Session:
 
     def stack(self, number: int) -> list[int]:
         """The addresses of a user stack, from the innermost on; none where there is no such."""
-        key, frames = ct.c_uint32(number), np.zeros(_STACK_DEPTH, np.uint64)
-        if self._lib.bpf_map_lookup_elem(
-            self.loaded.maps["stacks"], ct.byref(key), frames.ctypes.data
-        ):
+        name = "more_stacks" if number & _IN_MORE else "stacks"
+        key, frames = ct.c_uint32(number & ~_IN_MORE), np.zeros(_STACK_DEPTH, np.uint64)
+        if self._lib.bpf_map_lookup_elem(self.loaded.maps[name], ct.byref(key), frames.ctypes.data):
             return []
         return [int(frame) for frame in frames if frame]
 

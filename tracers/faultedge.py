@@ -150,8 +150,11 @@ class FaultEdge:
     def learn(self, reporter: object) -> None:
         """The kernel counts every fault; there is nothing it could leave out."""
 
-    def _locate(self, events: Events, told: list[Told]) -> tuple[Events, npt.NDArray[np.uint32]]:
-        """Events, each in one place, and the numbers of its place, its site and its stack."""
+    def _locate(self, events: Events, told: list[Told]) -> tuple[Events, npt.NDArray[np.uint64]]:
+        """Events, each in one place, and the numbers of its place, its site and its stack.
+
+        And its offset in its file.
+        """
         stacks = self._stacks_of(events)
         single = np.ones(len(events), np.uint16)
         asked = [(events["tgid"], events["ns"], events["address"], events["count"])]
@@ -159,8 +162,8 @@ class FaultEdge:
             asked.append((events["tgid"], events["ns"], events["ip"], single))
             asked += [_asked(stack) for stack in stacks]
         (where, *codes), parts = self._find(asked, told)
-        numbers = np.zeros((len(events), 3), np.uint32)
-        numbers[:, 0] = where[0]
+        numbers = np.zeros((len(events), 4), np.uint64)
+        numbers[:, 0], numbers[:, 3] = where
         if self._sites:
             known = self._mappings.places
             numbers[:, 1] = self._sites.of(events["tgid"], events["ip"], *codes[0], known)

@@ -20,7 +20,7 @@ from memtap.tracers.streaks import ANON_BITS
 
 Places = npt.NDArray[np.intp]
 Bools = npt.NDArray[np.bool_]
-Numbers = npt.NDArray[np.uint32]
+Numbers = npt.NDArray[np.uint64]
 
 
 class Found(IntFlag):
@@ -35,11 +35,13 @@ class Found(IntFlag):
 
 
 # A fault that was completed, or could not be (Kind.BAD); or `count` of them, of which only the
-# first's address is told. `time_ns` is from the exception to its completion, if Found.TIMED.
+# first's address and offset in its file are told. `time_ns` is from the exception to its
+# completion, if Found.TIMED.
 FAULT = np.dtype(
     [
         ("ns", "u8"),
         ("address", "u8"),
+        ("offset", "u8"),
         ("time_ns", "u8"),
         ("tgid", "u4"),
         ("tid", "u4"),
@@ -52,6 +54,7 @@ FAULT = np.dtype(
         ("found", "u1"),
     ]
 )
+_PLACED = ("place", "site", "stack", "offset")
 _COPIED = ("ns", "address", "count", "tgid", "tid", "kind", "marks")
 
 # A huge page has 512 pages of 4 KiB; the kernel's sum can lag by what it keeps on each CPU.
@@ -73,7 +76,8 @@ class Exceptions:
     def feed(self, events: Events, places: Numbers, last: bool) -> Events:
         """Faults, as FAULT, by thread, out of events in order of time.
 
-        `places` has a row for each event: the numbers of its place, its site and its stack.
+        `places` has a row for each event: the numbers of its place, its site and its stack, and
+        the offset in its file.
         """
         if self._waiting is not None:
             events = chain(self._waiting[0], events)
@@ -165,7 +169,8 @@ class _Joined:
         all_of_them = len(chosen) == len(events)
         for name in _COPIED:
             faults[name] = events[name] if all_of_them else events[name][chosen]
-        faults["place"], faults["site"], faults["stack"] = self._places[chosen].T
+        for name, column in zip(_PLACED, self._places[chosen].T, strict=True):
+            faults[name] = column
         raised = events["kind"][chosen] == Kind.RAISED
         faults["kind"][raised] = Kind.MINOR
         faults["found"][raised] = Found.RAISED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from enum import IntEnum, IntFlag
 
 from memtap.bpf.plan import Plan, Probe, Way
@@ -34,8 +35,8 @@ class Mark(IntFlag):
 # storm of faults it rests; see faultedge.py.
 TIMING = "on_minor"
 
-# Of the C program: only where pages have this size it makes streaks (streaks.py).
-PAGE_BYTES = 4096
+# From one exception of a streak to the next (streaks.py).
+PAGE_BYTES = mmap.PAGESIZE
 
 # A macro of the C program: take the user stack of each exception, and keep so many.
 STACKS = "STACKS 16384"

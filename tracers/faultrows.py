@@ -31,12 +31,14 @@ class Cause(Word):
     BAD_ACCESS = 11
 
 
-# A fault, or `count` of them, of which `address` is the first's. `time_ns` is 0 where it is not
-# known; `place`, `site` and `stack` are numbers of texts that a chunk tells.
+# A fault, or `count` of them, of which `address` and `offset` (in the file) are the first's.
+# `time_ns` is 0 where it is not known; `place`, `site` and `stack` are numbers of texts that a
+# chunk tells.
 ROW = np.dtype(
     [
         ("ns", "u8"),
         ("address", "u8"),
+        ("offset", "u8"),
         ("time_ns", "u8"),
         ("count", "u4"),
         ("tgid", "u4"),

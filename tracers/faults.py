@@ -153,7 +153,10 @@ def fault_audit(origin: Origin, interval: Interval, counted: pl.DataFrame) -> di
                 f"({counter}): taken without an exception, as for exec, mlock, MAP_POPULATE, "
                 "O_DIRECT and ptrace"
             )
-    return audit(origin, interval, int(counted["count"].sum()), notes=notes)
+    total = int(counted["count"].sum())
+    if not origin.filtered and interval.kernel.get("pgfault", 0) > total:
+        notes.append(f"the whole host had {interval.kernel['pgfault']} faults (pgfault)")
+    return audit(origin, interval, total, notes=notes)
 
 
 def _of_kind(counted: pl.DataFrame, kind: Kind) -> int:

@@ -155,14 +155,15 @@ class Space:
         return self.numbers[at], self.shifts[at]
 
     def parts(self, start: int, count: int) -> Parts:
-        """So many pages from an address on: how many of them stand in which place."""
+        """So many pages from an address on: how many of them stand in which place, and where."""
         found: Parts = []
         while count:
             at = bisect_right(self.starts, start) - 1
             inside = at >= 0 and start < self.ends[at]
             above = self.starts[at + 1] if at + 1 < len(self.starts) else 2**64
             pages = min(count, -((start - (self.ends[at] if inside else above)) // PAGE_BYTES))
-            found.append((pages, self.numbers[at] if inside else NOWHERE))
+            number, shift = self._what(at) if inside else (NOWHERE, 0)
+            found.append((pages, number, (start + shift) % 2**64))
             start, count = start + pages * PAGE_BYTES, count - pages
         return found
 
@@ -189,7 +190,7 @@ class Located:
     Attributes:
         numbers: of their places; NOWHERE for those in none.
         offsets: in the file, in bytes; of what has none, from where its mapping begins.
-        parts: by row, those of which not all pages stand in one place: how many stand in which.
+        parts: by row, those of which not all pages stand in one place: see streaks.in_parts().
     """
 
     numbers: Numbers
@@ -363,7 +364,8 @@ class _Work:
         for row in rows[self._many[rows]].tolist():
             parts = space.parts(int(self._addresses[row]), int(self._counts[row]))
             if len(parts) > 1:
-                self.parts[row] = [(parts[0][0], int(self.found[row])), *parts[1:]]
+                first = parts[0][0], int(self.found[row]), int(self.offsets[row])
+                self.parts[row] = [first, *parts[1:]]
 
 
 _LINE = re.compile(

@@ -16,8 +16,8 @@ from memtap.tracers.faultplan import PAGE_BYTES, Mark
 ANON_BITS = 24
 _ANON_MASK = np.uint32((1 << ANON_BITS) - 1)
 
-# Parts of an event: how many exceptions, and the number of their place.
-Parts = list[tuple[int, int]]
+# Parts of an event: how many exceptions, the number of their place, the first one's offset there.
+Parts = list[tuple[int, int, int]]
 
 
 def ends_apart(events: Events) -> Events:
@@ -50,11 +50,11 @@ def _advance(events: Events, which: npt.NDArray[np.intp], by: npt.NDArray[np.uin
 
 
 def in_parts(
-    events: Events, numbers: npt.NDArray[np.uint32], parts: dict[int, Parts]
-) -> tuple[Events, npt.NDArray[np.uint32]]:
+    events: Events, numbers: npt.NDArray[np.uint64], parts: dict[int, Parts]
+) -> tuple[Events, npt.NDArray[np.uint64]]:
     """Events that reach over the borders of places, cut there; `parts` are by their rows.
 
-    `numbers` has a row for each event, in which the number of its place comes first.
+    `numbers` has a row for each event, with the number of its place first, its offset in it last.
     """
     if not parts:
         return events, numbers
@@ -64,9 +64,10 @@ def in_parts(
     cut, numbers = take(events, which), numbers[which]
     begins = np.cumsum(copies) - copies
     for row, each in parts.items():
-        counts = np.array([count for count, _ in each], np.uint16)
+        counts = np.array([count for count, _, _ in each], np.uint16)
         pieces = np.arange(begins[row], begins[row] + len(each))
         _advance(cut, pieces, np.cumsum(counts, dtype=np.uint16) - counts)
         cut["count"][pieces] = counts
-        numbers[pieces, 0] = [place for _, place in each]
+        numbers[pieces, 0] = [place for _, place, _ in each]
+        numbers[pieces, -1] = [offset for _, _, offset in each]
     return cut, numbers

@@ -41,7 +41,8 @@ struct event {
 	u32 seen;   /* so far: 24 bits of anon pages of the process, 8 of NUMA hints of the task
 		     */
 	u16 count;  /* of RAISED: a streak of so many, each a page above the one before */
-	u16 stack;  /* with STACKS: its number in `stacks`, or an error as a signed number */
+	u16 stack;  /* with STACKS: its number in `stacks`, or IN_MORE and that in `more_stacks`
+		     */
 	u16 number; /* low bits of how many faults the task had completed before this */
 	u8 kind;
 	u8 marks;
@@ -75,12 +76,14 @@ struct run {
 #define ERROR_BITS   (PRESENT | WRITE)
 #define RED_BYTES    65536     /* code may touch so far below its stack pointer */
 #define STACK_BYTES  (8 << 20) /* and a stack reaches no further above it */
-#define PAGE_BYTES   4096
-#define ANON_BITS    24 /* of `seen` */
+#define ANON_BITS    24        /* of `seen` */
 #define ANON_MASK    ((1U << ANON_BITS) - 1)
 #define LONGEST      0xffff
 #define NO_STACK     0xffff
 #define AFTER_MAJOR  64
+#define EEXIST       17
+#define IN_MORE      0x8000
+#define MORE_STACKS  4096
 
 /* struct bpf_perf_event_data: the registers, sample_period, addr; as words. */
 #if defined(__x86_64__)
@@ -100,7 +103,11 @@ struct run {
 #endif
 
 #ifdef STACKS
+/*
+ * Stacks with the same hash cannot be in one map; the few that meet another go to the second.
+ */
 BPF_TABLE("stacktrace", int, struct bpf_stacktrace, stacks, STACKS);
+BPF_TABLE("stacktrace", int, struct bpf_stacktrace, more_stacks, MORE_STACKS);
 #endif
 
 static inline u16 faults_of(u64 task)
@@ -160,7 +167,11 @@ static inline u8 place_of(u64 task, u64 address, u64 sp)
 static inline u16 user_stack(void *ctx)
 {
 #ifdef STACKS
-	return stacks.get_stackid(ctx, BPF_F_USER_STACK);
+	s64 id = stacks.get_stackid(ctx, BPF_F_USER_STACK);
+
+	if (id == -EEXIST)
+		id = more_stacks.get_stackid(ctx, BPF_F_USER_STACK) | IN_MORE;
+	return id < 0 ? NO_STACK : id;
 #else
 	return NO_STACK;
 #endif
@@ -198,7 +209,7 @@ static inline void keep(void *ctx, struct lane *lane, u64 task, struct event *wh
 static inline int goes_on(struct event *last, u64 task, struct event *this)
 {
 	return last->tid == this->tid && last->ip == this->ip &&
-	       last->address + last->count * PAGE_BYTES == this->address &&
+	       last->address + ((u64)last->count << PAGE_SHIFT) == this->address &&
 	       (u16)(last->number + last->count) == this->number &&
 	       last->marks == this->marks && last->stack == this->stack &&
 	       last->seen >> ANON_BITS == (u8)hints_of(task) && last->count < LONGEST;

@@ -32,8 +32,9 @@ GOAL = 1.10
 GOAL_CPU_S = 0.5
 ONE_LINER = "software:page-faults:1 { @[pid] = count(); }"
 CALLBACK = """
-import sys
+import signal
 from bcc import BPF, PerfSWConfig, PerfType
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # or BCC prints it, and goes on
 bpf = BPF(text=b'''
 struct event { u64 address; u32 tgid; u32 tid; };
 BPF_PERF_OUTPUT(events);

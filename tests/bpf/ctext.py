@@ -24,7 +24,7 @@ NAMES = source("include/memtap/names.h")
 
 def number(text: str, name: str) -> int:
     """The value of `#define NAME value`."""
-    found = re.search(rf"^#define {name}\s+(\w+)$", text, re.MULTILINE)
+    found = re.search(rf"^#define {name}\s+(\w+)\s*$", text, re.MULTILINE)
     assert found, name
     return int(found[1], 0)
 

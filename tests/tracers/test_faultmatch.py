@@ -50,8 +50,9 @@ def gone(_tgid: int, _tid: int) -> int | None:
 
 def feed(exceptions: Exceptions, *several: Told, last: bool = False, start: int = 1) -> Events:
     events = events_of(*several, start=start)
-    numbers = np.arange(len(events), dtype=np.uint32)
-    return exceptions.feed(events, np.stack([numbers, numbers + 7, numbers + 9], 1), last)
+    at = np.arange(len(events), dtype=np.uint64)
+    numbers = np.stack([at, at + np.uint64(7), at + np.uint64(9), at * np.uint64(4096)], 1)
+    return exceptions.feed(events, numbers, last)
 
 
 def faults(*several: Told) -> Events:
@@ -64,6 +65,7 @@ def test_a_higher_number_tells_that_the_one_before_was_completed() -> None:
     assert found["place"].tolist() == [0, 1, 2]
     assert found["site"].tolist() == [7, 8, 9]
     assert found["stack"].tolist() == [9, 10, 11]
+    assert found["offset"].tolist() == [0, 4096, 8192]
 
 
 def test_the_same_number_tells_that_it_was_not() -> None:

@@ -11,9 +11,10 @@ import pytest
 from memtap.bpf.sideband import Mapped
 from memtap.bpf.stream import Events
 from memtap.tracers.faultmatch import Exceptions, Found
-from memtap.tracers.faultplan import PAGE_BYTES, Kind, Mark
+from memtap.tracers.faultplan import PAGE_BYTES, Kind
 from memtap.tracers.mappings import NOWHERE, Mappings, Space
-from memtap.tracers.streaks import ends_apart, in_parts
+from memtap.tracers.streaks import ANON_BITS, ends_apart, in_parts
+from tests.bpf.ctext import number as defined
 from tests.bpf.ctext import source
 from tests.tracers.test_faultmatch import Told, events_of, feed, gone, raised, told
 
@@ -23,7 +24,7 @@ GONE = 4194305  # no process has this number
 def faults(*several: Told) -> Events:
     """What becomes of events, of which some are streaks."""
     events = ends_apart(events_of(*several))
-    numbers = np.zeros((len(events), 3), np.uint32)
+    numbers = np.zeros((len(events), 4), np.uint64)
     return Exceptions(gone).feed(events, numbers, last=True)
 
 
@@ -120,7 +121,8 @@ def test_told_as_streaks_exceptions_are_the_same_faults() -> None:
 def test_a_streak_over_a_border_is_cut_there() -> None:
     space = [(0x1000, 0x3000), (0x3000, 0x4000), (0x6000, 0x9000)]
     mapped = [
-        Mapped(n, GONE, start, end, 0, 0, n, 3, 2, f"/{n}") for n, (start, end) in enumerate(space)
+        Mapped(n, GONE, start, end, 0x7000, 0, n, 3, 2, f"/{n}")
+        for n, (start, end) in enumerate(space)
     ]
     events = events_of(
         raised(7, address=0x2010, count=6, seen=5, ns=10, tgid=GONE),
@@ -129,13 +131,15 @@ def test_a_streak_over_a_border_is_cut_there() -> None:
     mappings = Mappings()
     columns = (events[name] for name in ("tgid", "ns", "address", "count"))
     located = mappings.locate(*columns, mapped)
-    found = located.numbers
-    cut, numbers = in_parts(events, np.stack([found, found + 7], 1), located.parts)
+    found = located.numbers.astype(np.uint64)
+    numbers = np.stack([found, found + np.uint64(7), located.offsets], 1)
+    cut, numbers = in_parts(events, numbers, located.parts)
     assert cut["count"].tolist() == [1, 1, 2, 2, 2]
     assert cut["address"].tolist() == [0x2010, 0x3010, 0x4010, 0x6010, 0x1000]
     assert cut["number"].tolist() == [7, 8, 9, 11, 13]
     assert [mappings.places[n].path for n in numbers[:, 0]] == ["/0", "/1", "?", "/2", "/0"]
     assert numbers[:, 1].tolist() == [found[0] + 7] * 4 + [found[1] + 7]
+    assert numbers[[0, 1, 3, 4], 2].tolist() == [0x8010, 0x7010, 0x7010, 0x7000]
 
 
 def test_parts_agree_with_a_table_of_every_page() -> None:
@@ -149,10 +153,8 @@ def test_parts_agree_with_a_table_of_every_page() -> None:
             table[start:end] = [number] * (end - start)
         start, count = chance.randrange(30), chance.randrange(1, 30)
         parts = space.parts(start * PAGE_BYTES + chance.randrange(PAGE_BYTES), count)
-        assert [n for pages, n in parts for _ in range(pages)] == table[start : start + count]
+        assert [n for pages, n, _ in parts for _ in range(pages)] == table[start : start + count]
 
 
-def test_pages_and_marks_are_those_of_the_program() -> None:
-    program = source("programs/faults.bpf.c")
-    assert f"#define PAGE_BYTES   {PAGE_BYTES}\n" in program
-    assert f"UNTIMED = {Mark.UNTIMED:d}" in program
+def test_the_bits_of_what_was_seen_are_those_of_the_program() -> None:
+    assert defined(source("programs/faults.bpf.c"), "ANON_BITS") == ANON_BITS
