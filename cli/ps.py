@@ -89,8 +89,8 @@ def command(
     USS       what nobody else maps: what would be free if it ended
     SWAP      what is swapped out
     PGTABLES  its page tables
-    MINOR     page faults since it began
-    MAJOR     of them, those that had to wait for storage
+    MINOR     page faults since it began that were answered from memory
+    MAJOR     page faults since it began that had to wait for storage
     OOM       how likely the OOM killer takes it (0 to 2000)
     OOM_ADJ   what its owner adds to that (-1000 to 1000)
     PROCS     how many processes are in the row (with --by)

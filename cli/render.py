@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any, Protocol
 
 import click
-from wcwidth import wcswidth
 
 from memtap.tracers.report import Column, Kind, Report, Row
 
@@ -157,7 +156,11 @@ def table_lines(
 
 def _cells(text: str) -> int:
     """How many cells of a terminal a printable text takes."""
-    return len(text) if text.isascii() else wcswidth(text)
+    if text.isascii():
+        return len(text)
+    from wcwidth import wcswidth  # takes longer to import than all that most tables need
+
+    return wcswidth(text)
 
 
 def _line(columns: Sequence[Column], texts: Sequence[str], widths: Sequence[int]) -> str:
@@ -175,7 +178,7 @@ def _placed(column: Column, text: str, width: int) -> str:
 def _end_of(text: str, width: int) -> str:
     """As much of the end as fits; a character can take two cells, or none."""
     text = text[-width:]
-    while wcswidth(text) >= width:
+    while _cells(text) >= width:
         text = text[1:]
     return "…" + text
 

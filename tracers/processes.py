@@ -18,13 +18,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from memtap.bpf.btf import Btf
 from memtap.bpf.errors import MemtapError
 from memtap.tracers.host import Counters
 from memtap.tracers.hostile import printable
 from memtap.tracers.targets import Targets
+
+if TYPE_CHECKING:
+    from memtap.bpf.btf import Btf
 
 # Of uapi/linux/cn_proc.h.
 _FORK, _EXEC, _UID, _COMM = 0x1, 0x2, 0x4, 0x200

@@ -95,9 +95,9 @@ class Ps:
     def _report(
         self, seen: Snapshot, interval_s: float, rows: list[Row], kernel: dict[str, int]
     ) -> Report:
-        totals = summed(rows)
-        label = next(c.name for c in reversed(self._columns) if c.kind in _LABELLED)
         shown = rows if "process" in self._by else grouped(rows, self._names())
+        label = next(c.name for c in reversed(self._columns) if c.kind in _LABELLED)
+        totals = {**summed(rows), label: f"total of {len(shown)}", "depth": 0}
         return Report(
             name="ps",
             time=seen.time,
@@ -105,7 +105,7 @@ class Ps:
             columns=self._columns,
             rows=shown,
             audit=procfs.audit(len(seen.rows), seen.unread, kernel, notes_of(seen)),
-            totals={**totals, label: f"total of {len(shown)}", "depth": 0},
+            totals=totals if len(shown) > 1 else None,
         )
 
     def _names(self) -> list[str]:
