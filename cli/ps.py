@@ -134,6 +134,8 @@ def _follow(reader: Reader, reports: Ps, printer: Printer, interval: float, coun
             count = 0 if is_told_to_end(end) else count - 1
             seen = reader.look()
             printer.show(reports.change(before, seen))
+            if reader.whom.pids and not any(row["virt_bytes"] for row in seen.rows):
+                return  # all that were asked for have ended, though they may still be zombies
             before = seen
 
 

@@ -82,10 +82,14 @@ class Snapshot:
 
 
 class Reader:
-    """Looks at processes."""
+    """Looks at processes.
+
+    Attributes:
+        whom: which.
+    """
 
     def __init__(self, whom: Whom) -> None:
-        self._whom = whom
+        self.whom = whom
         self._comms = {os.fsencode(comm) for comm in whom.comms}
         self._unread = self._without_memory = 0
 
@@ -93,7 +97,7 @@ class Reader:
         """All processes that are asked for, the largest RES first. One that ends is left out."""
         self._unread = self._without_memory = 0
         kernel = _counters()
-        pids = self._whom.pids or [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        pids = self.whom.pids or [int(name) for name in os.listdir("/proc") if name.isdigit()]
         rows = [row for pid in pids if (row := self._try(pid))]
         rows.sort(key=lambda row: -row["res_bytes"])
         moment = now(), time.monotonic()
@@ -121,7 +125,7 @@ class Reader:
             return None
         status = procfs.read(proc + "status")
         sizes = _STATUS.search(status)
-        if sizes is None and not self._whom.pids:
+        if sizes is None and not self.whom.pids:
             self._without_memory += 1
             return None
         fields = after.split()
@@ -140,7 +144,7 @@ class Reader:
             "oom_score": int(procfs.read(proc + "oom_score")),
             "oom_score_adj": int(procfs.read(proc + "oom_score_adj")),
             "processes": 1,
-            **({"cgroup": pick_cgroup(procfs.read(proc + "cgroup"))} if self._whom.cgroups else {}),
+            **({"cgroup": pick_cgroup(procfs.read(proc + "cgroup"))} if self.whom.cgroups else {}),
         }
 
     def _shares(self, proc: str) -> Row:
