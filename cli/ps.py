@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +22,7 @@ from memtap.cli.options import (
     together,
 )
 from memtap.tracers.ps import PS_KEYS, Ps, ps_columns, unread_note
+from memtap.tracers.report import Column, Kind
 from memtap.tracers.snapshot import Reader, Whom
 
 if TYPE_CHECKING:
@@ -53,29 +54,30 @@ _PARAMETERS: tuple[Decorator, ...] = (
 )
 
 
+@dataclass(frozen=True)
+class Options(Shown):
+    """What the user asked for; see _PARAMETERS for what the fields mean."""
+
+    interval: float | None
+    count: int | None
+    pids: tuple[int, ...]
+    comms: tuple[str, ...]
+    by: tuple[str, ...]
+    tree: bool
+    human: bool
+    sort: str | None
+    rows: int | None
+
+
 @click.command("ps")
 @together(*_PARAMETERS)
-def command(
-    interval: float | None,
-    count: int | None,
-    pids: tuple[int, ...],
-    comms: tuple[str, ...],
-    by: tuple[str, ...],
-    tree: bool,
-    human: bool,
-    sort: str | None,
-    rows: int | None,
-    format: str,
-    output: Path | None,
-    timestamp: bool,
-    wide: bool,
-    verbose: bool,
-) -> None:
+def command(**values: Any) -> None:
     """How much memory does every process take? Largest PSS first; root sees all of it.
 
     Without INTERVAL, what there is now. With it (seconds), a table at the end of each interval of
     what changed in it: sizes that grew (+) or shrank (-), and the faults taken; processes where
-    nothing changed are left out. There is no first line of "since boot" as in vmstat.
+    nothing changed are left out. Unlike vmstat's, numbers are not per second, and no first table
+    tells of the time since boot.
 
     Kernel threads and zombies have no memory of their own and are left out, unless --pid asks for
     them.
@@ -100,25 +102,35 @@ def command(
     sudo memtap ps -k -s swap --wide   who is swapped out
     sudo memtap ps -b user,comm        sums by user and program
     sudo memtap ps 5 12 -s uss         who grows, every 5 s for a minute
-    memtap ps --tree -p $$ -f json     one process, for scripts
+    memtap ps --tree -k                children below their parents
+    memtap ps -p $$ -f json            one process, for scripts
     """
-    if tree and by != ("process",):
+    options = Options(**values)
+    if options.tree and options.by != ("process",):
         raise click.UsageError("--tree shows processes; it cannot be grouped by something else")
-    columns = ps_columns(by, "human" if human else "kib", changes=interval is not None, tree=tree)
-    order = (Tree if tree else Order)(sort_column(sort, columns, "pss_bytes"), rows=rows)
+    kind: Kind = "human" if options.human else "kib"
+    columns = ps_columns(options.by, kind, options.interval is not None, options.tree)
+    order = Tree if options.tree else Order
+    _run(
+        options, columns, order(sort_column(options.sort, columns, "pss_bytes"), rows=options.rows)
+    )
+
+
+def _run(options: Options, columns: tuple[Column, ...], order: Order) -> None:
+    """Looks once, or at the end of each interval."""
     from memtap.cli.output import Printer
     from memtap.tracers.processes import process_of
 
-    whom = Whom(tuple(map(process_of, pids)), comms, cgroups="cgroup" in by)
-    shown = Shown(format, output, timestamp, wide, verbose)
-    printer = Printer(shown, rolling=False, order=order)
-    reports = Ps(by, columns)
-    if interval is None:
-        seen = Reader(whom).look()
+    pids = tuple(dict.fromkeys(map(process_of, options.pids)))
+    reader = Reader(Whom(pids, options.comms, cgroups="cgroup" in options.by))
+    reports = Ps(options.by, columns)
+    printer = Printer(options, rolling=False, order=order)
+    if options.interval is None:
+        seen = reader.look()
         _warn(seen.unread)
         printer.show(reports.report(seen))
     else:
-        _follow(Reader(whom), reports, printer, interval, count or math.inf)
+        _follow(reader, reports, printer, options.interval, options.count or math.inf)
 
 
 def _follow(reader: Reader, reports: Ps, printer: Printer, interval: float, count: float) -> None:

@@ -121,6 +121,7 @@ def test_only_who_is_asked_for_is_shown() -> None:
     parent = os.getppid()
     pids = {row["pid"] for row in the_report("ps", "-p", ME, "-p", parent)["rows"]}
     assert pids == {ME, parent}
+    assert len(the_report("ps", "-p", ME, "-p", ME)["rows"]) == 1
     comm = Path("/proc/self/comm").read_text().rstrip("\n")
     rows = the_report("ps", "-c", comm)["rows"]
     assert ME in {row["pid"] for row in rows}
