@@ -75,8 +75,10 @@ def test_a_table_is_less_than_80_columns_wide(words: list[str]) -> None:
 
 
 def test_a_table_is_aligned_and_has_totals_below_a_rule() -> None:
-    heading, *rows, rule, totals = memtap("ps", "-k").lines[: 3 + len(the_report("ps")["rows"])]
-    assert rule == "-" * len(heading)
+    heading, *lines = memtap("ps", "-k").lines
+    at = lines.index("-" * len(heading))
+    rows, totals = lines[:at], lines[at + 1]
+    assert len(rows) > 1
     assert heading.split()[:5] == ["PID", "USER", "CMD", "VIRT", "RES"]
     assert {len(line) for line in (heading, *rows, totals)} == {len(heading)}
     assert re.search(r"total of \d+ ", totals)
