@@ -50,6 +50,10 @@ def named(name: str) -> str:
     return f"open('/proc/self/comm', 'w').write({name!r})"
 
 
+def tasks(pid: int) -> list[Path]:
+    return list(Path(f"/proc/{pid}/task").iterdir())
+
+
 def look(*pids: int, **how: Any) -> Snapshot:
     return Reader(Whom(pids, **how)).look()
 
@@ -254,6 +258,8 @@ def test_a_thread_that_waits_has_a_stack() -> None:
     with waiting(
         "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"
     ) as pid:
+        while any(b"running" in procfs.read(f"{task}/syscall") for task in tasks(pid)):
+            time.sleep(0.01)
         assert [row["region"] for row in pmap(pid)].count("thread-stack") == 1
 
 
