@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,11 +25,7 @@ class Order:
 
     def arrange(self, report: Report) -> Report:
         """The report with its rows in this order, and no more than `rows` of them."""
-        known = [row for row in report.rows if row[self.column] is not None]
-        unknown = [row for row in report.rows if row[self.column] is None]
-        falling = bool(known) and not isinstance(known[0][self.column], str)
-        known.sort(key=self._value, reverse=falling != self.reverse)
-        return replace(report, rows=[*known, *unknown][: self.rows])
+        return replace(report, rows=self._ordered(report.rows)[: self.rows])
 
     def by(self, column: str) -> Order:
         """The same by another column."""
@@ -39,8 +35,49 @@ class Order:
         """The same the other way round."""
         return replace(self, reverse=not self.reverse)
 
+    def _ordered(self, rows: Sequence[Row]) -> list[Row]:
+        known = [row for row in rows if row[self.column] is not None]
+        unknown = [row for row in rows if row[self.column] is None]
+        falling = bool(known) and not isinstance(known[0][self.column], str)
+        known.sort(key=self._value, reverse=falling != self.reverse)
+        return [*known, *unknown]
+
     def _value(self, row: Row) -> Any:
         return row[self.column]
+
+
+class AsTheyCome(Order):
+    """No order but that of the report."""
+
+    def _ordered(self, rows: Sequence[Row]) -> list[Row]:
+        return list(rows)
+
+
+class Tree(Order):
+    """Processes below their parents, siblings in order; each row gets its `depth`."""
+
+    def arrange(self, report: Report) -> Report:
+        """See Order."""
+        pids = {row["pid"] for row in report.rows}
+        children: dict[int | None, list[Row]] = {None: []}
+        for row in self._ordered(report.rows):
+            parent = row["ppid"] if row["ppid"] in pids else None
+            children.setdefault(parent, []).append(row)
+        return replace(report, rows=list(_nested(children))[: self.rows])
+
+
+def _nested(children: dict[int | None, list[Row]]) -> Iterator[Row]:
+    """Each row before its children.
+
+    A number can be used again while we look, so that two are parents of each other: then the first
+    of them that is found is on top.
+    """
+    for top in list(children):
+        left = [(row, 0) for row in reversed(children.pop(top, []))]
+        while left:
+            row, depth = left.pop()
+            yield row | {"depth": depth}
+            left += [(child, depth + 1) for child in reversed(children.pop(row["pid"], []))]
 
 
 def next_column(columns: Sequence[Column], name: str, step: int) -> str:

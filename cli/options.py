@@ -18,7 +18,18 @@ LONGEST_INTERVAL_S = 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
-class Options:
+class Shown:
+    """How the user wants to see reports; see SHOWING for what the fields mean."""
+
+    format: str
+    output: Path | None
+    timestamp: bool
+    wide: bool
+    verbose: bool
+
+
+@dataclass(frozen=True)
+class Options(Shown):
     """What the user asked for; see `shared` for what the fields mean."""
 
     interval: float | None
@@ -31,13 +42,8 @@ class Options:
     sort: str | None
     rows: int | None
     by: tuple[str, ...]
-    format: str
-    output: Path | None
-    timestamp: bool
     record: Path | None
     replay: str | None
-    wide: bool
-    verbose: bool
     batch: bool
     hist: bool
     explain: bool
@@ -90,7 +96,7 @@ def keys_out_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
 
 _FILE = click.Path(path_type=Path)
 
-_ARGUMENTS = [
+INTERVAL_AND_COUNT: list[Decorator] = [
     click.argument("interval", type=seconds, required=False),
     click.argument("count", type=click.IntRange(min=1), required=False),
 ]
@@ -143,7 +149,7 @@ output_option = click.option(
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, help="Below every table, how far it can be believed."
 )
-_OUTPUT = [
+SHOWING: list[Decorator] = [
     click.option("-s", "--sort", metavar="COLUMN", help="Order rows by this column."),
     click.option(
         "-r", "--rows", type=click.IntRange(min=1), metavar="N", help="Show only the first N rows."
@@ -154,6 +160,9 @@ _OUTPUT = [
     click.option("--wide", is_flag=True, help="More columns."),
     verbose_option,
 ]
+human_option = click.option(
+    "-k", "--human", is_flag=True, help="Sizes with the letter of their unit: 956.0K, 1.5G."
+)
 _RECORDING = [
     click.option("--record", type=_FILE, metavar="FILE", help="Also keep the events, in Parquet."),
     click.option(
@@ -182,16 +191,8 @@ def shared(keys: Sequence[str], *more: Decorator) -> Decorator:
         keys: what the command can group by, the default first.
         more: options of the command's own.
     """
-    by = click.option(
-        "-b",
-        "--by",
-        type=keys_out_of(keys),
-        metavar="KEY[,KEY]",
-        default=keys[0],
-        show_default=True,
-        help=f"Group by any of: {', '.join(keys)}.",
-    )
-    parameters: list[Decorator] = [*_ARGUMENTS, *_WHOSE, by, *_OUTPUT, *more, *_RECORDING, *_INSIDE]
+    own = [by_option(keys), *SHOWING, *more]
+    parameters: list[Decorator] = [*INTERVAL_AND_COUNT, *_WHOSE, *own, *_RECORDING, *_INSIDE]
 
     def decorate(function: Callable[[Options], None]) -> Callable[..., None]:
         def call(**values: Any) -> None:
@@ -200,12 +201,33 @@ def shared(keys: Sequence[str], *more: Decorator) -> Decorator:
             function(options)
 
         call.__doc__ = function.__doc__
-        decorated: Callable[..., None] = call
-        for parameter in reversed(parameters):
-            decorated = parameter(decorated)
-        return decorated
+        return together(*parameters)(call)
 
     return decorate
+
+
+def together(*parameters: Decorator) -> Decorator:
+    """Adds parameters to a command, in the order in which --help is to list them."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        for parameter in reversed(parameters):
+            function = parameter(function)
+        return function
+
+    return decorate
+
+
+def by_option(keys: Sequence[str]) -> Decorator:
+    """What a command groups by: any of its keys, the first if nothing else is wanted."""
+    return click.option(
+        "-b",
+        "--by",
+        type=keys_out_of(keys),
+        metavar="KEY[,KEY]",
+        default=keys[0],
+        show_default=True,
+        help=f"Group by any of: {', '.join(keys)}.",
+    )
 
 
 def _check(options: Options) -> None:
@@ -230,11 +252,15 @@ def _check(options: Options) -> None:
 
 
 def sort_column(wanted: str | None, columns: Sequence[Column], default: str) -> str:
-    """The name of the column to sort by, given by its name or its heading in any case."""
+    """The name of the column to sort by, given by its name or its heading in any case.
+
+    The name may lack its unit.
+    """
     if wanted is None:
         return default
     for column in columns:
-        if wanted.lower() in (column.name, column.heading.lower()):
+        names = column.name, column.name.removesuffix("_bytes"), column.heading.lower()
+        if wanted.lower() in names:
             return column.name
-    names = ", ".join(column.name for column in columns)
-    raise click.UsageError(f"no column {wanted!r} to sort by; there are {names}")
+    known = ", ".join(column.name for column in columns)
+    raise click.UsageError(f"no column {wanted!r} to sort by; there are {known}")

@@ -12,7 +12,7 @@ from typing import TextIO
 
 from memtap.bpf.errors import MemtapError
 from memtap.cli.arrange import Order
-from memtap.cli.options import Options
+from memtap.cli.options import Shown
 from memtap.cli.render import Blocks, Csv, Json, Look, Renderer, Rolling
 from memtap.tracers.report import Report
 
@@ -52,7 +52,7 @@ def is_styled(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
-def choose_renderer(options: Options, stream: TextIO, rolling: bool) -> Renderer:
+def choose_renderer(options: Shown, stream: TextIO, rolling: bool) -> Renderer:
     """The renderer of the format asked for, dressed for where it goes."""
     if options.format == "json":
         return Json()
@@ -71,7 +71,7 @@ def choose_renderer(options: Options, stream: TextIO, rolling: bool) -> Renderer
 class Printer:
     """Writes each report as text. A reader that has gone away ends it quietly."""
 
-    def __init__(self, options: Options, rolling: bool, order: Order) -> None:
+    def __init__(self, options: Shown, rolling: bool, order: Order) -> None:
         self._order = order
         self._stream = open_output(options.output)
         self._renderer = choose_renderer(options, self._stream, rolling)

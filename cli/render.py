@@ -6,20 +6,23 @@ import csv
 import io
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
 import click
-from wcwidth import wcswidth
 
-from memtap.tracers.report import Column, Report, Row
+from memtap.tracers.report import Column, Kind, Report, Row
 
 # Of a line that nobody gave a width.
 WIDTH = 79
 
 STACKS_SHOWN = 5
+
+# What stands last in a line, cut to fit; and what begins at the left of its column.
+_LONG = ("path", "tree")
+_LEFT = ("text", "user", *_LONG)
 
 
 class Renderer(Protocol):
@@ -82,39 +85,82 @@ class Look:
         return click.style(text, fg="yellow") if self.styled else text
 
 
-_NS = {"us": 1e3, "ms": 1e6}
+def human(size: int) -> str:
+    """A size with one decimal and the letter of its unit, as smem writes it; 0 as it is."""
+    if size == 0:
+        return "0"
+    unit = min(4, max(1, (abs(size).bit_length() - 1) // 10))
+    return f"{size / 1024**unit:.1f}{' KMGT'[unit]}"
+
+
+def _cut(name: str) -> str:
+    """A user's name as ps shows it: of one that is longer than 8 characters, 7 and a plus."""
+    return name if len(name) <= 8 else name[:7] + "+"
+
+
+_SHOWN: dict[Kind, Callable[[Any], str]] = {
+    "pct": lambda value: f"{value:.1f}%",
+    "mib": lambda size: str(int(size / (1 << 20))),
+    "kib": lambda size: str(int(size / (1 << 10))),
+    "human": human,
+    "ms": lambda ns: f"{ns / 1e6:.1f}",
+    "us": lambda ns: f"{ns / 1e3:.1f}",
+    "hex": "{:x}".format,
+    "user": _cut,
+}
+
+
+def _branch(depth: int) -> str:
+    """What stands before a child, as in ps --forest."""
+    return "   " * (depth - 1) + " \\_ " if depth else ""
 
 
 def cell(column: Column, row: Row) -> str:
-    """A value as a table shows it; a ratio of nothing is a dash."""
+    """A value as a table shows it; one that is not known is a dash."""
     value = row[column.name]
     if value is None:
         return "-"
-    if column.kind == "pct":
-        return f"{value:.1f}%"
-    if column.kind == "mib":
-        return str(value >> 20)
-    if column.kind in _NS:
-        return f"{value / _NS[column.kind]:.1f}"
     if column.kind == "path" and value == "?" and "ino" in row:
         return f"? dev {row['dev']} ino {row['ino']}"
-    return str(value)
+    if column.kind == "tree":
+        return _branch(row["depth"]) + str(value)
+    text = _SHOWN.get(column.kind, str)(value)
+    return "+" + text if column.change and value > 0 else text
 
 
 def table_columns(report: Report, look: Look) -> list[Column]:
     """The columns that the table shows; paths, which can be long, last."""
     shown = [column for column in report.columns if column.table or look.wide]
-    return sorted(shown, key=lambda column: column.kind == "path")
+    return sorted(shown, key=lambda column: column.kind in _LONG)
 
 
-def table_lines(columns: Sequence[Column], rows: Sequence[Row], width: int | None) -> list[str]:
-    """A line of headings and one per row, aligned; not wider than `width`, if there is one."""
+def table_lines(
+    columns: Sequence[Column], rows: Sequence[Row], width: int | None, totals: Row | None = None
+) -> list[str]:
+    """A line of headings and one per row, aligned; not wider than `width`, if there is one.
+
+    The totals stand below a rule.
+    """
     cells = [[column.heading for column in columns]]
     cells += [[cell(column, row) for column in columns] for row in rows]
-    widths = [max(map(wcswidth, texts)) for texts in zip(*cells, strict=True)]
-    if width and columns[-1].kind == "path":
+    if totals:
+        cells.append([cell(c, totals) if c.name in totals else "" for c in columns])
+    widths = [max(map(_cells, texts)) for texts in zip(*cells, strict=True)]
+    if width and columns[-1].kind in _LONG:
         widths[-1] = max(len(columns[-1].heading), width - sum(widths[:-1]) - len(widths) + 1)
-    return [_line(columns, texts, widths) for texts in cells]
+    lines = [_line(columns, texts, widths) for texts in cells]
+    if totals:
+        lines.insert(-1, "-" * len(lines[0]))
+    return lines
+
+
+def _cells(text: str) -> int:
+    """How many cells of a terminal a printable text takes."""
+    if text.isascii():
+        return len(text)
+    from wcwidth import wcswidth  # takes longer to import than all that most tables need
+
+    return wcswidth(text)
 
 
 def _line(columns: Sequence[Column], texts: Sequence[str], widths: Sequence[int]) -> str:
@@ -123,16 +169,16 @@ def _line(columns: Sequence[Column], texts: Sequence[str], widths: Sequence[int]
 
 
 def _placed(column: Column, text: str, width: int) -> str:
-    if column.kind == "path" and wcswidth(text) > width:
+    if column.kind in _LONG and _cells(text) > width:
         text = _end_of(text, width)
-    filler = " " * (width - wcswidth(text))
-    return text + filler if column.kind in ("text", "path") else filler + text
+    filler = " " * (width - _cells(text))
+    return text + filler if column.kind in _LEFT else filler + text
 
 
 def _end_of(text: str, width: int) -> str:
     """As much of the end as fits; a character can take two cells, or none."""
     text = text[-width:]
-    while wcswidth(text) >= width:
+    while _cells(text) >= width:
         text = text[1:]
     return "…" + text
 
@@ -197,7 +243,8 @@ class Blocks:
         """See Renderer."""
         look = self._look
         lines = [local_time(report.time)] if look.timestamp else []
-        head, *rows = table_lines(table_columns(report, look), report.rows, look.width)
+        columns = table_columns(report, look)
+        head, *rows = table_lines(columns, report.rows, look.width, report.totals)
         lines += [look.heading(head), *rows]
         lines += histogram_lines(report.histogram or [])
         lines += stack_lines(report.stacks or {})

@@ -20,6 +20,7 @@ from memtap.bpf.plan import Plan
 from memtap.cli.loop import Display, Loop
 from memtap.cli.options import Options
 from memtap.cli.program import Program
+from memtap.tracers.processes import process_of
 
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
@@ -71,17 +72,6 @@ def run(options: Options, job: Job) -> None:
     status = _trace(options, job, request, kernel, pids)
     if options.program:
         raise SystemExit(status)
-
-
-def process_of(pid: int) -> int:
-    """The process that a process or thread number belongs to; MemtapError if there is none."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
-    except OSError as error:
-        raise MemtapError(
-            f"there is no process {pid}", "ps -e lists those that there are"
-        ) from error
-    return int(status.partition("\nTgid:")[2].split()[0])
 
 
 def _filter(options: Options, pids: tuple[int, ...]) -> Filter:

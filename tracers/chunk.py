@@ -147,8 +147,3 @@ def _interval(fields: dict[str, Any] | None) -> Interval | None:
     datetime.fromisoformat(fields["time"])
     losses, notes = Losses(**fields.pop("losses")), tuple(fields.pop("notes"))
     return Interval(**fields, losses=losses, notes=notes)
-
-
-def utc(moment: datetime) -> str:
-    """A moment in UTC as reports write it: ISO 8601, milliseconds, Z."""
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

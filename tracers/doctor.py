@@ -9,7 +9,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,8 @@ from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.plan import Way
 from memtap.bpf.session import Session
 from memtap.tracers import faultplan, pagecache
-from memtap.tracers.chunk import utc
 from memtap.tracers.processes import Processes
-from memtap.tracers.report import Report, Row
+from memtap.tracers.report import Report, Row, now
 
 # Every report that is built, and what it asks the kernel for.
 REPORTS = {
@@ -76,7 +74,7 @@ def diagnose(kernel: Kernel) -> Diagnosis:
     compilers: set[str] = set()
     rows = [_finish(name, attempts, kernel, compilers) for name, attempts in begun.items()]
     host = [*_needs(kernel), *_libraries(compilers), *_helpers(kernel)]
-    return Diagnosis(utc(datetime.now(UTC)), rows, host)
+    return Diagnosis(now(), rows, host)
 
 
 def _begin(request: Request, kernel: Kernel) -> Attempts | MemtapError:

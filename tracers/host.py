@@ -28,11 +28,15 @@ def vmstat(root: Path = Path("/")) -> Counters:
 
 def buffers_and_cached(root: Path = Path("/")) -> tuple[int, int]:
     """Buffers and Cached of /proc/meminfo, in bytes."""
-    values = {}
-    for line in (root / "proc/meminfo").read_text().splitlines():
-        name, _, rest = line.partition(":")
-        values[name] = int(rest.split()[0]) * 1024
-    return values["Buffers"], values["Cached"]
+    values = meminfo(root)
+    return values["Buffers"] * 1024, values["Cached"] * 1024
+
+
+def meminfo(root: Path = Path("/")) -> Counters:
+    """/proc/meminfo as it is: KiB, and counts of huge pages."""
+    lines = (root / "proc/meminfo").read_text().splitlines()
+    pairs = (line.split(":") for line in lines)
+    return {name: int(rest.split()[0]) for name, rest in pairs}
 
 
 def difference(after: Counters, before: Counters) -> Counters:

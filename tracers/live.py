@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 
@@ -16,10 +15,11 @@ from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Loaded
 from memtap.bpf.session import Losses, Session
 from memtap.bpf.stream import Events
-from memtap.tracers.chunk import Chunk, Interval, Origin, utc
+from memtap.tracers.chunk import Chunk, Interval, Origin
 from memtap.tracers.edge import Edge
 from memtap.tracers.host import Counters, buffers_and_cached, difference, vmstat
 from memtap.tracers.processes import Processes, Who, descendants, read_parents
+from memtap.tracers.report import now
 
 
 @dataclass
@@ -138,7 +138,7 @@ class Live:
         before, self._start = self._start, self._now()
         buffers, cached = buffers_and_cached()
         return Interval(
-            time=utc(datetime.now(UTC)),
+            time=now(),
             seconds=round((self._start.ns - before.ns) / 1e9, 3),
             kernel=difference(self._start.kernel, before.kernel),
             buffers_bytes=buffers,

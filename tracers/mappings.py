@@ -28,7 +28,7 @@ Numbers = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 
 # Of mmap(2).
-PROT_WRITE, PROT_EXEC = 2, 4
+PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 MAP_SHARED, MAP_HUGETLB = 1, 0x40000
 
 NOWHERE = 0
@@ -217,11 +217,15 @@ class Mappings:
 
     def read(self, tgid: int) -> Space:
         """Takes a process's mappings from /proc/PID/maps, as they are now."""
-        space = self._spaces[tgid] = Space()
         try:
             text = (self._root / f"proc/{tgid}/maps").read_bytes()
         except OSError:  # it is gone
-            return space
+            text = b""
+        return self.take(tgid, text)
+
+    def take(self, tgid: int, text: bytes) -> Space:
+        """Takes a process's mappings from the text of /proc/PID/maps or smaps."""
+        space = self._spaces[tgid] = Space()
         for mapped in parse_maps(text, tgid):
             self._put(space, mapped)
         return space
@@ -371,11 +375,11 @@ class _Work:
 _LINE = re.compile(
     rb"([0-9a-f]+)-([0-9a-f]+) (....) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)"
 )
-_BITS = {"r": 1, "w": PROT_WRITE, "x": PROT_EXEC}
+_BITS = {"r": PROT_READ, "w": PROT_WRITE, "x": PROT_EXEC}
 
 
 def parse_maps(text: bytes, tgid: int) -> list[Mapped]:
-    """The lines of /proc/PID/maps."""
+    """The lines of /proc/PID/maps, and those of /proc/PID/smaps that are the same."""
     return [_mapped(match, tgid) for line in text.splitlines() if (match := _LINE.match(line))]
 
 

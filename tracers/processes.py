@@ -18,12 +18,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from memtap.bpf.btf import Btf
+from memtap.bpf.errors import MemtapError
 from memtap.tracers.host import Counters
 from memtap.tracers.hostile import printable
 from memtap.tracers.targets import Targets
+
+if TYPE_CHECKING:
+    from memtap.bpf.btf import Btf
 
 # Of uapi/linux/cn_proc.h.
 _FORK, _EXEC, _UID, _COMM = 0x1, 0x2, 0x4, 0x200
@@ -77,6 +80,17 @@ def read_who(pid: int, root: Path = Path("/")) -> Who | None:
     uid = int(fields[b"Uid"].split()[0])
     path = "?" if fields[b"State"].startswith(b"Z") else pick_cgroup(cgroup)
     return Who(printable(_unescape_status(fields[b"Name"])), uid, user_name(uid), path)
+
+
+def process_of(pid: int) -> int:
+    """The process that a process or thread number belongs to; MemtapError if there is none."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except OSError as error:
+        raise MemtapError(
+            f"there is no process {pid}", "ps -e lists those that there are"
+        ) from error
+    return int(status.partition("\nTgid:")[2].split()[0])
 
 
 def _unescape_status(name: bytes) -> bytes:

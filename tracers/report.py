@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 Row = dict[str, Any]
+
+Kind = Literal[
+    "count", "pct", "mib", "kib", "human", "ms", "us", "hex", "text", "user", "path", "tree"
+]
 
 
 @dataclass(frozen=True)
@@ -16,15 +21,19 @@ class Column:
         name: its name in JSON and CSV; ends in its unit.
         heading: what the table calls it.
         kind: how the table shows it: `count` a number, `pct` with one decimal and a per cent
-            sign, `mib` bytes as whole MiB, `ms` and `us` nanoseconds in those with one decimal,
-            `text` left-aligned, `path` last and cut to fit.
+            sign, `mib` and `kib` bytes as whole MiB and KiB, `human` bytes with a letter for their
+            unit, `ms` and `us` nanoseconds in those with one decimal, `hex` an address, `text`
+            left-aligned, `user` the same cut to 8 characters, `path` last and cut to fit, `tree`
+            the same indented by the row's `depth`.
         table: whether the table shows it without being asked to.
+        change: whether its numbers tell how far something came, and so have a sign.
     """
 
     name: str
     heading: str
-    kind: Literal["count", "pct", "mib", "ms", "us", "text", "path"] = "count"
+    kind: Kind = "count"
     table: bool = True
+    change: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ class Report:
         histogram: if it was asked for, times by powers of two: `from_ns`, `to_ns`, `count`.
         explanation: if it was asked for, sentences on what the numbers say.
         stacks: if they were asked for, how often each was seen, frames from the outermost on.
+        totals: for the table alone, the sums of columns over all rows, also those that are cut off.
     """
 
     name: str
@@ -52,6 +62,7 @@ class Report:
     histogram: list[dict[str, int]] | None = None
     explanation: list[str] | None = None
     stacks: dict[tuple[str, ...], int] | None = None
+    totals: Row | None = None
 
     SCHEMA = 1
 
@@ -74,6 +85,11 @@ class Report:
         }
 
 
+def now() -> str:
+    """The present moment in UTC as reports write it: ISO 8601, milliseconds, Z."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def percentage(part: int, whole: int) -> float | None:
     """`part` of `whole` in per cent with two decimals; None if there is no whole."""
     return round(100 * part / whole, 2) if whole else None
@@ -86,3 +102,11 @@ def key_columns(keys: dict[str, tuple[Column, ...]], by: tuple[str, ...]) -> tup
         if column.table or column.name not in columns:
             columns[column.name] = column
     return tuple(columns.values())
+
+
+def sized(column: Column, kind: Kind) -> Column:
+    """A column of bytes in another kind; its heading tells the unit where the cells do not."""
+    if not column.name.endswith("_bytes"):
+        return column
+    heading = column.heading if kind == "human" else f"{column.heading}_KB"
+    return replace(column, kind=kind, heading=heading)

@@ -16,7 +16,7 @@ from importlib import import_module
 from tests.bench.harness import NotMeasuredError, Row, table
 
 # Each is a module with a function measure(), which gives rows.
-NAMES = ("help", "start", "memory", "events", "loss", "slowdown", "faults")
+NAMES = ("help", "start", "memory", "events", "loss", "slowdown", "faults", "ps")
 
 
 def measured(name: str) -> list[Row]:

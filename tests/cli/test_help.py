@@ -36,6 +36,8 @@ def test_every_command_explains_itself(command: list[str], option: str) -> None:
         "",
         "cachestat",
         "cachetop",
+        "ps",
+        "pmap",
         "doctor",
     ],
 )
@@ -104,6 +106,9 @@ def test_bash_understands_its_completion(tmp_path: Path, monkeypatch: pytest.Mon
         ("memtap cachetop --ti", ["--timestamp"]),
         ("memtap cachetop -f ", ["table", "json", "csv"]),
         ("memtap doctor --format c", ["csv"]),
+        ("memtap p", ["ps", "pmap"]),
+        ("memtap ps --t", ["--tree", "--timestamp"]),
+        ("memtap pmap -f ", ["table", "json", "csv"]),
         ("memtap cachetop -- ", []),
         ("memtap cachetop -- ls", []),
     ],

@@ -77,7 +77,14 @@ def test_nothing_imports_upwards(room: str, above: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["memtap.cli.main", "memtap.cli.cachestat", "memtap.cli.cachetop", "memtap.cli.doctor"],
+    [
+        "memtap.cli.main",
+        "memtap.cli.cachestat",
+        "memtap.cli.cachetop",
+        "memtap.cli.ps",
+        "memtap.cli.pmap",
+        "memtap.cli.doctor",
+    ],
 )
 def test_a_command_line_is_understood_before_anything_heavy_is_imported(module: str) -> None:
     heavy = {"numpy", "polars", "pyroute2", "pyarrow", "bcc"}

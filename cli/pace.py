@@ -1,0 +1,28 @@
+"""The pace of reports that do not trace: waits for the ends of intervals, or to be told to end."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_ENDINGS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def pace() -> Iterator[Callable[[float], bool]]:
+    """Gives what waits until a moment of the monotonic clock; it says whether we are to end.
+
+    Signals wait in the meantime, so that none comes in the middle of a report.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
+
+    def is_told_to_end(until: float) -> bool:
+        left = max(0.0, until - time.monotonic())
+        return signal.sigtimedwait(_ENDINGS, left) is not None
+
+    try:
+        yield is_told_to_end
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
