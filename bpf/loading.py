@@ -42,7 +42,7 @@ class Request:
         """The text handed to the compiler: what --dump-c shows."""
         settings = [f"{name} 1" for name in way.defines]
         settings += [*self.settings, *self.filter.defines(kernel.btf)]
-        return compose(self.plan.program, settings, kernel.btf)
+        return compose(self.plan.program or self.plan.name, settings, kernel.btf)
 
     def probes(self, way: Way) -> tuple[Probe, ...]:
         """What is attached: the way's own probes and those that keep the set of processes."""

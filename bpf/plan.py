@@ -86,17 +86,19 @@ class Plan:
     """A C program and the ways to attach it, best first.
 
     Attributes:
-        program: the name of its file, without `.bpf.c`.
+        name: of the tracer; what its recordings say they are.
+        program: the name of its file, without `.bpf.c`; that of the tracer unless another is given.
         ways: how it can be attached.
         mappings: whether the tracer also has to hear of what processes map; see sideband.py.
         wakeup: after so many batches of a CPU the reader wakes up; 0 is when its ring is an eighth
             full, because the reader looks at the end of an interval anyway.
     """
 
-    program: str
+    name: str
     ways: tuple[Way, ...]
     mappings: bool = False
     wakeup: int = 0
+    program: str = ""
 
     def possible(self, kernel: Kernel) -> list[Way]:
         """The ways whose probes all exist here, best first; loading them may still fail."""

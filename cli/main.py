@@ -17,6 +17,7 @@ COMMANDS = {
     "cachestat": "Is the page cache working: hits, misses and dirtied pages of the whole host.",
     "cachetop": "Which process, file, cgroup or user uses and misses the page cache.",
     "faults": "Who faults, where in memory, why, and at what cost.",
+    "malloc": "Which way malloc went to the kernel (brk, mmap, arena), and what it cost.",
     "ps": "How much memory every process takes, alone and shared, or took in an interval.",
     "pmap": "What one process has mapped, and what of that is in memory.",
     "doctor": "What this host can trace, how exactly, and what to do for more.",

@@ -47,6 +47,7 @@ class Options(Shown):
     batch: bool
     hist: bool
     explain: bool
+    timeline: bool
     stacks: bool
     folded: Path | None
     flame: Path | None
@@ -175,7 +176,7 @@ _RECORDING = [
 ]
 # Options that only some commands have.
 _OWN = {
-    **dict.fromkeys(("batch", "hist", "explain", "stacks"), False),
+    **dict.fromkeys(("batch", "hist", "explain", "stacks", "timeline"), False),
     **dict.fromkeys(("folded", "flame"), None),
 }
 _INSIDE = [

@@ -106,8 +106,8 @@ def _recording_of(path: Path, plan: Plan) -> Recording:
     from memtap.tracers.recording import Recording
 
     recording = Recording(path)
-    if recording.origin.tracer != plan.program:
-        what = f"{path} is a recording of {recording.origin.tracer}, not {plan.program}"
+    if recording.origin.tracer != plan.name:
+        what = f"{path} is a recording of {recording.origin.tracer}, not {plan.name}"
         raise MemtapError(what, "use the command that it was made with")
     return recording
 

@@ -20,7 +20,7 @@ from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.plan import Way
 from memtap.bpf.session import Session
-from memtap.tracers import faultplan, pagecache
+from memtap.tracers import faultplan, mallocplan, pagecache
 from memtap.tracers.processes import Processes
 from memtap.tracers.report import Report, Row, now
 
@@ -29,6 +29,7 @@ REPORTS = {
     "cachestat": Request(pagecache.PLAN),
     "cachetop": Request(pagecache.PLAN, settings=(pagecache.NAME_FILES,)),
     "faults": Request(faultplan.PLAN),
+    "malloc": Request(mallocplan.PLAN),
 }
 
 

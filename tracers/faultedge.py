@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from memtap.bpf.session import Cut, Session
 from memtap.bpf.sideband import Told
-from memtap.bpf.stream import Events
+from memtap.bpf.stream import Events, take
 from memtap.tracers.edge import Taken
 from memtap.tracers.faultmatch import Exceptions
-from memtap.tracers.faultplan import TIMING
+from memtap.tracers.faultplan import FIRST_CALL, TIMING
 from memtap.tracers.faultrows import ROW, rows_of
 from memtap.tracers.grouping import chain, group_numbers, in_order
 from memtap.tracers.hostile import one_line
@@ -106,6 +106,23 @@ def _asked(stack: Stack) -> Asked:
     return tgids, ns, np.array(stack.frames, np.uint64), np.ones(count, np.uint16)
 
 
+@dataclass(frozen=True)
+class Ripe:
+    """What has become of events.
+
+    Attributes:
+        faults: rows; see faultrows.ROW.
+        calls: events that are no faults, in order of time.
+        numbers: of those, the place, the site and the stack of the code, and its offset.
+        told: what was told of processes meanwhile.
+    """
+
+    faults: Events
+    calls: Events
+    numbers: npt.NDArray[np.uint64]
+    told: list[Told]
+
+
 class FaultEdge:
     """See Edge. With `names_code` each fault gets its site, and its stack if that was taken."""
 
@@ -134,7 +151,15 @@ class FaultEdge:
             self._pace.look(time.monotonic())
 
     def take(self, cut: Cut, last: bool) -> Taken:
-        """See Edge. What came after the cut began waits: what was before it may not all be here."""
+        """See Edge."""
+        faults = self.ripen(cut, last).faults
+        return Taken(faults, texts=self.texts())
+
+    def ripen(self, cut: Cut, last: bool) -> Ripe:
+        """What has become of events.
+
+        What came after the cut began waits: what was before it may not all be here.
+        """
         self.consumed()
         until = np.iinfo(np.uint64).max if last else cut.until_ns
         events = in_order(chain(self._late, cut.events), "ns")
@@ -143,9 +168,14 @@ class FaultEdge:
         self._untold += cut.told
         told = [each for each in self._untold if each.ns <= until]
         self._untold = self._untold[len(told) :]
-        faults = self._exceptions.feed(*self._locate(events, told), last)
+        events, numbers = self._locate(events, told)
+        of_calls = events["kind"] >= FIRST_CALL
+        calls, code = take(events, of_calls), numbers[of_calls]
+        if len(calls):
+            events, numbers = take(events, ~of_calls), numbers[~of_calls]
+        faults = self._exceptions.feed(events, numbers, last)
         self._watched.tell(faults, cut.until_ns / 1e9)
-        return Taken(rows_of(faults, self._mappings.traits), texts=self._texts())
+        return Ripe(rows_of(faults, self._mappings.traits), calls, code, told)
 
     def learn(self, reporter: object) -> None:
         """The kernel counts every fault; there is nothing it could leave out."""
@@ -153,11 +183,12 @@ class FaultEdge:
     def _locate(self, events: Events, told: list[Told]) -> tuple[Events, npt.NDArray[np.uint64]]:
         """Events, each in one place, and the numbers of its place, its site and its stack.
 
-        And its offset in its file.
+        And its offset in its file. Of calls, their code is meant.
         """
         stacks = self._stacks_of(events)
         single = np.ones(len(events), np.uint16)
-        asked = [(events["tgid"], events["ns"], events["address"], events["count"])]
+        about = np.where(events["kind"] >= FIRST_CALL, events["ip"], events["address"])
+        asked = [(events["tgid"], events["ns"], about, events["count"])]
         if self._sites:
             asked.append((events["tgid"], events["ns"], events["ip"], single))
             asked += [_asked(stack) for stack in stacks]
@@ -199,7 +230,15 @@ class FaultEdge:
                 found.append(Stack(tgid, ns, frames, np.flatnonzero(group == number)))
         return found
 
-    def _texts(self) -> dict[str, dict[int, str]]:
+    def path_of(self, number: int) -> str:
+        """The path of a place."""
+        return self._mappings.places[number].path
+
+    def paths_of(self, tgid: int) -> set[str]:
+        """What a process has mapped."""
+        return {self.path_of(number) for number in self._mappings.numbers_of(tgid)}
+
+    def texts(self) -> dict[str, dict[int, str]]:
         """The texts of places and sites that are new since the last time."""
         places = self._mappings.places
         new = range(self._named, len(places))

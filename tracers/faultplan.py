@@ -19,6 +19,10 @@ class Kind(IntEnum):
     THREAD = 6
 
 
+# From here on a kind is a system call; see allocations.Call.
+FIRST_CALL = 16
+
+
 class Mark(IntFlag):
     """`enum mark` of the C program."""
 
@@ -29,6 +33,7 @@ class Mark(IntFlag):
     HEAP = 16
     UNMAPPED = 32
     UNTIMED = 64
+    FAILED = 128
 
 
 # The probe that tells how long minor faults take. It costs more than all others together, so in a

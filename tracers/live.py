@@ -151,7 +151,7 @@ class Live:
 def origin_of(loaded: Loaded, kernel: Kernel) -> Origin:
     """What a report or a recording says of where its events come from."""
     return Origin(
-        tracer=loaded.request.plan.program,
+        tracer=loaded.request.plan.name,
         way=loaded.way.name,
         accuracy=loaded.way.accuracy,
         probes=loaded.probes,

@@ -139,16 +139,23 @@ class Space:
 
     def put(self, start: int, end: int, number: int, offset: int = 0) -> None:
         """Maps [start, end), which begins at `offset` of its file, over what was there."""
+        self._replace(start, end, [(start, end, number, (offset - start) % 2**64)])
+
+    def drop(self, start: int, end: int) -> None:
+        """Unmaps [start, end)."""
+        self._replace(start, end, [])
+
+    def _replace(self, start: int, end: int, by: list[tuple[int, int, int, int]]) -> None:
         first, last = self.overlapping(start, end)
-        pieces = [(start, end, number, (offset - start) % 2**64)]
+        pieces = by.copy()
         if first < last:
             if self.starts[first] < start:
                 pieces.insert(0, (self.starts[first], start, *self._what(first)))
             if self.ends[last - 1] > end:
                 pieces.append((end, self.ends[last - 1], *self._what(last - 1)))
         columns = self.starts, self.ends, self.numbers, self.shifts
-        for column, values in zip(columns, zip(*pieces, strict=True), strict=True):
-            column[first:last] = values
+        for place, column in enumerate(columns):
+            column[first:last] = [piece[place] for piece in pieces]
         self._arrays = None
 
     def _what(self, at: int) -> tuple[int, int]:
@@ -252,6 +259,10 @@ class Mappings:
             self._take(each, work.until)
         work.finish()
         return Located(work.found, work.offsets, work.parts)
+
+    def numbers_of(self, tgid: int) -> set[int]:
+        """The places that a process has mapped."""
+        return set(self._space(tgid).numbers)
 
     @property
     def traits(self) -> npt.NDArray[np.uint8]:

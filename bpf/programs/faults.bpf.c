@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Page faults: each exception as it is raised, and what became of some of them.
+ * Page faults: each exception as it is raised, and what became of some of them; with CALLS also
+ * the system calls by which memory comes and goes.
  *
  * A task counts its completed faults itself (min_flt, maj_flt). With each exception goes that
  * number, so user space sees whether the one before was completed, and no probe is needed where
@@ -17,6 +18,9 @@ enum kind {
 	THREAD,  /* not of an exception: a thread begins, with its stack's top at `address` */
 };
 
+/* With CALLS: system calls that get or give memory, told when they return. */
+enum call { BRK = 16, MMAP, MUNMAP, MOVED_FROM, MOVED_TO, MPROTECT, MADVISE };
+
 enum mark {
 	PRESENT = 1,   /* of the error code, PF_PROT: the page was there and did not allow it */
 	WRITE = 2,     /* the same, PF_WRITE */
@@ -25,12 +29,23 @@ enum mark {
 	HEAP = 16,     /* below the program break, and above where it began */
 	UNMAPPED = 32, /* of BAD: nothing is mapped there (SEGV_MAPERR) */
 	UNTIMED = 64,  /* set in user space: it was raised later than its event says */
+	FAILED = 128,  /* of a call: the kernel refused it */
 };
 
 /* A lane's state: the address space at its last exception; how many to come join no streak. */
 enum { SPACE, ALONE };
 
-enum { LANE_USER, LANE_KERNEL, LANE_MINOR, LANE_MAJOR, LANE_BAD, LANE_RSS, LANE_THREAD, LANES };
+enum {
+	LANE_USER,
+	LANE_KERNEL,
+	LANE_MINOR,
+	LANE_MAJOR,
+	LANE_BAD,
+	LANE_RSS,
+	LANE_THREAD,
+	LANE_CALL,
+	LANES
+};
 
 struct event {
 	u64 address;
@@ -38,14 +53,17 @@ struct event {
 	u32 dt_ns; /* since the base of the batch; that of the first of a streak */
 	u32 tgid;
 	u32 tid;
-	u32 seen;   /* so far: 24 bits of anon pages of the process, 8 of NUMA hints of the task
-		     */
-	u16 count;  /* of RAISED: a streak of so many, each a page above the one before */
-	u16 stack;  /* with STACKS: its number in `stacks`, or IN_MORE and that in `more_stacks`
-		     */
+	u32 seen;  /* so far: 24 bits of anon pages of the process, 8 of NUMA hints of the task;
+		    * of a call: prot | flags << 8, the protection, or the advice */
+	u16 count; /* of RAISED: a streak of so many, each a page above the one before */
+	u16 stack; /* with STACKS: its number in `stacks`, or IN_MORE and that in `more_stacks`
+		    */
 	u16 number; /* low bits of how many faults the task had completed before this */
-	u8 kind;
+	u8 kind;    /* or a call */
 	u8 marks;
+#ifdef CALLS
+	u64 length;
+#endif
 };
 
 /* What userfaultfd(2) watches, for whoever reads the iterator. */
@@ -200,7 +218,6 @@ static inline void keep(void *ctx, struct lane *lane, u64 task, struct event *wh
 		return;
 	what->dt_ns = event->dt_ns;
 	what->tgid = FIELD(task, task_struct, tgid);
-	what->seen = seen_of(task);
 	what->count = 1;
 	*event = *what;
 }
@@ -234,14 +251,15 @@ static inline int raised(u64 *ctx, int number, u64 task, u64 sp, u8 marks)
 	this.stack = user_stack(ctx);
 	this.marks = marks | (ctx[2] & ERROR_BITS) | place_of(task, this.address, sp);
 	struct event *last = last_of(lane);
-	if (lane->state[ALONE]) {
-		lane->state[ALONE]--;
-		keep(ctx, lane, task, &this);
-	} else if (last && space && lane->state[SPACE] == space && goes_on(last, task, &this)) {
+	int alone = lane->state[ALONE] > 0;
+	if (!alone && last && space && lane->state[SPACE] == space &&
+	    goes_on(last, task, &this)) {
 		last->count++;
 	} else {
+		this.seen = seen_of(task);
 		keep(ctx, lane, task, &this);
 	}
+	lane->state[ALONE] -= alone;
 	lane->state[SPACE] = space;
 	leave(lane);
 	return 0;
@@ -269,6 +287,7 @@ static inline int tell(void *ctx, int lane_number, u64 task, struct event *what)
 		return 0;
 	what->tid = FIELD(task, task_struct, pid);
 	what->stack = NO_STACK;
+	what->seen = seen_of(task);
 	keep(ctx, lane, task, what);
 	end_streak(LANE_USER, what->kind);
 	end_streak(LANE_KERNEL, what->kind);
@@ -378,6 +397,91 @@ int on_thread(u64 *ctx)
 		return 0;
 	return note(ctx, LANE_THREAD, task, THREAD, REGS_SP(user_regs(task)), 0);
 }
+
+#ifdef CALLS
+#if defined(__x86_64__)
+#define NR_BRK                 12
+#define NR_MMAP                9
+#define NR_MUNMAP              11
+#define NR_MREMAP              25
+#define NR_MPROTECT            10
+#define NR_MADVISE             28
+#define REGS_NUMBER(regs)      FIELD(regs, pt_regs, orig_ax)
+#define REGS_ARGUMENT_1(regs)  FIELD(regs, pt_regs, di)
+#define REGS_ARGUMENT_2(regs)  FIELD(regs, pt_regs, si)
+#define REGS_ARGUMENT_3(regs)  FIELD(regs, pt_regs, dx)
+#define REGS_ARGUMENT_4(regs)  FIELD(regs, pt_regs, r10)
+#define THREAD_IS_32_BIT(task) (FIELD(task, task_struct, thread_info__status) & TS_COMPAT)
+#define TS_COMPAT              2
+#else
+#define NR_BRK                 214
+#define NR_MMAP                222
+#define NR_MUNMAP              215
+#define NR_MREMAP              216
+#define NR_MPROTECT            226
+#define NR_MADVISE             233
+#define REGS_NUMBER(regs)      FIELD(regs, pt_regs, syscallno)
+#define REGS_ARGUMENT_1(regs)  FIELD(regs, pt_regs, orig_x0)
+#define REGS_ARGUMENT_2(regs)  FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 8)
+#define REGS_ARGUMENT_3(regs)  FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 16)
+#define REGS_ARGUMENT_4(regs)  FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 24)
+#define THREAD_IS_32_BIT(task) 0
+#endif
+#define LAST_ERROR 4095
+
+static inline void called(void *ctx, u64 task, u64 regs, u8 kind, u64 address, u64 length,
+			  u32 how, u8 marks)
+{
+	struct event this = {.address = address, .length = length, .seen = how, .kind = kind};
+	struct lane *lane = enter(LANE_CALL);
+
+	if (!lane)
+		return;
+	this.ip = REGS_IP(regs);
+	this.tid = FIELD(task, task_struct, pid);
+	this.stack = user_stack(ctx);
+	this.marks = marks;
+	keep(ctx, lane, task, &this);
+	leave(lane);
+}
+
+static inline void remapped(void *ctx, u64 task, u64 regs, u64 address, u8 marks)
+{
+	u64 from = REGS_ARGUMENT_1(regs);
+
+	called(ctx, task, regs, MOVED_FROM, from, REGS_ARGUMENT_2(regs), 0, marks);
+	called(ctx, task, regs, MOVED_TO, address, REGS_ARGUMENT_3(regs), 0, marks);
+}
+
+/* tp_btf/sys_exit(regs, ret): by then the arguments are still in the registers. */
+int on_call(u64 *ctx)
+{
+	u64 regs = ctx[0], result = ctx[1], task = (u64)current_task();
+	u64 number = REGS_NUMBER(regs);
+
+	if (number != NR_BRK && number != NR_MMAP && number != NR_MUNMAP &&
+	    number != NR_MREMAP && number != NR_MPROTECT && number != NR_MADVISE)
+		return 0;
+	if (THREAD_IS_32_BIT(task) || !followed(task, FIELD(task, task_struct, tgid)))
+		return 0;
+	u64 start = REGS_ARGUMENT_1(regs), length = REGS_ARGUMENT_2(regs);
+	u32 how = REGS_ARGUMENT_3(regs);
+	u8 marks = result > ~(u64)LAST_ERROR ? FAILED : 0;
+	if (number == NR_BRK)
+		called(ctx, task, regs, BRK, result, start, 0, 0);
+	else if (number == NR_MMAP)
+		called(ctx, task, regs, MMAP, result, length, how | REGS_ARGUMENT_4(regs) << 8,
+		       marks);
+	else if (number == NR_MREMAP)
+		remapped(ctx, task, regs, result, marks);
+	else if (number == NR_MUNMAP)
+		called(ctx, task, regs, MUNMAP, start, length, 0, marks);
+	else
+		called(ctx, task, regs, number == NR_MADVISE ? MADVISE : MPROTECT, start,
+		       length, how, marks);
+	return 0;
+}
+#endif
 
 #if HAVE(vm_area_struct, vm_userfaultfd_ctx__ctx)
 /* iter/task_vma(meta, task, vma), run by user space for one process at a time. */

@@ -21,7 +21,7 @@ EVERYTHING = Filter(by_tgid=True, comms=("a",))
 def text(request: pytest.FixtureRequest, btf: Btf) -> str:
     way: Way = request.param
     settings = [f"{name} 1" for name in way.defines] + [NAME_FILES]
-    return compose(PLAN.program, [*settings, *EVERYTHING.defines(btf)], btf)
+    return compose(PLAN.name, [*settings, *EVERYTHING.defines(btf)], btf)
 
 
 def test_our_headers_are_in_it(text: str) -> None:
@@ -30,7 +30,7 @@ def test_our_headers_are_in_it(text: str) -> None:
 
 
 def test_settings_come_first(btf: Btf) -> None:
-    assert compose(PLAN.program, ["ONE 1", "TWO(x) x"], btf).startswith(
+    assert compose(PLAN.name, ["ONE 1", "TWO(x) x"], btf).startswith(
         "#define ONE 1\n#define TWO(x) x\n#define PAGE_SHIFT "
     )
 

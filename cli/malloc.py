@@ -1,0 +1,78 @@
+"""The command `memtap malloc`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from memtap.cli.arrange import AsTheyCome, Order
+from memtap.cli.options import Options, TracingCommand, shared, sort_column
+from memtap.cli.tracing import Job, run
+from memtap.tracers.malloccolumns import MALLOC_KEYS, malloc_columns
+from memtap.tracers.mallocplan import PLAN
+
+if TYPE_CHECKING:
+    from memtap.bpf.session import Session
+    from memtap.cli.loop import Display
+    from memtap.tracers.chunk import Origin
+    from memtap.tracers.edge import Edge
+
+# Lines of a timeline come so often.
+_TIMELINE_S = 0.5
+
+
+@click.command("malloc", cls=TracingCommand)
+@shared(
+    tuple(MALLOC_KEYS),
+    click.option("--timeline", is_flag=True, help="Each call as it happens, and why, a line each."),
+)
+def command(options: Options) -> None:
+    """Which way did malloc go to the kernel, and what did it cost? A table per INTERVAL.
+
+    \b
+    PATH          brk (the heap), mmap (large blocks), arena (heaps of threads,
+                  grown by mprotect), other (files, stacks, the loader)
+    CALLS         system calls that went this way
+    REQUESTED_KB  what the process got by them; RETURNED_KB what it gave back
+    LIVE_KB       what it holds now
+    FAULTS        page faults on that memory; FAULT_MS the time they took
+    THRESHOLD     the smallest request that glibc would map on its own now
+
+    \b
+    memtap malloc -b process,path -- ./app     one program, from its start on
+    memtap malloc --timeline -- ./app          its decisions, as they happen
+    memtap malloc -b process,path -p 1234 5    a server, every 5 seconds
+    """
+    if options.timeline:
+        options = replace(options, interval=options.interval or _TIMELINE_S)
+    columns = malloc_columns(options.by)
+    order = Order(sort_column(options.sort, columns, "requested_bytes"), rows=options.rows)
+    begin = partial(_edge, options), partial(_reporter, options), partial(_display, options, order)
+    run(options, Job(PLAN, (), *begin))
+
+
+def _edge(options: Options, session: Session) -> Edge:
+    from memtap.tracers.mallocedge import MallocEdge
+
+    return MallocEdge(session, names_code=options.record is not None)
+
+
+def _reporter(options: Options, origin: Origin) -> object:
+    if options.timeline:
+        from memtap.tracers.malloctimeline import Timeline
+
+        return Timeline(origin)
+    from memtap.tracers.malloc import Malloc
+
+    return Malloc(origin, options.by)
+
+
+def _display(options: Options, order: Order, _reporter: object) -> Display:
+    from memtap.cli.output import Printer
+
+    if options.timeline:
+        return Printer(options, rolling=True, order=AsTheyCome("time_ns"))
+    return Printer(options, rolling=False, order=order)

@@ -1,0 +1,167 @@
+"""The calls of an allocator, as glibc makes them, and what they are taken for."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from memtap.tracers.allocations import THRESHOLD, Allocator, Call, Path, Rule, Step
+
+KIB, MIB = 1 << 10, 1 << 20
+ANON, PRIVATE, FIXED, NORESERVE, STACK = 0x20, 0x02, 0x10, 0x4000, 0x20000
+READ_WRITE = 3
+PLACE = 0x7F0000000000
+
+
+def mmap(
+    allocator: Allocator, start: int, length: int, prot: int = READ_WRITE, flags: int = 0
+) -> Step:
+    return allocator.call(Call.MMAP, start, length, prot | (ANON | PRIVATE | flags) << 8)
+
+
+def munmap(allocator: Allocator, start: int, length: int) -> Step:
+    return allocator.call(Call.MUNMAP, start, length, 0)
+
+
+def brk(allocator: Allocator, end: int) -> Step:
+    return allocator.call(Call.BRK, end, end, 0)
+
+
+def test_the_heap_grows_and_is_trimmed() -> None:
+    allocator = Allocator()
+    assert allocator.call(Call.BRK, 0x1000, 0, 0) == Step(Path.BRK, Rule.HEAP_SEEN)
+    assert brk(allocator, 0x22000) == Step(Path.BRK, Rule.HEAP_GROWN, taken=0x21000)
+    assert brk(allocator, 0x12000) == Step(Path.BRK, Rule.HEAP_TRIMMED, given=0x10000)
+    assert allocator.live(Path.BRK) == 0x11000
+    assert allocator.path_of(0x1234) is Path.BRK
+
+
+def test_a_break_that_did_not_move_is_refused() -> None:
+    allocator = Allocator()
+    brk(allocator, 0x1000)
+    assert allocator.call(Call.BRK, 0x1000, 0x99000, 0) == Step(Path.BRK, Rule.FAILED)
+    assert allocator.live(Path.BRK) == 0
+
+
+def test_a_mapped_chunk_that_is_freed_moves_the_threshold() -> None:
+    allocator = Allocator()
+    assert allocator.least_mapped == 131_049  # measured: malloc(131048) is not mapped
+    assert mmap(allocator, PLACE, 303_104) == Step(Path.MMAP, Rule.CHUNK_MAPPED, taken=303_104)
+    assert allocator.live(Path.MMAP) == 303_104
+    step = munmap(allocator, PLACE, 303_104)
+    assert step == Step(Path.MMAP, Rule.THRESHOLD_RAISED, given=303_104)
+    assert allocator.threshold == 303_104
+    assert allocator.live(Path.MMAP) == 0
+
+
+def test_the_threshold_never_falls_and_ends_at_32_mib() -> None:
+    allocator = Allocator()
+    for length in (MIB, 200 * KIB, 33 * MIB):
+        mmap(allocator, PLACE, length)
+        munmap(allocator, PLACE, length)
+    # 200 KiB are less than 1 MiB, and yet they were mapped: so the program has set a threshold.
+    assert not allocator.dynamic
+    allocator = Allocator()
+    for length in (MIB, 33 * MIB):
+        mmap(allocator, PLACE, length)
+        munmap(allocator, PLACE, length)
+    assert (allocator.threshold, allocator.dynamic) == (MIB, True)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "threshold"), [((72 * KIB,), 72 * KIB), ((MIB, MIB), THRESHOLD)]
+)
+def test_a_chunk_below_the_threshold_tells_that_the_program_has_set_it(
+    lengths: tuple[int, ...], threshold: int
+) -> None:
+    allocator = Allocator()
+    for length in lengths:
+        mmap(allocator, PLACE, length)
+        munmap(allocator, PLACE, length)
+    assert (allocator.threshold, allocator.dynamic) == (threshold, False)
+
+
+def arena(allocator: Allocator) -> list[Step]:
+    """As new_heap() makes one: twice the addresses, of which an aligned half is kept."""
+    return [
+        mmap(allocator, PLACE + MIB, 128 * MIB, 0, NORESERVE),
+        munmap(allocator, PLACE + MIB, 63 * MIB),
+        munmap(allocator, PLACE + 128 * MIB, MIB),
+        allocator.call(Call.MPROTECT, PLACE + 64 * MIB, 132 * KIB, READ_WRITE),
+    ]
+
+
+def test_an_arena_is_reserved_aligned_and_grown_by_mprotect() -> None:
+    allocator = Allocator()
+    rules = [step.rule for step in arena(allocator)]
+    assert rules == [Rule.ARENA_RESERVED, Rule.ARENA_ALIGNED, Rule.ARENA_ALIGNED, Rule.ARENA_GROWN]
+    grown = allocator.call(Call.MPROTECT, PLACE + 64 * MIB + 132 * KIB, 4 * KIB, READ_WRITE)
+    assert grown == Step(Path.ARENA, Rule.ARENA_GROWN, taken=4 * KIB)
+    assert allocator.live(Path.ARENA) == 136 * KIB
+    assert allocator.path_of(PLACE + 64 * MIB) is Path.ARENA
+
+
+def test_an_arena_shrinks_by_mapping_nothing_over_its_top() -> None:
+    allocator = Allocator()
+    arena(allocator)
+    top = PLACE + 64 * MIB + 100 * KIB
+    step = mmap(allocator, top, 32 * KIB, 0, FIXED)
+    assert step == Step(Path.ARENA, Rule.ARENA_SHRUNK, given=32 * KIB)
+    assert allocator.live(Path.ARENA) == 100 * KIB
+
+
+def test_realloc_moves_a_chunk_with_what_it_holds() -> None:
+    allocator = Allocator()
+    mmap(allocator, PLACE, MIB)
+    allocator.call(Call.MOVED_FROM, PLACE, MIB, 0)
+    step = allocator.call(Call.MOVED_TO, PLACE + 8 * MIB, 3 * MIB, 0)
+    assert step == Step(Path.MMAP, Rule.CHUNK_RESIZED, taken=2 * MIB)
+    assert allocator.live(Path.MMAP) == 3 * MIB
+    assert allocator.path_of(PLACE) is Path.OTHER
+    assert allocator.path_of(PLACE + 10 * MIB) is Path.MMAP
+
+
+@pytest.mark.parametrize(
+    ("prot", "flags", "rule"),
+    [
+        (READ_WRITE, STACK, Rule.THREAD_STACK),
+        (READ_WRITE, FIXED, Rule.ANOTHER),
+        (1, 0, Rule.ANOTHER),
+    ],
+)
+def test_what_is_not_of_malloc(prot: int, flags: int, rule: Rule) -> None:
+    step = mmap(Allocator(), PLACE, MIB, prot, flags)
+    assert (step.path, step.rule) == (Path.OTHER, rule)
+
+
+def test_a_file_is_not_of_malloc() -> None:
+    step = Allocator().call(Call.MMAP, PLACE, MIB, READ_WRITE | PRIVATE << 8)
+    assert step == Step(Path.OTHER, Rule.FILE, taken=MIB)
+
+
+def test_a_child_has_what_its_parent_had_and_goes_its_own_way() -> None:
+    parent = Allocator()
+    mmap(parent, PLACE, MIB)
+    child = parent.copy()
+    munmap(child, PLACE, MIB)
+    assert (parent.live(Path.MMAP), child.live(Path.MMAP)) == (MIB, 0)
+    assert (parent.threshold, child.threshold) == (THRESHOLD, MIB)
+
+
+def test_what_is_live_agrees_with_a_table_of_every_page() -> None:
+    chance = random.Random(6)
+    for _ in range(100):
+        allocator, table = Allocator(), [0] * 100
+        for _ in range(40):
+            start, length = chance.randrange(80), chance.randrange(1, 20)
+            span = slice(start, start + length)
+            at, size = PLACE + start * MIB, length * MIB
+            if chance.random() < 0.6:
+                mmap(allocator, at, size)
+                table[span] = [1] * length
+            else:
+                given = munmap(allocator, at, size).given
+                assert given == sum(table[span]) * MIB
+                table[span] = [0] * length
+        assert allocator.live(Path.MMAP) == sum(table) * MIB

@@ -1,0 +1,236 @@
+"""malloc: which way it went to the kernel, how much it got and gave back, and what that cost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.bpf.stream import Events
+from memtap.tracers.allocations import Allocator, Call, Path, Rule, Step
+from memtap.tracers.audit import audit
+from memtap.tracers.chunk import Chunk, Interval, Origin
+from memtap.tracers.malloccolumns import MALLOC_KEYS, malloc_columns
+from memtap.tracers.mallocrows import FAILED, LOADER
+from memtap.tracers.mappings import Region
+from memtap.tracers.processes import Who
+from memtap.tracers.report import Report, Row
+
+# The allocator of whom the threshold is known.
+GLIBC = "glibc"
+
+Key = tuple[int, Path]
+
+
+@dataclass
+class Tally:
+    """What is counted of a process and a path.
+
+    Attributes:
+        taken, given: bytes.
+        timed, time_ns: of how many faults the time is known, and how long they took.
+    """
+
+    calls: int = 0
+    taken: int = 0
+    given: int = 0
+    faults: int = 0
+    timed: int = 0
+    time_ns: int = 0
+
+    def __iadd__(self, other: Tally) -> Tally:
+        for field in fields(self):
+            name = field.name
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        return self
+
+    @property
+    def fault_time_ns(self) -> int | None:
+        """What all faults took, if those that were not timed took as long as those that were."""
+        return self.time_ns * self.faults // self.timed if self.timed else None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A call and what it was for.
+
+    Attributes:
+        row: of the call, as in mallocrows.
+        step: what the process's allocator did by it.
+        allocator: the process, after the call.
+    """
+
+    row: Any
+    step: Step
+    allocator: Allocator
+
+
+class Allocators:
+    """The allocators of all processes: rows in, decisions out, and tallies on the way."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, Allocator] = {}
+        self.tallies: dict[Key, Tally] = defaultdict(Tally)
+        self._ended: list[int] = []
+
+    def end_interval(self) -> None:
+        """Counts anew, and forgets processes that ended."""
+        self.tallies.clear()
+        for tgid in self._ended:
+            self.known.pop(tgid, None)
+        self._ended.clear()
+
+    def of(self, tgid: int) -> Allocator:
+        """A process's, new if it was not known."""
+        return self.known.setdefault(tgid, Allocator())
+
+    def feed(self, rows: Events) -> Iterator[Decision]:
+        """Goes through rows, which are in order of time."""
+        is_call = rows["kind"] >= Call.BRK
+        for tgid in np.unique(rows["tgid"]).tolist():
+            mine = np.flatnonzero(rows["tgid"] == tgid)
+            begin = 0
+            for at in np.flatnonzero(is_call[mine]).tolist():
+                self._faults(tgid, rows[mine[begin:at]])
+                if decision := self._call(tgid, rows[mine[at]]):
+                    yield decision
+                begin = at + 1
+            self._faults(tgid, rows[mine[begin:]])
+
+    def _call(self, tgid: int, row: Any) -> Decision | None:
+        call, start = Call(int(row["kind"])), int(row["address"])
+        if call is Call.FORK:
+            self.known[tgid] = self.of(start).copy()
+            return None
+        if call is Call.EXEC:
+            self.known[tgid] = Allocator()
+            return None
+        if call is Call.EXIT:
+            self._ended.append(tgid)
+            return None
+        allocator = self.of(tgid)
+        if call is Call.HEAP:
+            allocator.heap = start, start + int(row["length"])
+            return None
+        step = _step(allocator, call, row)
+        if call is not Call.MOVED_FROM:  # it is one system call with MOVED_TO
+            self.tallies[tgid, step.path].calls += 1
+        self.tallies[tgid, step.path] += Tally(taken=step.taken, given=step.given)
+        return None if call is Call.MOVED_FROM else Decision(row, step, allocator)
+
+    def _faults(self, tgid: int, rows: Events) -> None:
+        """Faults between two calls: whose memory are they in?"""
+        if len(rows) == 0:
+            return
+        paths = _paths(self.of(tgid), rows)
+        timed = rows["time_ns"] > 0
+        for path in np.unique(paths).tolist():
+            mine = paths == path
+            self.tallies[tgid, Path(path)] += Tally(
+                faults=int(rows["count"][mine].sum()),
+                timed=int((mine & timed).sum()),
+                time_ns=int(rows["time_ns"][mine].sum()),
+            )
+
+
+def _step(allocator: Allocator, call: Call, row: Any) -> Step:
+    if row["marks"] & FAILED:
+        return Step(Path.OTHER, Rule.FAILED)
+    if row["marks"] & LOADER and call is not Call.BRK:
+        return Step(Path.OTHER, Rule.LOADER)
+    return allocator.call(call, int(row["address"]), int(row["length"]), int(row["flags"]))
+
+
+def _paths(allocator: Allocator, rows: Events) -> npt.NDArray[np.uint8]:
+    """The way that the memory of each fault was got; files and stacks are none of malloc's."""
+    region = rows["region"]
+    paths = np.where(region == Region.HEAP, Path.BRK, Path.OTHER).astype(np.uint8)
+    anon = np.flatnonzero(region == Region.ANON)
+    paths[anon] = allocator.paths_of(rows["address"][anon])
+    return paths
+
+
+class Malloc:
+    """Chunks in, a report out at the end of each interval."""
+
+    def __init__(self, origin: Origin, by: tuple[str, ...] = ("process",)) -> None:
+        self.by = by
+        self._origin = origin
+        self._allocators = Allocators()
+        self._who: dict[int, Who] = {}
+        self._names: dict[int, str] = {}
+        self._events = 0
+
+    def feed(self, chunk: Chunk) -> Report | None:
+        """Counts a chunk; the report if an interval ends with it."""
+        self._who |= chunk.who
+        self._names |= chunk.texts.get("allocator", {})
+        self._events += len(chunk.rows)
+        for _ in self._allocators.feed(chunk.rows):
+            pass
+        return self._report(chunk.interval) if chunk.interval else None
+
+    def _report(self, interval: Interval) -> Report:
+        rows = self._rows()
+        self._allocators.end_interval()
+        events, self._events = self._events, 0
+        return Report(
+            "malloc",
+            interval.time,
+            interval.seconds,
+            malloc_columns(self.by),
+            rows,
+            audit(self._origin, interval, events),
+        )
+
+    def _rows(self) -> list[Row]:
+        keys = [column.name for key in self.by for column in MALLOC_KEYS[key]]
+        groups: dict[tuple[Any, ...], list[Key]] = defaultdict(list)
+        for tgid, path in sorted(self._allocators.tallies):
+            identity = self._identity(tgid, path)
+            groups[tuple(identity[name] for name in keys)].append((tgid, path))
+        return [
+            dict(zip(keys, group, strict=True)) | self._sums(of) for group, of in groups.items()
+        ]
+
+    def _identity(self, tgid: int, path: Path) -> Row:
+        who = self._who.get(tgid, Who())
+        return {
+            "pid": tgid,
+            "uid": who.uid,
+            "user": who.user,
+            "comm": who.comm,
+            "cgroup": who.cgroup,
+            "allocator": self._names.get(tgid, "?"),
+            "path": path.text,
+        }
+
+    def _sums(self, group: list[Key]) -> Row:
+        total = Tally()
+        for key in group:
+            total += self._allocators.tallies[key]
+        return {
+            "calls": total.calls,
+            "requested_bytes": total.taken,
+            "returned_bytes": total.given,
+            "live_bytes": self._live(group),
+            "faults": total.faults,
+            "fault_time_ns": total.fault_time_ns,
+            "threshold_bytes": self._threshold({tgid for tgid, _ in group}),
+        }
+
+    def _live(self, group: list[Key]) -> int:
+        """What is held by these ways; by all, where rows are not told apart by them."""
+        if "path" not in self.by:
+            group = [(tgid, path) for tgid in {tgid for tgid, _ in group} for path in Path]
+        return sum(self._allocators.of(tgid).live(path) for tgid, path in group)
+
+    def _threshold(self, tgids: set[int]) -> int | None:
+        """Of one process that uses glibc; of several, or of another allocator, None."""
+        if len(tgids) > 1 or self._names.get(min(tgids)) != GLIBC:
+            return None
+        return self._allocators.of(min(tgids)).least_mapped

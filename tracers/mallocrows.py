@@ -1,0 +1,20 @@
+"""The rows that reports of malloc are counted from: faults, and calls that get or give memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from memtap.tracers import faultrows
+
+# Of `marks` of a call: the dynamic loader made it; the kernel refused it (also in the C program).
+LOADER, FAILED = 64, 128
+
+# A fault (faultrows.ROW, kind below Call.BRK), or a call: `kind` is a Call, `address` and `length`
+# are what it was about, `flags` its prot, flags or advice. See Allocator.call().
+ROW = np.dtype(
+    [
+        *((name, faultrows.ROW[name]) for name in faultrows.ROW.names or ()),
+        ("length", "u8"),
+        ("flags", "u4"),
+    ]
+)
