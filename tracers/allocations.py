@@ -186,6 +186,12 @@ class Allocator:
             return self._arrive(start, length)
         return self._munmap(start, length)
 
+    def map_other(self, start: int, length: int, flags: int) -> Step:
+        """mmap(2), by whom it was not malloc."""
+        file = not flags >> 8 & _MAP_ANONYMOUS
+        rule = Rule.FILE if file else Rule.ANOTHER
+        return self._use(start, length, _Use.OTHER, rule, self._held(start, length))
+
     def _brk(self, now: int, asked: int) -> Step:
         if self.heap is None or asked == 0:
             self.heap = self.heap or (now, now)

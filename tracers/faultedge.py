@@ -19,10 +19,13 @@ from memtap.tracers.faultplan import FIRST_CALL, TIMING
 from memtap.tracers.faultrows import ROW, rows_of
 from memtap.tracers.grouping import chain, group_numbers, in_order
 from memtap.tracers.hostile import one_line
-from memtap.tracers.mappings import Mappings
+from memtap.tracers.mappings import Mappings, Place
 from memtap.tracers.streaks import Parts, ends_apart, in_parts
 from memtap.tracers.targets import read_thread
 from memtap.tracers.userfault import Watched
+
+# Of a call: what may be the address that it returns to, the innermost first.
+CALLERS = ("caller_0", "caller_1", "caller_2")
 
 if TYPE_CHECKING:
     from memtap.tracers.sites import Sites
@@ -100,6 +103,10 @@ Asked = tuple[
 Where = tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]]
 
 
+def _callers(calls: Events, name: str) -> Asked:
+    return calls["tgid"], calls["ns"], calls[name], np.ones(len(calls), np.uint16)
+
+
 def _asked(stack: Stack) -> Asked:
     count = len(stack.frames)
     tgids, ns = np.full(count, stack.tgid, np.uint32), np.full(count, stack.ns, np.uint64)
@@ -113,7 +120,8 @@ class Ripe:
     Attributes:
         faults: rows; see faultrows.ROW.
         calls: events that are no faults, in order of time.
-        numbers: of those, the place, the site and the stack of the code, and its offset.
+        numbers: of those, the place, the site and the stack of the code, its offset, and the places
+            of what may have called it (CALLERS).
         told: what was told of processes meanwhile.
     """
 
@@ -173,7 +181,7 @@ class FaultEdge:
         calls, code = take(events, of_calls), numbers[of_calls]
         if len(calls):
             events, numbers = take(events, ~of_calls), numbers[~of_calls]
-        faults = self._exceptions.feed(events, numbers, last)
+        faults = self._exceptions.feed(events, numbers[:, :4], last)
         self._watched.tell(faults, cut.until_ns / 1e9)
         return Ripe(rows_of(faults, self._mappings.traits), calls, code, told)
 
@@ -192,9 +200,13 @@ class FaultEdge:
         if self._sites:
             asked.append((events["tgid"], events["ns"], events["ip"], single))
             asked += [_asked(stack) for stack in stacks]
+        calls = np.flatnonzero(events["kind"] >= FIRST_CALL)
+        asked += [_callers(events[calls], name) for name in CALLERS if len(calls)]
         (where, *codes), parts = self._find(asked, told)
-        numbers = np.zeros((len(events), 4), np.uint64)
+        numbers = np.zeros((len(events), 4 + len(CALLERS)), np.uint64)
         numbers[:, 0], numbers[:, 3] = where
+        for column, _ in enumerate(CALLERS if len(calls) else ()):
+            numbers[calls, -1 - column] = codes.pop()[0]
         if self._sites:
             known = self._mappings.places
             numbers[:, 1] = self._sites.of(events["tgid"], events["ip"], *codes[0], known)
@@ -230,13 +242,13 @@ class FaultEdge:
                 found.append(Stack(tgid, ns, frames, np.flatnonzero(group == number)))
         return found
 
-    def path_of(self, number: int) -> str:
-        """The path of a place."""
-        return self._mappings.places[number].path
+    def place(self, number: int) -> Place:
+        """The place of a number."""
+        return self._mappings.places[number]
 
     def paths_of(self, tgid: int) -> set[str]:
         """What a process has mapped."""
-        return {self.path_of(number) for number in self._mappings.numbers_of(tgid)}
+        return {self.place(number).path for number in self._mappings.numbers_of(tgid)}
 
     def texts(self) -> dict[str, dict[int, str]]:
         """The texts of places and sites that are new since the last time."""

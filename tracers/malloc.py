@@ -15,7 +15,7 @@ from memtap.tracers.allocations import Allocator, Call, Path, Rule, Step
 from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Interval, Origin
 from memtap.tracers.malloccolumns import MALLOC_KEYS, malloc_columns
-from memtap.tracers.mallocrows import FAILED, LOADER
+from memtap.tracers.mallocrows import FAILED, FOREIGN, LOADER
 from memtap.tracers.mappings import Region
 from memtap.tracers.processes import Who
 from memtap.tracers.report import Report, Row
@@ -142,7 +142,10 @@ def _step(allocator: Allocator, call: Call, row: Any) -> Step:
         return Step(Path.OTHER, Rule.FAILED)
     if row["marks"] & LOADER and call is not Call.BRK:
         return Step(Path.OTHER, Rule.LOADER)
-    return allocator.call(call, int(row["address"]), int(row["length"]), int(row["flags"]))
+    what = int(row["address"]), int(row["length"]), int(row["flags"])
+    if row["marks"] & FOREIGN and call is Call.MMAP:
+        return allocator.map_other(*what)
+    return allocator.call(call, *what)
 
 
 def _paths(allocator: Allocator, rows: Events) -> npt.NDArray[np.uint8]:

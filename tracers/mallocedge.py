@@ -15,8 +15,8 @@ from memtap.tracers.allocations import Call
 from memtap.tracers.edge import Taken
 from memtap.tracers.faultedge import FaultEdge, Ripe
 from memtap.tracers.grouping import in_order
-from memtap.tracers.mallocrows import LOADER, ROW
-from memtap.tracers.mappings import parse_maps
+from memtap.tracers.mallocrows import FOREIGN, LOADER, ROW
+from memtap.tracers.mappings import Region, parse_maps
 
 # The object that malloc comes from, the one that takes the place of others first.
 _ALLOCATORS = (
@@ -92,10 +92,19 @@ class MallocEdge:
         for name in ("ns", "tgid", "tid", "kind", "address", "length", "marks"):
             rows[name] = calls[name]
         rows["flags"], rows["stack"] = calls["seen"], numbers[:, 2]
-        for number in np.unique(numbers[:, 0]).tolist():
-            if _LOADER.search(self._faults.path_of(number)):
-                rows["marks"][numbers[:, 0] == number] |= LOADER
+        for made in np.unique(numbers[:, [0, 4, 5, 6]], axis=0):
+            same = (numbers[:, [0, 4, 5, 6]] == made).all(axis=1)
+            rows["marks"][same] |= self._maker(*map(int, made))
         return rows
+
+    def _maker(self, code: int, *callers: int) -> int:
+        """Who made a call, by the places of its code and of what may have called that."""
+        path = self._faults.place(code).path
+        if _LOADER.search(path):
+            return LOADER
+        called = (self._faults.place(number) for number in callers)
+        by = next((place.path for place in called if place.region is Region.TEXT), path)
+        return 0 if by == path or allocator_of([by]) != "?" else FOREIGN
 
     def _news(self, ripe: Ripe) -> dict[int, str]:
         """The allocators of processes that have one now, and had not, or another."""

@@ -6,8 +6,9 @@ import numpy as np
 
 from memtap.tracers import faultrows
 
-# Of `marks` of a call: the dynamic loader made it; the kernel refused it (also in the C program).
-LOADER, FAILED = 64, 128
+# Of `marks` of a call: not malloc made it; the dynamic loader did; the kernel refused it
+# (also in the C program).
+FOREIGN, LOADER, FAILED = 32, 64, 128
 
 # A fault (faultrows.ROW, kind below Call.BRK), or a call: `kind` is a Call, `address` and `length`
 # are what it was about, `flags` its prot, flags or advice. See Allocator.call().

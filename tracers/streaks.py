@@ -54,7 +54,7 @@ def in_parts(
 ) -> tuple[Events, npt.NDArray[np.uint64]]:
     """Events that reach over the borders of places, cut there; `parts` are by their rows.
 
-    `numbers` has a row for each event, with the number of its place first, its offset in it last.
+    `numbers` has a row for each event: the number of its place is column 0, its offset in it 3.
     """
     if not parts:
         return events, numbers
@@ -69,5 +69,5 @@ def in_parts(
         _advance(cut, pieces, np.cumsum(counts, dtype=np.uint16) - counts)
         cut["count"][pieces] = counts
         numbers[pieces, 0] = [place for _, place, _ in each]
-        numbers[pieces, -1] = [offset for _, _, offset in each]
+        numbers[pieces, 3] = [offset for _, _, offset in each]
     return cut, numbers

@@ -63,6 +63,10 @@ struct event {
 	u8 marks;
 #ifdef CALLS
 	u64 length;
+	u64 caller_0; /* what stands on the stack: the wrapper's return address is one of these
+		       */
+	u64 caller_1;
+	u64 caller_2;
 #endif
 };
 
@@ -441,6 +445,8 @@ static inline void called(void *ctx, u64 task, u64 regs, u8 kind, u64 address, u
 	this.tid = FIELD(task, task_struct, pid);
 	this.stack = user_stack(ctx);
 	this.marks = marks;
+	if (kind == MMAP)
+		bpf_probe_read_user(&this.caller_0, 3 * sizeof(u64), (void *)REGS_SP(regs));
 	keep(ctx, lane, task, &this);
 	leave(lane);
 }

@@ -132,14 +132,14 @@ def test_a_streak_over_a_border_is_cut_there() -> None:
     columns = (events[name] for name in ("tgid", "ns", "address", "count"))
     located = mappings.locate(*columns, mapped)
     found = located.numbers.astype(np.uint64)
-    numbers = np.stack([found, found + np.uint64(7), located.offsets], 1)
+    numbers = np.stack([found, found + np.uint64(7), found, located.offsets], 1)
     cut, numbers = in_parts(events, numbers, located.parts)
     assert cut["count"].tolist() == [1, 1, 2, 2, 2]
     assert cut["address"].tolist() == [0x2010, 0x3010, 0x4010, 0x6010, 0x1000]
     assert cut["number"].tolist() == [7, 8, 9, 11, 13]
     assert [mappings.places[n].path for n in numbers[:, 0]] == ["/0", "/1", "?", "/2", "/0"]
     assert numbers[:, 1].tolist() == [found[0] + 7] * 4 + [found[1] + 7]
-    assert numbers[[0, 1, 3, 4], 2].tolist() == [0x8010, 0x7010, 0x7010, 0x7000]
+    assert numbers[[0, 1, 3, 4], 3].tolist() == [0x8010, 0x7010, 0x7010, 0x7000]
 
 
 def test_parts_agree_with_a_table_of_every_page() -> None:
