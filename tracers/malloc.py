@@ -172,13 +172,14 @@ class Malloc:
         """Counts a chunk; the report if an interval ends with it."""
         self._who |= chunk.who
         self._names |= chunk.texts.get("allocator", {})
-        self._events += len(chunk.rows)
+        is_call = chunk.rows["kind"] >= Call.BRK
+        self._events += int(is_call.sum()) + int(chunk.rows["count"][~is_call].sum())
         for _ in self._allocators.feed(chunk.rows):
             pass
         return self._report(chunk.interval) if chunk.interval else None
 
     def _report(self, interval: Interval) -> Report:
-        rows = self._rows()
+        rows, notes = self._rows(), self._notes()
         self._allocators.end_interval()
         events, self._events = self._events, 0
         return Report(
@@ -187,8 +188,16 @@ class Malloc:
             interval.seconds,
             malloc_columns(self.by),
             rows,
-            audit(self._origin, interval, events),
+            audit(self._origin, interval, events, notes=notes),
         )
+
+    def _notes(self) -> list[str]:
+        """Of how many faults the times are."""
+        tallies = self._allocators.tallies.values()
+        faults, timed = (
+            sum(getattr(each, name) for each in tallies) for name in ("faults", "timed")
+        )
+        return [f"times are of {timed} of {faults} faults"] if timed < faults else []
 
     def _rows(self) -> list[Row]:
         keys = [column.name for key in self.by for column in MALLOC_KEYS[key]]

@@ -1,0 +1,158 @@
+"""The report of malloc, out of rows made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from memtap.bpf.stream import Events
+from memtap.tracers.allocations import Call
+from memtap.tracers.chunk import Chunk
+from memtap.tracers.faultplan import Kind
+from memtap.tracers.malloc import Malloc
+from memtap.tracers.mallocedge import allocator_of
+from memtap.tracers.mallocrows import FAILED, FOREIGN, LOADER, ROW
+from memtap.tracers.malloctimeline import Timeline
+from memtap.tracers.mappings import Region
+from memtap.tracers.report import Report, Row
+from tests.tracers.builders import make_chunk, make_interval, make_origin
+
+PLACE, CHUNK = 0x7F0000000000, 303_104
+ANON = 3 | 0x22 << 8
+NAMES = {"allocator": {100: "glibc", 200: "jemalloc"}}
+
+
+def call(kind: Call, address: int = PLACE, length: int = CHUNK, **members: int) -> dict[str, int]:
+    usual = {"kind": kind, "address": address, "length": length, "tgid": 100, "tid": 100}
+    return usual | ({"flags": ANON} if kind is Call.MMAP else {}) | members
+
+
+def fault(address: int = PLACE, **members: int) -> dict[str, int]:
+    usual: dict[str, int] = {"kind": Kind.MINOR, "address": address, "count": 1, "tgid": 100}
+    return usual | {"tid": 100, "region": Region.ANON, "time_ns": 500} | members
+
+
+def rows_of(*several: dict[str, int]) -> Events:
+    rows = np.zeros(len(several), ROW)
+    for number, members in enumerate(several):
+        for name, value in ({"ns": number} | members).items():
+            rows[name][number] = value
+    return rows
+
+
+def chunk(*several: dict[str, int], **other: Any) -> Chunk:
+    return replace(make_chunk(**other), rows=rows_of(*several), texts=NAMES)
+
+
+def report(*several: dict[str, int], by: str = "process,path") -> Report:
+    found = Malloc(make_origin(tracer="malloc"), tuple(by.split(","))).feed(chunk(*several))
+    assert found is not None
+    return found
+
+
+def paths(*several: dict[str, int]) -> dict[str, Row]:
+    return {row["path"]: row for row in report(*several).rows}
+
+
+def test_a_fault_counts_for_whoever_got_the_memory_by_then() -> None:
+    found = paths(
+        fault(),
+        call(Call.MMAP),
+        fault(),
+        fault(PLACE + 4096, count=70),
+        call(Call.MUNMAP),
+        fault(),
+        fault(region=Region.HEAP),
+        fault(region=Region.FILE),
+    )
+    assert {path: row["faults"] for path, row in found.items()} == {
+        "mmap": 71,
+        "brk": 1,
+        "other": 3,
+    }
+    assert found["mmap"]["fault_time_ns"] == 71 * 500
+    assert (found["mmap"]["calls"], found["mmap"]["requested_bytes"]) == (2, CHUNK)
+    assert (found["mmap"]["returned_bytes"], found["mmap"]["live_bytes"]) == (CHUNK, 0)
+
+
+def test_many_faults_between_two_calls_are_found_as_few_are() -> None:
+    several = [fault(PLACE + page * 4096) for page in range(-50, 124)]
+    found = paths(call(Call.MMAP), *several)
+    assert {path: row["faults"] for path, row in found.items()} == {"mmap": 74, "other": 100}
+
+
+def test_where_no_fault_was_timed_there_is_no_time_and_the_audit_says_of_how_many_it_is() -> None:
+    found = report(fault(time_ns=0, count=9), fault(region=Region.HEAP))
+    assert {row["path"]: row["fault_time_ns"] for row in found.rows} == {"other": None, "brk": 500}
+    assert found.audit["notes"] == ["times are of 1 of 10 faults"]
+    assert found.audit["events"] == 10
+
+
+def test_what_malloc_did_not_do_is_other() -> None:
+    found = paths(
+        call(Call.MMAP, marks=FOREIGN),
+        call(Call.MMAP, PLACE + (1 << 30), marks=LOADER),
+        call(Call.MMAP, 2**64 - 12, marks=FAILED),
+    )
+    assert {path: row["calls"] for path, row in found.items()} == {"other": 3}
+    assert found["other"]["requested_bytes"] == CHUNK
+
+
+def test_mremap_is_one_call_of_the_kernel() -> None:
+    moved = [call(Call.MOVED_FROM), call(Call.MOVED_TO, PLACE * 2, 2 * CHUNK)]
+    found = paths(call(Call.MMAP), *moved)
+    assert (found["mmap"]["calls"], found["mmap"]["requested_bytes"]) == (2, 2 * CHUNK)
+
+
+def test_only_glibc_has_a_threshold_and_only_one_process_at_a_time() -> None:
+    both = [call(Call.MMAP), call(Call.MMAP, tgid=200)]
+    by_process = {row["pid"]: row["threshold_bytes"] for row in report(*both, by="process").rows}
+    assert by_process == {100: 131_049, 200: None}
+    assert [row["threshold_bytes"] for row in report(*both, by="path").rows] == [None]
+
+
+def test_a_child_has_its_parents_memory_and_a_new_program_none() -> None:
+    born = [call(Call.MMAP), call(Call.FORK, 100, tgid=300)]
+    child = [fault(tgid=300), call(Call.EXEC, 0, tgid=300), fault(tgid=300)]
+    faults = {(row["pid"], row["path"]): row["faults"] for row in report(*born, *child).rows}
+    assert faults == {(100, "mmap"): 0, (300, "mmap"): 1, (300, "other"): 1}
+
+
+def test_what_is_live_outlasts_an_interval_and_what_was_counted_does_not() -> None:
+    malloc = Malloc(make_origin(tracer="malloc"), ("process",))
+    first, second = (
+        malloc.feed(chunk(*rows)) for rows in ([call(Call.MMAP)], [fault(region=Region.HEAP)])
+    )
+    assert first and second
+    assert [row["calls"] for row in first.rows + second.rows] == [1, 0]
+    assert [row["live_bytes"] for row in first.rows + second.rows] == [CHUNK, CHUNK]
+
+
+def test_a_process_that_was_there_before_has_its_heap() -> None:
+    found = paths(call(Call.HEAP, 0x1000, 0x5000), call(Call.BRK, 0x8000, 0x8000))
+    assert (found["brk"]["requested_bytes"], found["brk"]["live_bytes"]) == (0x2000, 0x7000)
+
+
+def test_a_timeline_has_a_row_for_each_call_and_waits_for_the_end_of_an_interval() -> None:
+    timeline = Timeline(make_origin(tracer="malloc"))
+    assert timeline.feed(chunk(call(Call.MMAP, ns=7), interval=None, last=False)) is None
+    found = timeline.feed(chunk(fault(), call(Call.MUNMAP, ns=9, tid=101)))
+    assert found is not None
+    assert [(row["time_ns"], row["tid"], row["change_bytes"]) for row in found.rows] == [
+        (0, 100, CHUNK),
+        (2, 101, -CHUNK),
+    ]
+    assert found.rows[1]["why"].endswith("threshold now 303,104, trim 606,208")
+    assert timeline.feed(chunk(interval=make_interval(), last=False)) is None
+
+
+def test_allocators_are_known_by_their_libraries() -> None:
+    libc = "/usr/lib/x86_64-linux-gnu/libc.so.6"
+    assert allocator_of([libc, "/bin/cat"]) == "glibc"
+    assert allocator_of([libc + " (deleted)"]) == "glibc"
+    assert allocator_of([libc, "/usr/lib/libjemalloc.so.2"]) == "jemalloc"
+    assert allocator_of(["/opt/libtcmalloc_minimal.so.4", libc]) == "tcmalloc"
+    assert allocator_of(["/lib/ld-musl-x86_64.so.1"]) == "musl"
+    assert allocator_of(["/usr/bin/go", "?"]) == "?"
