@@ -113,6 +113,7 @@ class Space:
         self.ends: list[int] = []
         self.numbers: list[int] = []
         self.shifts: list[int] = []  # from addresses to places in the file, modulo 2**64
+        self.latest = 0  # the end of what was mapped last
         self._arrays: tuple[U64, U64, Numbers, U64] | None = None
 
     def copy(self) -> Space:
@@ -120,6 +121,7 @@ class Space:
         child = Space()
         child.starts, child.ends = self.starts.copy(), self.ends.copy()
         child.numbers, child.shifts = self.numbers.copy(), self.shifts.copy()
+        child.latest = self.latest
         return child
 
     def overlapping(self, start: int, end: int) -> tuple[int, int]:
@@ -234,7 +236,7 @@ class Mappings:
         """Takes a process's mappings from the text of /proc/PID/maps or smaps."""
         space = self._spaces[tgid] = Space()
         for mapped in parse_maps(text, tgid):
-            self._put(space, mapped)
+            self._put(space, mapped, self._number(space, mapped))
         return space
 
     def locate(
@@ -287,7 +289,7 @@ class Mappings:
             number = self._number(space, told)
             if self._changes(space, told, number):
                 until(told.tgid, told.ns)
-            space.put(told.start, told.end, number, _offset(told))
+            self._put(space, told, number)
         elif isinstance(told, Forked):
             self._spaces[told.tgid] = self._space(told.parent).copy()
         elif isinstance(told, Began):
@@ -301,16 +303,29 @@ class Mappings:
         first, last = space.overlapping(mapped.start, mapped.end)
         return any(old != number for old in space.numbers[first:last])
 
-    def _put(self, space: Space, mapped: Mapped) -> None:
-        space.put(mapped.start, mapped.end, self._number(space, mapped), _offset(mapped))
+    def _put(self, space: Space, mapped: Mapped, number: int) -> None:
+        start = self._end_of_bss(space, mapped)
+        if start < mapped.end:
+            space.put(start, mapped.end, number, _offset(mapped) + start - mapped.start)
+        space.latest = mapped.end
+
+    def _end_of_bss(self, space: Space, mapped: Mapped) -> int:
+        """Where what is new begins: the kernel joins anonymous memory with a bss below it."""
+        first, last = space.overlapping(mapped.start, mapped.start + 1)
+        if first == last or space.starts[first] != mapped.start or _name(mapped) != "[anon]":
+            return mapped.start
+        place = self.places[space.numbers[first]]
+        is_bss = place.region is Region.DATA and not place.of_file
+        return space.ends[first] if is_bss else mapped.start
 
     def _number(self, space: Space, mapped: Mapped) -> int:
         """The number of a mapping's place; the same for those that nothing tells apart."""
         region, path = region_of(mapped, self._tmpfs), _name(mapped)
-        if region is Region.ANON:
-            below = self.places[space.before(mapped.start)]
-            if below.region is Region.DATA:
-                region, path = Region.DATA, below.path
+        below = self.places[space.before(mapped.start)]
+        is_above_data = below.region is Region.DATA and below.of_file
+        # A loader maps a bss right after the data; what comes there later only happens to fit.
+        if region is Region.ANON and is_above_data and space.latest == mapped.start:
+            region, path = Region.DATA, below.path
         key = region, path, mapped.dev, mapped.ino, mapped.flags & MAP_SHARED
         number = self._numbers.setdefault(key, len(self.places))
         if number == len(self.places):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -279,3 +280,27 @@ def test_processes_that_live_for_milliseconds(workload: Build) -> None:
     assert sum(row["minor"] for row in children) == pytest.approx(minor, abs=4)
     assert sum(row["major"] for row in children) == major
     assert parent["minor"] > 0
+
+
+def sums(recording: Path) -> Counter[str]:
+    """Minor faults by region."""
+    replay = memtap("faults", "-b", "region", "-f", "json", "--from", recording)
+    return Counter({row["region"]: row["minor"] for row in json.loads(replay.stdout)["rows"]})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_is_touched_in_whatever_order(seed: int, workload: Build, tmp_path: Path) -> None:
+    found, printed = Counter[str](), Counter[str]()
+    for steps, sign in ((400, 1), (0, -1)):  # less what a program takes that does nothing
+        recording = tmp_path / f"{steps}.parquet"
+        program = [workload("mixer"), str(steps), str(seed)]
+        done = memtap("faults", "-o", tmp_path / "out", "--record", recording, "--", *program)
+        assert done.returncode == 0, done.stderr
+        for region, minor in sums(recording).items():
+            found[region] += sign * minor
+        for line in done.stdout.splitlines():
+            printed[line.split()[0]] += sign * int(line.split()[1])
+    for region in ("anon", "shm", "heap"):
+        assert printed[region] > 5000
+        # It counts what its own code takes as well, which is more while that is not cached.
+        assert found[region] == pytest.approx(printed[region], abs=20)

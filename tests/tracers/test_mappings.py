@@ -111,6 +111,18 @@ def test_bss_is_found_where_the_whole_object_was_mapped_before() -> None:
     assert regions([(5, 0x3000)], [whole, data, mapped(3, 0x3000, 0x9000)]) == [Region.DATA]
 
 
+def test_what_is_mapped_above_data_later_is_no_bss() -> None:
+    data = mapped(1, 0x1000, 0x2000, path="/lib/x.so", dev=8)
+    elsewhere = mapped(2, 0x90000, 0xA0000)
+    assert regions([(5, 0x2000)], [data, elsewhere, mapped(3, 0x2000, 0x9000)]) == [Region.ANON]
+
+
+def test_what_the_kernel_joins_with_a_bss_is_none() -> None:
+    data = mapped(1, 0x1000, 0x2000, path="/lib/x.so", dev=8)
+    told = [data, mapped(2, 0x2000, 0x3000), mapped(3, 0x2000, 0x9000)]
+    assert regions([(5, 0x2000), (6, 0x3000)], told) == [Region.DATA, Region.ANON]
+
+
 def test_a_stack_is_found_where_it_has_grown_to() -> None:
     told = [mapped(1, 0x1000, 0x2000), mapped(2, 0x90000, 0xA0000, path="[stack]")]
     assert regions([(5, 0x8F000), (6, 0x2000), (7, 0xA0000)], told) == [
