@@ -164,6 +164,11 @@ input()
 """
 
 
+def waits(pid: int) -> bool:
+    """Whether a process sleeps: its heap stands still."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
 def heap_of(pid: int) -> int:
     """The size of a process's heap, by /proc/PID/maps."""
     maps = Path(f"/proc/{pid}/maps").read_text()
@@ -178,12 +183,14 @@ def test_a_process_that_was_there_before_has_its_heap(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
         assert program.stdin and program.stdout
         program.stdout.readline()
+        assert eventually(lambda: waits(program.pid))
         before = heap_of(program.pid)
         how = ["-p", program.pid, "-b", "process,path", "-f", "json"]
         with reporting(out, "malloc", "0.2", *how):
             program.stdin.write(b"\n")
             program.stdin.flush()
             program.stdout.readline()
+            assert eventually(lambda: waits(program.pid))
             after = heap_of(program.pid)
             assert eventually(lambda: grown(out) == after - before)
         program.kill()
