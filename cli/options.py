@@ -101,24 +101,32 @@ INTERVAL_AND_COUNT: list[Decorator] = [
     click.argument("interval", type=seconds, required=False),
     click.argument("count", type=click.IntRange(min=1), required=False),
 ]
-_WHOSE = [
-    click.option(
+
+
+def pid_option(whom: str) -> Decorator:
+    """Which processes, by their numbers."""
+    return click.option(
         "-p",
         "--pid",
         "pids",
         type=click.IntRange(min=1),
         multiple=True,
         metavar="PID",
-        help="Only this process and its children. Repeatable.",
-    ),
-    click.option(
-        "-c",
-        "--comm",
-        "comms",
-        multiple=True,
-        metavar="NAME",
-        help="Only processes of exactly this name. Repeatable.",
-    ),
+        help=f"Only {whom}. Repeatable.",
+    )
+
+
+comm_option = click.option(
+    "-c",
+    "--comm",
+    "comms",
+    multiple=True,
+    metavar="NAME",
+    help="Only processes of exactly this name. Repeatable.",
+)
+_WHOSE: list[Decorator] = [
+    pid_option("this process and its children"),
+    comm_option,
     click.option(
         "--cgroup",
         "cgroups",

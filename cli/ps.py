@@ -17,7 +17,9 @@ from memtap.cli.options import (
     Decorator,
     Shown,
     by_option,
+    comm_option,
     human_option,
+    pid_option,
     sort_column,
     together,
 )
@@ -30,23 +32,8 @@ if TYPE_CHECKING:
 
 _PARAMETERS: tuple[Decorator, ...] = (
     *INTERVAL_AND_COUNT,
-    click.option(
-        "-p",
-        "--pid",
-        "pids",
-        type=click.IntRange(min=1),
-        multiple=True,
-        metavar="PID",
-        help="Only this process. Repeatable.",
-    ),
-    click.option(
-        "-c",
-        "--comm",
-        "comms",
-        multiple=True,
-        metavar="NAME",
-        help="Only processes of exactly this name. Repeatable.",
-    ),
+    pid_option("this process"),
+    comm_option,
     by_option(tuple(PS_KEYS)),
     click.option("--tree", is_flag=True, help="Processes below their parents."),
     human_option,
