@@ -14,6 +14,7 @@ from memtap.bpf.stream import Events
 from memtap.tracers.allocations import Allocator, Call, Path, Rule, Step
 from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Interval, Origin
+from memtap.tracers.faultplan import Kind
 from memtap.tracers.malloccolumns import MALLOC_KEYS, malloc_columns
 from memtap.tracers.mallocrows import FAILED, FOREIGN, LOADER
 from memtap.tracers.mappings import Region
@@ -89,7 +90,8 @@ class Allocators:
         return self.known.setdefault(tgid, Allocator())
 
     def feed(self, rows: Events) -> Iterator[Decision]:
-        """Goes through rows, which are in order of time."""
+        """Goes through rows in order of time; what could not be completed is no fault."""
+        rows = rows[rows["kind"] != Kind.BAD]
         is_call = rows["kind"] >= Call.BRK
         for tgid in np.unique(rows["tgid"]).tolist():
             mine = np.flatnonzero(rows["tgid"] == tgid)

@@ -66,6 +66,7 @@ def test_a_fault_counts_for_whoever_got_the_memory_by_then() -> None:
         fault(),
         fault(region=Region.HEAP),
         fault(region=Region.FILE),
+        fault(kind=Kind.BAD),
     )
     assert {path: row["faults"] for path, row in found.items()} == {
         "mmap": 71,
