@@ -36,7 +36,7 @@ def command(options: Options) -> None:
     PATH          brk (the heap), mmap (large blocks), arena (heaps of threads,
                   grown by mprotect), other (files, stacks, the loader)
     CALLS         system calls that went this way
-    REQUESTED_KB  what the process got by them; RETURNED_KB what it gave back
+    REQ_KB        what the process got by them; RET_KB what it gave back
     LIVE_KB       what it holds now
     FAULTS        page faults on that memory; FAULT_MS the time they took
     THRESHOLD     the smallest request that glibc would map on its own now

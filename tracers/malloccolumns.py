@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from memtap.tracers.report import Column, key_columns
 from memtap.tracers.whocolumns import PROCESS
 
@@ -12,8 +14,8 @@ MALLOC_KEYS: dict[str, tuple[Column, ...]] = {
 }
 _COUNTS = (
     Column("calls", "CALLS"),
-    Column("requested_bytes", "REQUESTED_KB", "kib"),
-    Column("returned_bytes", "RETURNED_KB", "kib"),
+    Column("requested_bytes", "REQ_KB", "kib"),
+    Column("returned_bytes", "RET_KB", "kib"),
     Column("live_bytes", "LIVE_KB", "kib"),
     Column("faults", "FAULTS"),
     Column("fault_time_ns", "FAULT_MS", "ms"),
@@ -31,5 +33,8 @@ TIMELINE = (
 
 
 def malloc_columns(by: tuple[str, ...]) -> tuple[Column, ...]:
-    """The columns of a report grouped by these keys."""
-    return (*key_columns(MALLOC_KEYS, by), *_COUNTS)
+    """The columns of a report grouped by these keys; a table of 80 has no room for all of two."""
+    keys = key_columns(MALLOC_KEYS, by)
+    if len(by) > 1:
+        keys = tuple(replace(key, table=key.table and key.name != "user") for key in keys)
+    return (*keys, *_COUNTS)
