@@ -13,8 +13,11 @@ from memtap.bpf import libbpf
 from memtap.bpf.errors import MemtapError
 
 # Kinds of uapi/linux/btf.h.
-_STRUCT, _UNION, _ENUM, _TYPEDEF, _FUNC, _ENUM64 = 4, 5, 6, 8, 12, 19
+_PTR, _STRUCT, _UNION, _ENUM, _TYPEDEF, _FUNC, _ENUM64 = 2, 4, 5, 6, 8, 12, 19
 _WRAPPERS = (8, 9, 10, 11, 18)  # typedef, volatile, const, restrict, type tag
+
+# No helper has a number like this: a call of it means the kernel function of the lower bits.
+KFUNC_CALL = 1 << 30
 
 _WORDS = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
 
@@ -56,6 +59,15 @@ class _Enumerator(ct.Structure):
     value: int
 
 
+class _Parameter(ct.Structure):
+    """struct btf_param."""
+
+    _fields_ = [("name", ct.c_uint32), ("type", ct.c_uint32)]
+
+    name: int
+    type: int
+
+
 @dataclass(frozen=True)
 class Member:
     """Where a member stands in its struct, both in bytes."""
@@ -84,11 +96,27 @@ class Btf:
         """Is this function in the BTF, that is, can fentry name it?"""
         return self.attach_id("fentry", name) > 0
 
-    def attach_id(self, kind: Literal["tp_btf", "fentry", "iter"], target: str) -> int:
+    def attach_id(self, kind: Literal["tp_btf", "fentry", "fexit", "iter"], target: str) -> int:
         """The type that names a place to attach to; 0 or less if there is none."""
         if kind == "tp_btf":
             return self._find(f"btf_trace_{target}", _TYPEDEF)
         return self._find(f"bpf_iter_{target}" if kind == "iter" else target, _FUNC)
+
+    def argument(self, tracepoint: str, number: int) -> str | None:
+        """The struct that an argument of a tracepoint points to, counted from 0; None if none."""
+        function = self._find(f"btf_trace_{tracepoint}", _TYPEDEF)
+        if function <= 0:
+            return None
+        prototype = self._type(self._type(function).size_or_type).size_or_type  # of the pointer
+        count = self._type(prototype).count - 1  # the first is the kernel's own
+        if number >= count:
+            return None
+        parameters = (_Parameter * (count + 1)).from_address(self._body(prototype))
+        pointer = self._type(self._unwrap(parameters[number + 1].type))
+        if pointer.kind != _PTR or pointer.size_or_type == 0:
+            return None
+        pointed = self._type(self._unwrap(pointer.size_or_type))
+        return self._name(pointed.name) if pointed.kind == _STRUCT else None
 
     def size(self, struct: str) -> int | None:
         """sizeof(struct), or None if there is no such struct."""
@@ -169,15 +197,16 @@ def vmlinux() -> Btf:
 def mentions(text: str) -> set[tuple[str, ...]]:
     """What a program mentions by the macros of memtap/fields.h, as tuples.
 
-    ("member", struct, member), ("enum", enum, enumerator) and ("size", struct).
+    ("member", struct, member), ("enum", enum, enumerator), ("size", struct), ("kfunc", function)
+    and ("helper", name).
     """
     found: set[tuple[str, ...]] = set()
-    for match in re.finditer(r"\b(FIELD|PEEK|OFFSET|HAVE|ENUM|SIZE)\(", text):
+    for match in re.finditer(r"\b(FIELD|PEEK|OFFSET|HAVE|ENUM|SIZE|KFUNC|HELPER)\(", text):
         names = _arguments(text, match.end())
         if not all(re.fullmatch(r"\w+", name) for name in names[-2:]):
             continue
-        if match[1] == "SIZE":
-            found.add(("size", names[-1]))
+        if match[1] in ("SIZE", "KFUNC", "HELPER"):
+            found.add((match[1].lower(), names[-1]))
         elif len(names) >= 2:
             found.add(("enum" if match[1] == "ENUM" else "member", *names[-2:]))
     return found
@@ -211,6 +240,12 @@ def defines(btf: Btf, text: str) -> str:
         if kind == "size":
             size = btf.size(name)
             lines += [] if size is None else [f"#define SIZE_{name} {size}"]
+        elif kind == "kfunc":
+            number = btf.attach_id("fentry", name)
+            lines += [f"#define KFUNC_{name} {KFUNC_CALL | number:#x}"] if number > 0 else []
+        elif kind == "helper":
+            has_it = btf.enumerator("bpf_func_id", f"BPF_FUNC_{name}") is not None
+            lines += [f"#define HELPER_{name} 1"] if has_it else []
         elif kind == "enum":
             value = btf.enumerator(name, rest[0])
             lines += [] if value is None else [f"#define ENUM_{name}__{rest[0]} {value}"]

@@ -12,8 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import memtap
+from memtap.bpf.btf import KFUNC_CALL
 from memtap.bpf.cache import Cache
 from memtap.bpf.errors import LoadError
+
+# Of uapi/linux/bpf.h: an instruction that calls, and that it is a function of the kernel.
+_CALL, _PSEUDO_KFUNC_CALL = 0x85, 2
+_INSTRUCTION_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,18 @@ class Code:
     uses: list[tuple[int, str]]
 
     def using(self, maps: dict[str, int]) -> bytes:
-        """The instructions with descriptors of real maps in them."""
+        """The instructions with descriptors of real maps in them, and calls of kernel functions.
+
+        What calls a helper that cannot be (KFUNC in memtap/fields.h) is made to call that.
+        """
         code = bytearray(self.instructions)
         for at, name in self.uses:
             code[at + 4 : at + 8] = maps[name].to_bytes(4, sys.byteorder)
+        for at in range(0, len(code), _INSTRUCTION_BYTES):
+            number = int.from_bytes(code[at + 4 : at + 8], sys.byteorder)
+            if code[at] == _CALL and code[at + 1] == 0 and number & KFUNC_CALL:
+                code[at + 1] = _PSEUDO_KFUNC_CALL << 4
+                code[at + 4 : at + 8] = (number ^ KFUNC_CALL).to_bytes(4, sys.byteorder)
         return bytes(code)
 
 

@@ -58,6 +58,11 @@ class Kernel:
         return (self.root / "sys/bus/event_source/devices/kprobe").exists()
 
     @property
+    def has_uprobes(self) -> bool:
+        """Is there a perf unit for uprobes, that is, CONFIG_UPROBE_EVENTS?"""
+        return (self.root / "sys/bus/event_source/devices/uprobe").exists()
+
+    @property
     def has_swap(self) -> bool:
         """Is there any swap space (/proc/swaps has a line besides its heading)?"""
         return len(self._read("proc/swaps").splitlines()) > 1

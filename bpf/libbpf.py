@@ -16,6 +16,9 @@ SO_NAME = "libbpf.so.1"
 
 RecordCallback = ct.CFUNCTYPE(ct.c_int, ct.c_void_p, ct.c_int, ct.c_void_p)
 
+# A map, where to begin and where it ended, keys, values, how many, options.
+_BATCH: list[type] = [ct.c_int, *[ct.c_void_p] * 6]
+
 _PROTOTYPES: dict[str, tuple[type | None, list[type]]] = {
     "libbpf_set_print": (ct.c_void_p, [ct.c_void_p]),
     "libbpf_version_string": (ct.c_char_p, []),
@@ -32,10 +35,9 @@ _PROTOTYPES: dict[str, tuple[type | None, list[type]]] = {
     "bpf_link_create": (ct.c_int, [ct.c_int, ct.c_int, ct.c_int, ct.c_void_p]),
     "bpf_iter_create": (ct.c_int, [ct.c_int]),
     "bpf_map_lookup_elem": (ct.c_int, [ct.c_int, ct.c_void_p, ct.c_void_p]),
-    "bpf_map_lookup_batch": (
-        ct.c_int,
-        [ct.c_int, ct.c_void_p, ct.c_void_p, ct.c_void_p, ct.c_void_p, ct.c_void_p, ct.c_void_p],
-    ),
+    "bpf_map_update_elem": (ct.c_int, [ct.c_int, ct.c_void_p, ct.c_void_p, ct.c_uint64]),
+    "bpf_map_lookup_batch": (ct.c_int, _BATCH),
+    "bpf_map_lookup_and_delete_batch": (ct.c_int, _BATCH),
     "bpf_obj_get_info_by_fd": (ct.c_int, [ct.c_int, ct.c_void_p, ct.c_void_p]),
     "bpf_prog_test_run_opts": (ct.c_int, [ct.c_int, ct.c_void_p]),
     "btf__load_vmlinux_btf": (ct.c_void_p, []),

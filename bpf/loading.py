@@ -20,6 +20,9 @@ from memtap.bpf.source import compose
 _ON_FORK = Probe("on_fork", "tp_btf", ("sched_process_fork",))
 _ON_FREE = Probe("on_free", "tp_btf", ("sched_process_free",))
 
+# The tables of memtap/counters.h, and the map of maps in which the one that is in use stands.
+TABLES, IN_USE = ("totals_0", "totals_1"), "totals"
+
 # The function that empties the batches; attached to nothing, it is run on each CPU on demand.
 _FLUSH = "flush"
 
@@ -74,18 +77,21 @@ class Loaded:
             undo.pop_all()
 
     def _create(self, compiled: Compiled, kernel: Kernel) -> None:
-        for spec in compiled.maps:
-            self.maps[spec.name] = objects.create_map(spec)
+        for spec in sorted(compiled.maps, key=lambda spec: spec.name == IN_USE):
+            self.maps[spec.name] = objects.create_map(spec, self.maps.get(TABLES[0]))
         code = {name: each.using(self.maps) for name, each in compiled.programs.items()}
         for probe, target in self._targets:
             name = probe.function
             self.programs[name] = objects.load_program(name, probe.kind, target, code[name], kernel)
-        self.programs[_FLUSH] = objects.load_program(_FLUSH, None, "", code[_FLUSH], kernel)
+        if _FLUSH in code:
+            self.programs[_FLUSH] = objects.load_program(_FLUSH, None, "", code[_FLUSH], kernel)
 
     @property
     def countable(self) -> list[str]:
         """The functions of which each run that the kernel refused is an event that was missed."""
-        return [probe.function for probe, _ in self._targets if not probe.reads_user]
+        return [
+            probe.function for probe, _ in self._targets if not (probe.reads_user or probe.is_spare)
+        ]
 
     @property
     def probes(self) -> tuple[str, ...]:
@@ -135,11 +141,12 @@ class Attempts:
         kernel.require_tracing()
         self._request, self._kernel, self._cache = request, kernel, cache
         self._ways = request.plan.require(kernel)
+        self._best = next(self._ways)
         self.refused: list[tuple[Way, LoadError]] = []
-        self._compiling = self._compile(self._ways[0])
+        self._compiling = self._compile(self._best)
         # The verifier takes its time, and needs no Python meanwhile.
         self._thread = ThreadPoolExecutor(1)
-        self._first = self._thread.submit(self._load, self._ways[0], self._compiling)
+        self._first = self._thread.submit(self._load, self._best, self._compiling)
 
     def _compile(self, way: Way) -> Compiling:
         return Compiling(self._request.text(self._kernel, way), self._cache)
@@ -154,12 +161,11 @@ class Attempts:
 
     def wait(self) -> Loaded:
         """What was loaded; LoadError if no way could be, which then speaks of the best."""
-        best, *others = self._ways
         try:
             return self._first.result()
         except LoadError as error:
-            self.refused.append((best, error))
-        for way in others:
+            self.refused.append((self._best, error))
+        for way in self._ways:
             try:
                 return self._load(way, self._compile(way))
             except LoadError as error:

@@ -17,12 +17,13 @@ from memtap.bpf.kernel import Kernel
 from memtap.bpf.plan import SOFTWARE, Kind
 
 # Of uapi/linux/bpf.h and uapi/linux/perf_event.h.
-_MAP_PERF_EVENT_ARRAY, _MAP_TASK_STORAGE = 4, 29
+_MAP_PERF_EVENT_ARRAY, _MAP_ARRAY_OF_MAPS, _MAP_TASK_STORAGE = 4, 12, 29
 _PROG_TYPE_KPROBE, _PROG_TYPE_PERF_EVENT = 2, 7
 _PROG_TYPE_RAW_TRACEPOINT, _PROG_TYPE_TRACING = 17, 26
-_TRACE_TYPES = {"tp_btf": 23, "fentry": 24, "iter": 28}
+_TRACE_TYPES = {"tp_btf": 23, "fentry": 24, "fexit": 25, "iter": 28}
 _IOC_ENABLE, _IOC_SET_BPF = 0x2400, 0x40042408
 _FLAG_FD_CLOEXEC = 8
+_ANY_TASK = _ANY_CPU = _NO_GROUP = -1
 _TYPE_SOFTWARE = 1
 
 _BTF_INT_SIGNED = 1
@@ -40,13 +41,15 @@ def _as_load_error() -> Iterator[None]:
 
 
 @_as_load_error()
-def create_map(spec: Map) -> int:
-    """Creates a map. Raises LoadError."""
+def create_map(spec: Map, inner: int | None = None) -> int:
+    """Creates a map; `inner` is like what a map of maps holds. Raises LoadError."""
     lib = libbpf.library()
     options = libbpf.MapCreateOpts(sz=ct.sizeof(libbpf.MapCreateOpts), map_flags=spec.flags)
     entries, types = spec.entries, None
     if spec.kind == _MAP_PERF_EVENT_ARRAY:
         entries = lib.libbpf_num_possible_cpus()
+    if spec.kind == _MAP_ARRAY_OF_MAPS and inner is not None:
+        options.inner_map_fd = inner
     if spec.kind == _MAP_TASK_STORAGE:
         types = _storage_types(options, spec.value_bytes)
     try:
@@ -75,11 +78,11 @@ def load_program(function: str, kind: Kind | None, target: str, code: bytes, ker
     lib = libbpf.library()
     options = libbpf.ProgLoadOpts(sz=ct.sizeof(libbpf.ProgLoadOpts))
     program_type = _PROG_TYPE_RAW_TRACEPOINT
-    if kind == "kprobe":
+    if kind in ("kprobe", "uprobe"):
         program_type = _PROG_TYPE_KPROBE
     elif kind == "software":
         program_type = _PROG_TYPE_PERF_EVENT
-    elif kind:
+    elif kind in ("tp_btf", "fentry", "fexit", "iter"):
         program_type = _PROG_TYPE_TRACING
         options.expected_attach_type = _TRACE_TYPES[kind]
         options.attach_btf_id = kernel.btf.attach_id(kind, target)
@@ -109,9 +112,10 @@ def attach(kind: Kind, target: str, program: int, cpus: Sequence[int]) -> list[i
         return [_attach_kprobe(target, program)]
     if kind == "software":
         return _attach_software(target, program, cpus)
-    if kind == "iter":  # nothing calls it but iterate()
+    if kind in ("iter", "uprobe"):  # for iterate(), and for attach_to_process()
         return []
-    link = libbpf.library().bpf_raw_tracepoint_open(None, program)
+    name = target.encode() if kind == "raw_tp" else None  # others know since they were loaded
+    link = libbpf.library().bpf_raw_tracepoint_open(name, program)
     return [libbpf.check(link, f"attaching {kind}:{target}")]
 
 
@@ -143,6 +147,19 @@ def _attach_kprobe(function: str, program: int) -> int:
     return _attach_event(attributes, 0, program, f"kprobe:{function}")
 
 
+@_as_load_error()
+def attach_to_process(path: Path, offset: int, tgid: int, program: int) -> int:
+    """Attaches a program to the code at an offset of a file, for one process alone.
+
+    Raises LoadError.
+    """
+    unit = Path("/sys/bus/event_source/devices/uprobe/type").read_text()
+    name = ct.create_string_buffer(os.fsencode(path))
+    attributes = libbpf.PerfEventAttr(type=int(unit), size=ct.sizeof(libbpf.PerfEventAttr))
+    attributes.config1, attributes.config2 = ct.addressof(name), offset
+    return _attach_event(attributes, _ANY_CPU, program, f"uprobe:{path}+{offset:#x}", tgid)
+
+
 def _attach_software(event: str, program: int, cpus: Sequence[int]) -> list[int]:
     """A perf software event on every CPU, and the program on each of its counts."""
     attributes = libbpf.PerfEventAttr(
@@ -160,13 +177,14 @@ def _attach_software(event: str, program: int, cpus: Sequence[int]) -> list[int]
     return events
 
 
-def _attach_event(attributes: libbpf.PerfEventAttr, cpu: int, program: int, what: str) -> int:
-    """Opens a perf event of all tasks on a CPU, with a program on it."""
+def _attach_event(
+    attributes: libbpf.PerfEventAttr, cpu: int, program: int, what: str, tgid: int = _ANY_TASK
+) -> int:
+    """Opens a perf event of a process or all on a CPU or all, with a program on it."""
     number = _PERF_EVENT_OPEN[platform.machine()]
     libc = ct.CDLL(None, use_errno=True)
-    any_task, no_group = -1, -1
     event = libbpf.check(
-        libc.syscall(number, ct.byref(attributes), any_task, cpu, no_group, _FLAG_FD_CLOEXEC),
+        libc.syscall(number, ct.byref(attributes), tgid, cpu, _NO_GROUP, _FLAG_FD_CLOEXEC),
         f"attaching {what}",
     )
     with ExitStack() as undo:

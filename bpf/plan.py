@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal
 
 from memtap.bpf.errors import MemtapError
 from memtap.bpf.kernel import Kernel
 
-Kind = Literal["tp_btf", "fentry", "kprobe", "software", "iter"]
+Kind = Literal["tp_btf", "raw_tp", "fentry", "fexit", "kprobe", "software", "iter", "uprobe"]
 Accuracy = Literal["exact", "bounded", "estimated"]
 
 # perf_sw_ids of uapi/linux/perf_event.h, by the names that perf(1) has for them.
@@ -22,13 +23,18 @@ class Probe:
 
     Attributes:
         function: its name in the program.
-        kind: `tp_btf` (a tracepoint, arguments typed by BTF), `fentry`, `kprobe`, `software`
-            (each of a perf software event), or `iter` (of all things of a sort, when we ask).
+        kind: `tp_btf` (a tracepoint, arguments typed by BTF), `raw_tp` (the same, arguments just
+            numbers), `fentry`, `fexit` (with what it returns), `kprobe`, `software` (each of a perf
+            software event), `iter` (of all things of a sort, when we ask), or `uprobe` (a function
+            of a process, when we have found it).
         targets: names of tracepoints, kernel functions, perf events or iterators; the first that
             exists is taken.
         reads_user: whether it may read memory of the process, and is attached where that faults.
             A run that the kernel refuses because it runs already is of its own making then, and
             no event.
+        is_spare: whether it takes the place of another where that runs already (memtap/spare.h); it
+            is attached after that one.
+        takes: an argument of a tracepoint, by its number, and the struct that it must point to.
         wanted: whether it has anything to tell on this kernel; if not, it is left out.
     """
 
@@ -36,6 +42,8 @@ class Probe:
     kind: Kind
     targets: tuple[str, ...]
     reads_user: bool = False
+    is_spare: bool = False
+    takes: tuple[int, str] | None = None
     wanted: Callable[[Kernel], bool] = field(default=lambda _: True, compare=False)
 
     def target(self, kernel: Kernel) -> str | None:
@@ -43,20 +51,25 @@ class Probe:
         return next((name for name in self.targets if self._exists(kernel, name)), None)
 
     def _exists(self, kernel: Kernel, name: str) -> bool:
-        if self.kind == "tp_btf":
-            return kernel.btf.has_raw_tracepoint(name)
-        if self.kind == "fentry":
+        if self.kind in ("tp_btf", "raw_tp"):
+            return kernel.btf.has_raw_tracepoint(name) and self._takes(kernel, name)
+        if self.kind in ("fentry", "fexit"):
             return kernel.btf.has_function(name)
         if self.kind == "iter":
             return kernel.btf.attach_id("iter", name) > 0
+        if self.kind == "uprobe":  # whether the process has it is seen later
+            return kernel.has_uprobes
         if self.kind == "software":  # perf is there, or our own rings would not be
             return name in SOFTWARE
         return kernel.has_kprobes and name in kernel.functions
 
+    def _takes(self, kernel: Kernel, tracepoint: str) -> bool:
+        return self.takes is None or kernel.btf.argument(tracepoint, self.takes[0]) == self.takes[1]
+
 
 @dataclass(frozen=True)
 class Way:
-    """One way to see it: all its probes must exist.
+    """One way to see it: all its probes and calls must exist.
 
     Attributes:
         name: what `doctor` and --dry-run call it.
@@ -64,6 +77,7 @@ class Way:
         probes: what is attached.
         defines: macros that select it in the C program.
         notes: what it cannot see; goes into the audit.
+        calls: kernel functions that the C program calls (KFUNC in memtap/fields.h).
     """
 
     name: str
@@ -71,14 +85,17 @@ class Way:
     probes: tuple[Probe, ...]
     defines: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
 
     def missing(self, kernel: Kernel) -> list[str]:
-        """The probes that this kernel does not have though they are wanted, as `kind:name`."""
-        return [
+        """What this kernel does not have though it is wanted, as `kind:name`."""
+        probes = [
             f"{probe.kind}:{probe.targets[0]}"
             for probe in self.probes
             if probe.wanted(kernel) and probe.target(kernel) is None
         ]
+        calls = [f"kfunc:{name}" for name in self.calls if not kernel.btf.has_function(name)]
+        return probes + calls
 
 
 @dataclass(frozen=True)
@@ -100,17 +117,21 @@ class Plan:
     wakeup: int = 0
     program: str = ""
 
-    def possible(self, kernel: Kernel) -> list[Way]:
-        """The ways whose probes all exist here, best first; loading them may still fail."""
-        return [way for way in self.ways if not way.missing(kernel)]
+    def possible(self, kernel: Kernel) -> Iterator[Way]:
+        """The ways whose probes all exist here, best first; loading them may still fail.
 
-    def require(self, kernel: Kernel) -> list[Way]:
+        Each is looked at when it is asked for: to list what kprobes can be set on takes long.
+        """
+        return (way for way in self.ways if not way.missing(kernel))
+
+    def require(self, kernel: Kernel) -> Iterator[Way]:
         """`possible`, or MemtapError that names the probes missing from the best way."""
         ways = self.possible(kernel)
-        if not ways:
+        best = next(ways, None)
+        if best is None:
             lacking = ", ".join(self.ways[0].missing(kernel))
             raise MemtapError(
                 f"this kernel lacks every probe this report can use ({lacking} and others)",
                 "run memtap doctor to see what would be needed",
             )
-        return ways
+        return chain([best], ways)

@@ -7,18 +7,21 @@ import errno
 import mmap
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from operator import add, sub
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
 from memtap.bpf import libbpf, objects, sideband
+from memtap.bpf.counters import Counters, batches
 from memtap.bpf.errors import MemtapError
 from memtap.bpf.filters import TGIDS_PER_BLOCK, tgid_blocks
 from memtap.bpf.kernel import Kernel
-from memtap.bpf.loading import Loaded
+from memtap.bpf.loading import IN_USE, Loaded
 from memtap.bpf.sideband import Lost, Told
 from memtap.bpf.stream import Events, NameRecord, Stream
 
@@ -45,6 +48,9 @@ _RECORD_BYTES = 16 << 10
 RING_BYTES = 32 << 20
 RINGS_BYTES = 128 << 20
 RING_LEAST_BYTES = 512 << 10
+
+# The map of the rings; a program that only counts has none.
+_RINGS = "records"
 
 _STACK_DEPTH = 127  # PERF_MAX_STACK_DEPTH
 _IN_MORE = 0x8000  # IN_MORE of faults.bpf.c
@@ -86,6 +92,7 @@ class Cut:
         names: files that were seen for the first time.
         told: what the kernel said of mappings, forks and new programs, in order of time.
         until_ns: CLOCK_MONOTONIC; every event before it is in this cut or an earlier one.
+        frames: registers and stacks of calls; see Stream.take_frames().
     """
 
     events: Events
@@ -93,10 +100,16 @@ class Cut:
     names: list[NameRecord]
     told: list[Told]
     until_ns: int
+    frames: Events
 
 
 class Session:
-    """A loaded and attached program. Use it as a context manager, or close() it."""
+    """A loaded and attached program. Use it as a context manager, or close() it.
+
+    Attributes:
+        loaded: the program.
+        counters: what it counts, if it does.
+    """
 
     def __init__(self, loaded: Loaded, kernel: Kernel) -> None:
         self.loaded = loaded
@@ -106,7 +119,8 @@ class Session:
         self._told: list[Told] = []
         self._lost_records = 0
         self._callback = libbpf.RecordCallback(self._on_record)
-        self._rings = self._open_rings()
+        self._rings = self._open_rings() if _RINGS in loaded.maps else 0
+        self.counters = Counters(loaded) if IN_USE in loaded.maps else None
         self._links = loaded.attach(kernel.online_cpus)
 
     def __enter__(self) -> Session:
@@ -133,7 +147,7 @@ class Session:
             wakeup_events=self.loaded.request.plan.wakeup or max(1, size // _RECORD_BYTES // 8),
         )
         rings = self._lib.perf_buffer__new_raw(
-            self.loaded.maps["records"],
+            self.loaded.maps[_RINGS],
             size // mmap.PAGESIZE,
             ct.byref(attributes),
             self._callback,
@@ -162,13 +176,14 @@ class Session:
             self._told.append(told)
 
     @property
-    def readable(self) -> int:
-        """A descriptor that becomes readable when consume() has something to do."""
-        return int(self._lib.perf_buffer__epoll_fd(self._rings))
+    def readable(self) -> list[int]:
+        """Descriptors that become readable when consume() has something to do."""
+        return [int(self._lib.perf_buffer__epoll_fd(self._rings))] if self._rings else []
 
     def consume(self) -> None:
         """Takes what stands in the rings, so that they do not overflow."""
-        self._lib.perf_buffer__consume(self._rings)
+        if self._rings:
+            self._lib.perf_buffer__consume(self._rings)
 
     @property
     def waiting(self) -> int:
@@ -189,6 +204,12 @@ class Session:
         for link in self._links.pop(function, []):
             os.close(link)
 
+    def attach_to(self, function: str, path: Path, offset: int, tgid: int) -> None:
+        """Attaches a function for uprobes to the code at an offset of a file, for one process."""
+        program = self.loaded.programs[function]
+        link = objects.attach_to_process(path, offset, tgid, program)
+        self._links.setdefault(function, []).append(link)
+
     def resume(self, function: str) -> None:
         """Attaches it again, unless all of them were detached meanwhile."""
         if self._links:
@@ -197,11 +218,12 @@ class Session:
     def cut(self) -> Cut:
         """Everything up to now, also what was still in the batches of each CPU."""
         until = time.monotonic_ns()
-        for cpu in self._kernel.online_cpus:
+        for cpu in self._kernel.online_cpus if self._rings else ():
             self._flush(cpu)
         self.consume()
         told, self._told = self._told, []
-        return Cut(*self._stream.take(), sorted(told, key=lambda each: each.ns), until)
+        in_order = sorted(told, key=lambda each: each.ns)
+        return Cut(*self._stream.take(), in_order, until, self._stream.take_frames())
 
     def _flush(self, cpu: int) -> None:
         """Runs flush() on a CPU, again while it finds a lane in use."""
@@ -243,6 +265,12 @@ class Session:
             return []
         return [int(frame) for frame in frames if frame]
 
+    def read_map(
+        self, name: str, key: np.dtype[np.void], value: np.dtype[np.void]
+    ) -> Iterator[tuple[Events, Events]]:
+        """Keys and values of a hash map, some thousand at a time; it stays as it is."""
+        return batches(self._lib.bpf_map_lookup_batch, self.loaded.maps[name], key, value)
+
     def iterate(self, function: str, tgid: int) -> bytes:
         """What a function for an iterator writes of a process; nothing where there is no such."""
         program = self.loaded.programs.get(function)
@@ -250,28 +278,19 @@ class Session:
 
     def losses(self) -> Losses:
         """What was lost so far; the programs need not be attached any more."""
-        lost, map_full = self._counts()
-        missed = sum(self._misses(self.loaded.programs[name]) for name in self.loaded.countable)
-        return Losses(lost, missed, map_full, self._lost_records)
+        # One by one: of such a map the kernel gives several at once since f008d732ab18 alone.
+        lost, map_full, caught = map(self._count, range(3))
+        refused = sum(self._misses(self.loaded.programs[name]) for name in self.loaded.countable)
+        return Losses(lost, max(0, refused - caught), map_full, self._lost_records)
 
-    def _counts(self) -> tuple[int, int]:
-        """The per-CPU counters COUNT_LOST and COUNT_MAP_FULL, summed; one system call."""
-        cpus = self._lib.libbpf_num_possible_cpus()
-        keys, values = np.zeros(2, np.uint32), np.zeros((2, cpus), np.uint64)
-        done, count = ct.c_uint32(), ct.c_uint32(2)
-        failed = self._lib.bpf_map_lookup_batch(
-            self.loaded.maps["counts"],
-            None,
-            ct.byref(done),
-            keys.ctypes.data,
-            values.ctypes.data,
-            ct.byref(count),
-            None,
+    def _count(self, number: int) -> int:
+        """A per-CPU counter of memtap/losses.h, summed: COUNT_LOST and those that follow it."""
+        key, values = ct.c_uint32(number), np.zeros(self._lib.libbpf_num_possible_cpus(), np.uint64)
+        failed = self._lib.bpf_map_lookup_elem(
+            self.loaded.maps["counts"], ct.byref(key), values.ctypes.data
         )
-        if failed and ct.get_errno() != errno.ENOENT:  # ENOENT: the map ended, as it should
-            libbpf.check(failed, "reading the loss counters")
-        totals = values.sum(axis=1)[np.argsort(keys)]
-        return int(totals[0]), int(totals[1])
+        libbpf.check(failed, "reading the loss counters")
+        return int(values.sum())
 
     def _misses(self, program: int) -> int:
         place = self._kernel.btf.member("bpf_prog_info", "recursion_misses")
@@ -286,7 +305,7 @@ class Session:
 
     def detach(self) -> None:
         """Ends tracing; what was collected until now can still be cut."""
-        for function in list(self._links):
+        for function in reversed(list(self._links)):  # a spare goes before its program
             self.rest(function)
 
     def close(self) -> None:

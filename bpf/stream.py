@@ -13,8 +13,14 @@ _TOGETHER = 16
 
 Events = npt.NDArray[np.void]
 
+# Of what a program does not send.
+_NOTHING = np.dtype([("record", "u4")])
+
 # The first word of every record, an enum in memtap/batch.h.
-RECORD_EVENTS, RECORD_NAME, RECORD_RUNS = 1, 2, 3
+RECORD_EVENTS, RECORD_NAME, RECORD_RUNS, RECORD_FRAME = 1, 2, 3, 4
+
+# What follows a `struct frame` of a call's stack, in words.
+STACK_WORDS = 128
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,11 @@ def dtype_of(layout: dict[str, Any]) -> np.dtype[np.void]:
     )
 
 
+def _with_stack(head: np.dtype[np.void]) -> np.dtype[np.void]:
+    members = [(name, head[name]) for name in head.names or ()]
+    return np.dtype([*members, ("words", "u8", STACK_WORDS)])
+
+
 def take(rows: npt.NDArray[Any], which: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """rows[which], copied as wholes; numpy would copy structs member by member."""
     wholes: npt.NDArray[Any] = rows.view(np.dtype((np.void, rows.dtype.itemsize)))[which]
@@ -54,14 +65,16 @@ class Stream:
     """
 
     def __init__(self, layouts: dict[str, dict[str, Any]]) -> None:
-        self._head = dtype_of(layouts["batch"])
-        self._event = dtype_of(layouts["event"])
-        self._name = dtype_of(layouts["name"]) if "name" in layouts else self._head
-        self._run = dtype_of(layouts["run"])
+        self._head, self._event, self._run, self._name = (
+            dtype_of(layouts[name]) if name in layouts else _NOTHING
+            for name in ("batch", "event", "run", "name")
+        )
+        self._frame = _with_stack(dtype_of(layouts["frame"])) if "frame" in layouts else self._head
         self.received = 0
         self._batches: list[bytes] = []
         self._runs: list[bytes] = []
         self._names: list[NameRecord] = []
+        self._frames: list[bytes] = []
 
     def add(self, record: bytes) -> None:
         """Takes one record; perf pads it, so it may be longer than what was submitted."""
@@ -71,6 +84,8 @@ class Stream:
             self.received += 1
         elif kind == RECORD_RUNS:
             self._runs.append(record)
+        elif kind == RECORD_FRAME:
+            self._frames.append(record[: self._frame.itemsize])
         else:
             self._names.append(self._decode_name(record))
 
@@ -95,6 +110,14 @@ class Stream:
         runs, self._runs = self._runs, []
         names, self._names = self._names, []
         return self._merge(batches), self._open_runs(runs), names
+
+    def take_frames(self) -> Events:
+        """Registers and stacks of calls so far, with the members of `struct frame` and `words`.
+
+        Of `words` only the first `used` bytes are of the stack.
+        """
+        frames, self._frames = self._frames, []
+        return np.frombuffer(b"".join(frames), self._frame)
 
     def _open_runs(self, records: list[bytes]) -> Events:
         """The runs that were counted in the epoch that just ended, out of whole tables."""

@@ -67,7 +67,22 @@ struct event {
 		       */
 	u64 caller_1;
 	u64 caller_2;
+	u64 request; /* with REQUESTS, bytes that were last asked of malloc */
+	u32 request_number;
+	u32 padding;
 #endif
+};
+
+/* With FRAMES, of a call that gets memory: its registers, for whoever unwinds the stack. */
+struct frame {
+	u32 record;
+	u32 used; /* bytes of the stack that follow */
+	u64 ns;   /* those of its event */
+	u64 ip;
+	u64 sp;
+	u64 bp;
+	u32 tgid;
+	u32 tid;
 };
 
 /* What userfaultfd(2) watches, for whoever reads the iterator. */
@@ -87,49 +102,46 @@ struct run {
 #include <memtap/fields.h>
 #include <memtap/batch.h>
 #include <memtap/filter.h>
+#include <memtap/regs.h>
+#include <memtap/rss.h>
+#include <memtap/stacks.h>
 
-#define SIGBUS       7
-#define SIGSEGV      11
-#define SEGV_MAPERR  1
-#define MM_ANONPAGES 1 /* of the enum in linux/mm_types_task.h, which has no name */
-#define MM_SWAPENTS  2
-#define PF_MEMALLOC  0x800 /* of task->flags: it reclaims memory, of whomever */
-#define USER_RING    3     /* in cs: where user space runs */
-#define ERROR_BITS   (PRESENT | WRITE)
-#define RED_BYTES    65536     /* code may touch so far below its stack pointer */
-#define STACK_BYTES  (8 << 20) /* and a stack reaches no further above it */
-#define ANON_BITS    24        /* of `seen` */
-#define ANON_MASK    ((1U << ANON_BITS) - 1)
-#define LONGEST      0xffff
-#define NO_STACK     0xffff
-#define AFTER_MAJOR  64
-#define EEXIST       17
-#define IN_MORE      0x8000
-#define MORE_STACKS  4096
+#define SIGBUS      7
+#define SIGSEGV     11
+#define SEGV_MAPERR 1
+#define PF_MEMALLOC 0x800 /* of task->flags: it reclaims memory, of whomever */
+#define USER_RING   3     /* in cs: where user space runs */
+#define ERROR_BITS  (PRESENT | WRITE)
+#define RED_BYTES   65536     /* code may touch so far below its stack pointer */
+#define STACK_BYTES (8 << 20) /* and a stack reaches no further above it */
+#define ANON_BITS   24        /* of `seen` */
+#define ANON_MASK   ((1U << ANON_BITS) - 1)
+#define LONGEST     0xffff
+#define AFTER_MAJOR 64
 
 /* struct bpf_perf_event_data: the registers, sample_period, addr; as words. */
 #if defined(__x86_64__)
-#define CTX_IP(ctx)      ((ctx)[16])
-#define CTX_IS_USER(ctx) (((ctx)[17] & USER_RING) == USER_RING)
-#define CTX_SP(ctx)      ((ctx)[19])
-#define CTX_ADDRESS(ctx) ((ctx)[22])
-#define REGS_IP(regs)    FIELD(regs, pt_regs, ip)
-#define REGS_SP(regs)    FIELD(regs, pt_regs, sp)
+#define CTX_IP(ctx)         ((ctx)[16])
+#define CTX_IS_USER(ctx)    (((ctx)[17] & USER_RING) == USER_RING)
+#define CTX_SP(ctx)         ((ctx)[19])
+#define CTX_ADDRESS(ctx)    ((ctx)[22])
+#define CTX_ARGUMENT_1(ctx) ((ctx)[14])
+#define CTX_ARGUMENT_2(ctx) ((ctx)[13])
+#define CTX_ARGUMENT_3(ctx) ((ctx)[12])
+#define REGS_IP(regs)       FIELD(regs, pt_regs, ip)
+#define REGS_SP(regs)       FIELD(regs, pt_regs, sp)
+#define REGS_BP(regs)       FIELD(regs, pt_regs, bp)
 #else
-#define CTX_IP(ctx)      ((ctx)[32])
-#define CTX_IS_USER(ctx) (((ctx)[33] & 0xf) == 0)
-#define CTX_SP(ctx)      ((ctx)[31])
-#define CTX_ADDRESS(ctx) ((ctx)[35])
-#define REGS_IP(regs)    FIELD(regs, pt_regs, pc)
-#define REGS_SP(regs)    FIELD(regs, pt_regs, sp)
-#endif
-
-#ifdef STACKS
-/*
- * Stacks with the same hash cannot be in one map; the few that meet another go to the second.
- */
-BPF_TABLE("stacktrace", int, struct bpf_stacktrace, stacks, STACKS);
-BPF_TABLE("stacktrace", int, struct bpf_stacktrace, more_stacks, MORE_STACKS);
+#define CTX_IP(ctx)         ((ctx)[32])
+#define CTX_IS_USER(ctx)    (((ctx)[33] & 0xf) == 0)
+#define CTX_SP(ctx)         ((ctx)[31])
+#define CTX_ADDRESS(ctx)    ((ctx)[35])
+#define CTX_ARGUMENT_1(ctx) ((ctx)[0])
+#define CTX_ARGUMENT_2(ctx) ((ctx)[1])
+#define CTX_ARGUMENT_3(ctx) ((ctx)[2])
+#define REGS_IP(regs)       FIELD(regs, pt_regs, pc)
+#define REGS_SP(regs)       FIELD(regs, pt_regs, sp)
+#define REGS_BP(regs)       FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 29 * sizeof(u64))
 #endif
 
 static inline u16 faults_of(u64 task)
@@ -153,18 +165,11 @@ static inline u32 anon_of(u64 task)
 {
 	u64 mm = FIELD(task, task_struct, mm);
 
-#if HAVE(mm_rss_stat, count) /* before f1a7941243c1 */
-	return FIELD_AS(u64, mm, OFFSET(mm_struct, rss_stat) + MM_ANONPAGES * sizeof(u64));
+#if HAVE(mm_rss_stat, count) /* an array: the verifier of 6.1 gives it no type */
+	return PEEK_AS(u64, mm, RSS_OFFSET(MM_ANONPAGES));
 #else
-	return FIELD_AS(u64, mm,
-			OFFSET(mm_struct, rss_stat) + MM_ANONPAGES * SIZE(percpu_counter) +
-				OFFSET(percpu_counter, count));
+	return FIELD_AS(u64, mm, RSS_OFFSET(MM_ANONPAGES));
 #endif
-}
-
-static inline u64 user_regs(u64 task)
-{
-	return (u64)bpf_task_pt_regs((struct task_struct *)task);
 }
 
 /* Anon pages of the process so far, and above them NUMA hints of the task. */
@@ -184,19 +189,6 @@ static inline u8 place_of(u64 task, u64 address, u64 sp)
 	if (address >= FIELD(mm, mm_struct, start_brk) && address < FIELD(mm, mm_struct, brk))
 		marks |= HEAP;
 	return marks;
-}
-
-static inline u16 user_stack(void *ctx)
-{
-#ifdef STACKS
-	s64 id = stacks.get_stackid(ctx, BPF_F_USER_STACK);
-
-	if (id == -EEXIST)
-		id = more_stacks.get_stackid(ctx, BPF_F_USER_STACK) | IN_MORE;
-	return id < 0 ? NO_STACK : id;
-#else
-	return NO_STACK;
-#endif
 }
 
 /*
@@ -252,7 +244,7 @@ static inline int raised(u64 *ctx, int number, u64 task, u64 sp, u8 marks)
 		return 0;
 	this.tid = FIELD(task, task_struct, pid);
 	this.number = faults_of(task);
-	this.stack = user_stack(ctx);
+	this.stack = stack_of(ctx, BPF_F_USER_STACK);
 	this.marks = marks | (ctx[2] & ERROR_BITS) | place_of(task, this.address, sp);
 	struct event *last = last_of(lane);
 	int alone = lane->state[ALONE] > 0;
@@ -369,12 +361,12 @@ int on_signal(u64 *ctx)
 	if ((u32)ctx[0] != SIGSEGV && (u32)ctx[0] != SIGBUS)
 		return 0;
 	/* The kernel's own, of which the codes are above 0, and to the task itself. */
-	s32 code = FIELD(info, kernel_siginfo, si_code);
+	s32 code = PEEK(info, kernel_siginfo, si_code); /* it can be a number, SEND_SIG_PRIV */
 	if (ctx[2] != task || code <= 0)
 		return 0;
 	if (!followed(task, FIELD(task, task_struct, tgid)))
 		return 0;
-	u64 address = FIELD(info, kernel_siginfo, _sifields___sigfault___addr);
+	u64 address = PEEK(info, kernel_siginfo, _sifields___sigfault___addr);
 	u8 nothing = (u32)ctx[0] == SIGSEGV && code == SEGV_MAPERR ? UNMAPPED : 0;
 	return note(ctx, LANE_BAD, task, BAD, address, nothing);
 }
@@ -433,6 +425,144 @@ int on_thread(u64 *ctx)
 #endif
 #define LAST_ERROR 4095
 
+#ifdef REQUESTS
+/* What a thread has last asked of malloc, and how often it has. */
+struct request {
+	u64 bytes;
+	u64 number;
+};
+
+#define SIZES        66 /* the first counts free(), then come powers of two */
+#define MALLOC_ALIGN 16 /* what malloc gives anyway: these requests it gets itself */
+
+BPF_TABLE("lru_hash", u32, struct request, requests, 16384);
+BPF_F_TABLE("array", int, u64, sizes, SIZES, BPF_F_MMAPABLE);
+
+/* These run at breakpoints, where tasks can take turns: so nothing here is of a CPU. */
+static inline void count_size(int size)
+{
+	u64 *counter = sizes.lookup(&size);
+
+	if (counter)
+		lock_xadd(counter, 1);
+}
+
+static inline int requested(u64 bytes)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct request first = {.bytes = bytes, .number = 1};
+	struct request *last = requests.lookup(&tid);
+
+	count_size(bpf_log2l(bytes));
+	if (last) {
+		last->bytes = bytes;
+		last->number++;
+	} else if (requests.update(&tid, &first)) {
+		count(COUNT_MAP_FULL, 1);
+	}
+	return 0;
+}
+
+/* uprobe/malloc(bytes) */
+int on_malloc(u64 *ctx)
+{
+	return requested(CTX_ARGUMENT_1(ctx));
+}
+
+/* uprobe/calloc(count, bytes) */
+int on_calloc(u64 *ctx)
+{
+	return requested(CTX_ARGUMENT_1(ctx) * CTX_ARGUMENT_2(ctx));
+}
+
+/* uprobe/realloc(block, bytes): without a block it is malloc, with no bytes free */
+int on_realloc(u64 *ctx)
+{
+	u64 bytes = CTX_ARGUMENT_2(ctx);
+
+	return CTX_ARGUMENT_1(ctx) && bytes ? requested(bytes) : 0;
+}
+
+/* uprobe/aligned_alloc(alignment, bytes) */
+int on_aligned_alloc(u64 *ctx)
+{
+	return CTX_ARGUMENT_1(ctx) > MALLOC_ALIGN ? requested(CTX_ARGUMENT_2(ctx)) : 0;
+}
+
+/* uprobe/posix_memalign(block, alignment, bytes) */
+int on_posix_memalign(u64 *ctx)
+{
+	return CTX_ARGUMENT_2(ctx) > MALLOC_ALIGN ? requested(CTX_ARGUMENT_3(ctx)) : 0;
+}
+
+/* uprobe/free(block) */
+int on_free_block(u64 *ctx)
+{
+	if (CTX_ARGUMENT_1(ctx))
+		count_size(0);
+	return 0;
+}
+
+static inline void note_request(struct event *event)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct request *last = requests.lookup(&tid);
+
+	if (!last)
+		return;
+	event->request = last->bytes;
+	event->request_number = last->number;
+}
+#endif
+
+#ifdef FRAMES
+#define STACK_TAKEN 1024 /* from malloc to its caller it takes less */
+#define STACK_LEAST 128
+
+struct frame_record {
+	struct frame head;
+	char stack[STACK_TAKEN];
+};
+
+BPF_PERCPU_ARRAY(frame_records, struct frame_record, 1);
+BPF_ARRAY(layout_frame, struct frame, 1);
+
+/* libc has no frame pointers, so the callers are found by whoever can read its tables. */
+static inline void send_frame(void *ctx, struct lane *lane, u64 task, u64 regs)
+{
+	int zero = 0;
+	struct event *event = last_of(lane);
+	struct frame_record *frame = frame_records.lookup(&zero);
+
+	if (!event || !frame)
+		return;
+	frame->head.record = RECORD_FRAME;
+	frame->head.ns = lane->batch.head.base_ns + event->dt_ns;
+	frame->head.tgid = event->tgid;
+	frame->head.tid = event->tid;
+	frame->head.ip = REGS_IP(regs);
+	frame->head.sp = REGS_SP(regs);
+	frame->head.bp = REGS_BP(regs);
+	frame->head.used = 0;
+	/* Less, where the stack's beginning is near. */
+#pragma clang loop unroll(full)
+	for (int bytes = STACK_TAKEN; bytes >= STACK_LEAST; bytes /= 2) {
+		if (!bpf_probe_read_user(frame->stack, bytes, (void *)frame->head.sp)) {
+			frame->head.used = bytes;
+			break;
+		}
+	}
+	if (records.perf_submit(ctx, frame, sizeof(*frame)))
+		count(COUNT_LOST, 1);
+}
+
+/* Calls that only give memory back are of no site. */
+static inline int gets_memory(u8 kind)
+{
+	return kind == BRK || kind == MMAP || kind == MOVED_TO || kind == MPROTECT;
+}
+#endif
+
 static inline void called(void *ctx, u64 task, u64 regs, u8 kind, u64 address, u64 length,
 			  u32 how, u8 marks)
 {
@@ -443,11 +573,18 @@ static inline void called(void *ctx, u64 task, u64 regs, u8 kind, u64 address, u
 		return;
 	this.ip = REGS_IP(regs);
 	this.tid = FIELD(task, task_struct, pid);
-	this.stack = user_stack(ctx);
+	this.stack = stack_of(ctx, BPF_F_USER_STACK);
 	this.marks = marks;
+#ifdef REQUESTS
+	note_request(&this);
+#endif
 	if (kind == MMAP)
 		bpf_probe_read_user(&this.caller_0, 3 * sizeof(u64), (void *)REGS_SP(regs));
 	keep(ctx, lane, task, &this);
+#ifdef FRAMES
+	if (gets_memory(kind))
+		send_frame(ctx, lane, task, regs);
+#endif
 	leave(lane);
 }
 

@@ -18,6 +18,7 @@ def source(name: str) -> str:
 
 PROGRAM = source("programs/pagecache.bpf.c")
 BATCH = source("include/memtap/batch.h")
+LOSSES = source("include/memtap/losses.h")
 FILTER = source("include/memtap/filter.h")
 NAMES = source("include/memtap/names.h")
 

@@ -16,6 +16,8 @@ FILEMAP = {"mm_filemap_get_pages", "mm_filemap_map_pages", "mm_filemap_fault"}
 CACHE = {"mm_filemap_add_to_page_cache", "mm_filemap_delete_from_page_cache"}
 OLD = CACHE | {"writeback_dirty_page"}
 NEW = CACHE | {"writeback_dirty_folio"}
+FUNCTIONS = {"filemap_read", "filemap_map_pages", "filemap_fault"}
+OLD_FUNCTIONS = FUNCTIONS - {"filemap_read"} | {"generic_file_buffered_read"}
 MARKED = "folio_mark_accessed"
 
 
@@ -46,10 +48,11 @@ class Features:
 @pytest.mark.parametrize(
     ("features", "ways"),
     [
-        (Features(FILEMAP | NEW, {MARKED}, {MARKED}), ["filemap", "fentry", "kprobe"]),
+        (Features(FILEMAP | NEW, FUNCTIONS, {MARKED}), ["filemap", "functions", "kprobe"]),
         (Features(FILEMAP | NEW), ["filemap"]),
-        (Features(NEW, {MARKED}, {MARKED}), ["fentry", "kprobe"]),
-        (Features(OLD, {"mark_page_accessed"}, set()), ["fentry"]),
+        (Features(NEW, FUNCTIONS, {MARKED}), ["functions", "kprobe"]),
+        (Features(OLD, FUNCTIONS, {"mark_page_accessed"}), ["functions", "kprobe"]),
+        (Features(OLD, OLD_FUNCTIONS, set()), ["functions"]),
         (Features(NEW, set(), {MARKED}), ["kprobe"]),
         (Features(FILEMAP - {"mm_filemap_fault"} | NEW, set(), {MARKED}), ["kprobe"]),
         (Features(NEW, set(), {MARKED}, has_kprobes=False), []),
@@ -63,9 +66,9 @@ def test_the_page_cache_is_seen_in_the_best_ways_there_are(
     assert [way.name for way in PLAN.possible(features.kernel)] == ways
 
 
-def test_only_the_best_way_is_exact() -> None:
-    assert [way.accuracy for way in PLAN.ways] == ["exact", "estimated", "estimated"]
-    assert [bool(way.notes) for way in PLAN.ways] == [False, True, True]
+def test_what_is_estimated_says_why() -> None:
+    assert [way.accuracy for way in PLAN.ways] == ["exact", "exact", "estimated"]
+    assert [bool(way.notes) for way in PLAN.ways] == [False, False, True]
 
 
 def test_what_a_way_lacks_is_named() -> None:
@@ -73,7 +76,7 @@ def test_what_a_way_lacks_is_named() -> None:
     missing = [way.missing(kernel) for way in PLAN.ways]
     assert missing == [
         ["tp_btf:mm_filemap_get_pages", "tp_btf:mm_filemap_map_pages"],
-        ["fentry:folio_mark_accessed"],
+        ["fexit:filemap_read", "fentry:filemap_map_pages", "fentry:filemap_fault"],
         ["kprobe:folio_mark_accessed"],
     ]
 
@@ -86,8 +89,8 @@ def test_a_kernel_without_any_way_is_told_what_the_best_would_need() -> None:
 
 
 def test_what_is_possible_is_what_is_required() -> None:
-    kernel = Features(NEW, {MARKED}).kernel
-    assert PLAN.require(kernel) == PLAN.possible(kernel)
+    kernel = Features(NEW, FUNCTIONS).kernel
+    assert list(PLAN.require(kernel)) == list(PLAN.possible(kernel))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@
 #ifndef MEMTAP_BATCH_H
 #define MEMTAP_BATCH_H
 
-enum { RECORD_EVENTS = 1, RECORD_NAME, RECORD_RUNS };
-enum { COUNT_LOST, COUNT_MAP_FULL, COUNTS };
+#include <memtap/losses.h>
+
+enum { RECORD_EVENTS = 1, RECORD_NAME, RECORD_RUNS, RECORD_FRAME };
 
 #define LANE_BYTES             16384
 #define RUNS                   64
@@ -57,19 +58,11 @@ struct lane_bytes {
 
 BPF_PERF_OUTPUT(records);
 BPF_PERCPU_ARRAY(lanes, struct lane_bytes, LANES);
-BPF_PERCPU_ARRAY(counts, u64, COUNTS);
 
 /* Never used: these tell user space, through BCC, how the structs are laid out. */
 BPF_ARRAY(layout_batch, struct batch_head, 1);
 BPF_ARRAY(layout_event, struct event, 1);
 BPF_ARRAY(layout_run, struct run, 1);
-
-static inline void count(int which, u64 by)
-{
-	u64 *counter = counts.lookup(&which);
-	if (counter)
-		*counter += by;
-}
 
 static inline void submit(void *ctx, struct lane *lane)
 {

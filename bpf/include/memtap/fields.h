@@ -6,6 +6,9 @@
  * ENUM(pageflags, PG_head) is the value of an enumerator; HAVE(folio, _flags_1) tells in an #if
  * whether this kernel has the member. Before a program is compiled, bpf/btf.py looks for these
  * names in it and puts a #define for each in front. SIZE(page) is sizeof(struct page).
+ * KFUNC(bpf_get_kmem_cache) is a function of the kernel that programs may call; with one u64 it
+ * gives another. compiled.py makes the call, which BCC cannot, out of that number.
+ * HELPER(task_pt_regs) tells in an #if whether this kernel has a helper, bpf_task_pt_regs().
  *
  * FIELD is a plain load: the verifier knows the pointers of BTF-typed programs (tp_btf,
  * fentry), and the kernel handles a fault in it. PEEK calls bpf_probe_read_kernel(): 30 ns
@@ -22,6 +25,8 @@
 #define ENUM(type, enumerator)       ENUM_##type##__##enumerator
 #define HAVE(type, member)           HAVE_##type##__##member
 #define SIZE(type)                   SIZE_##type
+#define KFUNC(name)                  ((u64(*)(u64))(u64)KFUNC_##name)
+#define HELPER(name)                 HELPER_##name
 
 #define PEEK_AS(type, pointer, offset)                                                         \
 	({                                                                                     \
@@ -29,6 +34,11 @@
 		bpf_probe_read_kernel(&peeked, sizeof(peeked), (void *)(pointer) + (offset));  \
 		peeked;                                                                        \
 	})
+
+/* Before 3ca1032ab7ab nobody gives the current task as a typed pointer. */
+#if !HELPER(get_current_task_btf) && !defined(UNTYPED_POINTERS)
+#define UNTYPED_POINTERS
+#endif
 
 #ifdef UNTYPED_POINTERS
 #define FIELD_AS(type, pointer, offset) PEEK_AS(type, pointer, offset)

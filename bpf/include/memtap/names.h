@@ -38,6 +38,12 @@ BPF_TABLE("lru_hash", struct file_key, u8, named, 32768);
 BPF_PERCPU_ARRAY(name_records, struct name_bytes, LANES);
 BPF_ARRAY(layout_name, struct name_head, 1);
 
+#if HAVE(dentry, d_u__d_alias)
+#define ALIAS_OFFSET OFFSET(dentry, d_u__d_alias)
+#else /* in a union without a name */
+#define ALIAS_OFFSET OFFSET(dentry, d_alias)
+#endif
+
 /* The numbers of dentries are read with PEEK: they come out of a list node, not from BTF. */
 static inline u32 collect_names(struct name_record *record, u64 dentry)
 {
@@ -71,7 +77,7 @@ static inline void name_file(void *ctx, int lane, u64 inode, u64 ino, u32 dev)
 	struct name_record *record = (struct name_record *)name_records.lookup(&lane);
 	if (!record)
 		return;
-	u32 used = alias ? collect_names(record, alias - OFFSET(dentry, d_u__d_alias)) : 0;
+	u32 used = alias ? collect_names(record, alias - ALIAS_OFFSET) : 0;
 	record->head.record = RECORD_NAME;
 	record->head.used = used;
 	record->head.ino = ino;

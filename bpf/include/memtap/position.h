@@ -8,6 +8,8 @@
 #ifndef MEMTAP_POSITION_H
 #define MEMTAP_POSITION_H
 
+#include <memtap/regs.h>
+
 #define NOWHERE (~0ULL)
 
 #if defined(__x86_64__)
@@ -35,7 +37,7 @@ static inline u64 file_position(u64 task, u32 fd)
 
 static inline u64 call_position(u64 task)
 {
-	u64 regs = bpf_task_pt_regs((struct task_struct *)task);
+	u64 regs = user_regs(task);
 	u64 offset;
 
 	switch (CALL_NUMBER(regs)) {

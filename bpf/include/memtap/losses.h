@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What did not reach user space, counted per CPU; bpf/session.py reads it. */
+#ifndef MEMTAP_LOSSES_H
+#define MEMTAP_LOSSES_H
+
+enum { COUNT_LOST, COUNT_MAP_FULL, COUNT_CAUGHT, COUNTS };
+
+BPF_PERCPU_ARRAY(counts, u64, COUNTS);
+
+static inline void count(int which, u64 by)
+{
+	u64 *counter = counts.lookup(&which);
+	if (counter)
+		*counter += by;
+}
+
+#endif
