@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import IntEnum, IntFlag
 
 from memtap.bpf.plan import Kind as ProbeKind
@@ -42,6 +43,9 @@ _COMINGS_AND_GOINGS = (
     _probe("on_dirty", "writeback_dirty_folio", "writeback_dirty_page"),
 )
 
+# Since 2cb1e08985e3 splice looks pages up itself.
+_SPLICE = "filemap_splice_read"
+
 _MARKED = ("folio_mark_accessed", "mark_page_accessed")
 _MARKED_NOTES = (
     "accesses are estimated: the kernel marks a folio as accessed once for several small reads",
@@ -61,19 +65,27 @@ PLAN = Plan(
                 _probe("on_fault", "mm_filemap_fault"),
                 *_COMINGS_AND_GOINGS,
             ),
-            ("ACCESS_BY_FILEMAP",),
         ),
+        # Before that, the functions that would have told.
         Way(
-            "fentry",
-            "estimated",
-            (_probe("on_marked", *_MARKED, kind="fentry"), *_COMINGS_AND_GOINGS),
-            ("ACCESS_BY_FENTRY",),
-            notes=_MARKED_NOTES,
+            "functions",
+            "exact",
+            (
+                _probe("on_read_end", "filemap_read", "generic_file_buffered_read", kind="fexit"),
+                replace(
+                    _probe("on_splice_end", _SPLICE, kind="fexit"),
+                    wanted=lambda kernel: kernel.btf.has_function(_SPLICE),
+                ),
+                _probe("on_map_begin", "filemap_map_pages", kind="fentry"),
+                _probe("on_fault_begin", "filemap_fault", kind="fentry"),
+                *_COMINGS_AND_GOINGS,
+            ),
+            ("ACCESS_BY_FUNCTIONS",),
         ),
         Way(
             "kprobe",
             "estimated",
-            (_probe("on_marked_kprobe", *_MARKED, kind="kprobe"), *_COMINGS_AND_GOINGS),
+            (_probe("on_marked", *_MARKED, kind="kprobe"), *_COMINGS_AND_GOINGS),
             ("ACCESS_BY_KPROBE", "UNTYPED_POINTERS"),
             notes=_MARKED_NOTES,
         ),

@@ -53,9 +53,7 @@ struct run {
 #include <memtap/fields.h>
 #include <memtap/batch.h>
 #include <memtap/filter.h>
-#ifdef ACCESS_BY_FILEMAP
 #include <memtap/position.h>
-#endif
 #ifdef NAME_FILES
 #include <memtap/names.h>
 #endif
@@ -114,7 +112,7 @@ static inline void record(void *ctx, struct lane *lane, struct subject *who, str
 #endif
 }
 
-#ifdef ACCESS_BY_FILEMAP
+#ifndef ACCESS_BY_KPROBE
 /*
  * A file none of whose pages is fresh can only be hit, so which pages are accessed does not
  * matter: counting is enough. `added` counts the folios that entered the cache, `settled` how
@@ -205,7 +203,11 @@ struct call {
 	u32 faults;
 };
 
+#if HELPER(task_storage_get)
 BPF_TASK_STORAGE(calls, struct call);
+#else /* before 8ea636848aca */
+BPF_TABLE("lru_hash", u32, struct call, calls, 16384);
+#endif
 
 /*
  * When a thread with this hash last read several pages in one call, in jiffies. A read of one
@@ -224,10 +226,28 @@ static inline u64 *long_read_of(u64 task)
 	return long_reads.lookup(&number);
 }
 
+/* What a thread did last, if anything. */
+static inline struct call *known_call_of(u64 task)
+{
+#if HELPER(task_storage_get)
+	return calls.task_storage_get((struct task_struct *)task, 0, 0);
+#else
+	u32 tid = FIELD(task, task_struct, pid);
+
+	return calls.lookup(&tid);
+#endif
+}
+
 static inline struct call *call_of(u64 task)
 {
+#if HELPER(task_storage_get)
 	struct call *call = calls.task_storage_get((struct task_struct *)task, 0,
 						   BPF_LOCAL_STORAGE_GET_F_CREATE);
+#else
+	struct call nothing = {};
+	u32 tid = FIELD(task, task_struct, pid);
+	struct call *call = calls.lookup_or_try_init(&tid, &nothing);
+#endif
 	if (!call)
 		count(COUNT_MAP_FULL, 1);
 	return call;
@@ -355,27 +375,28 @@ static inline int faulted(void *ctx, int number, struct subject *who, struct cal
 	return 0;
 }
 
-/* tp_btf/mm_filemap_map_pages(mapping, start_pgoff, end_pgoff): the last page is included. */
-int on_map(u64 *ctx)
+static inline int around(void *ctx, u64 mapping, u64 first, u64 last)
 {
 	struct subject who;
-	u64 mapping = ctx[0];
 
 	if (!about(&who, mapping) || is_tmpfs(&who))
 		return 0;
 	struct call *call = call_of(who.task);
 	if (!call)
 		return 0;
-	return faulted(
-		ctx, LANE_MAP, &who, call, mapping,
-		(struct event){.kind = MAP, .index = ctx[1], .pages = ctx[2] - ctx[1] + 1});
+	return faulted(ctx, LANE_MAP, &who, call, mapping,
+		       (struct event){.kind = MAP, .index = first, .pages = last - first + 1});
 }
 
-/* tp_btf/mm_filemap_fault(mapping, index): before the page is looked for, or read. */
-int on_fault(u64 *ctx)
+/* tp_btf/mm_filemap_map_pages(mapping, start_pgoff, end_pgoff): the last page is included. */
+int on_map(u64 *ctx)
+{
+	return around(ctx, ctx[0], ctx[1], ctx[2]);
+}
+
+static inline int wants(void *ctx, u64 mapping, u64 index)
 {
 	struct subject who;
-	u64 mapping = ctx[0], index = ctx[1];
 
 	if (!about(&who, mapping))
 		return 0;
@@ -387,10 +408,16 @@ int on_fault(u64 *ctx)
 		       (struct event){.kind = FAULT, .index = index, .pages = 1});
 }
 
+/* tp_btf/mm_filemap_fault(mapping, index): before the page is looked for, or read. */
+int on_fault(u64 *ctx)
+{
+	return wants(ctx, ctx[0], ctx[1]);
+}
+
 /* Does the fault that this thread is in wait for a page of this folio? */
 static inline int is_wanted(struct subject *who, u64 mapping, u64 index, u32 pages, u16 *offset)
 {
-	struct call *call = calls.task_storage_get((struct task_struct *)who->task, 0, 0);
+	struct call *call = known_call_of(who->task);
 
 	if (!call || call->fault_mapping != mapping || call->faults != faults_done(who->task) ||
 	    call->fault_index - index >= pages)
@@ -398,6 +425,74 @@ static inline int is_wanted(struct subject *who, u64 mapping, u64 index, u32 pag
 	*offset = call->fault_index - index;
 	return 1;
 }
+
+#ifdef ACCESS_BY_FUNCTIONS
+static inline u64 mapping_of(u64 file)
+{
+	return FIELD(file, file, f_mapping);
+}
+
+static inline u64 mapping_of_fault(u64 vmf)
+{
+	return mapping_of(FIELD(FIELD(vmf, vm_fault, vma), vm_area_struct, vm_file));
+}
+
+/* A read has copied these bytes: all at once, where the tracepoint tells of batches. */
+static inline int copied(void *ctx, u64 mapping, u64 position, u64 bytes)
+{
+	struct subject who;
+	u64 first = position >> PAGE_SHIFT, last = (position + bytes - 1) >> PAGE_SHIFT;
+
+	if (!about(&who, mapping))
+		return 0;
+	struct lane *lane = enter(LANE_READ);
+	if (!lane)
+		return 0;
+	if (is_settled(&who))
+		hits(ctx, lane, &who, last - first + 1);
+	else
+		record(ctx, lane, &who,
+		       (struct event){.kind = READ,
+				      .index = first,
+				      .pages = last - first + 1,
+				      .call = FIELD(who.task, task_struct, ioac__syscr)});
+	leave(lane);
+	return 0;
+}
+
+/* fexit/filemap_read(iocb, iter, already_read), generic_file_buffered_read before 5.12 */
+int on_read_end(u64 *ctx)
+{
+	s64 bytes = ctx[3] - ctx[2];
+
+	if ((s64)ctx[3] <= 0 || bytes <= 0)
+		return 0;
+	return copied(ctx, mapping_of(FIELD(ctx[0], kiocb, ki_filp)),
+		      FIELD(ctx[0], kiocb, ki_pos) - bytes, bytes);
+}
+
+/* fexit/filemap_splice_read(file, position, pipe, length, flags) */
+int on_splice_end(u64 *ctx)
+{
+	s64 bytes = ctx[5];
+
+	if (bytes <= 0)
+		return 0;
+	return copied(ctx, mapping_of(ctx[0]), PEEK_AS(u64, ctx[1], 0) - bytes, bytes);
+}
+
+/* fentry/filemap_map_pages(vmf, start_pgoff, end_pgoff): there may be none of them. */
+int on_map_begin(u64 *ctx)
+{
+	return around(ctx, mapping_of_fault(ctx[0]), ctx[1], ctx[2]);
+}
+
+/* fentry/filemap_fault(vmf) */
+int on_fault_begin(u64 *ctx)
+{
+	return wants(ctx, mapping_of_fault(ctx[0]), FIELD(ctx[0], vm_fault, pgoff));
+}
+#endif
 #endif
 
 #if HAVE(folio, index)
@@ -428,14 +523,18 @@ static inline u8 flags_of(struct subject *who)
 	return (FIELD(who->inode, inode, i_mode) & S_IFMT) == S_IFBLK ? DEVICE : 0;
 }
 
-#if defined(ACCESS_BY_FENTRY) || defined(ACCESS_BY_KPROBE)
+#ifdef ACCESS_BY_KPROBE
 #define PAGE_MAPPING_FLAGS 3 /* set in folio->mapping where it is no address_space */
 
-/* A folio was marked as accessed: what older kernels have instead of ACCESS_BY_FILEMAP. */
-static inline int marked(void *ctx, u64 folio)
+/*
+ * kprobe/folio_mark_accessed(folio), mark_page_accessed(page) where there are no folios. This
+ * is not called for each access, but it is all that is left where neither tracepoints nor
+ * functions tell.
+ */
+int on_marked(struct pt_regs *ctx)
 {
 	struct subject who;
-	u64 mapping = folio_mapping(folio);
+	u64 folio = PT_REGS_PARM1(ctx), mapping = folio_mapping(folio);
 
 	if (mapping & PAGE_MAPPING_FLAGS || !about(&who, mapping) || is_tmpfs(&who))
 		return 0;
@@ -449,17 +548,6 @@ static inline int marked(void *ctx, u64 folio)
 	return 0;
 }
 
-/* fentry/folio_mark_accessed(folio), mark_page_accessed(page) where there are no folios */
-int on_marked(u64 *ctx)
-{
-	return marked(ctx, ctx[0]);
-}
-
-/* kprobe of the same */
-int on_marked_kprobe(struct pt_regs *ctx)
-{
-	return marked(ctx, PT_REGS_PARM1(ctx));
-}
 #endif
 
 /* tp_btf/mm_filemap_add_to_page_cache(folio) */
@@ -478,7 +566,7 @@ int on_add(u64 *ctx)
 			     .index = folio_index(folio),
 			     .pages = folio_pages(folio),
 			     .flags = flags_of(&who)};
-#ifdef ACCESS_BY_FILEMAP
+#ifndef ACCESS_BY_KPROBE
 	if (is_wanted(&who, mapping, what.index, what.pages, &what.call))
 		what.flags |= WANTED;
 	count_added(&who);

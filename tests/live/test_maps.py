@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.tracing import Trace, evict, kept, make_file
+from tests.live.tracing import Trace, evict, kept, make_file, scaled
 
-PAGES = 4096
+PAGES = scaled(4096)
 
 Build = Callable[[str], Path]
 Run = Callable[..., Trace]

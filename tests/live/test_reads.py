@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.tracing import PAGE, Trace, evict, has_io_uring, kept, make_file
+from tests.live.tracing import PAGE, Trace, evict, has_io_uring, kept, make_file, scaled
 
-PAGES = 4096
+PAGES = scaled(4096)
+SMALL = scaled(1000)
 METHODS = ["read", "pread", "readv", "preadv2", "sendfile", "splice"]
 METHODS += ["io_uring"] if has_io_uring() else []
 
@@ -84,8 +85,8 @@ def test_random_reads_miss_each_distinct_page_once(file: Path, workload: Build, 
     assert distinct <= misses <= distinct + 8
 
 
-def test_each_of_a_thousand_small_files_is_a_miss_and_then_a_hit(disk: Path, trace: Run) -> None:
-    files = [make_file(disk / f"small-{number}", 0, tail=3000) for number in range(1000)]
+def test_each_of_many_small_files_is_a_miss_and_then_a_hit(disk: Path, trace: Run) -> None:
+    files = [make_file(disk / f"small-{number}", 0, tail=3000) for number in range(SMALL)]
     evict(*files)
     done = trace("md5sum", *files)
     assert {done.counts(file) for file in files} == {(0, 1, 0)}
