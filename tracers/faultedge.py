@@ -19,7 +19,7 @@ from memtap.tracers.faultplan import FIRST_CALL, TIMING
 from memtap.tracers.faultrows import ROW, rows_of
 from memtap.tracers.grouping import chain, group_numbers, in_order
 from memtap.tracers.hostile import one_line
-from memtap.tracers.mappings import Mappings, Place
+from memtap.tracers.mappings import Mappings
 from memtap.tracers.streaks import Parts, ends_apart, in_parts
 from memtap.tracers.targets import read_thread
 from memtap.tracers.userfault import Watched
@@ -132,14 +132,18 @@ class Ripe:
 
 
 class FaultEdge:
-    """See Edge. With `names_code` each fault gets its site, and its stack if that was taken."""
+    """See Edge. With `names_code` each fault gets its site, and its stack if that was taken.
+
+    Attributes:
+        mappings: what processes have mapped, up to the last event that was taken.
+    """
 
     row = ROW
     most_batches: float = _TOGETHER
 
     def __init__(self, session: Session, names_code: bool) -> None:
         self._session = session
-        self._mappings = Mappings()
+        self.mappings = Mappings()
         self._sites = _sites() if names_code else None
         self._exceptions = Exceptions(faults_of)
         self._watched = Watched(session)
@@ -151,7 +155,7 @@ class FaultEdge:
 
     def follow(self, tgid: int) -> None:
         """Reads what a process has mapped, before it changes that."""
-        self._mappings.read(tgid)
+        self.mappings.read(tgid)
 
     def consumed(self) -> None:
         """Paces the timing of minor faults."""
@@ -183,7 +187,7 @@ class FaultEdge:
             events, numbers = take(events, ~of_calls), numbers[~of_calls]
         faults = self._exceptions.feed(events, numbers[:, :4], last)
         self._watched.tell(faults, cut.until_ns / 1e9)
-        return Ripe(rows_of(faults, self._mappings.traits), calls, code, told)
+        return Ripe(rows_of(faults, self.mappings.traits), calls, code, told)
 
     def learn(self, reporter: object) -> None:
         """The kernel counts every fault; there is nothing it could leave out."""
@@ -208,7 +212,7 @@ class FaultEdge:
         for column, _ in enumerate(CALLERS if len(calls) else ()):
             numbers[calls, -1 - column] = codes.pop()[0]
         if self._sites:
-            known = self._mappings.places
+            known = self.mappings.places
             numbers[:, 1] = self._sites.of(events["tgid"], events["ip"], *codes[0], known)
             for stack, found in zip(stacks, codes[1:], strict=True):
                 number = self._sites.stack(stack.tgid, stack.frames, *found, known)
@@ -219,7 +223,7 @@ class FaultEdge:
         """Where all that is asked for is, found in one go; and the parts of streaks."""
         tgids, ns, addresses, counts = map(np.concatenate, zip(*asked, strict=True))
         order = np.argsort(ns, kind="stable")
-        located = self._mappings.locate(
+        located = self.mappings.locate(
             tgids[order], ns[order], addresses[order], counts[order], told
         )
         back = np.empty_like(order)
@@ -242,17 +246,9 @@ class FaultEdge:
                 found.append(Stack(tgid, ns, frames, np.flatnonzero(group == number)))
         return found
 
-    def place(self, number: int) -> Place:
-        """The place of a number."""
-        return self._mappings.places[number]
-
-    def paths_of(self, tgid: int) -> set[str]:
-        """What a process has mapped."""
-        return {self.place(number).path for number in self._mappings.numbers_of(tgid)}
-
     def texts(self) -> dict[str, dict[int, str]]:
         """The texts of places and sites that are new since the last time."""
-        places = self._mappings.places
+        places = self.mappings.places
         new = range(self._named, len(places))
         self._named = len(places)
         texts = {"place": {n: one_line(places[n].path) for n in new}}

@@ -219,6 +219,7 @@ class Mappings:
         self._tmpfs = tmpfs_devices((root / "proc/self/mountinfo").read_text(errors="replace"))
         self._spaces: dict[int, Space] = {}
         self._ended: list[int] = []
+        self._former: dict[int, tuple[int, Space]] = {}
         self._numbers: dict[tuple[object, ...], int] = {}
         self._traits = np.zeros((0, 3), np.uint8)
         nothing = Mapped(0, 0, 0, 0, 0, 0, 0, 0, 0, "")
@@ -256,11 +257,25 @@ class Mappings:
         for tgid in self._ended:
             self._spaces.pop(tgid, None)
         self._ended.clear()
+        self._former.clear()
         work = _Work(self._space, self._is_stack, tgids, ns, addresses, counts)
         for each in told:
             self._take(each, work.until)
         work.finish()
         return Located(work.found, work.offsets, work.parts)
+
+    def code_at(self, tgid: int, ns: U64, addresses: U64) -> npt.NDArray[np.uint64]:
+        """Where code stood that ran since the last locate() but one: its place and its offset.
+
+        What has become of the space since then does not matter: code hardly ever moves, but for a
+        new program.
+        """
+        began, former = self._former.get(tgid, (0, Space()))
+        found, offsets, _ = self._space(tgid).locate(addresses)
+        numbers_before, offsets_before, _ = former.locate(addresses)
+        before = ns < began
+        numbers = np.where(before, numbers_before, found).astype(np.uint64)
+        return np.column_stack([numbers, np.where(before, offsets_before, offsets)])
 
     def numbers_of(self, tgid: int) -> set[int]:
         """The places that a process has mapped."""
@@ -294,6 +309,7 @@ class Mappings:
             self._spaces[told.tgid] = self._space(told.parent).copy()
         elif isinstance(told, Began):
             until(told.tgid, told.ns)
+            self._former[told.tgid] = told.ns, self._space(told.tgid)
             self._spaces[told.tgid] = Space()
         elif isinstance(told, Ended):
             self._ended.append(told.tgid)

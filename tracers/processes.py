@@ -44,7 +44,7 @@ _SO_RCVBUFFORCE = 33
 
 _OVERFLOW = "process events came too fast to be read: some processes may lack their names"
 _COUNTED = ("ac_minflt", "ac_majflt", "read_bytes", "write_bytes", "cpu_run_virtual_total")
-_LAST_WORDS = ("ac_comm", "ac_uid", "ac_pid", "ac_ppid", "ac_tgid", *_COUNTED)
+_LAST_WORDS = ("ac_comm", "ac_uid", "ac_pid", "ac_ppid", "ac_tgid")
 
 
 @dataclass(frozen=True)
@@ -179,18 +179,22 @@ def _listen_to_last_words(cpus: str) -> _Listener:
 class Processes:
     """Keeps what can be known of processes that a report may name.
 
+    `more` are counters of struct taskstats that only last words tell: those of targets that ended.
+
     Attributes:
         notes: what cannot be known on this host.
         targets: the processes whose own counters are wanted.
     """
 
-    def __init__(self, btf: Btf, possible_cpus: str) -> None:
+    def __init__(self, btf: Btf, possible_cpus: str, more: tuple[str, ...] = ()) -> None:
         self.notes: list[str] = []
         self.targets = Targets()
         self._living: dict[int, Who] = {}
         self._dead: OrderedDict[int, Who] = OrderedDict()
         self._parents: dict[int, int] = {}
-        self._fields = {name: btf.member("taskstats", name) for name in _LAST_WORDS}
+        self._counted = (*_COUNTED, *more)
+        wanted = (*_LAST_WORDS, *self._counted)
+        self._fields = {name: btf.member("taskstats", name) for name in wanted}
         self._births = self._try(_listen_to_births, "proc connector", "short-lived processes")
         self._words = self._try(
             lambda: _listen_to_last_words(possible_cpus), "taskstats", "processes that ended"
@@ -278,7 +282,7 @@ class Processes:
             return
         tid, tgid = self._number(stats, "ac_pid"), self._number(stats, "ac_tgid")
         if tgid in self.targets:
-            counted: Counters = {name: self._number(stats, name) for name in _COUNTED}
+            counted: Counters = {name: self._number(stats, name) for name in self._counted}
             self.targets.died(tgid, tid, counted)
         if tid == tgid:
             self._bury(tgid, stats)

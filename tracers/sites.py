@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from memtap.tracers.codefiles import Code
 from memtap.tracers.edge import BETWEEN
 from memtap.tracers.grouping import group_numbers
 from memtap.tracers.mappings import NOWHERE, Place
-from memtap.tracers.symbols import Code, Site, Symbols
+from memtap.tracers.symbols import Site, Symbols
 
 U64 = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.uint32]

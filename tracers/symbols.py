@@ -9,20 +9,18 @@ from __future__ import annotations
 import io
 import os
 import re
-import stat
 import subprocess
 import tempfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Generic, Protocol, TypeVar
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from memtap.tracers.codefiles import Code, Recent, open_code, open_regular
 from memtap.tracers.hostile import one_line
 
 U64 = npt.NDArray[np.uint64]
@@ -35,54 +33,9 @@ _MOST_BYTES = 256 << 20
 _MOST_MAP_BYTES = 64 << 20
 _LONGEST_NAME = 4096
 
-# Of paths that lead nowhere, and of texts that are no paths: with a NUL, say.
-_NO_FILE = (OSError, ValueError)
-
-# What is kept: files, and their symbols.
-_MOST_FILES = 256
-_MOST_KEPT_BYTES = 1 << 30
-
 # A few lines of C++ names can demangle to more than fits any memory.
 _DEMANGLE = ("prlimit", "--as=134217728", "--fsize=16777216", "--cpu=1", "c++filt", "--no-params")
 _MANGLED = (b"_Z", b"_R")
-
-
-@dataclass(frozen=True)
-class Code:
-    """A mapping of code, as /proc/PID/maps or PERF_RECORD_MMAP2 tells of it.
-
-    Attributes:
-        start, end: addresses [start, end).
-        offset: of `start` in the file, in bytes.
-        dev: the kernel's dev_t (major << 20 | minor) of the file.
-        ino: its inode; 0 if none was told.
-        path: as the process sees it; `[vdso]`, `//anon` and the like where there is no file.
-    """
-
-    start: int
-    end: int
-    offset: int
-    dev: int
-    ino: int
-    path: str
-
-    @property
-    def has_file(self) -> bool:
-        """Whether its bytes can come from a file that has symbols."""
-        return self.path.startswith("/") and not self.path.startswith(("//anon", "/anon_hugepage"))
-
-    @property
-    def may_be_jitted(self) -> bool:
-        """Whether its bytes may have been written by the process itself."""
-        return not self.has_file or self.path.startswith(("/memfd:", "/dev/zero", "/SYSV"))
-
-    @property
-    def object(self) -> str:
-        """The base name of its file, or what stands for it."""
-        if self.has_file:
-            return one_line(self.path.removesuffix(" (deleted)").rpartition("/")[2])
-        named = self.path.startswith("[") and not self.path.startswith("[anon")
-        return one_line(self.path) if named else "[anon]"
 
 
 @dataclass(frozen=True)
@@ -118,8 +71,8 @@ class Symbols:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
-        self._objects: _Recent[_Object] = _Recent()
-        self._maps: _Recent[_PerfMap] = _Recent()
+        self._objects: Recent[_Object] = Recent()
+        self._maps: Recent[_PerfMap] = Recent()
 
     def name(self, tgid: int, address: int, code: Code | None) -> Site:
         """The code at an address of a process, which may be gone.
@@ -154,7 +107,7 @@ class Symbols:
         return None
 
     def _map_file(self, path: Path, uids: set[int]) -> IO[bytes]:
-        return _open(path, lambda status: status.st_uid in uids, os.O_NOFOLLOW)
+        return open_regular(path, lambda status: status.st_uid in uids, os.O_NOFOLLOW)
 
     def _inside(self, tgid: int) -> tuple[int, set[int]]:
         """A process's number in its own namespace, and whose perf maps it is trusted to have."""
@@ -171,17 +124,11 @@ class Symbols:
             return self._vdso if code.start >> 32 else None  # that of 32 bits is another
         if not code.has_file:
             return None
-        for path in self._candidates(tgid, code):
-            with suppress(*_NO_FILE), _open(path, lambda status: _is_of(status, code)) as file:
-                return self._objects.get(file, self._read_object)
-        return None
-
-    def _candidates(self, tgid: int, code: Code) -> Iterator[Path]:
-        path = code.path.removesuffix(" (deleted)").lstrip("/")
-        process = self._root / f"proc/{tgid}"
-        yield process / "root" / path
-        yield self._root / path
-        yield process / f"map_files/{code.start:x}-{code.end:x}"
+        file = open_code(self._root, tgid, code)
+        if file is None:
+            return None
+        with file:
+            return self._objects.get(file, self._read_object)
 
     def _read_object(self, file: IO[bytes]) -> _Object:
         try:
@@ -208,63 +155,6 @@ class Symbols:
             return _kernel_table((self._root / "proc/kallsyms").read_bytes())
         except OSError:
             return _Table.empty()
-
-
-def _open(path: Path, is_right: Callable[[os.stat_result], bool], flags: int = 0) -> IO[bytes]:
-    """Opens a regular file if it is the right one; to open anything else could have effects."""
-    place = os.open(path, os.O_PATH | os.O_CLOEXEC | flags)
-    try:
-        status = os.fstat(place)
-        if not (stat.S_ISREG(status.st_mode) and is_right(status)):
-            raise FileNotFoundError(path)
-        return Path(f"/proc/self/fd/{place}").open("rb")
-    finally:
-        os.close(place)
-
-
-def _is_of(status: os.stat_result, code: Code) -> bool:
-    """Is this the file that was mapped?
-
-    File systems that have no block device (major 0) may show another device in stat(2) than in
-    mappings: btrfs has one for each subvolume, overlay's mappings are of the layer below. Then the
-    path and the inode tell.
-    """
-    if not code.ino:
-        return True
-    major, minor = os.major(status.st_dev), os.minor(status.st_dev)
-    same = major << 20 | minor == code.dev or not major or not code.dev >> 20
-    return same and status.st_ino == code.ino
-
-
-class _Weighed(Protocol):
-    @property
-    def weight(self) -> int: ...
-
-
-_Read = TypeVar("_Read", bound=_Weighed)
-
-
-class _Recent(Generic[_Read]):
-    """What was read of the files that were asked for last, anew when a file has changed."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[int, int], tuple[tuple[int, int], _Read]] = OrderedDict()
-
-    def get(self, file: IO[bytes], read: Callable[[IO[bytes]], _Read]) -> _Read:
-        status = os.fstat(file.fileno())
-        key, stamp = (status.st_dev, status.st_ino), (status.st_mtime_ns, status.st_size)
-        before = self._kept.get(key)
-        if before is None or before[0] != stamp:
-            self._kept[key] = stamp, read(file)
-            self._shrink()
-        self._kept.move_to_end(key)
-        return self._kept[key][1]
-
-    def _shrink(self) -> None:
-        """Never drops the last, which is the one that was asked for."""
-        weight = sum(kept.weight for _, kept in self._kept.values())
-        while len(self._kept) > 1 and (len(self._kept) > _MOST_FILES or weight > _MOST_KEPT_BYTES):
-            weight -= self._kept.popitem(last=False)[1][1].weight
 
 
 class _PerfMap:

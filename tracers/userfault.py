@@ -21,8 +21,8 @@ from memtap.tracers.faultplan import WATCHED, Mark
 # Of vm_flags. What is watched for neither is watched for UFFD_MINOR.
 _VM_UFFD_MISSING, _VM_UFFD_WP = 0x200, 0x1000
 
-# Seconds until a process is asked again: at first, and at most.
-_SOON_S, _SELDOM_S = 1, 32
+# Seconds until a process is asked again: at first, so that each tick asks it, and at most.
+_SOON_S, _SELDOM_S = 0.5, 32
 
 Bools = npt.NDArray[np.bool_]
 

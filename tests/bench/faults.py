@@ -75,14 +75,19 @@ class Phase:
 
 
 class Toucher:
-    """A running `touches` (touches.c)."""
+    """A running `touches` (touches.c), or another program that obeys likewise.
 
-    def __init__(self, program: str) -> None:
-        command = [*pinned(max(os.sched_getaffinity(0))), program, str(PAGES)]
+    Attributes:
+        pid: its number.
+    """
+
+    def __init__(self, program: str, size: int, how: str, rounds: int) -> None:
+        command = [*pinned(max(os.sched_getaffinity(0))), program, str(size)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.touch("touch", TOUCHES)
+        self.pid = self._process.pid
+        self.touch(how, rounds)
 
     def touch(self, how: str, rounds: int) -> Phase:
         """So many rounds of faults."""
@@ -109,9 +114,12 @@ def measure() -> list[Row]:
     The last rows are the CPU time (user + system) that memtap takes for a million faults.
     """
     with workshop() as folder:
-        toucher = Toucher(compiled(folder, "touches"))
+        toucher = Toucher(compiled(folder, "touches"), PAGES, "touch", TOUCHES)
         try:
-            rows = [slowdown(toucher, folder, *each) for each in tracers(folder)]
+            rows = [
+                slowdown(toucher, folder, f"a page fault under {name}", *each)
+                for name, *each in tracers(folder)
+            ]
             costs = (("touch", GOAL_CPU_S), ("scatter", None))
             return [*rows, *(cost(toucher, folder, *each) for each in costs)]
         finally:
@@ -133,17 +141,22 @@ def tracers(folder: Path) -> list[tuple[str, str, list[str], float | None]]:
 
 
 def slowdown(
-    toucher: Toucher, folder: Path, name: str, how: str, command: list[str], goal: float | None
+    toucher: Toucher,
+    folder: Path,
+    what: str,
+    how: str,
+    command: list[str],
+    goal: float | None,
+    rounds: int = TOUCHES,
 ) -> Row:
     """The row of one tracer."""
-    what = f"a page fault under {name}"
     if shutil.which(command[0]) is None:
         return Row(what, "untraced", [], goal, note=f"{command[0]} is not installed")
-    ratios, untraced = [], [toucher.touch(how, TOUCHES)]
+    ratios, untraced = [], [toucher.touch(how, rounds)]
     for _ in range(ROUNDS):
         with running(command, folder / "report"):
-            traced = toucher.touch(how, TOUCHES)
-        untraced.append(toucher.touch(how, TOUCHES))
+            traced = toucher.touch(how, rounds)
+        untraced.append(toucher.touch(how, rounds))
         ratios.append(2 * traced.ratio / (untraced[-2].ratio + untraced[-1].ratio))
     note = f"untraced {show(median(phase.ns for phase in untraced))} ns"
     return Row(what, "untraced", ratios, goal, note=note)

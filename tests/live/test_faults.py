@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,11 @@ import pytest
 from memtap.tracers.faultplan import Kind
 from memtap.tracers.faultrows import Cause
 from memtap.tracers.mappings import Region
-from tests.live.tracing import evict, kept, make_file, memtap, reports
+from tests.live.tracing import evict, kept, make_file, memtap, reports, scaled
 
 PAGES = 1000
+CHILDREN = scaled(500)
+STEPS = scaled(400)
 AROUND = 16  # pages that the kernel maps at once where they are cached: fault_around_bytes
 
 Build = Callable[[str], Path]
@@ -148,21 +149,6 @@ def test_a_huge_page_is_one_fault(faulted: Run) -> None:
     audited(found)
 
 
-@pytest.fixture
-def swap() -> Iterator[None]:
-    """A swap device in compressed memory."""
-    number = Path("/sys/class/zram-control/hot_add").read_text().strip()
-    device = Path(f"/dev/zram{number}")
-    try:
-        Path(f"/sys/block/{device.name}/disksize").write_text("256M")
-        subprocess.check_call(["mkswap", device], stdout=subprocess.DEVNULL)
-        subprocess.check_call(["swapon", device])
-        yield
-        subprocess.check_call(["swapoff", device])
-    finally:
-        Path("/sys/class/zram-control/hot_remove").write_text(number)
-
-
 @pytest.mark.usefixtures("swap")
 def test_swapped_pages_are_swapped_in(faulted: Run) -> None:
     found = faulted("swap")
@@ -205,9 +191,10 @@ def test_what_the_kernel_touches_itself_is_in_the_audit_alone(
 
 
 def test_a_million_faults_of_two_threads(faulted: Run) -> None:
-    found = faulted("threads", 1_000_000)
-    assert found.minor >= 1_000_000
-    assert found.count(Region.ANON, Cause.FIRST_TOUCH) == 1_000_000
+    pages = scaled(1_000_000)
+    found = faulted("threads", pages)
+    assert found.minor >= pages
+    assert found.count(Region.ANON, Cause.FIRST_TOUCH) == pages
     audited(found)
 
 
@@ -220,7 +207,7 @@ def test_the_code_of_a_fault_is_named(faulted: Run) -> None:
 
 
 def test_a_storm_is_timed_in_part_and_the_audit_says_so(faulted: Run) -> None:
-    found = faulted("threads", 1_000_000)
+    found = faulted("threads", scaled(1_000_000))
     note = next(note for note in found.report["audit"]["notes"] if note.startswith("times are"))
     timed, minor, *_ = (int(word) for word in note.split() if word.isdigit())
     assert 1000 < timed < minor  # how few depends on how soon the reader gets a CPU
@@ -270,11 +257,11 @@ def test_groupings_of_one_recording_have_the_same_sums(faulted: Run) -> None:
 
 def test_processes_that_live_for_milliseconds(workload: Build) -> None:
     done = memtap(
-        "faults", "-f", "json", "-o", "/dev/stderr", "--", workload("faulter"), "short", "500"
+        "faults", "-f", "json", "-o", "/dev/stderr", "--", workload("faulter"), "short", CHILDREN
     )
     (report,) = reports(done.stderr)
     parent, *children = sorted(report["rows"], key=lambda row: row["pid"])
-    assert len(children) == 500
+    assert len(children) == CHILDREN
     assert {row["comm"] for row in report["rows"]} == {"faulter"}
     minor, major = map(int, done.stdout.split()[:2])
     assert sum(row["minor"] for row in children) == pytest.approx(minor, abs=4)
@@ -291,7 +278,7 @@ def sums(recording: Path) -> Counter[str]:
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_is_touched_in_whatever_order(seed: int, workload: Build, tmp_path: Path) -> None:
     found, printed = Counter[str](), Counter[str]()
-    for steps, sign in ((400, 1), (0, -1)):  # less what a program takes that does nothing
+    for steps, sign in ((STEPS, 1), (0, -1)):  # less what a program takes that does nothing
         recording = tmp_path / f"{steps}.parquet"
         program = [workload("mixer"), str(steps), str(seed)]
         done = memtap("faults", "-o", tmp_path / "out", "--record", recording, "--", *program)
@@ -301,6 +288,6 @@ def test_whatever_is_touched_in_whatever_order(seed: int, workload: Build, tmp_p
         for line in done.stdout.splitlines():
             printed[line.split()[0]] += sign * int(line.split()[1])
     for region in ("anon", "shm", "heap"):
-        assert printed[region] > 5000
+        assert printed[region] > 12 * STEPS
         # It counts what its own code takes as well, which is more while that is not cached.
         assert found[region] == pytest.approx(printed[region], abs=20)

@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memtap.tracers import symbols
+from memtap.tracers import codefiles, symbols
+from memtap.tracers.codefiles import Code
 from memtap.tracers.mappings import PROT_EXEC, parse_maps
-from memtap.tracers.symbols import Code, Site, Symbols
+from memtap.tracers.symbols import Site, Symbols
 
 SOURCE = Path(__file__).resolve().parent.parent / "workloads/symbols.c"
 WAYS = {
@@ -172,7 +173,7 @@ def test_a_file_that_changed_is_read_anew(tmp_path: Path) -> None:
 def test_more_files_than_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
 ) -> None:
-    monkeypatch.setattr(symbols, limit, most)
+    monkeypatch.setattr(codefiles, limit, most)
     names = Symbols()
     programs = [ran(build(tmp_path / f"prog{n}")) for n in range(4)]
     for program in programs * 2:
@@ -197,7 +198,7 @@ def test_devices_as_mappings_and_stat_have_them(
     code = Code(0, 1, 0, major << 20 | minor, 7, "/x")
     for ino in (7, 8):
         fields = [0o100755, ino, os.makedev(*shown), 1, 0, 0, 0, 0, 0, 0]
-        assert symbols._is_of(os.stat_result(fields), code) is (same and ino == 7)
+        assert codefiles.is_of(os.stat_result(fields), code) is (same and ino == 7)
 
 
 def test_a_function_of_the_c_library() -> None:

@@ -247,7 +247,8 @@ static void by_userfaultfd(void)
 	if (pthread_create(&thread, NULL, answer, NULL))
 		errx(1, "pthread_create");
 	count_reads();
-	sleep(2); /* whoever wants to look at what is watched can do that now */
+	/* Whoever wants to look at what is watched can do that now, on a slow machine too. */
+	sleep(getenv("MEMTAP_SCALE") ? 10 : 2);
 }
 
 static sigjmp_buf back;

@@ -1,0 +1,103 @@
+"""Which code made malloc ask the kernel: the innermost that is not malloc's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.bpf.stream import Events
+from memtap.tracers.allocatornames import serves_malloc
+from memtap.tracers.callframes import WORD, Frames, Rule, Rules
+from memtap.tracers.grouping import group_numbers
+from memtap.tracers.mappings import NOWHERE, Mappings
+from memtap.tracers.sites import Sites, code_of
+
+# From malloc to its caller there are never so many.
+_DEEPEST = 24
+
+_REMEMBERED = 1 << 16
+
+# Of each call, the number of a place and the offset in that; see mappings.Located.
+Spots = npt.NDArray[np.uint64]
+
+
+class CallSites:
+    """Numbers for the code that made calls.
+
+    Attributes:
+        texts: what the numbers stand for.
+    """
+
+    def __init__(self, mappings: Mappings, root: Path = Path("/")) -> None:
+        self._mappings = mappings
+        self._sites = Sites()
+        self._rules = Rules(root)
+        self._known: dict[tuple[int, int], Rule | None] = {}
+        self._serves: dict[int, bool] = {}
+        self.texts = self._sites.sites
+
+    def of(self, calls: Events) -> npt.NDArray[np.uint32]:
+        """The number of the site of each call, given as Stream.take_frames() gives it.
+
+        Where the stack cannot be followed out of malloc, it is the last function that was found.
+        """
+        frames, left = _frames(calls), np.arange(len(calls))
+        found = np.zeros((len(calls), 3), np.uint64)  # instruction, place, offset
+        for depth in range(_DEEPEST):
+            spots = self._locate(calls[left], frames.ip)
+            there = spots[:, 0] != NOWHERE
+            found[left[there]] = np.column_stack([frames.ip, spots])[there]
+            inner = np.flatnonzero(there & self._of_malloc(spots[:, 0]))
+            if len(inner) == 0:
+                break
+            tgids, left = calls["tgid"][left[inner]], left[inner]
+            frames = self._up(frames.take(inner), tgids, spots[inner], returns=depth > 0)
+        ips, numbers, offsets = found.T
+        places = self._mappings.places
+        return self._sites.of(calls["tgid"], ips, numbers.astype(np.uint32), offsets, places)
+
+    def _locate(self, calls: Events, ips: npt.NDArray[np.uint64]) -> Spots:
+        spots = np.zeros((len(calls), 2), np.uint64)
+        for tgid in np.unique(calls["tgid"]).tolist():
+            mine = np.flatnonzero(calls["tgid"] == tgid)
+            spots[mine] = self._mappings.code_at(tgid, calls["ns"][mine], ips[mine])
+        return spots
+
+    def _of_malloc(self, numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        distinct, which = np.unique(numbers, return_inverse=True)
+        for number in distinct.tolist():
+            if number not in self._serves:
+                self._serves[number] = serves_malloc(self._mappings.places[number].path)
+        serves = np.array([self._serves[number] for number in distinct.tolist()], bool)
+        return serves[which]
+
+    def _up(
+        self, frames: Frames, tgids: npt.NDArray[np.uint32], spots: Spots, returns: bool
+    ) -> Frames:
+        """To the callers. Of an address to return to, the call just before it is meant."""
+        group = group_numbers(spots[:, 0], spots[:, 1])
+        _, one = np.unique(group, return_index=True)
+        rules = [
+            self._rule(tgid, number, offset - returns)
+            for tgid, (number, offset) in zip(tgids[one].tolist(), spots[one].tolist(), strict=True)
+        ]
+        return frames.up(rules, group)
+
+    def _rule(self, tgid: int, number: int, offset: int) -> Rule | None:
+        if (number, offset) not in self._known:
+            if len(self._known) > _REMEMBERED:
+                self._known.clear()
+            code = code_of(self._mappings.places[number], 0, 0)
+            self._known[number, offset] = self._rules.find(tgid, code, offset)
+        return self._known[number, offset]
+
+
+def _frames(calls: Events) -> Frames:
+    """Calls where they were made; what was not taken of a stack counts as nothing."""
+    words = calls["words"].copy()
+    taken = calls["used"] // np.uint32(WORD)
+    words[np.arange(words.shape[1]) >= taken[:, None]] = 0
+    ip, sp, bp = (calls[name].astype(np.uint64) for name in ("ip", "sp", "bp"))
+    return Frames(ip, sp, bp, sp, words)
