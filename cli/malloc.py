@@ -12,7 +12,7 @@ from memtap.cli.arrange import AsTheyCome, Order
 from memtap.cli.options import Options, TracingCommand, shared, sort_column
 from memtap.cli.tracing import Job, run
 from memtap.tracers.malloccolumns import MALLOC_KEYS, malloc_columns
-from memtap.tracers.mallocplan import PLAN
+from memtap.tracers.mallocplan import FRAMES, PLAN, with_requests
 
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
@@ -28,6 +28,18 @@ _TIMELINE_S = 0.5
 @shared(
     tuple(MALLOC_KEYS),
     click.option("--timeline", is_flag=True, help="Each call as it happens, and why, a line each."),
+    click.option(
+        "--heap",
+        is_flag=True,
+        help="Also how much of a heap is used, and how much is free and yet stuck below a block "
+        "that is used. Of glibc, while the process runs: give an INTERVAL.",
+    ),
+    click.option(
+        "--uprobes",
+        is_flag=True,
+        help="Also count what one process asks of malloc, by size. It stops at each malloc and "
+        "free, for some microseconds.",
+    ),
 )
 def command(options: Options) -> None:
     """Which way did malloc go to the kernel, and what did it cost? A table per INTERVAL.
@@ -40,24 +52,46 @@ def command(options: Options) -> None:
     LIVE_KB       what it holds now
     FAULTS        page faults on that memory; FAULT_MS the time they took
     THRESHOLD     the smallest request that glibc would map on its own now
+    SITE          the code that called malloc: function+offset object
+    LIFE_MS       how long it kept what was mapped, on average (by site)
 
     \b
     memtap malloc -b process,path -- ./app     one program, from its start on
     memtap malloc --timeline -- ./app          its decisions, as they happen
     memtap malloc -b process,path -p 1234 5    a server, every 5 seconds
+    memtap malloc -b site -p 1234 10 1         who in it maps most
+    memtap malloc --heap -p 1234 10            what of its heap is stuck
     """
     if options.timeline:
         options = replace(options, interval=options.interval or _TIMELINE_S)
     columns = malloc_columns(options.by)
     order = Order(sort_column(options.sort, columns, "requested_bytes"), rows=options.rows)
+    # A recording may be asked later which code it was.
+    settings = (FRAMES,) if "site" in options.by or options.record else ()
+    _check(options)
+    plan = with_requests(PLAN) if options.uprobes else PLAN
     begin = partial(_edge, options), partial(_reporter, options), partial(_display, options, order)
-    run(options, Job(PLAN, (), *begin))
+    run(options, Job(plan, settings, *begin))
+
+
+def _check(options: Options) -> None:
+    """--uprobes is for one process, and its cost is said before it begins."""
+    if options.replay:
+        return
+    if options.heap and not (options.pids or options.program):
+        raise click.UsageError("--heap wants processes: --pid PID, or -- PROGRAM")
+    if not options.uprobes:
+        return
+    if len(options.pids) + bool(options.program) != 1:
+        raise click.UsageError("--uprobes wants one process: --pid PID, or -- PROGRAM")
+    cost = "stops the process at each malloc and free, for some microseconds"
+    click.echo(f"memtap: note: --uprobes {cost}", err=True)
 
 
 def _edge(options: Options, session: Session) -> Edge:
     from memtap.tracers.mallocedge import MallocEdge
 
-    return MallocEdge(session, names_code=options.record is not None)
+    return MallocEdge(session, walks_heaps=options.heap)
 
 
 def _reporter(options: Options, origin: Origin) -> object:

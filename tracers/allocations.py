@@ -7,13 +7,16 @@ read and write looks like malloc to it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from memtap.tracers.mappings import MAP_SHARED, PROT_WRITE, Space
+from memtap.tracers.mappings import MAP_SHARED, PROT_WRITE
+from memtap.tracers.owned import NOBODY, Held, Owned, Owner, Use
 from memtap.tracers.words import Word
 
 # Of mmap(2) and madvise(2).
@@ -30,14 +33,12 @@ THRESHOLD, _HIGHEST_THRESHOLD = 128 << 10, 32 << 20
 _CHUNK_EXTRA = 23
 
 
-# Up to so many addresses, looking each up takes less time than making arrays of all mappings.
-_FEW = 64
-
-
 class Call(IntEnum):
     """What a process did: system calls, its birth, another program, its end.
 
-    And where the heap is of a process that was there before.
+    And where the heap is of a process that was there before, and how often it asked malloc for
+    something: `address` is a power of two of bytes (tracers/mallocsizes.py), `length` the count.
+    And what its heap was like: `flags` is a Part (tracers/heaps.py), `length` bytes.
     """
 
     BRK = 16
@@ -51,6 +52,8 @@ class Call(IntEnum):
     EXEC = 24
     EXIT = 25
     HEAP = 26
+    REQUESTED = 27
+    WALKED = 28
 
 
 class Path(Word):
@@ -85,34 +88,59 @@ class Rule(IntEnum):
     ANOTHER = 16
 
 
-class Step(NamedTuple):
+# Bytes by the number of the code that had got them.
+BySite = dict[int, int]
+
+
+@dataclass(frozen=True)
+class Step:
     """What a call did.
 
     Attributes:
-        taken, given: bytes that the process got, and gave back.
+        taken: bytes that the process got.
+        back: bytes that it gave back.
+        life_ns: of a mapping that was given back as it had been made, how long it was kept.
     """
 
     path: Path
     rule: Rule
     taken: int = 0
-    given: int = 0
+    back: BySite = field(default_factory=dict)
+    life_ns: int | None = None
+
+    @property
+    def given(self) -> int:
+        """Bytes that the process gave back."""
+        return sum(self.back.values())
 
 
-class _Use(IntEnum):
-    """What a mapping serves for; the numbers in a Space."""
+class Asked(NamedTuple):
+    """What a system call was about.
 
-    CHUNK = 1
-    RESERVED = 2
-    ARENA = 3
-    OTHER = 4
+    Attributes:
+        start: an address or, of brk, the new break.
+        length: in bytes; of brk, the break that was asked for.
+        flags: prot | flags << 8 of mmap, prot of mprotect, the advice of madvise.
+        site: the number of the code that made it; 0 is not known.
+        ns: when.
+    """
+
+    start: int
+    length: int
+    flags: int = 0
+    site: int = 0
+    ns: int = 0
 
 
 _PATH_OF = {
-    _Use.CHUNK: Path.MMAP,
-    _Use.RESERVED: Path.ARENA,
-    _Use.ARENA: Path.ARENA,
-    _Use.OTHER: Path.OTHER,
+    Use.NOTHING: Path.OTHER,
+    Use.CHUNK: Path.MMAP,
+    Use.RESERVED: Path.ARENA,
+    Use.ARENA: Path.ARENA,
+    Use.HEAP: Path.BRK,
+    Use.OTHER: Path.OTHER,
 }
+_ARENAS = (Use.RESERVED, Use.ARENA)
 
 
 class Allocator:
@@ -127,15 +155,14 @@ class Allocator:
     def __init__(self) -> None:
         self.threshold, self.dynamic = THRESHOLD, True
         self.heap: tuple[int, int] | None = None
-        self._space = Space()
-        self._bytes = dict.fromkeys(_Use, 0)
-        self._moving = _Use.OTHER, 0
+        self._owned = Owned()
+        self._moving: tuple[Owner, int] = NOBODY, 0
 
     def copy(self) -> Allocator:
         """A child's."""
         child = Allocator()
         child.threshold, child.dynamic, child.heap = self.threshold, self.dynamic, self.heap
-        child._space, child._bytes = self._space.copy(), self._bytes.copy()
+        child._owned = self._owned.copy()
         return child
 
     @property
@@ -143,84 +170,73 @@ class Allocator:
         """The smallest request that malloc would map on its own now, in bytes."""
         return self.threshold - _CHUNK_EXTRA
 
-    def live(self, path: Path) -> int:
-        """Bytes that the process holds by this way, since it is watched."""
-        if path is Path.BRK:
-            return max(0, self.heap[1] - self.heap[0]) if self.heap else 0
-        return sum(self._bytes[use] for use in _PATH_OF if _is_live(use) and _PATH_OF[use] is path)
+    def live(self) -> dict[tuple[Path, int], int]:
+        """Bytes that the process holds since it is watched, by path and site."""
+        held: dict[tuple[Path, int], int] = {}
+        for (use, site), size in self._owned.sizes.items():
+            if use is not Use.RESERVED:
+                held[_PATH_OF[use], site] = held.get((_PATH_OF[use], site), 0) + size
+        if self.heap:
+            known = sum(size for (use, _), size in self._owned.sizes.items() if use is Use.HEAP)
+            before = max(0, self.heap[1] - self.heap[0] - known)
+            held[Path.BRK, 0] = held.get((Path.BRK, 0), 0) + before
+        return held
 
-    def path_of(self, address: int) -> Path:
-        """The way that memory was got; that of the heap is told by its borders."""
-        if self.heap and self.heap[0] <= address < self.heap[1]:
-            return Path.BRK
-        first, last = self._space.overlapping(address, address + 1)
-        return _PATH_OF[_Use(self._space.numbers[first])] if first < last else Path.OTHER
+    def owners_of(self, addresses: npt.NDArray[np.uint64]) -> list[tuple[Path, int]]:
+        """The way that memory was got, and the site that got it, of each address."""
+        return [(_PATH_OF[use], site) for use, site in self._owned.at_all(addresses)]
 
-    def paths_of(self, addresses: npt.NDArray[np.uint64]) -> list[Path]:
-        """path_of() of each; faster for many."""
-        if len(addresses) <= _FEW:
-            return [self.path_of(address) for address in addresses.tolist()]
-        uses, _, _ = self._space.locate(addresses)
-        return [_PATH_OF[_Use(use)] if use else Path.OTHER for use in uses.tolist()]
+    def call(self, call: Call, asked: Asked) -> Step:
+        """A system call that succeeded."""
+        return _HANDLERS[call](self, asked)
 
-    def call(self, call: Call, start: int, length: int, flags: int) -> Step:
-        """A system call that succeeded.
-
-        Args:
-            call: which.
-            start: the address it was about or, of brk, the new break.
-            length: in bytes; of brk, the break that was asked for.
-            flags: prot | flags << 8 of mmap, prot of mprotect, the advice of madvise.
-        """
-        if call is Call.BRK:
-            return self._brk(start, length)
-        if call is Call.MMAP:
-            return self._mmap(start, length, flags & 0xFF, flags >> 8)
-        if call is Call.MPROTECT:
-            return self._mprotect(start, length, flags)
-        if call is Call.MADVISE:
-            return self._madvise(start, length, flags)
-        if call is Call.MOVED_FROM:
-            return self._leave(start, length)
-        if call is Call.MOVED_TO:
-            return self._arrive(start, length)
-        return self._munmap(start, length)
-
-    def map_other(self, start: int, length: int, flags: int) -> Step:
+    def map_other(self, asked: Asked) -> Step:
         """mmap(2), by whom it was not malloc."""
-        file = not flags >> 8 & _MAP_ANONYMOUS
-        rule = Rule.FILE if file else Rule.ANOTHER
-        return self._use(start, length, _Use.OTHER, rule, self._held(start, length))
+        file = not asked.flags >> 8 & _MAP_ANONYMOUS
+        return self._use(asked, Use.OTHER, Rule.FILE if file else Rule.ANOTHER)
 
-    def _brk(self, now: int, asked: int) -> Step:
-        if self.heap is None or asked == 0:
+    def _brk(self, asked: Asked) -> Step:
+        now, wanted = asked.start, asked.length
+        if self.heap is None or wanted == 0:
             self.heap = self.heap or (now, now)
             return Step(Path.BRK, Rule.HEAP_SEEN)
-        if now != asked:
+        if now != wanted:
             return Step(Path.BRK, Rule.FAILED)
         begin, before = self.heap
         self.heap = min(begin, now), now
+        if now > before:
+            self._owned.put(before, now - before, (Use.HEAP, asked.site), asked.ns)
         if now >= before:
             return Step(Path.BRK, Rule.HEAP_GROWN, taken=now - before)
-        return Step(Path.BRK, Rule.HEAP_TRIMMED, given=before - now)
+        return Step(Path.BRK, Rule.HEAP_TRIMMED, back=self._trim(now, before - now))
 
-    def _mmap(self, start: int, length: int, prot: int, flags: int) -> Step:
-        held = self._held(start, length)
-        if flags & _MAP_FIXED and held.get(_Use.ARENA) and not prot:
-            return self._use(start, length, _Use.RESERVED, Rule.ARENA_SHRUNK, held)
+    def _trim(self, start: int, length: int) -> BySite:
+        """What is given back of the heap; of what was there before nobody knows whose it is."""
+        back = {site: size for (_, site), size in self._owned.drop(start, length).items()}
+        if unknown := length - sum(back.values()):
+            back[0] = back.get(0, 0) + unknown
+        return back
+
+    def _mmap(self, asked: Asked) -> Step:
+        prot, flags = asked.flags & 0xFF, asked.flags >> 8
+        if flags & _MAP_FIXED and not prot and self._holds(asked, Use.ARENA):
+            return self._use(asked, Use.RESERVED, Rule.ARENA_SHRUNK)
         if not flags & _MAP_ANONYMOUS:
-            return self._use(start, length, _Use.OTHER, Rule.FILE, held)
+            return self._use(asked, Use.OTHER, Rule.FILE)
         if flags & _MAP_STACK:
-            return self._use(start, length, _Use.OTHER, Rule.THREAD_STACK, held)
+            return self._use(asked, Use.OTHER, Rule.THREAD_STACK)
         if flags & (MAP_SHARED | _MAP_FIXED):
-            return self._use(start, length, _Use.OTHER, Rule.ANOTHER, held)
-        if not prot and flags & _MAP_NORESERVE and length in (_ARENA_BYTES, 2 * _ARENA_BYTES):
-            return self._use(start, length, _Use.RESERVED, Rule.ARENA_RESERVED, held)
+            return self._use(asked, Use.OTHER, Rule.ANOTHER)
+        wants_arena = asked.length in (_ARENA_BYTES, 2 * _ARENA_BYTES)
+        if not prot and flags & _MAP_NORESERVE and wants_arena:
+            return self._use(asked, Use.RESERVED, Rule.ARENA_RESERVED)
         if not prot & PROT_WRITE or flags & _MAP_NORESERVE:
-            return self._use(start, length, _Use.OTHER, Rule.ANOTHER, held)
-        if length <= self.threshold:  # the chunk, its header, up to a whole page: that is more
-            self._was_set(length)
-        return self._use(start, length, _Use.CHUNK, Rule.CHUNK_MAPPED, held)
+            return self._use(asked, Use.OTHER, Rule.ANOTHER)
+        if (
+            asked.length <= self.threshold
+        ):  # the chunk, its header, up to a whole page: that is more
+            self._was_set(asked.length)
+        return self._use(asked, Use.CHUNK, Rule.CHUNK_MAPPED)
 
     def _was_set(self, length: int) -> None:
         """A smaller chunk than should be is mapped: the program has set its threshold, or its trim.
@@ -230,51 +246,51 @@ class Allocator:
         self.dynamic = False
         self.threshold = min(THRESHOLD, length)
 
-    def _mprotect(self, start: int, length: int, prot: int) -> Step:
-        held = self._held(start, length)
-        if prot & PROT_WRITE and held.get(_Use.RESERVED, 0) + held.get(_Use.ARENA, 0) == length:
-            return self._use(start, length, _Use.ARENA, Rule.ARENA_GROWN, held)
-        if not prot and held.get(_Use.ARENA):
-            return self._use(start, length, _Use.RESERVED, Rule.ARENA_SHRUNK, held)
-        return Step(_PATH_OF[_most(held)], Rule.ANOTHER)
+    def _mprotect(self, asked: Asked) -> Step:
+        if asked.flags & PROT_WRITE and self._holds(asked, *_ARENAS) == asked.length:
+            return self._use(asked, Use.ARENA, Rule.ARENA_GROWN)
+        if not asked.flags and self._holds(asked, Use.ARENA):
+            return self._use(asked, Use.RESERVED, Rule.ARENA_SHRUNK)
+        held = self._owned.held(asked.start, asked.length)
+        return Step(_PATH_OF[_most(held)[0]], Rule.ANOTHER)
 
-    def _madvise(self, start: int, length: int, advice: int) -> Step:
-        path = self.path_of(start)
-        if advice not in (_MADV_DONTNEED, _MADV_FREE):
+    def _madvise(self, asked: Asked) -> Step:
+        use, site = self._owned.at(asked.start)
+        path = Path.BRK if self._in_heap(asked.start) else _PATH_OF[use]
+        if asked.flags not in (_MADV_DONTNEED, _MADV_FREE):
             return Step(path, Rule.ANOTHER)
-        return Step(path, Rule.GIVEN_BACK, given=length)
+        return Step(path, Rule.GIVEN_BACK, back={site: asked.length})
 
-    def _leave(self, start: int, length: int) -> Step:
+    def _in_heap(self, address: int) -> bool:
+        return self.heap is not None and self.heap[0] <= address < self.heap[1]
+
+    def _leave(self, asked: Asked) -> Step:
         """The first half of mremap(2)."""
-        held = self._held(start, length)
-        self._moving = _most(held), held.get(_most(held), 0)
-        self._drop(start, length, held)
-        return Step(_PATH_OF[_most(held)], Rule.CHUNK_RESIZED)
+        held = self._owned.drop(asked.start, asked.length)
+        owner = _most(held)
+        self._moving = owner, held.get(owner, 0)
+        return Step(_PATH_OF[owner[0]], Rule.CHUNK_RESIZED)
 
-    def _arrive(self, start: int, length: int) -> Step:
-        """The second half."""
-        use, before = self._moving
-        self._use(start, length, use, Rule.CHUNK_RESIZED, self._held(start, length))
-        taken, given = max(0, length - before), max(0, before - length)
-        return Step(_PATH_OF[use], Rule.CHUNK_RESIZED, taken, given)
+    def _arrive(self, asked: Asked) -> Step:
+        """The second half; what has moved still belongs to whoever had got it."""
+        (use, site), before = self._moving
+        owner = use or Use.OTHER, site
+        self._owned.put(asked.start, asked.length, owner, asked.ns)
+        taken, given = max(0, asked.length - before), max(0, before - asked.length)
+        back = {site: given} if given else {}
+        return Step(_PATH_OF[use], Rule.CHUNK_RESIZED, taken, back)
 
-    def _drop(self, start: int, length: int, held: dict[_Use, int]) -> None:
-        for use, size in held.items():
-            self._bytes[use] -= size
-        self._space.drop(start, start + length)
-
-    def _munmap(self, start: int, length: int) -> Step:
-        held, whole = self._held(start, length), self._is_whole(start, length)
-        self._drop(start, length, held)
-        path, given = (
-            _PATH_OF[_most(held)],
-            sum(size for use, size in held.items() if _is_live(use)),
-        )
-        if path is Path.ARENA and not given:
+    def _munmap(self, asked: Asked) -> Step:
+        whole = self._owned.is_whole(asked.start, asked.length)
+        born = self._owned.born_ns(asked.start) if whole else None
+        held = self._owned.drop(asked.start, asked.length)
+        path, back = _PATH_OF[_most(held)[0]], _live(held)
+        if path is Path.ARENA and not back:
             return Step(path, Rule.ARENA_ALIGNED)
         if path is not Path.MMAP:
-            return Step(path, Rule.ANOTHER, given=given)
-        return Step(path, self._freed(length) if whole else Rule.CHUNK_FREED, given=given)
+            return Step(path, Rule.ANOTHER, back=back)
+        rule = self._freed(asked.length) if whole else Rule.CHUNK_FREED
+        return Step(path, rule, back=back, life_ns=None if born is None else asked.ns - born)
 
     def _freed(self, length: int) -> Rule:
         """As free() of glibc: who uses a mapped chunk again and again gets it from the heap."""
@@ -283,37 +299,40 @@ class Allocator:
         self.threshold = length
         return Rule.THRESHOLD_RAISED
 
-    def _use(self, start: int, length: int, use: _Use, rule: Rule, held: dict[_Use, int]) -> Step:
-        """Lets memory serve for something, whatever it `held` before."""
-        for old, size in held.items():
-            self._bytes[old] -= size
-        self._bytes[use] += length
-        self._space.put(start, start + length, use)
-        before = sum(size for old, size in held.items() if _is_live(old))
-        now = length if _is_live(use) else 0
-        return Step(_PATH_OF[use], rule, taken=max(0, now - before), given=max(0, before - now))
+    def _use(self, asked: Asked, use: Use, rule: Rule) -> Step:
+        """Lets memory serve for something, whatever it was before."""
+        back = _live(self._owned.put(asked.start, asked.length, (use, asked.site), asked.ns))
+        before, now = sum(back.values()), 0 if use is Use.RESERVED else asked.length
+        if now >= before:
+            return Step(_PATH_OF[use], rule, taken=now - before)
+        return Step(_PATH_OF[use], rule, back=back)
 
-    def _held(self, start: int, length: int) -> dict[_Use, int]:
-        """How many bytes of a range serve for what."""
-        held: dict[_Use, int] = {}
-        first, last = self._space.overlapping(start, start + length)
-        for at in range(first, last):
-            use = _Use(self._space.numbers[at])
-            end = min(self._space.ends[at], start + length)
-            held[use] = held.get(use, 0) + end - max(self._space.starts[at], start)
-        return held
-
-    def _is_whole(self, start: int, length: int) -> bool:
-        first, last = self._space.overlapping(start, start + length)
-        return last - first == 1 and (
-            self._space.starts[first] == start and self._space.ends[first] == start + length
-        )
+    def _holds(self, asked: Asked, *uses: Use) -> int:
+        """How many bytes of a range serve for one of these."""
+        held = self._owned.held(asked.start, asked.length)
+        return sum(size for (use, _), size in held.items() if use in uses)
 
 
-def _is_live(use: _Use) -> bool:
-    return use is not _Use.RESERVED
+_HANDLERS: dict[Call, Callable[[Allocator, Asked], Step]] = {
+    Call.BRK: Allocator._brk,
+    Call.MMAP: Allocator._mmap,
+    Call.MUNMAP: Allocator._munmap,
+    Call.MOVED_FROM: Allocator._leave,
+    Call.MOVED_TO: Allocator._arrive,
+    Call.MPROTECT: Allocator._mprotect,
+    Call.MADVISE: Allocator._madvise,
+}
 
 
-def _most(held: dict[_Use, int]) -> _Use:
-    """What most of a range serves for."""
-    return max(held, key=lambda use: held[use], default=_Use.OTHER)
+def _live(held: Held) -> BySite:
+    """What of it is memory, by site; an arena's addresses alone are none."""
+    live: BySite = {}
+    for (use, site), size in held.items():
+        if use is not Use.RESERVED:
+            live[site] = live.get(site, 0) + size
+    return live
+
+
+def _most(held: Held) -> Owner:
+    """Whose most of a range is."""
+    return max(held, key=lambda owner: held[owner], default=NOBODY)

@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from memtap.bpf.stream import Events
-from memtap.tracers.allocations import Allocator, Call, Path, Rule, Step
+from memtap.tracers.allocations import Allocator, Asked, Call, Path, Rule, Step
 from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Interval, Origin
 from memtap.tracers.faultplan import Kind
 from memtap.tracers.malloccolumns import MALLOC_KEYS, malloc_columns
+from memtap.tracers.mallocheaps import Heaps
 from memtap.tracers.mallocrows import FAILED, FOREIGN, LOADER
+from memtap.tracers.mallocsizes import Sizes
 from memtap.tracers.mappings import Region
 from memtap.tracers.processes import Who
 from memtap.tracers.report import Report, Row
@@ -24,16 +26,19 @@ from memtap.tracers.report import Report, Row
 # The allocator of whom the threshold is known.
 GLIBC = "glibc"
 
-Key = tuple[int, Path]
+# A process, a path, and the number of the code that went it.
+Key = tuple[int, Path, int]
 
 
 @dataclass
 class Tally:
-    """What is counted of a process and a path.
+    """What is counted of a process, a path and a site.
 
     Attributes:
         taken, given: bytes.
         timed, time_ns: of how many faults the time is known, and how long they took.
+        ended, life_ns: how many mappings were given back as they had been made, and how long they
+            were kept.
     """
 
     calls: int = 0
@@ -42,6 +47,8 @@ class Tally:
     faults: int = 0
     timed: int = 0
     time_ns: int = 0
+    ended: int = 0
+    life_ns: int = 0
 
     def __iadd__(self, other: Tally) -> Tally:
         for field in fields(self):
@@ -53,6 +60,11 @@ class Tally:
     def fault_time_ns(self) -> int | None:
         """What all faults took, if those that were not timed took as long as those that were."""
         return self.time_ns * self.faults // self.timed if self.timed else None
+
+    @property
+    def mean_life_ns(self) -> int | None:
+        """How long a mapping was kept until it was given back."""
+        return self.life_ns // self.ended if self.ended else None
 
 
 @dataclass(frozen=True)
@@ -91,7 +103,7 @@ class Allocators:
 
     def feed(self, rows: Events) -> Iterator[Decision]:
         """Goes through rows in order of time; what could not be completed is no fault."""
-        rows = rows[rows["kind"] != Kind.BAD]
+        rows = rows[~np.isin(rows["kind"], (Kind.BAD, Call.REQUESTED, Call.WALKED))]
         is_call = rows["kind"] >= Call.BRK
         for tgid in np.unique(rows["tgid"]).tolist():
             mine = np.flatnonzero(rows["tgid"] == tgid)
@@ -119,20 +131,30 @@ class Allocators:
             allocator.heap = start, start + int(row["length"])
             return None
         step = _step(allocator, call, row)
-        if call is not Call.MOVED_FROM:  # it is one system call with MOVED_TO
-            self.tallies[tgid, step.path].calls += 1
-        self.tallies[tgid, step.path] += Tally(taken=step.taken, given=step.given)
-        return None if call is Call.MOVED_FROM else Decision(row, step, allocator)
+        if call is Call.MOVED_FROM:  # it is one system call with MOVED_TO
+            return None
+        self._count(tgid, step, int(row["site"]))
+        return Decision(row, step, allocator)
+
+    def _count(self, tgid: int, step: Step, site: int) -> None:
+        """What is given back counts for the code that had got it, as does a call without code."""
+        owner = site or max(step.back, key=lambda site: step.back[site], default=0)
+        tally = self.tallies[tgid, step.path, owner]
+        tally += Tally(calls=1, taken=step.taken)
+        if step.life_ns is not None:
+            tally += Tally(ended=1, life_ns=step.life_ns)
+        for maker, given in step.back.items():
+            self.tallies[tgid, step.path, maker].given += given
 
     def _faults(self, tgid: int, rows: Events) -> None:
         """Faults between two calls: whose memory are they in?"""
         if len(rows) == 0:
             return
-        paths = _paths(self.of(tgid), rows)
+        owners, number = np.unique(_owners(self.of(tgid), rows), axis=0, return_inverse=True)
         timed = rows["time_ns"] > 0
-        for path in np.unique(paths).tolist():
-            mine = paths == path
-            self.tallies[tgid, Path(path)] += Tally(
+        for owner, (path, site) in enumerate(owners.tolist()):
+            mine = number.reshape(-1) == owner
+            self.tallies[tgid, Path(path), site] += Tally(
                 faults=int(rows["count"][mine].sum()),
                 timed=int((mine & timed).sum()),
                 time_ns=int(rows["time_ns"][mine].sum()),
@@ -144,19 +166,26 @@ def _step(allocator: Allocator, call: Call, row: Any) -> Step:
         return Step(Path.OTHER, Rule.FAILED)
     if row["marks"] & LOADER and call is not Call.BRK:
         return Step(Path.OTHER, Rule.LOADER)
-    what = int(row["address"]), int(row["length"]), int(row["flags"])
+    asked = Asked(*(int(row[name]) for name in ("address", "length", "flags", "site", "ns")))
     if row["marks"] & FOREIGN and call is Call.MMAP:
-        return allocator.map_other(*what)
-    return allocator.call(call, *what)
+        return allocator.map_other(asked)
+    return allocator.call(call, asked)
 
 
-def _paths(allocator: Allocator, rows: Events) -> npt.NDArray[np.uint8]:
-    """The way that the memory of each fault was got; files and stacks are none of malloc's."""
+def _owners(allocator: Allocator, rows: Events) -> npt.NDArray[np.int64]:
+    """The way that the memory of each fault was got, and the site.
+
+    The heap is told by its region, as it may have been there before; stacks are none of malloc's.
+    """
     region = rows["region"]
-    paths = np.where(region == Region.HEAP, Path.BRK, Path.OTHER).astype(np.uint8)
-    anon = np.flatnonzero(region == Region.ANON)
-    paths[anon] = allocator.paths_of(rows["address"][anon])
-    return paths
+    owners = np.zeros((len(rows), 2), np.int64)
+    owners[:, 0] = np.where(region == Region.HEAP, Path.BRK, Path.OTHER)
+    mapped = np.flatnonzero(region == Region.ANON)
+    owners[mapped] = np.array(allocator.owners_of(rows["address"][mapped]), np.int64).reshape(-1, 2)
+    heap = np.flatnonzero(region == Region.HEAP)
+    found = np.array(allocator.owners_of(rows["address"][heap]), np.int64).reshape(-1, 2)
+    owners[heap, 1] = np.where(found[:, 0] == Path.BRK, found[:, 1], 0)
+    return owners
 
 
 class Malloc:
@@ -168,16 +197,21 @@ class Malloc:
         self._allocators = Allocators()
         self._who: dict[int, Who] = {}
         self._names: dict[int, str] = {}
+        self._sites: dict[int, str] = {}
+        self._sizes, self._heaps = Sizes(), Heaps()
         self._events = 0
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; the report if an interval ends with it."""
         self._who |= chunk.who
         self._names |= chunk.texts.get("allocator", {})
+        self._sites |= chunk.texts.get("site", {})
         is_call = chunk.rows["kind"] >= Call.BRK
         self._events += int(is_call.sum()) + int(chunk.rows["count"][~is_call].sum())
-        for _ in self._allocators.feed(chunk.rows):
-            pass
+        self._sizes.feed(chunk.rows)
+        self._heaps.feed(chunk.rows)
+        for decision in self._allocators.feed(chunk.rows):
+            self._sizes.note(decision.row, decision.step)
         return self._report(chunk.interval) if chunk.interval else None
 
     def _report(self, interval: Interval) -> Report:
@@ -191,6 +225,8 @@ class Malloc:
             malloc_columns(self.by),
             rows,
             audit(self._origin, interval, events, notes=notes),
+            sizes=self._sizes.take(),
+            heaps=self._heaps.take(self._who),
         )
 
     def _notes(self) -> list[str]:
@@ -204,14 +240,14 @@ class Malloc:
     def _rows(self) -> list[Row]:
         keys = [column.name for key in self.by for column in MALLOC_KEYS[key]]
         groups: dict[tuple[Any, ...], list[Key]] = defaultdict(list)
-        for tgid, path in sorted(self._allocators.tallies):
-            identity = self._identity(tgid, path)
-            groups[tuple(identity[name] for name in keys)].append((tgid, path))
+        for key in sorted(self._allocators.tallies):
+            identity = self._identity(*key)
+            groups[tuple(identity[name] for name in keys)].append(key)
         return [
             dict(zip(keys, group, strict=True)) | self._sums(of) for group, of in groups.items()
         ]
 
-    def _identity(self, tgid: int, path: Path) -> Row:
+    def _identity(self, tgid: int, path: Path, site: int) -> Row:
         who = self._who.get(tgid, Who())
         return {
             "pid": tgid,
@@ -221,6 +257,7 @@ class Malloc:
             "cgroup": who.cgroup,
             "allocator": self._names.get(tgid, "?"),
             "path": path.text,
+            "site": self._sites.get(site, "?"),
         }
 
     def _sums(self, group: list[Key]) -> Row:
@@ -234,14 +271,20 @@ class Malloc:
             "live_bytes": self._live(group),
             "faults": total.faults,
             "fault_time_ns": total.fault_time_ns,
-            "threshold_bytes": self._threshold({tgid for tgid, _ in group}),
+            "threshold_bytes": self._threshold({tgid for tgid, _, _ in group}),
+            "life_ns": total.mean_life_ns,
         }
 
     def _live(self, group: list[Key]) -> int:
-        """What is held by these ways; by all, where rows are not told apart by them."""
-        if "path" not in self.by:
-            group = [(tgid, path) for tgid in {tgid for tgid, _ in group} for path in Path]
-        return sum(self._allocators.of(tgid).live(path) for tgid, path in group)
+        """What is held by these ways and sites; by all, where rows are not told apart by them."""
+        paths = {path for _, path, _ in group} if "path" in self.by else set(Path)
+        sites = {site for _, _, site in group} if "site" in self.by else None
+        return sum(
+            size
+            for tgid in {tgid for tgid, _, _ in group}
+            for (path, site), size in self._allocators.of(tgid).live().items()
+            if path in paths and (sites is None or site in sites)
+        )
 
     def _threshold(self, tgids: set[int]) -> int | None:
         """Of one process that uses glibc; of several, or of another allocator, None."""

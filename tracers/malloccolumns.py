@@ -11,6 +11,7 @@ from memtap.tracers.whocolumns import PROCESS
 MALLOC_KEYS: dict[str, tuple[Column, ...]] = {
     "process": (*PROCESS, Column("allocator", "ALLOCATOR", "text", table=False)),
     "path": (Column("path", "PATH", "text"),),
+    "site": (Column("site", "SITE", "path"),),
 }
 _COUNTS = (
     Column("calls", "CALLS"),
@@ -20,6 +21,18 @@ _COUNTS = (
     Column("faults", "FAULTS"),
     Column("fault_time_ns", "FAULT_MS", "ms"),
     Column("threshold_bytes", "THRESHOLD"),
+)
+_LIFE = Column("life_ns", "LIFE_MS", "ms")
+
+# Of the table that --heap adds; see heaps.Part.
+HEAPS = (
+    Column("pid", "PID"),
+    Column("comm", "CMD", "text"),
+    Column("heap_bytes", "HEAP_KB", "kib"),
+    Column("resident_bytes", "RSS_KB", "kib"),
+    Column("used_bytes", "USED_KB", "kib"),
+    Column("stuck_bytes", "STUCK_KB", "kib"),
+    Column("top_bytes", "TOP_KB", "kib"),
 )
 
 TIMELINE = (
@@ -37,4 +50,8 @@ def malloc_columns(by: tuple[str, ...]) -> tuple[Column, ...]:
     keys = key_columns(MALLOC_KEYS, by)
     if len(by) > 1:
         keys = tuple(replace(key, table=key.table and key.name != "user") for key in keys)
-    return (*keys, *_COUNTS)
+    if "site" not in by:
+        return (*keys, *_COUNTS)
+    # Code shows how long it keeps what it maps, instead of what concerns the whole process.
+    counts = (replace(each, table=each.name != "threshold_bytes") for each in _COUNTS)
+    return (*keys, *counts, _LIFE)

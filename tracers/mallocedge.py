@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,28 +10,19 @@ import numpy as np
 from memtap.bpf.session import Cut, Session
 from memtap.bpf.sideband import Began, Ended, Forked, Told
 from memtap.bpf.stream import Events
+from memtap.tracers import heaps
 from memtap.tracers.allocations import Call
+from memtap.tracers.allocatornames import allocator_of, is_loader
+from memtap.tracers.callsites import CallSites
 from memtap.tracers.edge import Taken
 from memtap.tracers.faultedge import FaultEdge, Ripe
-from memtap.tracers.grouping import in_order
+from memtap.tracers.grouping import chain, in_order
 from memtap.tracers.mallocrows import FOREIGN, LOADER, ROW
-from memtap.tracers.mappings import Region, parse_maps
+from memtap.tracers.mappings import Place, Region, parse_maps
+from memtap.tracers.requests import SIZES, Requests
 
-# The object that malloc comes from, the one that takes the place of others first.
-_ALLOCATORS = (
-    ("jemalloc", re.compile(r"/libjemalloc")),
-    ("tcmalloc", re.compile(r"/libtcmalloc")),
-    ("mimalloc", re.compile(r"/libmimalloc")),
-    ("musl", re.compile(r"/(ld-musl-|libc\.musl-)")),
-    ("glibc", re.compile(r"/libc(\.so\.6|-2\.\d+\.so)$")),
-)
-_LOADER = re.compile(r"/ld(-linux[^/]*|-musl[^/]*|-2\.\d+|64)?\.so[^/]*$")
-
-
-def allocator_of(paths: Iterable[str]) -> str:
-    """Whose malloc a process has that maps these files; "?" if none of those we know."""
-    mapped = [path.removesuffix(" (deleted)") for path in paths]
-    return next((name for name, like in _ALLOCATORS if any(map(like.search, mapped))), "?")
+# A map that the C program has if it sends the frames of calls.
+FRAMES = "frame_records"
 
 
 class MallocEdge:
@@ -41,8 +31,13 @@ class MallocEdge:
     row = ROW
     most_batches = FaultEdge.most_batches
 
-    def __init__(self, session: Session, names_code: bool) -> None:
-        self._faults = FaultEdge(session, names_code)
+    def __init__(self, session: Session, walks_heaps: bool) -> None:
+        self._session, self._walks_heaps = session, walks_heaps
+        self._faults = FaultEdge(session, names_code=False)
+        self._sites = CallSites(self._faults.mappings) if FRAMES in session.loaded.maps else None
+        self._requests = Requests(session) if SIZES in session.loaded.maps else None
+        self._late: Events = np.empty(0, np.void)
+        self._site_of: dict[tuple[int, int], int] = {}
         self._seen: list[tuple[int, int, int]] = []
         self._allocators: dict[int, str] = {}
         self._known: set[int] = set()
@@ -51,6 +46,8 @@ class MallocEdge:
         """Looks what a process has mapped, and where its heap is, before it changes that."""
         self._faults.follow(tgid)
         self._known.add(tgid)
+        if self._requests:
+            self._requests.follow(tgid)
         try:
             maps = Path(f"/proc/{tgid}/maps").read_bytes()
         except OSError:
@@ -66,6 +63,8 @@ class MallocEdge:
     def take(self, cut: Cut, last: bool) -> Taken:
         """See Edge."""
         ripe = self._faults.ripen(cut, last)
+        if self._sites:
+            self._find_sites(cut, last)
         faults = np.zeros(len(ripe.faults), ROW)
         for name in ripe.faults.dtype.names or ():
             faults[name] = ripe.faults[name]
@@ -73,10 +72,27 @@ class MallocEdge:
         self._known.update(calls["tgid"].tolist(), faults["tgid"].tolist())
         parts = [self._heaps(), faults, calls, self._lives(ripe.told)]
         texts = self._faults.texts() | {"allocator": self._news(ripe)}
+        if self._sites:
+            texts["site"] = self._sites.texts.take()
+        if self._requests:
+            parts.append(self._requests.take(cut.until_ns))
+        if self._walks_heaps:
+            parts += [heaps.rows_of(tgid, cut.until_ns) for tgid in self._session.followed()]
         return Taken(in_order(np.concatenate(parts), "ns"), texts=texts)
 
     def learn(self, reporter: object) -> None:
         """There is nothing that the kernel could leave out."""
+
+    def _find_sites(self, cut: Cut, last: bool) -> None:
+        """Whose the calls are that this cut is the end of; the frames of others wait with them."""
+        assert self._sites
+        frames = chain(self._late, cut.frames)
+        ripe = (frames["ns"] <= cut.until_ns) | last if len(frames) else np.zeros(0, bool)
+        self._late = frames[~ripe]
+        calls = frames[ripe]
+        if len(calls):
+            keys = zip(calls["tid"].tolist(), calls["ns"].tolist(), strict=True)
+            self._site_of |= dict(zip(keys, self._sites.of(calls).tolist(), strict=True))
 
     def _heaps(self) -> Events:
         """Of processes that were there before."""
@@ -91,7 +107,12 @@ class MallocEdge:
         rows = np.zeros(len(calls), ROW)
         for name in ("ns", "tgid", "tid", "kind", "address", "length", "marks"):
             rows[name] = calls[name]
-        rows["flags"], rows["stack"] = calls["seen"], numbers[:, 2]
+        rows["flags"] = calls["seen"]
+        if self._requests:
+            for name in ("request", "request_number"):
+                rows[name] = calls[name]
+        keys = zip(calls["tid"].tolist(), calls["ns"].tolist(), strict=True)
+        rows["site"] = [self._site_of.pop(key, 0) for key in keys]
         for made in np.unique(numbers[:, [0, 4, 5, 6]], axis=0):
             same = (numbers[:, [0, 4, 5, 6]] == made).all(axis=1)
             rows["marks"][same] |= self._maker(*map(int, made))
@@ -99,12 +120,15 @@ class MallocEdge:
 
     def _maker(self, code: int, *callers: int) -> int:
         """Who made a call, by the places of its code and of what may have called that."""
-        path = self._faults.place(code).path
-        if _LOADER.search(path):
+        path = self._place(code).path
+        if is_loader(path):
             return LOADER
-        called = (self._faults.place(number) for number in callers)
+        called = (self._place(number) for number in callers)
         by = next((place.path for place in called if place.region is Region.TEXT), path)
         return 0 if by == path or allocator_of([by]) != "?" else FOREIGN
+
+    def _place(self, number: int) -> Place:
+        return self._faults.mappings.places[number]
 
     def _news(self, ripe: Ripe) -> dict[int, str]:
         """The allocators of processes that have one now, and had not, or another."""
@@ -113,7 +137,8 @@ class MallocEdge:
                 self._allocators.pop(each.tgid, None)
         news = {}
         for tgid in np.unique(ripe.calls["tgid"]).tolist():
-            name = allocator_of(self._faults.paths_of(tgid))
+            mapped = self._faults.mappings.numbers_of(tgid)
+            name = allocator_of({self._place(number).path for number in mapped})
             if self._allocators.get(tgid) != name:
                 news[tgid] = self._allocators[tgid] = name
         for each in ripe.told:

@@ -9,6 +9,20 @@ from memtap.tracers import faultplan
 
 _CALLS = Probe("on_call", "tp_btf", ("sys_exit",))
 
+# Functions of the C library, and those of the C program that count them.
+REQUESTS = {
+    "malloc": "on_malloc",
+    "calloc": "on_calloc",
+    "realloc": "on_realloc",
+    "aligned_alloc": "on_aligned_alloc",
+    "memalign": "on_aligned_alloc",
+    "posix_memalign": "on_posix_memalign",
+    "free": "on_free_block",
+}
+
+# A macro of the C program: send the stacks of calls, for their sites.
+FRAMES = "FRAMES 1"
+
 PLAN = Plan(
     "malloc",
     tuple(
@@ -19,3 +33,14 @@ PLAN = Plan(
     wakeup=faultplan.PLAN.wakeup,
     program=faultplan.PLAN.name,
 )
+
+
+def with_requests(plan: Plan) -> Plan:
+    """The plan that also counts what is asked of malloc, at breakpoints in one process."""
+    functions = dict.fromkeys(REQUESTS.values())
+    at = tuple(Probe(each, "uprobe", (each.removeprefix("on_"),)) for each in functions)
+    ways = tuple(
+        replace(way, probes=(*way.probes, *at), defines=(*way.defines, "REQUESTS"))
+        for way in plan.ways
+    )
+    return replace(plan, ways=ways)

@@ -11,11 +11,15 @@ from memtap.tracers import faultrows
 FOREIGN, LOADER, FAILED = 32, 64, 128
 
 # A fault (faultrows.ROW, kind below Call.BRK), or a call: `kind` is a Call, `address` and `length`
-# are what it was about, `flags` its prot, flags or advice. See Allocator.call().
+# are what it was about, `flags` its prot, flags or advice. See Allocator.call(). `request` is the
+# last number of bytes that the thread had asked malloc for, and `request_number` the how manieth
+# time that was, from 1 on; 0 if nobody looked.
 ROW = np.dtype(
     [
         *((name, faultrows.ROW[name]) for name in faultrows.ROW.names or ()),
         ("length", "u8"),
         ("flags", "u4"),
+        ("request", "u8"),
+        ("request_number", "u4"),
     ]
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from memtap.tracers.allocations import Allocator, Rule, Step
 from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Origin
 from memtap.tracers.malloc import Allocators, Decision
 from memtap.tracers.malloccolumns import TIMELINE
+from memtap.tracers.mallocsizes import FOR_REQUESTS
 from memtap.tracers.report import Report, Row
 
 
@@ -33,6 +36,13 @@ def why(step: Step, allocator: Allocator, length: int) -> str:
         Rule.LOADER: "the dynamic loader prepares the program",
         Rule.ANOTHER: f"{length:,} bytes, not of malloc",
     }[step.rule]
+
+
+def _request(call: Any, step: Step) -> str:
+    """What was asked of malloc, if that is known and was why."""
+    if not call["request_number"] or step.rule not in FOR_REQUESTS:
+        return ""
+    return f"{int(call['request']):,} bytes wanted: "
 
 
 class Timeline:
@@ -64,5 +74,5 @@ class Timeline:
             "tid": int(call["tid"]),
             "path": step.path.text,
             "change_bytes": step.taken - step.given,
-            "why": why(step, decision.allocator, int(call["length"])),
+            "why": _request(call, step) + why(step, decision.allocator, int(call["length"])),
         }

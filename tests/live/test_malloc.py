@@ -18,7 +18,8 @@ Build = Callable[[str], Path]
 
 CALLS = "brk,mmap,munmap,mremap,mprotect,madvise"
 PAGE = 4096
-JEMALLOC = Path("/usr/lib/x86_64-linux-gnu/libjemalloc.so.2")
+LIBRARIES = Path("/usr/lib/x86_64-linux-gnu")
+OTHERS = {"jemalloc": "libjemalloc.so.2", "tcmalloc": "libtcmalloc_minimal.so.4"}
 _LINE = re.compile(r"^\d+ +(\w+)\((.*)\) += (0x[0-9a-f]+|-?\d+)")
 
 
@@ -128,15 +129,86 @@ def test_the_threshold_is_where_glibc_has_moved_it(
     assert {row["allocator"] for row in found.values()} == {"glibc"}
 
 
-def test_another_allocator_is_known_and_has_no_threshold(workload: Build, tmp_path: Path) -> None:
-    assert JEMALLOC.exists(), "libjemalloc2 is not installed"
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_allocator_is_known_and_has_no_threshold(
+    name: str, workload: Build, tmp_path: Path
+) -> None:
+    library = LIBRARIES / OTHERS[name]
+    assert library.exists(), f"{library} is not installed"
     report = tmp_path / "report"
-    program = ["env", f"LD_PRELOAD={JEMALLOC}", *command_of(("keep", 1000, 1000), workload)]
+    program = ["env", f"LD_PRELOAD={library}", *command_of(("keep", 1000, 1000), workload)]
     done = memtap("malloc", "-f", "json", "-o", report, "--", *program)
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(report.read_text())["rows"]
-    assert (row["allocator"], row["threshold_bytes"]) == ("jemalloc", None)
+    assert (row["allocator"], row["threshold_bytes"]) == (name, None)
     assert row["requested_bytes"] > 1000 * 1000
+
+
+def test_threads_have_arenas_unless_they_may_not(workload: Build, tmp_path: Path) -> None:
+    arenas, _ = paths(command_of(("threads", 64, 50_000), workload), tmp_path / "report")
+    one, _ = paths(command_of(("one-arena", 64, 50_000), workload), tmp_path / "report")
+    taken = 4 * 64 * 50_016
+    assert taken <= arenas["arena"]["requested_bytes"] <= taken + 4 * (140 << 10)
+    assert "arena" not in one
+    assert taken <= one["brk"]["live_bytes"] <= taken + (140 << 10)
+
+
+def test_the_end_of_the_heap_is_given_back_unless_it_may_not(
+    workload: Build, tmp_path: Path
+) -> None:
+    taken = 1000 * 10_016
+    given, _ = paths(command_of(("stack", 1000, 10_000), workload), tmp_path / "report")
+    kept, _ = paths(command_of(("keep-top", 1000, 10_000), workload), tmp_path / "report")
+    assert given["brk"]["returned_bytes"] > taken - (256 << 10)
+    assert given["brk"]["live_bytes"] < 256 << 10
+    assert kept["brk"]["returned_bytes"] == 0
+    assert kept["brk"]["live_bytes"] >= taken
+
+
+@pytest.mark.parametrize(
+    ("case", "path", "code"),
+    [
+        (("keep", 10, 300_000), "mmap", "keep_all"),
+        (("keep", 1000, 1000), "brk", "keep_all"),
+        (("thread", 64, 50_000), "arena", "keep_all"),
+        (("again", 100, 300_000), "mmap", "again"),
+        (("resize", 5, 300_000), "mmap", "resize"),
+    ],
+)
+def test_the_site_is_the_function_that_called_malloc(
+    case: Case, path: str, code: str, workload: Build, tmp_path: Path
+) -> None:
+    how = ["-b", "process,path,site", "-f", "json", "-o", tmp_path / "report"]
+    by_path = ["-b", "process,path", "--from", tmp_path / "r.parquet", "-f", "json"]
+    done = memtap(
+        "malloc", *how, "--record", tmp_path / "r.parquet", "--", *command_of(case, workload)
+    )
+    assert done.returncode == 0, done.stderr
+    (by_site,) = reports((tmp_path / "report").read_text())
+    mine = [row for row in by_site["rows"] if row["path"] == path]
+    functions = {row["site"].partition("+")[0] for row in mine if row["requested_bytes"]}
+    assert functions == {code}
+    (whole,) = reports(memtap("malloc", *by_path).stdout)
+    (total,) = [row for row in whole["rows"] if row["path"] == path]
+    for column in ("calls", "requested_bytes", "returned_bytes", "live_bytes", "faults"):
+        assert sum(row[column] for row in mine) == total[column], column
+
+
+def test_code_that_gives_back_what_it_maps_is_told_how_soon(
+    workload: Build, tmp_path: Path
+) -> None:
+    command = command_of(("set", 50, 300_000), workload)  # each is mapped, and unmapped at once
+    how = ["-b", "process,path,site", "-f", "json", "-o", tmp_path / "report"]
+    done = memtap("malloc", *how, "--", *command)
+    assert done.returncode == 0, done.stderr
+    (found,) = reports((tmp_path / "report").read_text())
+    (row,) = [row for row in found["rows"] if row["path"] == "mmap"]
+    assert row["site"].startswith("again+")
+    assert (row["calls"], row["requested_bytes"]) == (100, 50 * 303_104)
+    assert (row["returned_bytes"], row["live_bytes"]) == (50 * 303_104, 0)
+    assert row["faults"] == 50 * 74
+    # 74 pages are touched in that time.
+    assert row["fault_time_ns"] / 50 < row["life_ns"] < 1e9
 
 
 def test_the_timeline_tells_each_decision(workload: Build, tmp_path: Path) -> None:
@@ -162,6 +234,65 @@ more = [bytes(600) for _ in range(20000)]
 print(2, flush=True)
 input()
 """
+
+
+def test_every_request_is_counted_by_its_size(workload: Build, tmp_path: Path) -> None:
+    how = ["--uprobes", "-f", "json", "-o", tmp_path / "report"]
+    done = memtap("malloc", *how, "--", *command_of(("family", 1000, 0), workload))
+    assert done.returncode == 0, done.stderr
+    assert "stops the process at each malloc and free" in done.stderr
+    (found,) = reports((tmp_path / "report").read_text())
+    asked = {row["from_bytes"]: row["requests"] for row in found["sizes"]}
+    # Each size has a power of two of its own; stdout's buffer is one more, of 4096 or 1024.
+    of_stdout = {1024: asked[1024] - 1000, 4096: asked[4096] - 1000}
+    assert sum(of_stdout.values()) == 1
+    assert {size: count - of_stdout.get(size, 0) for size, count in asked.items()} == {
+        64: 1000,  # malloc(100)
+        256: 1000,  # calloc(10, 50)
+        512: 1000,  # malloc(1000), to be resized
+        1024: 1000,  # realloc(2000)
+        4096: 1000,  # realloc(NULL, 5000)
+        8192: 1000,  # aligned_alloc(64, 10000)
+        16384: 1000,  # aligned_alloc(16, 20000)
+        32768: 1000,  # posix_memalign(4096, 40000)
+    }
+
+
+def test_each_size_tells_its_way(workload: Build, tmp_path: Path) -> None:
+    how = ["--uprobes", "-f", "json", "-o", tmp_path / "report"]
+    done = memtap("malloc", *how, "--", *command_of(("set", 50, 300_000), workload))
+    assert done.returncode == 0, done.stderr
+    (found,) = reports((tmp_path / "report").read_text())
+    (row,) = [row for row in found["sizes"] if row["from_bytes"] == 1 << 18]
+    assert row == {
+        "from_bytes": 1 << 18,
+        "to_bytes": (1 << 19) - 1,
+        "requests": 50,
+        "reused": 0,
+        "brk": 0,
+        "mmap": 50,
+        "arena": 0,
+    }
+
+
+@pytest.mark.parametrize("case", [("keep", 1000, 1000), ("hole", 100, 10_000)])
+def test_a_heap_is_as_malloc_itself_says(case: Case, workload: Build, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    command = [*command_of(case, workload), "wait"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        assert program.stdin and program.stdout
+        program.stdout.readline()
+        used, free, top = map(int, program.stdout.readline().split())
+        assert eventually(lambda: waits(program.pid))
+        done = memtap("malloc", "0.2", "1", "--heap", "-p", program.pid, "-f", "json", "-o", out)
+        assert done.returncode == 0, done.stderr
+        size = heap_of(program.pid)
+        program.stdin.close()
+    (heap,) = reports(out.read_text())[0]["heaps"]
+    assert heap["heap_bytes"] == size
+    assert (heap["used_bytes"], heap["stuck_bytes"]) == (used, free - top)
+    assert (heap["top_bytes"], used + free) == (top, size)
+    assert used <= heap["resident_bytes"] <= size
 
 
 def waits(pid: int) -> bool:

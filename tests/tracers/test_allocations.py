@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
-from memtap.tracers.allocations import THRESHOLD, Allocator, Call, Path, Rule, Step
+from memtap.tracers.allocations import THRESHOLD, Allocator, Asked, Call, Path, Rule, Step
 
 KIB, MIB = 1 << 10, 1 << 20
 ANON, PRIVATE, FIXED, NORESERVE, STACK = 0x20, 0x02, 0x10, 0x4000, 0x20000
@@ -17,42 +18,42 @@ PLACE = 0x7F0000000000
 def mmap(
     allocator: Allocator, start: int, length: int, prot: int = READ_WRITE, flags: int = 0
 ) -> Step:
-    return allocator.call(Call.MMAP, start, length, prot | (ANON | PRIVATE | flags) << 8)
+    return allocator.call(Call.MMAP, Asked(start, length, prot | (ANON | PRIVATE | flags) << 8))
 
 
 def munmap(allocator: Allocator, start: int, length: int) -> Step:
-    return allocator.call(Call.MUNMAP, start, length, 0)
+    return allocator.call(Call.MUNMAP, Asked(start, length, 0))
 
 
 def brk(allocator: Allocator, end: int) -> Step:
-    return allocator.call(Call.BRK, end, end, 0)
+    return allocator.call(Call.BRK, Asked(end, end, 0))
 
 
 def test_the_heap_grows_and_is_trimmed() -> None:
     allocator = Allocator()
-    assert allocator.call(Call.BRK, 0x1000, 0, 0) == Step(Path.BRK, Rule.HEAP_SEEN)
+    assert allocator.call(Call.BRK, Asked(0x1000, 0)) == Step(Path.BRK, Rule.HEAP_SEEN)
     assert brk(allocator, 0x22000) == Step(Path.BRK, Rule.HEAP_GROWN, taken=0x21000)
-    assert brk(allocator, 0x12000) == Step(Path.BRK, Rule.HEAP_TRIMMED, given=0x10000)
-    assert allocator.live(Path.BRK) == 0x11000
-    assert allocator.path_of(0x1234) is Path.BRK
+    assert brk(allocator, 0x12000) == Step(Path.BRK, Rule.HEAP_TRIMMED, back={0: 0x10000})
+    assert live(allocator, Path.BRK) == 0x11000
+    assert path_of(allocator, 0x1234) is Path.BRK
 
 
 def test_a_break_that_did_not_move_is_refused() -> None:
     allocator = Allocator()
     brk(allocator, 0x1000)
-    assert allocator.call(Call.BRK, 0x1000, 0x99000, 0) == Step(Path.BRK, Rule.FAILED)
-    assert allocator.live(Path.BRK) == 0
+    assert allocator.call(Call.BRK, Asked(0x1000, 0x99000)) == Step(Path.BRK, Rule.FAILED)
+    assert live(allocator, Path.BRK) == 0
 
 
 def test_a_mapped_chunk_that_is_freed_moves_the_threshold() -> None:
     allocator = Allocator()
     assert allocator.least_mapped == 131_049  # measured: malloc(131048) is not mapped
     assert mmap(allocator, PLACE, 303_104) == Step(Path.MMAP, Rule.CHUNK_MAPPED, taken=303_104)
-    assert allocator.live(Path.MMAP) == 303_104
+    assert live(allocator, Path.MMAP) == 303_104
     step = munmap(allocator, PLACE, 303_104)
-    assert step == Step(Path.MMAP, Rule.THRESHOLD_RAISED, given=303_104)
+    assert step == Step(Path.MMAP, Rule.THRESHOLD_RAISED, back={0: 303_104}, life_ns=0)
     assert allocator.threshold == 303_104
-    assert allocator.live(Path.MMAP) == 0
+    assert live(allocator, Path.MMAP) == 0
 
 
 def test_the_threshold_never_falls_and_ends_at_32_mib() -> None:
@@ -88,7 +89,7 @@ def arena(allocator: Allocator) -> list[Step]:
         mmap(allocator, PLACE + MIB, 128 * MIB, 0, NORESERVE),
         munmap(allocator, PLACE + MIB, 63 * MIB),
         munmap(allocator, PLACE + 128 * MIB, MIB),
-        allocator.call(Call.MPROTECT, PLACE + 64 * MIB, 132 * KIB, READ_WRITE),
+        allocator.call(Call.MPROTECT, Asked(PLACE + 64 * MIB, 132 * KIB, READ_WRITE)),
     ]
 
 
@@ -96,10 +97,10 @@ def test_an_arena_is_reserved_aligned_and_grown_by_mprotect() -> None:
     allocator = Allocator()
     rules = [step.rule for step in arena(allocator)]
     assert rules == [Rule.ARENA_RESERVED, Rule.ARENA_ALIGNED, Rule.ARENA_ALIGNED, Rule.ARENA_GROWN]
-    grown = allocator.call(Call.MPROTECT, PLACE + 64 * MIB + 132 * KIB, 4 * KIB, READ_WRITE)
+    grown = allocator.call(Call.MPROTECT, Asked(PLACE + 64 * MIB + 132 * KIB, 4 * KIB, READ_WRITE))
     assert grown == Step(Path.ARENA, Rule.ARENA_GROWN, taken=4 * KIB)
-    assert allocator.live(Path.ARENA) == 136 * KIB
-    assert allocator.path_of(PLACE + 64 * MIB) is Path.ARENA
+    assert live(allocator, Path.ARENA) == 136 * KIB
+    assert path_of(allocator, PLACE + 64 * MIB) is Path.ARENA
 
 
 def test_an_arena_shrinks_by_mapping_nothing_over_its_top() -> None:
@@ -107,19 +108,19 @@ def test_an_arena_shrinks_by_mapping_nothing_over_its_top() -> None:
     arena(allocator)
     top = PLACE + 64 * MIB + 100 * KIB
     step = mmap(allocator, top, 32 * KIB, 0, FIXED)
-    assert step == Step(Path.ARENA, Rule.ARENA_SHRUNK, given=32 * KIB)
-    assert allocator.live(Path.ARENA) == 100 * KIB
+    assert step == Step(Path.ARENA, Rule.ARENA_SHRUNK, back={0: 32 * KIB})
+    assert live(allocator, Path.ARENA) == 100 * KIB
 
 
 def test_realloc_moves_a_chunk_with_what_it_holds() -> None:
     allocator = Allocator()
     mmap(allocator, PLACE, MIB)
-    allocator.call(Call.MOVED_FROM, PLACE, MIB, 0)
-    step = allocator.call(Call.MOVED_TO, PLACE + 8 * MIB, 3 * MIB, 0)
+    allocator.call(Call.MOVED_FROM, Asked(PLACE, MIB, 0))
+    step = allocator.call(Call.MOVED_TO, Asked(PLACE + 8 * MIB, 3 * MIB, 0))
     assert step == Step(Path.MMAP, Rule.CHUNK_RESIZED, taken=2 * MIB)
-    assert allocator.live(Path.MMAP) == 3 * MIB
-    assert allocator.path_of(PLACE) is Path.OTHER
-    assert allocator.path_of(PLACE + 10 * MIB) is Path.MMAP
+    assert live(allocator, Path.MMAP) == 3 * MIB
+    assert path_of(allocator, PLACE) is Path.OTHER
+    assert path_of(allocator, PLACE + 10 * MIB) is Path.MMAP
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_what_is_not_of_malloc(prot: int, flags: int, rule: Rule) -> None:
 
 
 def test_a_file_is_not_of_malloc() -> None:
-    step = Allocator().call(Call.MMAP, PLACE, MIB, READ_WRITE | PRIVATE << 8)
+    step = Allocator().call(Call.MMAP, Asked(PLACE, MIB, READ_WRITE | PRIVATE << 8))
     assert step == Step(Path.OTHER, Rule.FILE, taken=MIB)
 
 
@@ -145,8 +146,16 @@ def test_a_child_has_what_its_parent_had_and_goes_its_own_way() -> None:
     mmap(parent, PLACE, MIB)
     child = parent.copy()
     munmap(child, PLACE, MIB)
-    assert (parent.live(Path.MMAP), child.live(Path.MMAP)) == (MIB, 0)
+    assert (live(parent, Path.MMAP), live(child, Path.MMAP)) == (MIB, 0)
     assert (parent.threshold, child.threshold) == (THRESHOLD, MIB)
+
+
+def live(allocator: Allocator, path: Path) -> int:
+    return sum(size for (way, _), size in allocator.live().items() if way is path)
+
+
+def path_of(allocator: Allocator, address: int) -> Path:
+    return allocator.owners_of(np.array([address], np.uint64))[0][0]
 
 
 def test_what_is_live_agrees_with_a_table_of_every_page() -> None:
@@ -164,4 +173,25 @@ def test_what_is_live_agrees_with_a_table_of_every_page() -> None:
                 given = munmap(allocator, at, size).given
                 assert given == sum(table[span]) * MIB
                 table[span] = [0] * length
-        assert allocator.live(Path.MMAP) == sum(table) * MIB
+        assert live(allocator, Path.MMAP) == sum(table) * MIB
+
+
+def test_what_is_given_back_is_of_the_code_that_had_got_it() -> None:
+    allocator = Allocator()
+    allocator.call(Call.BRK, Asked(0x1000, 0))
+    allocator.call(Call.BRK, Asked(0x3000, 0x3000, site=7))
+    allocator.call(Call.BRK, Asked(0x6000, 0x6000, site=8))
+    step = allocator.call(Call.BRK, Asked(0x2000, 0x2000, site=9))
+    assert step.back == {7: 0x1000, 8: 0x3000}
+    assert allocator.live() == {(Path.BRK, 7): 0x1000, (Path.BRK, 8): 0, (Path.BRK, 0): 0}
+
+
+def test_a_mapping_that_is_given_back_whole_has_lived() -> None:
+    allocator = Allocator()
+    flags = READ_WRITE | (ANON | PRIVATE) << 8
+    for ns, length in ((10, MIB), (20, 2 * MIB)):
+        allocator.call(Call.MMAP, Asked(PLACE * ns, length, flags, site=ns, ns=ns))
+    whole = allocator.call(Call.MUNMAP, Asked(PLACE * 10, MIB, ns=15))
+    half = allocator.call(Call.MUNMAP, Asked(PLACE * 20, MIB, ns=25))
+    assert (whole.back, whole.life_ns) == ({10: MIB}, 5)
+    assert (half.back, half.life_ns) == ({20: MIB}, None)

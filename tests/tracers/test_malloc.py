@@ -9,10 +9,10 @@ import numpy as np
 
 from memtap.bpf.stream import Events
 from memtap.tracers.allocations import Call
+from memtap.tracers.allocatornames import allocator_of
 from memtap.tracers.chunk import Chunk
 from memtap.tracers.faultplan import Kind
 from memtap.tracers.malloc import Malloc
-from memtap.tracers.mallocedge import allocator_of
 from memtap.tracers.mallocrows import FAILED, FOREIGN, LOADER, ROW
 from memtap.tracers.malloctimeline import Timeline
 from memtap.tracers.mappings import Region
@@ -134,6 +134,58 @@ def test_what_is_live_outlasts_an_interval_and_what_was_counted_does_not() -> No
 def test_a_process_that_was_there_before_has_its_heap() -> None:
     found = paths(call(Call.HEAP, 0x1000, 0x5000), call(Call.BRK, 0x8000, 0x8000))
     assert (found["brk"]["requested_bytes"], found["brk"]["live_bytes"]) == (0x2000, 0x7000)
+
+
+def test_requests_are_told_by_size_and_by_the_way_that_the_kernel_was_asked() -> None:
+    asked = {"request": 300_000, "request_number": 5}
+    several = [
+        call(Call.BRK, 0x1000, 0),
+        call(Call.BRK, 0x22000, 0x22000, **asked),  # malloc's first, and then it maps
+        call(Call.MMAP, **asked),
+        call(Call.MUNMAP, **asked),
+        call(Call.MMAP, PLACE * 2, marks=FOREIGN, **asked),
+        call(Call.REQUESTED, 19, 10),
+        call(Call.REQUESTED, 1, 3),
+        call(Call.REQUESTED, 0, 13),  # free()
+    ]
+    found = report(*several).sizes
+    assert found == [
+        {"from_bytes": 0, "to_bytes": 1, "requests": 3, "reused": 3}
+        | {"brk": 0, "mmap": 0, "arena": 0},
+        {"from_bytes": 1 << 18, "to_bytes": (1 << 19) - 1, "requests": 10, "reused": 9}
+        | {"brk": 0, "mmap": 1, "arena": 0},
+    ]
+    assert report(call(Call.MMAP)).sizes is None
+
+
+def test_a_heap_is_told_as_it_was_last() -> None:
+    before = [call(Call.WALKED, length=size, flags=part) for part, size in enumerate(range(5))]
+    after = [call(Call.WALKED, length=10, flags=0), call(Call.WALKED, length=7, flags=1)]
+    malloc = Malloc(make_origin(tracer="malloc"))
+    malloc.feed(chunk(*before, interval=None, last=False))
+    found = malloc.feed(chunk(*after))
+    assert found and found.heaps
+    assert [(row["heap_bytes"], row["resident_bytes"]) for row in found.heaps] == [(10, 7)]
+    assert found.heaps[0]["used_bytes"] is None
+    assert "heaps" in found.to_dict()
+
+
+def test_code_has_what_it_got_and_what_was_given_back_of_that() -> None:
+    texts = NAMES | {"site": {7: "f+0x1 prog", 8: "g+0x2 prog"}}
+    rows = [
+        call(Call.MMAP, site=7, ns=10),
+        call(Call.MMAP, PLACE * 2, site=8, ns=20),
+        fault(),
+        call(Call.MUNMAP, ns=40),
+    ]
+    malloc = Malloc(make_origin(tracer="malloc"), ("site",))
+    found = malloc.feed(replace(chunk(*rows), texts=texts))
+    assert found
+    by_site = {row["site"]: row for row in found.rows}
+    f, g = by_site["f+0x1 prog"], by_site["g+0x2 prog"]
+    assert (f["calls"], f["requested_bytes"], f["returned_bytes"]) == (2, CHUNK, CHUNK)
+    assert (f["live_bytes"], f["faults"], f["life_ns"]) == (0, 1, 30)
+    assert (g["calls"], g["live_bytes"], g["faults"], g["life_ns"]) == (1, CHUNK, 0, None)
 
 
 def test_a_timeline_has_a_row_for_each_call_and_waits_for_the_end_of_an_interval() -> None:

@@ -1,0 +1,112 @@
+"""What the memory of a process serves for, and which code had got it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.tracers.mappings import Space
+
+# Up to so many addresses, looking each up takes less time than making arrays of all mappings.
+_FEW = 64
+
+_USE_BITS = 3
+
+
+class Use(IntEnum):
+    """What a range of addresses serves for."""
+
+    NOTHING = 0
+    CHUNK = 1
+    RESERVED = 2  # addresses of an arena without memory
+    ARENA = 3
+    HEAP = 4
+    OTHER = 5
+
+
+# What a range serves for, and the number of the code that had got it; 0 is not known.
+Owner = tuple[Use, int]
+Held = dict[Owner, int]
+NOBODY: Owner = (Use.NOTHING, 0)
+
+
+class Owned:
+    """The ranges of one process, by their owners."""
+
+    def __init__(self) -> None:
+        self._space = Space()
+        self._bytes: Counter[Owner] = Counter()
+        self._born: dict[int, int] = {}
+
+    def copy(self) -> Owned:
+        """A child's."""
+        child = Owned()
+        child._space, child._bytes = self._space.copy(), self._bytes.copy()
+        child._born = self._born.copy()
+        return child
+
+    @property
+    def sizes(self) -> Held:
+        """How many bytes each owner has."""
+        return self._bytes
+
+    def put(self, start: int, length: int, owner: Owner, ns: int) -> Held:
+        """Gives a range to an owner, at a time; what was held of it before."""
+        held = self.drop(start, length)
+        self._space.put(start, start + length, _number(owner))
+        self._bytes[owner] += length
+        self._born[start] = ns
+        return held
+
+    def drop(self, start: int, length: int) -> Held:
+        """Takes a range from whoever had it; what was held of it."""
+        held = self.held(start, length)
+        self._bytes.subtract(held)
+        self._space.drop(start, start + length)
+        self._born.pop(start, None)
+        return held
+
+    def held(self, start: int, length: int) -> Held:
+        """How many bytes of a range belong to whom."""
+        held: Counter[Owner] = Counter()
+        first, last = self._space.overlapping(start, start + length)
+        for at in range(first, last):
+            end = min(self._space.ends[at], start + length)
+            held[_owner(self._space.numbers[at])] += end - max(self._space.starts[at], start)
+        return held
+
+    def is_whole(self, start: int, length: int) -> bool:
+        """Whether a range is one that was given like that."""
+        first, last = self._space.overlapping(start, start + length)
+        return last - first == 1 and (
+            self._space.starts[first] == start and self._space.ends[first] == start + length
+        )
+
+    def born_ns(self, start: int) -> int | None:
+        """When the range that begins here was given to its owner."""
+        return self._born.get(start)
+
+    def at(self, address: int) -> Owner:
+        """Whose an address is."""
+        first, last = self._space.overlapping(address, address + 1)
+        return _owner(self._space.numbers[first]) if first < last else NOBODY
+
+    def at_all(self, addresses: npt.NDArray[np.uint64]) -> list[Owner]:
+        """at() of each; faster for many."""
+        if len(addresses) <= _FEW:
+            return [self.at(address) for address in addresses.tolist()]
+        numbers, _, _ = self._space.locate(addresses)
+        return [_owner(number) for number in numbers.tolist()]
+
+
+def _number(owner: Owner) -> int:
+    """An owner as a number in a Space."""
+    use, site = owner
+    return site << _USE_BITS | use
+
+
+def _owner(number: int) -> Owner:
+    return Use(number & (1 << _USE_BITS) - 1), number >> _USE_BITS
