@@ -25,7 +25,8 @@ class Order:
 
     def arrange(self, report: Report) -> Report:
         """The report with its rows in this order, and no more than `rows` of them."""
-        return replace(report, rows=self._ordered(report.rows)[: self.rows])
+        leaks = report.leaks and report.leaks[: self.rows]
+        return replace(report, rows=self._ordered(report.rows)[: self.rows], leaks=leaks)
 
     def by(self, column: str) -> Order:
         """The same by another column."""

@@ -48,6 +48,10 @@ class Options(Shown):
     hist: bool
     explain: bool
     timeline: bool
+    uprobes: bool
+    heap: bool
+    scores: bool
+    leaks: bool
     stacks: bool
     folded: Path | None
     flame: Path | None
@@ -185,6 +189,7 @@ _RECORDING = [
 # Options that only some commands have.
 _OWN = {
     **dict.fromkeys(("batch", "hist", "explain", "stacks", "timeline"), False),
+    **dict.fromkeys(("uprobes", "heap", "scores", "leaks"), False),
     **dict.fromkeys(("folded", "flame"), None),
 }
 _INSIDE = [
@@ -254,6 +259,7 @@ def _check(options: Options) -> None:
         "--record": options.record,
         "--dump-c": options.dump_c,
         "--dry-run": options.dry_run,
+        "--scores": options.scores,
     }
     for name, value in live.items():
         if value:

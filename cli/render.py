@@ -13,12 +13,15 @@ from typing import Any, Protocol
 
 import click
 
+from memtap.tracers.malloccolumns import HEAPS
 from memtap.tracers.report import Column, Kind, Report, Row
+from memtap.tracers.slabcolumns import LEAKS
 
 # Of a line that nobody gave a width.
 WIDTH = 79
 
 STACKS_SHOWN = 5
+LEAKS_SHOWN = 10
 
 # What stands last in a line, cut to fit; and what begins at the left of its column.
 _LONG = ("path", "tree")
@@ -106,6 +109,7 @@ _SHOWN: dict[Kind, Callable[[Any], str]] = {
     "ms": lambda ns: f"{ns / 1e6:.1f}",
     "us": lambda ns: f"{ns / 1e3:.1f}",
     "hex": "{:x}".format,
+    "time": lambda moment: local_time(moment),
     "user": _cut,
 }
 
@@ -195,13 +199,39 @@ def histogram_lines(histogram: Sequence[dict[str, int]]) -> list[str]:
     return lines
 
 
+def size_lines(sizes: Sequence[dict[str, int]]) -> list[str]:
+    """A line of headings, and one for each power of two."""
+    counts = [name for name in sizes[0] if not name.endswith("_bytes")] if sizes else []
+    head = [f"{'BYTES':>21}", *(f"{name.upper():>9}" for name in counts)]
+    lines = [" ".join(head)] if sizes else []
+    for each in sizes:
+        span = f"{each['from_bytes']:>10} ..{each['to_bytes']:>9}"
+        lines.append(" ".join([f"{span:>21}", *(f"{each[name]:>9}" for name in counts)]))
+    return lines
+
+
 def stack_lines(stacks: dict[tuple[str, ...], int]) -> list[str]:
     """The most frequent stacks, each from the innermost frame on."""
     lines = []
     for frames, count in list(stacks.items())[:STACKS_SHOWN]:
-        text = " < ".join(reversed(frames))
-        first, *more = textwrap.wrap(text, WIDTH - 8, break_on_hyphens=False)
-        lines += [f"{count:>7} {first}", *(f"{'':7} {line}" for line in more)]
+        first, *more = _wrapped(frames)
+        lines += [f"{count:>7}{first[7:]}", *more]
+    return lines
+
+
+def _wrapped(frames: Sequence[str]) -> list[str]:
+    """A stack from the innermost frame on, indented."""
+    lines = textwrap.wrap(" < ".join(reversed(frames)), WIDTH - 8, break_on_hyphens=False)
+    return [f"{'':8}{line}" for line in lines]
+
+
+def leak_lines(leaks: Sequence[Row], width: int | None) -> list[str]:
+    """The oldest of what is kept, each with its stack, if it is known, below it."""
+    shown = leaks[:LEAKS_SHOWN]
+    head, *rows = table_lines(LEAKS, shown, width)
+    lines = [head]
+    for row, line in zip(shown, rows, strict=True):
+        lines += [line, *_wrapped(row["frames"])]
     return lines
 
 
@@ -248,6 +278,9 @@ class Blocks:
         lines += [look.heading(head), *rows]
         lines += histogram_lines(report.histogram or [])
         lines += stack_lines(report.stacks or {})
+        lines += size_lines(report.sizes or [])
+        lines += table_lines(HEAPS, report.heaps, look.width) if report.heaps else []
+        lines += leak_lines(report.leaks, look.width) if report.leaks else []
         lines += [line for text in report.explanation or [] for line in textwrap.wrap(text, WIDTH)]
         if look.verbose or not is_flawless(report.audit):
             lines.append(_audit(report, look))

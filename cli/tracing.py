@@ -20,6 +20,7 @@ from memtap.bpf.plan import Plan
 from memtap.cli.loop import Display, Loop
 from memtap.cli.options import Options
 from memtap.cli.program import Program
+from memtap.tracers.host import Counters, vmstat
 from memtap.tracers.processes import process_of
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Job:
         edge: makes what turns its events into rows.
         reporter: makes what turns the chunks of an origin into reports.
         display: makes where the reports are shown.
+        counters: reads those of the host that its counts can be compared with.
+        last_words: those of targets that ended, of struct taskstats.
     """
 
     plan: Plan
@@ -46,6 +49,8 @@ class Job:
     edge: Callable[[Session], Edge]
     reporter: Callable[[Origin], Any]
     display: Callable[[Any], Display]
+    counters: Callable[[], Counters] = vmstat
+    last_words: tuple[str, ...] = ()
 
 
 def page_edge(session: Session) -> Edge:
@@ -67,7 +72,7 @@ def run(options: Options, job: Job) -> None:
     request = Request(job.plan, _filter(options, pids), job.settings)
     if options.dump_c:
         kernel.require_tracing()
-        click.echo(request.text(kernel, request.plan.require(kernel)[0]), nl=False)
+        click.echo(request.text(kernel, next(request.plan.require(kernel))), nl=False)
         return
     status = _trace(options, job, request, kernel, pids)
     if options.program:
@@ -131,10 +136,10 @@ def _trace(
         from memtap.tracers.live import Live
         from memtap.tracers.processes import Processes
 
-        processes = Processes(kernel.btf, kernel.possible_cpus)
+        processes = Processes(kernel.btf, kernel.possible_cpus, job.last_words)
         stack.callback(processes.close)
         targets = [*pids, *([program.pid] if program else [])]
-        live = Live(attempts.wait(), kernel, processes, job.edge, targets)
+        live = Live(attempts.wait(), kernel, processes, job.edge, targets, job.counters)
         stack.callback(live.close)
         if options.dry_run:
             click.echo(_attached(live.origin))

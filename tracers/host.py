@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# Of /proc/vmstat: what a page-cache report can be compared with, over the whole host.
+# Of /proc/vmstat: what reports can be compared with, over the whole host.
 VMSTAT = (
     "pgpgin",
     "pgfault",
@@ -19,11 +19,11 @@ VMSTAT = (
 Counters = dict[str, int]
 
 
-def vmstat(root: Path = Path("/")) -> Counters:
-    """The counters VMSTAT that this kernel has. pgpgin counts KiB, the others pages or events."""
+def vmstat(root: Path = Path("/"), names: tuple[str, ...] = VMSTAT) -> Counters:
+    """Those of these counters that this kernel has. pgpgin counts KiB, others pages or events."""
     lines = (root / "proc/vmstat").read_text().splitlines()
     values = dict(line.split() for line in lines)
-    return {name: int(values[name]) for name in VMSTAT if name in values}
+    return {name: int(values[name]) for name in names if name in values}
 
 
 def buffers_and_cached(root: Path = Path("/")) -> tuple[int, int]:

@@ -35,7 +35,7 @@ class Live:
     """A tracing session and everything around it that a report needs. Close it after use.
 
     `processes` must have been listening before, so that whoever is traced is known; `edge` makes
-    what turns events into rows.
+    what turns events into rows; `counters` reads the host's own, which stand beside ours.
     """
 
     def __init__(
@@ -45,8 +45,10 @@ class Live:
         processes: Processes,
         edge: Callable[[Session], Edge],
         targets: Sequence[int] = (),
+        counters: Callable[[], Counters] = vmstat,
     ) -> None:
         self._filter = loaded.request.filter
+        self._counters = counters
         self.origin = origin_of(loaded, kernel)
         self.processes = processes
         self.session = Session(loaded, kernel)
@@ -80,7 +82,7 @@ class Live:
     @property
     def readable(self) -> list[int]:
         """Descriptors that become readable when consume() has something to do."""
-        return [self.session.readable, *self.processes.readable]
+        return [*self.session.readable, *self.processes.readable]
 
     def consume(self) -> None:
         """Takes in what the kernel has sent, so that nothing overflows."""
@@ -129,7 +131,7 @@ class Live:
         return news
 
     def _now(self) -> _Start:
-        counters = vmstat()
+        counters = self._counters()
         if self._filter.by_tgid:
             counters |= self.processes.counted()
         return _Start(time.monotonic_ns(), self.session.losses(), counters)

@@ -9,7 +9,19 @@ from typing import Any, Literal
 Row = dict[str, Any]
 
 Kind = Literal[
-    "count", "pct", "mib", "kib", "human", "ms", "us", "hex", "text", "user", "path", "tree"
+    "count",
+    "pct",
+    "mib",
+    "kib",
+    "human",
+    "ms",
+    "us",
+    "hex",
+    "time",
+    "text",
+    "user",
+    "path",
+    "tree",
 ]
 
 
@@ -22,9 +34,9 @@ class Column:
         heading: what the table calls it.
         kind: how the table shows it: `count` a number, `pct` with one decimal and a per cent
             sign, `mib` and `kib` bytes as whole MiB and KiB, `human` bytes with a letter for their
-            unit, `ms` and `us` nanoseconds in those with one decimal, `hex` an address, `text`
-            left-aligned, `user` the same cut to 8 characters, `path` last and cut to fit, `tree`
-            the same indented by the row's `depth`.
+            unit, `ms` and `us` nanoseconds in those with one decimal, `hex` an address, `time` a
+            moment by the clock on the wall, `text` left-aligned, `user` the same cut to 8
+            characters, `path` last and cut to fit, `tree` the same indented by the row's `depth`.
         table: whether the table shows it without being asked to.
         change: whether its numbers tell how far something came, and so have a sign.
     """
@@ -50,6 +62,10 @@ class Report:
         histogram: if it was asked for, times by powers of two: `from_ns`, `to_ns`, `count`.
         explanation: if it was asked for, sentences on what the numbers say.
         stacks: if they were asked for, how often each was seen, frames from the outermost on.
+        sizes: if it was asked for, requests by powers of two of their size: `from_bytes`,
+            `to_bytes`, and counts.
+        heaps: if it was asked for, what the heaps of processes are like.
+        leaks: if it was asked for, what is kept, the oldest first; `frames` from the outermost on.
         totals: for the table alone, the sums of columns over all rows, also those that are cut off.
     """
 
@@ -62,6 +78,9 @@ class Report:
     histogram: list[dict[str, int]] | None = None
     explanation: list[str] | None = None
     stacks: dict[tuple[str, ...], int] | None = None
+    sizes: list[dict[str, int]] | None = None
+    heaps: list[Row] | None = None
+    leaks: list[Row] | None = None
     totals: Row | None = None
 
     SCHEMA = 1
@@ -73,6 +92,9 @@ class Report:
             "histogram": self.histogram,
             "explanation": self.explanation,
             "stacks": stacks,
+            "sizes": self.sizes,
+            "heaps": self.heaps,
+            "leaks": self.leaks,
         }
         return {
             "report": self.name,

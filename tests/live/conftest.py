@@ -63,3 +63,18 @@ def trace(tmp_path: Path) -> Callable[..., Trace]:
         return Trace(done.returncode, done.stdout, done.stderr, found[0], recording)
 
     return run
+
+
+@pytest.fixture
+def swap() -> Iterator[None]:
+    """A swap device in compressed memory."""
+    number = Path("/sys/class/zram-control/hot_add").read_text().strip()
+    device = Path(f"/dev/zram{number}")
+    try:
+        Path(f"/sys/block/{device.name}/disksize").write_text("256M")
+        subprocess.check_call(["mkswap", device], stdout=subprocess.DEVNULL)
+        subprocess.check_call(["swapon", device])
+        yield
+        subprocess.check_call(["swapoff", device])
+    finally:
+        Path("/sys/class/zram-control/hot_remove").write_text(number)

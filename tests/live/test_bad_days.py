@@ -249,7 +249,8 @@ def test_doctor_without_root_says_so() -> None:
 def test_doctor_of_this_host_finds_every_report_to_run() -> None:
     done = memtap("doctor", "-f", "json")
     found = json.loads(done.stdout)
-    assert {row["report"] for row in found["rows"]} == {"cachestat", "cachetop", "faults", "malloc"}
+    names = {"cachestat", "cachetop", "faults", "malloc", "slab", "pages", "reclaim", "oom"}
+    assert {row["report"] for row in found["rows"]} == names
     assert all(row["way"] for row in found["rows"])
     assert done.returncode == 0
     assert not programs()

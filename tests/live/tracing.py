@@ -7,6 +7,7 @@ import errno
 import json
 import mmap
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -18,12 +19,21 @@ from typing import Any
 
 WORKLOADS = Path(__file__).resolve().parent.parent / "workloads"
 PAGE = os.sysconf("SC_PAGESIZE")
-MEMTAP = [sys.executable, "-m", "memtap"]
+# MEMTAP_COMMAND names another way to start it.
+MEMTAP = shlex.split(os.environ.get("MEMTAP_COMMAND", "")) or [sys.executable, "-m", "memtap"]
 LONGEST_S = 60
+
+# MEMTAP_SCALE makes the large workloads smaller where a machine is slow.
+_SCALE = float(os.environ.get("MEMTAP_SCALE", "1"))
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 Row = dict[str, Any]
+
+
+def scaled(count: int) -> int:
+    """So many, or fewer where the machine is slow."""
+    return round(count * _SCALE)
 
 
 def memtap(*arguments: str | Path, **how: Any) -> subprocess.CompletedProcess[str]:
@@ -53,7 +63,7 @@ def reporting(out: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     command = [*MEMTAP, *map(str, arguments), "-o", str(out)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
-            assert eventually(lambda: out.exists() and out.read_text() != "")
+            assert eventually(lambda: out.exists() and out.read_text() != "", LONGEST_S)
             yield process
         finally:
             process.kill()
