@@ -1,0 +1,145 @@
+/*
+ * slabber CASE COUNT: objects of the kernel's caches, of which the number is known.
+ *
+ * Prints a line when COUNT of them are there, gives them back when a line comes, prints
+ * another, and ends with the next. Before it begins it prints one, and waits, too.
+ */
+#include "workload.h"
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+static long count;
+static int *fds;
+
+static void take_files(long from, long to)
+{
+	for (long i = from; i < to; i++)
+		fds[i] = check(open("/dev/null", O_RDONLY), "open");
+}
+
+static void take_eventfds(void)
+{
+	for (long i = 0; i < count; i++)
+		fds[i] = check(eventfd(0, 0), "eventfd");
+}
+
+/* Two descriptors each. */
+static void take_pipes(void)
+{
+	for (long i = 0; i < count; i++)
+		check(pipe(fds + 2 * i), "pipe");
+}
+
+static void take_sockets(void)
+{
+	for (long i = 0; i < count; i++)
+		check(socketpair(AF_UNIX, SOCK_STREAM, 0, fds + 2 * i), "socketpair");
+}
+
+/* The kernel remembers each name that is not there; the folder is new, so it has none yet. */
+static void take_names(void)
+{
+	char folder[] = "/var/tmp/slabber-XXXXXX", name[64];
+	struct stat status;
+
+	if (!mkdtemp(folder))
+		err(1, "mkdtemp");
+	for (long i = 0; i < count; i++) {
+		snprintf(name, sizeof(name), "%s/%ld", folder, i);
+		if (stat(name, &status) == 0)
+			errx(1, "%s is there", name);
+	}
+	check(rmdir(folder), "rmdir");
+}
+
+/* A file open and close, again and again: as many objects, never two at a time. */
+static void churn(void)
+{
+	for (long i = 0; i < count; i++)
+		close(check(eventfd(0, 0), "eventfd"));
+}
+
+static void *half(void *first)
+{
+	long from = (long)first;
+
+	take_files(from, from + count / 2);
+	return NULL;
+}
+
+static void in_threads(void)
+{
+	pthread_t threads[2];
+
+	for (long i = 0; i < 2; i++)
+		if (pthread_create(&threads[i], NULL, half, (void *)(i * (count / 2))))
+			errx(1, "pthread_create");
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+}
+
+/* The child's end frees what it had opened. */
+static void in_child(void)
+{
+	pid_t child = check(fork(), "fork");
+
+	if (child == 0) {
+		take_files(0, count);
+		_exit(0);
+	}
+	check(waitpid(child, NULL, 0), "waitpid");
+}
+
+static void give_back(void)
+{
+	for (long i = 0; i < 2 * count; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
+
+static void say_and_wait(const char *what)
+{
+	if (write(STDOUT_FILENO, what, strlen(what)) < 0)
+		err(1, "stdout");
+	if (read(STDIN_FILENO, &(char){0}, 1) < 0)
+		err(1, "stdin");
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 3)
+		errx(2, "usage: slabber CASE COUNT");
+	struct rlimit open_files;
+
+	check(getrlimit(RLIMIT_NOFILE, &open_files), "getrlimit");
+	open_files.rlim_cur = open_files.rlim_max;
+	check(setrlimit(RLIMIT_NOFILE, &open_files), "setrlimit");
+	count = atol(argv[2]);
+	fds = (int *)buffer_of(2 * count * sizeof(*fds));
+	memset(fds, 0xff, 2 * count * sizeof(*fds));
+	say_and_wait("ready\n");
+	if (strcmp(argv[1], "files") == 0)
+		take_files(0, count);
+	else if (strcmp(argv[1], "eventfds") == 0)
+		take_eventfds();
+	else if (strcmp(argv[1], "pipes") == 0)
+		take_pipes();
+	else if (strcmp(argv[1], "sockets") == 0)
+		take_sockets();
+	else if (strcmp(argv[1], "names") == 0)
+		take_names();
+	else if (strcmp(argv[1], "churn") == 0)
+		churn();
+	else if (strcmp(argv[1], "threads") == 0)
+		in_threads();
+	else if (strcmp(argv[1], "child") == 0)
+		in_child();
+	else
+		errx(2, "no case %s", argv[1]);
+	say_and_wait("taken\n");
+	give_back();
+	say_and_wait("given\n");
+	return 0;
+}
