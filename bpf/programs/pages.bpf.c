@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Blocks of pages as the buddy allocator hands them out and gets them back. There can be
+ * millions a second, so they are counted here, by order and migrate type and, with BY_PROCESS,
+ * by who ran.
+ */
+#include <linux/types.h>
+
+struct key {
+	u32 tgid;
+	u16 order;
+	u16 migratetype; /* of what is asked for; UNTOLD for frees, which do not tell */
+};
+
+struct sums {
+	u64 allocs;
+	u64 frees;
+	u64 fallbacks; /* taken from a block of pages of another migrate type */
+};
+
+#define KEYS   16384
+#define UNTOLD 0xffff
+
+#include <memtap/fields.h>
+#include <memtap/counters.h>
+#include <memtap/filter.h>
+
+static inline struct sums *sums_of_blocks(u32 order, u32 migratetype)
+{
+	u64 task = (u64)current_task();
+	struct key key = {.order = order, .migratetype = migratetype};
+
+	if (!followed(task, FIELD(task, task_struct, tgid)))
+		return NULL;
+#ifdef BY_PROCESS
+	key.tgid = FIELD(task, task_struct, tgid);
+#endif
+	return sums_of(&key);
+}
+
+/* tp_btf/mm_page_alloc(page, order, gfp_flags, migratetype) */
+int on_alloc(u64 *ctx)
+{
+	struct sums *sums = ctx[0] ? sums_of_blocks(ctx[1], ctx[3]) : NULL;
+
+	if (sums)
+		sums->allocs++;
+	return 0;
+}
+
+/*
+ * tp_btf/mm_page_free(page, order): every block on its way back, those too of which
+ * mm_page_free_batched tells.
+ */
+int on_free_pages(u64 *ctx)
+{
+	struct sums *sums = sums_of_blocks(ctx[1], UNTOLD);
+
+	if (sums)
+		sums->frees++;
+	return 0;
+}
+
+/* tp_btf/mm_page_alloc_extfrag(page, alloc_order, fallback_order, alloc_migratetype, ...) */
+int on_fallback(u64 *ctx)
+{
+	struct sums *sums = sums_of_blocks(ctx[1], ctx[3]);
+
+	if (sums)
+		sums->fallbacks++;
+	return 0;
+}

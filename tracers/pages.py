@@ -1,0 +1,148 @@
+"""pages: which orders and migrate types the buddy allocator hands out, to whom; what is left."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from memtap.bpf.stream import Events
+from memtap.tracers.audit import audit
+from memtap.tracers.buddy import unusable
+from memtap.tracers.chunk import Chunk, Interval, Origin
+from memtap.tracers.pagescolumns import PAGES_KEYS, pages_columns
+from memtap.tracers.pagesrows import UNTOLD, Kind
+from memtap.tracers.processes import Who
+from memtap.tracers.report import Report, Row
+
+# A process, an order, a migrate type.
+Key = tuple[int, int, int]
+
+
+@dataclass
+class Sums:
+    """What is counted of a key; blocks of pages."""
+
+    allocs: int = 0
+    frees: int = 0
+    fallbacks: int = 0
+
+
+class Pages:
+    """Chunks in, a report out at the end of each interval."""
+
+    def __init__(self, origin: Origin, by: tuple[str, ...] = ("order",)) -> None:
+        self.by = by
+        self._origin = origin
+        self._who: dict[int, Who] = {}
+        self._types: dict[int, str] = {UNTOLD: "?"}
+        self._sums: dict[Key, Sums] = {}
+        self._live: dict[Key, int] = defaultdict(int)
+        self._blocks: list[int] = []
+        self._free_pages: dict[int, int] = {}
+
+    def feed(self, chunk: Chunk) -> Report | None:
+        """Counts a chunk; the report if an interval ends with it."""
+        self._who |= chunk.who
+        self._types |= chunk.texts.get("migratetype", {})
+        kind = chunk.rows["kind"]
+        self._count(chunk.rows[kind == Kind.COUNTED])
+        self._blocks = chunk.rows["allocs"][kind == Kind.FREE].tolist()
+        of_type = chunk.rows[kind == Kind.FREE_OF_TYPE]
+        self._free_pages = dict(
+            zip(of_type["migratetype"].tolist(), of_type["allocs"].tolist(), strict=True)
+        )
+        return self._report(chunk.interval) if chunk.interval else None
+
+    def _count(self, rows: Events) -> None:
+        for row in rows:
+            key = int(row["tgid"]), int(row["order"]), int(row["migratetype"])
+            sums = self._sums.setdefault(key, Sums())
+            sums.allocs += int(row["allocs"])
+            sums.frees += int(row["frees"])
+            sums.fallbacks += int(row["fallbacks"])
+            self._live[key] += (int(row["allocs"]) - int(row["frees"])) << key[1]
+
+    def _report(self, interval: Interval) -> Report:
+        rows = self._rows()
+        events = sum(each.allocs + each.frees for each in self._sums.values())
+        notes = [] if self._origin.filtered else bulk_notes(interval.kernel, self._pages())
+        self._sums.clear()
+        return Report(
+            "pages",
+            interval.time,
+            interval.seconds,
+            pages_columns(self.by),
+            rows,
+            audit(self._origin, interval, events, notes=notes),
+        )
+
+    def _pages(self) -> int:
+        return sum(sums.allocs << order for (_, order, _), sums in self._sums.items())
+
+    def _rows(self) -> list[Row]:
+        names = [column.name for key in self.by for column in PAGES_KEYS[key]]
+        groups: dict[tuple[Any, ...], list[Key]] = defaultdict(list)
+        for key in sorted(self._sums.keys() | self._always()):
+            identity = self._identity(*key)
+            groups[tuple(identity[name] for name in names)].append(key)
+        return [
+            dict(zip(names, group, strict=True)) | self._totals(keys) | self._left(keys[0])
+            for group, keys in groups.items()
+        ]
+
+    def _always(self) -> set[Key]:
+        """What is told of though nobody asked for it: how much of each order is left."""
+        if self.by == ("order",):
+            return {(0, order, UNTOLD) for order in range(len(self._blocks))}
+        return set()
+
+    def _identity(self, tgid: int, order: int, migratetype: int) -> Row:
+        who = self._who.get(tgid, Who())
+        return {
+            "pid": tgid,
+            "uid": who.uid,
+            "user": who.user,
+            "comm": who.comm,
+            "cgroup": who.cgroup,
+            "order": order,
+            "migratetype": self._types.get(migratetype, str(migratetype)),
+        }
+
+    def _totals(self, keys: list[Key]) -> Row:
+        found = [(key[1], self._sums.get(key, Sums())) for key in keys]
+        page = self._origin.page_bytes
+        return {
+            "allocs": sum(sums.allocs for _, sums in found),
+            "frees": sum(sums.frees for _, sums in found),
+            "allocated_bytes": sum(sums.allocs << order for order, sums in found) * page,
+            "live_bytes": sum(self._live[key] for key in self._alike(keys)) * page,
+            "fallbacks": sum(sums.fallbacks for _, sums in found),
+        }
+
+    def _alike(self, keys: list[Key]) -> set[Key]:
+        """All that was ever counted for the same row."""
+        places = [("process", "order", "migratetype").index(name) for name in self.by]
+        wanted = {tuple(key[place] for place in places) for key in keys}
+        return {key for key in self._live if tuple(key[place] for place in places) in wanted}
+
+    def _left(self, key: Key) -> Row:
+        _, order, migratetype = key
+        if self.by == ("order",):
+            known = order < len(self._blocks)
+            return {
+                "free_blocks": self._blocks[order] if known else None,
+                "unusable_pct": unusable(self._blocks, order) if known else None,
+            }
+        if self.by == ("migratetype",):
+            pages = self._free_pages.get(migratetype)
+            return {"free_bytes": None if pages is None else pages * self._origin.page_bytes}
+        return {}
+
+
+def bulk_notes(kernel: dict[str, int], pages: int) -> list[str]:
+    """Pages of which only the kernel's own count (pgalloc_*) knows: handed out many at a time."""
+    counted = sum(value for name, value in kernel.items() if name.startswith("pgalloc_"))
+    if counted <= pages:
+        return []
+    return [f"the kernel handed out {counted - pages} pages more (pgalloc_*): in bulk"]

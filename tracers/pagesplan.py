@@ -1,0 +1,26 @@
+"""The buddy allocator: where the kernel is asked."""
+
+from __future__ import annotations
+
+from memtap.bpf.plan import Plan, Probe, Way
+
+# A macro of the C program: count for each process.
+BY_PROCESS = "BY_PROCESS 1"
+
+# Of /proc/vmstat: pages handed out, by zone, and pages that came back.
+VMSTAT = ("pgalloc_dma", "pgalloc_dma32", "pgalloc_normal", "pgalloc_movable", "pgfree")
+
+PLAN = Plan(
+    "pages",
+    (
+        Way(
+            "counters",
+            "exact",
+            (
+                Probe("on_alloc", "tp_btf", ("mm_page_alloc",)),
+                Probe("on_free_pages", "tp_btf", ("mm_page_free",)),
+                Probe("on_fallback", "tp_btf", ("mm_page_alloc_extfrag",)),
+            ),
+        ),
+    ),
+)

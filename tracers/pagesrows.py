@@ -1,0 +1,32 @@
+"""The rows that reports of the buddy allocator are counted from."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class Kind(IntEnum):
+    """What a row tells."""
+
+    COUNTED = 1  # allocs, frees and fallbacks of a process, an order and a migrate type
+    FREE = 2  # `allocs` blocks of an order are free just now
+    FREE_OF_TYPE = 3  # `allocs` pages of a migrate type are
+
+
+# Of frees nobody tells the migrate type (also in the C program).
+UNTOLD = 0xFFFF
+
+ROW = np.dtype(
+    [
+        ("ns", "u8"),
+        ("tgid", "u4"),
+        ("order", "u2"),
+        ("migratetype", "u2"),
+        ("kind", "u1"),
+        ("allocs", "u8"),
+        ("frees", "u8"),
+        ("fallbacks", "u8"),
+    ]
+)
