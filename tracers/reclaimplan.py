@@ -1,0 +1,83 @@
+"""Memory that is short: where the kernel is asked, and the words of its answers."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from memtap.bpf.plan import Plan, Probe, Way
+
+
+class Kind(IntEnum):
+    """`enum kind` of the C program."""
+
+    DIRECT = 1
+    MEMCG = 2
+    NODE = 3
+    COMPACTION = 4
+    KSWAPD = 5
+    SHRINK = 6
+    SLAB = 7
+    THROTTLED = 8
+    SWAP_IN = 9
+    SWAP_OUT = 10
+
+
+class Edge(IntEnum):
+    """What `edge` of an event says of what takes its time."""
+
+    BEGINS = 1
+    ENDS = 2
+
+
+# A task that needs memory makes some free itself, and waits for that.
+STALLS = (Kind.DIRECT, Kind.MEMCG, Kind.NODE)
+
+
+def _where_there_is(function: str, tracepoint: str) -> Probe:
+    """A probe for what not every kernel can do, or tell."""
+    return Probe(
+        function,
+        "tp_btf",
+        (tracepoint,),
+        wanted=lambda kernel: kernel.btf.has_raw_tracepoint(tracepoint),
+    )
+
+
+_PROBES = (
+    Probe("on_direct_begin", "tp_btf", ("mm_vmscan_direct_reclaim_begin",)),
+    Probe("on_direct_end", "tp_btf", ("mm_vmscan_direct_reclaim_end",)),
+    _where_there_is("on_memcg_begin", "mm_vmscan_memcg_reclaim_begin"),
+    _where_there_is("on_memcg_end", "mm_vmscan_memcg_reclaim_end"),
+    _where_there_is("on_node_begin", "mm_vmscan_node_reclaim_begin"),
+    _where_there_is("on_node_end", "mm_vmscan_node_reclaim_end"),
+    _where_there_is("on_compaction_begin", "mm_compaction_begin"),
+    _where_there_is("on_compaction_end", "mm_compaction_end"),
+    Probe("on_kswapd_wake", "tp_btf", ("mm_vmscan_kswapd_wake",)),
+    Probe("on_kswapd_sleep", "tp_btf", ("mm_vmscan_kswapd_sleep",)),
+    Probe("on_shrink", "tp_btf", ("mm_vmscan_lru_shrink_inactive",)),
+    _where_there_is("on_reclaim", "mm_vmscan_reclaim_pages"),
+    Probe("on_slab", "tp_btf", ("mm_shrink_slab_end",)),
+    _where_there_is("on_throttled", "mm_vmscan_throttled"),
+    _where_there_is("on_bio", "block_bio_queue"),
+)
+
+
+def _where_pages_go_without_bio(function: str, target: str) -> Probe:
+    """A probe for swap that block_bio_queue does not tell of."""
+    return Probe(
+        function, "fexit", (target,), wanted=lambda kernel: kernel.btf.has_function(target)
+    )
+
+
+_WITHOUT_BIO = (
+    _where_pages_go_without_bio("on_page_read", "bdev_read_page"),
+    _where_pages_go_without_bio("on_page_written", "bdev_write_page"),
+)
+
+PLAN = Plan(
+    "reclaim",
+    (
+        Way("vmscan", "exact", (*_PROBES, *_WITHOUT_BIO)),
+        Way("bios", "exact", _PROBES, notes=("swap in memory (zram) may not be seen",)),
+    ),
+)
