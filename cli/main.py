@@ -18,6 +18,10 @@ COMMANDS = {
     "cachetop": "Which process, file, cgroup or user uses and misses the page cache.",
     "faults": "Who faults, where in memory, why, and at what cost.",
     "malloc": "Which way malloc went to the kernel (brk, mmap, arena), and what it cost.",
+    "slab": "Which kernel caches, code and processes allocate, waste and keep.",
+    "pages": "What the buddy allocator hands out, to whom, and what is left in large blocks.",
+    "reclaim": "Who stalls in reclaim, compaction or swap, and what kswapd does.",
+    "oom": "Who was killed for lack of memory, why that one, and who is next.",
     "ps": "How much memory every process takes, alone and shared, or took in an interval.",
     "pmap": "What one process has mapped, and what of that is in memory.",
     "doctor": "What this host can trace, how exactly, and what to do for more.",
@@ -53,6 +57,7 @@ def memtap() -> None:
     Try:  sudo memtap doctor           what works here
           sudo memtap cachestat 1 5    five looks at the page cache, a second each
           sudo memtap cachetop         the same by process, live
+          memtap ps                    what every process takes, alone and shared
 
     Every report ends with an audit: what was counted, what was lost. MEMTAP COMMAND --help
     explains a command and its columns.

@@ -20,7 +20,15 @@ from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.plan import Way
 from memtap.bpf.session import Session
-from memtap.tracers import faultplan, mallocplan, pagecache
+from memtap.tracers import (
+    faultplan,
+    mallocplan,
+    oomplan,
+    pagecache,
+    pagesplan,
+    reclaimplan,
+    slabplan,
+)
 from memtap.tracers.processes import Processes
 from memtap.tracers.report import Report, Row, now
 
@@ -30,6 +38,10 @@ REPORTS = {
     "cachetop": Request(pagecache.PLAN, settings=(pagecache.NAME_FILES,)),
     "faults": Request(faultplan.PLAN),
     "malloc": Request(mallocplan.PLAN),
+    "slab": Request(slabplan.PLAN, settings=(slabplan.objects(),)),
+    "pages": Request(pagesplan.PLAN),
+    "reclaim": Request(reclaimplan.PLAN),
+    "oom": Request(oomplan.PLAN),
 }
 
 
@@ -125,6 +137,7 @@ def _usable(
     """A report that runs; what keeps it from a better way, if there is one."""
     ways = REPORTS[name].plan.ways
     better = ways[: ways.index(way)]
+    is_best = way.accuracy == ways[0].accuracy
     missing = [probe for each in better for probe in each.missing(kernel)]
     missing += [f"{each.name}: {error.what}" for each, error in refused]
     return {
@@ -133,7 +146,7 @@ def _usable(
         "way": way.name,
         "probes": list(probes),
         "missing": list(dict.fromkeys(missing)),
-        "todo": None if way.accuracy == "exact" else "run Linux 6.12 or later for exact counts",
+        "todo": None if is_best else "run Linux 6.12 or later for exact counts",
         "notes": list(way.notes),
     }
 

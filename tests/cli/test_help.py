@@ -106,7 +106,7 @@ def test_bash_understands_its_completion(tmp_path: Path, monkeypatch: pytest.Mon
         ("memtap cachetop --ti", ["--timestamp"]),
         ("memtap cachetop -f ", ["table", "json", "csv"]),
         ("memtap doctor --format c", ["csv"]),
-        ("memtap p", ["ps", "pmap"]),
+        ("memtap p", ["pages", "ps", "pmap"]),
         ("memtap ps --t", ["--tree", "--timestamp"]),
         ("memtap pmap -f ", ["table", "json", "csv"]),
         ("memtap cachetop -- ", []),
