@@ -1,23 +1,27 @@
 """Prints the README's accuracy table: workloads whose answer is known, and what was counted.
 
-    sudo ./bootstrap python -m tests.bench.accuracy
+    sudo ./bootstrap python -m tests.bench.accuracy [--peers]
 
-The last column is what counting as bcc's cachestat does would have said on the same events: a
-folio that entered the cache is one miss, less one for each folio that was dirtied. What that tool
-takes for hits needs a kprobe on folio_mark_accessed(), which not every kernel allows.
+With --peers the last columns are what bcc's own cachestat and cachetop say, each of a run of its
+own; they need kprobes, and know of the host and of processes, not of files. Else the last column is
+what counting as bcc's cachestat does would have said on the same events: a folio that entered the
+cache is one miss, less one for each folio that was dirtied.
 """
 
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from memtap.tracers.pagecache import Kind
 from memtap.tracers.recording import Recording
+from tests.bench.peers import DidNotStartError, cachestat, cachetop
 from tests.live.tracing import PAGE, WORKLOADS, evict, kept, make_file, memtap, reports
 
 PAGES = 16384
@@ -156,6 +160,19 @@ def folio_misses(recording: Path, inodes: set[int]) -> int:
     return max(added - dirtied, 0)
 
 
+def peers(case: Case) -> list[str]:
+    """What bcc's tools say of a workload, or why they do not."""
+    found = []
+    for tool in (cachestat, partial(cachetop, comm=Path(case.command[0]).name)):
+        try:
+            with case.cached():
+                counts = tool(partial(subprocess.run, case.command, capture_output=True))
+            found.append(", ".join(map(str, counts)))
+        except DidNotStartError as error:
+            found.append(f"does not start: {error}")
+    return found
+
+
 def compiler(folder: Path) -> Callable[[str], str]:
     def run(name: str) -> str:
         program = folder / name
@@ -167,11 +184,12 @@ def compiler(folder: Path) -> Callable[[str], str]:
     return run
 
 
-def main() -> None:
+def main(with_peers: bool) -> None:
     """Prints the table, in Markdown; ends with status 1 if a count is not the truth."""
     wrong = 0
-    print("| workload | true hits, misses, dirties | memtap | misses, folio by folio |")
-    print("|---|---|---|---|")
+    others = ["bcc cachestat", "bcc cachetop"] if with_peers else ["misses, folio by folio"]
+    headings = ["workload", "true hits, misses, dirties", "memtap", *others]
+    print(line(headings), line("---" for _ in headings), sep="\n")
     with tempfile.TemporaryDirectory(prefix="memtap-", dir="/var/tmp") as folder:
         disk = Path(folder)
         run = compiler(disk)
@@ -180,9 +198,15 @@ def main() -> None:
                 truth, ours, folios = counted(case, disk)
                 wrong += truth != ours
                 texts = (", ".join(map(str, counts)) for counts in (truth, ours))
-                print("|", " | ".join([case.name, *texts, str(folios)]), "|", flush=True)
+                others = peers(case) if with_peers else [str(folios)]
+                print(line([case.name, *texts, *others]), flush=True)
     raise SystemExit(wrong > 0)
 
 
+def line(cells: Iterable[str]) -> str:
+    """A line of a table in Markdown."""
+    return f"| {' | '.join(cells)} |"
+
+
 if __name__ == "__main__":
-    main()
+    main("--peers" in sys.argv[1:])

@@ -16,7 +16,20 @@ from importlib import import_module
 from tests.bench.harness import NotMeasuredError, Row, table
 
 # Each is a module with a function measure(), which gives rows.
-NAMES = ("help", "start", "memory", "events", "loss", "slowdown", "faults", "ps")
+NAMES = (
+    "help",
+    "start",
+    "memory",
+    "events",
+    "loss",
+    "slowdown",
+    "faults",
+    "malloc",
+    "slab",
+    "pages",
+    "reclaim",
+    "ps",
+)
 
 
 def measured(name: str) -> list[Row]:

@@ -1,0 +1,13 @@
+#!/bin/sh
+# Installs what machines with other kernels take, where it is missing.
+#
+# usage: install.sh    (as root)
+
+set -eu
+
+set -- qemu-system-x86 qemu-system-common busybox-static kmod e2fsprogs zstd lz4 \
+	debian-archive-keyring debootstrap
+dpkg -s "$@" >/dev/null 2>&1 && exit
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update
+apt-get -qq install -y --no-install-recommends "$@"

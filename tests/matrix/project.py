@@ -1,0 +1,65 @@
+"""The project in a machine: what it needs there, and how its programs are started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from tests.matrix.kernels import Kernels
+from tests.matrix.vm import Outcome, run
+
+HERE = Path(__file__).resolve().parent
+CACHE = Path(os.environ.get("MEMTAP_CACHE") or Path("~/.cache/memtap").expanduser()) / "matrix"
+
+
+def kernels() -> Kernels:
+    """Kernels, and what machines for them take. Raises CalledProcessError."""
+    subprocess.run([HERE / "install.sh"], check=True, stdout=subprocess.DEVNULL)
+    return Kernels(CACHE)
+
+
+def run_in(kernel: Path, out: Path, command: list[str], **variables: str) -> Outcome:
+    """Runs a program of the project's environment in a machine, with more variables for it.
+
+    With what takes the place of memtap there (starter.c) in MEMTAP_COMMAND.
+    """
+    words = [str(HERE / "tests.sh"), sys.executable, sys.executable, *command]
+    return run(kernel, words, _environment() | variables, out)
+
+
+def _environment() -> dict[str, str]:
+    """A missing prerequisite is an error there, never a skip."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": "/root",
+        "TMPDIR": "/var/tmp",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": f"{Path.cwd()}:{_compat()}",
+        "MEMTAP_LIVE": "require",
+        "MEMTAP_CACHE": "/var/tmp/memtap",
+        "MEMTAP_COMMAND": str(_starter()),
+    }
+
+
+def _compat() -> Path:
+    """Where polars is for a CPU without AVX, which the emulated one is."""
+    version = metadata.version("polars")
+    folder = CACHE / f"polars-{version}"
+    if not folder.exists():
+        wanted = f"polars-runtime-compat=={version}"
+        pip = [sys.executable, "-m", "pip", "-q", "install", "--no-deps", "--target", folder]
+        subprocess.run([*pip, wanted], check=True)
+    return folder
+
+
+def _starter() -> Path:
+    """What stands for memtap there."""
+    program, source = CACHE / "starter", HERE / "starter.c"
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        warnings = ["-Wall", "-Wextra", "-Werror"]
+        subprocess.run(["cc", "-O1", *warnings, "-o", program, source], check=True)
+    return program

@@ -1,0 +1,99 @@
+"""The live tests on other kernels, each in a machine of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from tests.matrix.inside import OUT
+from tests.matrix.kernels import SUITES, Kernels
+from tests.matrix.project import CACHE, HERE, kernels, run_in
+from tests.matrix.rootfs import Rootfs
+from tests.matrix.table import RESULTS
+from tests.matrix.vm import Outcome
+
+pytestmark = pytest.mark.matrix
+
+# Those that compare counts with what is known.
+TRUTHS = "fault_ways faults malloc maps oom pages ps reads reclaim slab writes"
+# Emulation is some 20 times slower; the loops of a million are made so much shorter.
+SCALE = "0.1"
+
+TESTS = [f"tests/live/test_{name}.py" for name in TRUTHS.split()]
+
+
+@pytest.fixture(scope="session", name="kernels")
+def all_kernels() -> Kernels:
+    """Kernels, and what machines for them take."""
+    return kernels()
+
+
+@pytest.mark.parametrize("version", SUITES)
+def test_what_holds_here_holds_on(version: str, kernels: Kernels, tmp_path: Path) -> None:
+    """With the kernel of that version, and BCC as it is here."""
+    kernel = kernels.fetch(version)
+    outcome = run_in(kernel, tmp_path, command(), MEMTAP_SCALE=SCALE)
+    if outcome.status is None:  # once more: emulation can hang
+        outcome = run_in(kernel, tmp_path, command(), MEMTAP_SCALE=SCALE)
+    if outcome.status is None:
+        pytest.fail(f"the machine was lost\n{ends(outcome)}", pytrace=False)
+    keep(tmp_path, f"linux-{version}")
+    failed = failures(tmp_path / "junit.xml")
+    if outcome.status or failed:
+        pytest.fail("\n".join([*failed, ends(outcome)]), pytrace=False)
+
+
+@pytest.mark.parametrize("suite", ["trixie", "sid"])
+def test_what_holds_here_holds_in(suite: str) -> None:
+    """With the BCC, LLVM, libbpf and Python of that release of Debian, on the running kernel."""
+    kernels()
+    rootfs = Rootfs(CACHE / f"rootfs-{suite}", suite)
+    rootfs.put(HERE.parent.parent)
+    out = rootfs.folder / OUT.relative_to("/")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    how = {"MEMTAP_LIVE": "require"}
+    prepared = rootfs.run(["./bootstrap", "pytest", "--version"], **how)
+    assert prepared.returncode == 0, prepared.stderr
+    done = rootfs.run(["./bootstrap", ".venv/bin/python", *command()], **how)
+    keep(out, suite)
+    failed = failures(out / "junit.xml")
+    if done.returncode or failed:
+        pytest.fail("\n".join([*failed, done.stdout[-6000:], done.stderr]), pytrace=False)
+
+
+def command() -> list[str]:
+    """MEMTAP_MATRIX_TESTS says which tests, where not all are wanted."""
+    tests = os.environ.get("MEMTAP_MATRIX_TESTS", "").split() or TESTS
+    how = ["-q", "--tb=short", "-p", "no:cacheprovider", "--basetemp=/var/tmp/pytest"]
+    return ["-m", "tests.matrix.inside", *how, "--durations=10", *tests]
+
+
+def keep(out: Path, name: str) -> None:
+    """Keeps what a run has left, for tests.matrix.table."""
+    folder = RESULTS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in out.iterdir():
+        shutil.copy(file, folder)
+
+
+def failures(junit: Path) -> list[str]:
+    """Names of tests that failed, or were skipped."""
+    if not junit.exists():
+        return []
+    cases = ET.parse(junit).getroot().iter("testcase")
+    return [
+        f"{case.get('classname')}::{case.get('name')}: {each.tag}"
+        for case in cases
+        for each in case
+        if each.tag in ("failure", "error", "skipped")
+    ]
+
+
+def ends(outcome: Outcome) -> str:
+    """The last of what the tests and the kernel said."""
+    return f"{outcome.output[-6000:]}\n--- console\n{outcome.console[-2000:]}"

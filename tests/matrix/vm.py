@@ -1,0 +1,189 @@
+"""A machine with another kernel: QEMU, the host's own files to look at, and a command in it."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import os
+import shlex
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.matrix.initramfs import initramfs
+from tests.matrix.kernels import image_of, modules_of
+
+_VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
+_MEMORY = "3G"
+_DISK_BYTES = 3 << 30
+_BOOT_S = 120.0
+
+# Huge pages where they are asked for, or nobody could say how many faults there are to be.
+_PARAMETERS = (
+    "console=ttyS0 panic=-1 mitigations=off no_timer_check audit=0 delayacct "
+    "transparent_hugepage=madvise"
+)
+
+# What begins so ends with us, whatever ends us.
+_MORTAL = ("setpriv", "--pdeathsig", "KILL")
+
+# By the first bytes of what a kernel is packed with.
+_UNPACK: dict[bytes, Callable[[bytes], bytes]] = {
+    b"\x1f\x8b": lambda packed: gzip.GzipFile(fileobj=io.BytesIO(packed)).read(),
+    b"\xfd7zXZ": lambda packed: lzma.LZMADecompressor().decompress(packed),
+    b"\x28\xb5\x2f\xfd": lambda packed: _piped("zstd", packed),
+    b"\x02!L\x18": lambda packed: _piped("lz4", packed),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run.
+
+    Attributes:
+        status: of the command; None if the machine was lost: it did not start, died, or took too
+            long.
+        output: what the command said.
+        console: what the kernel said.
+    """
+
+    status: int | None
+    output: str
+    console: str
+
+
+def run(kernel: Path, command: list[str], environment: dict[str, str], out: Path) -> Outcome:
+    """Runs a command as root in a machine; files that it leaves in /run/out are put into `out`."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        work = Path(folder)
+        (work / "vmlinux").write_bytes(_unpacked(image_of(kernel).read_bytes()))
+        (work / "initrd").write_bytes(initramfs(modules_of(kernel), _job(command, environment)))
+        _make_disk(work / "disk")
+        stack.enter_context(_shared(work))
+        status = _boot(work)
+        files = work / "files"
+        if status is not None and files.stat().st_size:
+            subprocess.run(["tar", "-x", "-f", files, "-C", out, "--no-same-owner"], check=True)
+        texts = (
+            (work / name).read_text(errors="replace") if (work / name).exists() else ""
+            for name in ("out", "console")
+        )
+        return Outcome(status, *texts)
+
+
+def longest_s() -> float:
+    """How long a machine may take."""
+    return float(os.environ.get("MEMTAP_MATRIX_S", "720"))
+
+
+def _job(command: list[str], environment: dict[str, str]) -> str:
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    return "\n".join([*lines, f"cd {shlex.quote(str(Path.cwd()))}", shlex.join(command), ""])
+
+
+def _unpacked(image: bytes) -> bytes:
+    """The kernel itself: in emulation, its own unpacking would take seconds.
+
+    Where it stands in the image is told by its header (Documentation/arch/x86/boot.rst).
+    """
+    sectors = image[0x1F1] or 4
+    offset, length = struct.unpack_from("<II", image, 0x248)
+    packed = image[(sectors + 1) * 512 + offset :][:length]
+    unpack = next(unpack for magic, unpack in _UNPACK.items() if packed.startswith(magic))
+    return unpack(packed)
+
+
+def _piped(program: str, packed: bytes) -> bytes:
+    """What a program unpacks; behind the end there stands the size, which it complains of."""
+    return subprocess.run([program, "-dc"], input=packed, capture_output=True).stdout
+
+
+def _make_disk(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(_DISK_BYTES)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-b", "4096", path], check=True)
+
+
+@contextmanager
+def _shared(work: Path) -> Iterator[None]:
+    """The host's root, bound to a folder where nobody can write, for the machine to look at."""
+    root, socket = work / "root", work / "socket"
+    root.mkdir()
+    share = (
+        f"mount --bind / {root} && mount -o remount,bind,ro {root} && exec {_VIRTIOFSD} "
+        f"--socket-path={socket} -o source={root} -o sandbox=chroot "
+        "-o cache=always -o no_posix_lock -o no_flock -o no_xattr"
+    )
+    command = [*_MORTAL, "unshare", "--mount", "--propagation", "private", "sh", "-c", share]
+    with (work / "virtiofsd").open("w") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        while not socket.exists():
+            if process.poll() is not None:
+                pytest.fail((work / "virtiofsd").read_text(), pytrace=False)
+            time.sleep(0.01)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _boot(work: Path) -> int | None:
+    """The status of the job; None if the machine was lost."""
+    with subprocess.Popen(_qemu(work), stdin=subprocess.DEVNULL) as process:
+        try:
+            began = time.monotonic()
+            while process.poll() is None:
+                time.sleep(0.1)
+                is_up = (work / "out").exists() and (work / "out").stat().st_size > 0
+                if time.monotonic() - began > (longest_s() if is_up else _BOOT_S):
+                    return None
+        finally:
+            process.kill()
+    lines = (work / "out").read_text(errors="replace").splitlines()
+    last = lines[-1].split() if lines else []
+    return int(last[1]) if last[:1] == ["status"] else None
+
+
+def _qemu(work: Path) -> list[str]:
+    return [
+        *_MORTAL,
+        "qemu-system-x86_64",
+        *("-M", "q35,sata=off,smbus=off,memory-backend=memory"),
+        *_accelerator(),
+        *("-smp", "2", "-m", _MEMORY),
+        *("-object", f"memory-backend-memfd,id=memory,size={_MEMORY},share=on"),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-kernel", str(work / "vmlinux"), "-initrd", str(work / "initrd")),
+        *("-append", _PARAMETERS),
+        *("-serial", f"file:{work / 'console'}"),
+        *("-drive", f"if=none,id=disk,format=raw,cache=unsafe,file={work / 'disk'}"),
+        *("-device", "virtio-blk-pci,drive=disk"),
+        *("-chardev", f"socket,id=host,path={work / 'socket'}"),
+        *("-device", "vhost-user-fs-pci,chardev=host,tag=host,queue-size=1024"),
+        *("-device", "virtio-serial-pci,max_ports=3"),
+        *_port(work, "out"),
+        *_port(work, "files"),
+    ]
+
+
+def _accelerator() -> list[str]:
+    """KVM where the CPU can, else emulation: without AVX, which QEMU 7.2 emulates wrongly."""
+    flags = Path("/proc/cpuinfo").read_text().split()
+    if os.access("/dev/kvm", os.W_OK) and {"vmx", "svm"} & set(flags):
+        return ["-accel", "kvm", "-cpu", "host"]
+    return ["-accel", "tcg,thread=single", "-cpu", "Nehalem"]
+
+
+def _port(work: Path, name: str) -> list[str]:
+    """A file that the machine writes."""
+    chardev = f"file,id={name},path={work / name}"
+    return ["-chardev", chardev, "-device", f"virtserialport,chardev={name},name={name}"]
