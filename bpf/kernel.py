@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from memtap.bpf import trampoline
 from memtap.bpf.btf import Btf, vmlinux
 from memtap.bpf.errors import MemtapError
 
@@ -61,6 +62,11 @@ class Kernel:
     def has_uprobes(self) -> bool:
         """Is there a perf unit for uprobes, that is, CONFIG_UPROBE_EVENTS?"""
         return (self.root / "sys/bus/event_source/devices/uprobe").exists()
+
+    @cached_property
+    def has_trampolines(self) -> bool:
+        """Can programs be attached to functions (fentry, fexit)? Who may not try is told yes."""
+        return not self.may_trace or (self.has_btf and trampoline.works(self.btf))
 
     @property
     def has_swap(self) -> bool:

@@ -54,7 +54,7 @@ class Probe:
         if self.kind in ("tp_btf", "raw_tp"):
             return kernel.btf.has_raw_tracepoint(name) and self._takes(kernel, name)
         if self.kind in ("fentry", "fexit"):
-            return kernel.btf.has_function(name)
+            return kernel.btf.has_function(name) and kernel.has_trampolines
         if self.kind == "iter":
             return kernel.btf.attach_id("iter", name) > 0
         if self.kind == "uprobe":  # whether the process has it is seen later

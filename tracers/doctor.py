@@ -181,8 +181,9 @@ def _helpers(kernel: Kernel) -> Iterator[Fact]:
     """What makes reports better, or only other ways possible."""
     yield from _processes(kernel)
     yield Fact("cgroups", _cgroups(kernel.root) or "none mounted")
-    kprobes = "present" if kernel.has_kprobes else "absent"
-    yield Fact("kprobes", f"{kprobes}; not needed where tracepoints are")
+    for name, is_there in (("kprobes", kernel.has_kprobes), ("fentry", kernel.has_trampolines)):
+        state = "present" if is_there else "absent"
+        yield Fact(name, f"{state}; not needed where tracepoints are")
     tracefs = str(kernel.tracefs) if kernel.tracefs else "not mounted"
     yield Fact("tracefs", f"{tracefs}; not needed")
 

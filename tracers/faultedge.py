@@ -15,7 +15,7 @@ from memtap.bpf.sideband import Told
 from memtap.bpf.stream import Events, take
 from memtap.tracers.edge import Taken
 from memtap.tracers.faultmatch import Exceptions
-from memtap.tracers.faultplan import FIRST_CALL, TIMING
+from memtap.tracers.faultplan import COUNTS, FIRST_CALL, SWAP, TIMING
 from memtap.tracers.faultrows import ROW, rows_of
 from memtap.tracers.grouping import chain, group_numbers, in_order
 from memtap.tracers.hostile import one_line
@@ -147,8 +147,9 @@ class FaultEdge:
         self._sites = _sites() if names_code else None
         self._exceptions = Exceptions(faults_of)
         self._watched = Watched(session)
-        times_exceptions = session.loaded.way.name == "exceptions"
-        self._pace = Pace(session) if times_exceptions else None
+        # Where exceptions are not seen, that probe is what counts the faults.
+        self._pace = None if session.loaded.way.name == COUNTS else Pace(session)
+        self._swaps = SWAP in session.loaded.programs
         self._late: Events = np.empty(0, np.void)
         self._untold: list[Told] = []
         self._named = 0
@@ -187,7 +188,8 @@ class FaultEdge:
             events, numbers = take(events, ~of_calls), numbers[~of_calls]
         faults = self._exceptions.feed(events, numbers[:, :4], last)
         self._watched.tell(faults, cut.until_ns / 1e9)
-        return Ripe(rows_of(faults, self.mappings.traits), calls, code, told)
+        rows = rows_of(faults, self.mappings.traits, self._swaps)
+        return Ripe(rows, calls, code, told)
 
     def learn(self, reporter: object) -> None:
         """The kernel counts every fault; there is nothing it could leave out."""

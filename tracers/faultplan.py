@@ -46,6 +46,9 @@ PAGE_BYTES = mmap.PAGESIZE
 # A macro of the C program: take the user stack of each exception, and keep so many.
 STACKS = "STACKS 16384"
 
+# Tells what comes out of swap; attached only where there is any.
+SWAP = "on_rss"
+
 # Tells of what userfaultfd(2) watches, when it is asked; see userfault.py.
 WATCHED = "on_vma"
 
@@ -54,8 +57,18 @@ _ENDS = (
     Probe("on_major", "software", ("major-faults",)),
     Probe("on_signal", "tp_btf", ("signal_generate",)),
     Probe("on_thread", "tp_btf", ("task_newtask",)),
-    Probe("on_rss", "tp_btf", ("rss_stat",), wanted=lambda kernel: kernel.has_swap),
+    Probe(SWAP, "tp_btf", ("rss_stat",), wanted=lambda kernel: kernel.has_swap),
     Probe(WATCHED, "iter", ("task_vma",), wanted=lambda kernel: kernel.iterates_tasks),
+)
+
+# The way in which only completed faults are told.
+COUNTS = "counts"
+
+# Where the kernel has found the mapping of a fault.
+_HANDLED = "handle_mm_fault"
+_HANDLED_NOTES = (
+    "this kernel has no tracepoint where a fault is raised: times are without what comes before "
+    f"{_HANDLED}(), and in anonymous memory a copy cannot be told from a first touch",
 )
 
 PLAN = Plan(
@@ -72,7 +85,20 @@ PLAN = Plan(
             ),
         ),
         Way(
-            "counts",
+            "function",
+            "exact",
+            (Probe("on_handled", "fentry", (_HANDLED,)), *_ENDS),
+            notes=_HANDLED_NOTES,
+        ),
+        Way(
+            "kprobe",
+            "exact",
+            (Probe("on_handled", "kprobe", (_HANDLED,)), *_ENDS),
+            ("HANDLED_BY_KPROBE", "UNTYPED_POINTERS"),
+            notes=_HANDLED_NOTES,
+        ),
+        Way(
+            COUNTS,
             "exact",
             _ENDS,
             notes=(

@@ -56,15 +56,15 @@ ROW = np.dtype(
 _COPIED = [name for name in ROW.names or () if name not in ("region", "cause")]
 
 
-def rows_of(faults: Events, traits: npt.NDArray[np.uint8]) -> Events:
-    """Faults (faultmatch.FAULT) as rows; `traits` are those of Mappings."""
+def rows_of(faults: Events, traits: npt.NDArray[np.uint8], swaps: bool) -> Events:
+    """Faults (faultmatch.FAULT) as rows; `traits` are those of Mappings, `swaps` as in causes()."""
     rows = np.zeros(len(faults), ROW)
     for name in _COPIED:
         rows[name] = faults[name]
     region, of_file, shared = traits[faults["place"]].T
     region = _refined(region, faults)
     rows["region"] = region
-    rows["cause"] = causes(faults, region, of_file > 0, shared > 0)
+    rows["cause"] = causes(faults, region, of_file > 0, shared > 0, swaps)
     return rows
 
 
@@ -84,11 +84,12 @@ def _refined(region: npt.NDArray[np.uint8], faults: Events) -> npt.NDArray[np.ui
 
 
 def causes(
-    faults: Events, region: npt.NDArray[np.uint8], of_file: Bools, shared: Bools
+    faults: Events, region: npt.NDArray[np.uint8], of_file: Bools, shared: Bools, swaps: bool
 ) -> npt.NDArray[np.uint8]:
     """Why each fault was taken: the first rule that holds.
 
-    `of_file` and `shared` tell of each one's mapping.
+    `of_file` and `shared` tell of each one's mapping, `swaps` whether there is swap at all: a fault
+    that only waited is major, too.
     """
     major, found = faults["kind"] == Kind.MAJOR, faults["found"]
     present = faults["marks"] & Mark.PRESENT > 0
@@ -101,10 +102,10 @@ def causes(
         (of_file & major, Cause.FILE_READ),
         ((of_file | shm | present) & write & ~shared, Cause.COW),
         (of_file, Cause.FILE_MAP),
-        (shm & major, Cause.SWAP_IN),
+        (shm & major & swaps, Cause.SWAP_IN),
         (shm, Cause.SHM),
         (found & Found.NUMA > 0, Cause.NUMA),
-        (major | (~present & (found & Found.SWAPPED > 0)), Cause.SWAP_IN),
+        ((major & swaps) | (~present & (found & Found.SWAPPED > 0)), Cause.SWAP_IN),
         (found & Found.HUGE > 0, Cause.THP),
         (write | (found & Found.RAISED == 0), Cause.FIRST_TOUCH),
     ]

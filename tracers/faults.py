@@ -17,7 +17,7 @@ from memtap.tracers.durations import bucket_of, histogram, quantile
 from memtap.tracers.edge import BETWEEN
 from memtap.tracers.explain import explain, touched_again
 from memtap.tracers.faultcolumns import FAULT_KEYS, fault_columns
-from memtap.tracers.faultplan import Kind
+from memtap.tracers.faultplan import COUNTS, Kind
 from memtap.tracers.faultrows import Cause
 from memtap.tracers.grouping import group_numbers
 from memtap.tracers.mappings import Region
@@ -140,7 +140,7 @@ def fault_audit(origin: Origin, interval: Interval, counted: pl.DataFrame) -> di
     notes = []
     minor, major = (_of_kind(counted, kind) for kind in (Kind.MINOR, Kind.MAJOR))
     timed = counted.filter(pl.col("bucket") > 0)
-    if origin.way == "exceptions" and len(timed) < len(counted):
+    if origin.way != COUNTS and len(timed) < len(counted):
         notes.append(
             f"times are of {_of_kind(timed, Kind.MINOR)} of {minor} minor faults, and of "
             f"{_of_kind(timed, Kind.MAJOR)} of {major} major ones"

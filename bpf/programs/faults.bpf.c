@@ -112,6 +112,9 @@ struct run {
 #define PF_MEMALLOC 0x800 /* of task->flags: it reclaims memory, of whomever */
 #define USER_RING   3     /* in cs: where user space runs */
 #define ERROR_BITS  (PRESENT | WRITE)
+#define FAULT_WRITE 0x01 /* FAULT_FLAG_WRITE, and so on */
+#define FAULT_TRIED 0x20
+#define FAULT_USER  0x40
 #define RED_BYTES   65536     /* code may touch so far below its stack pointer */
 #define STACK_BYTES (8 << 20) /* and a stack reaches no further above it */
 #define ANON_BITS   24        /* of `seen` */
@@ -128,6 +131,7 @@ struct run {
 #define CTX_ARGUMENT_1(ctx) ((ctx)[14])
 #define CTX_ARGUMENT_2(ctx) ((ctx)[13])
 #define CTX_ARGUMENT_3(ctx) ((ctx)[12])
+#define CTX_ARGUMENT_4(ctx) ((ctx)[11])
 #define REGS_IP(regs)       FIELD(regs, pt_regs, ip)
 #define REGS_SP(regs)       FIELD(regs, pt_regs, sp)
 #define REGS_BP(regs)       FIELD(regs, pt_regs, bp)
@@ -139,6 +143,7 @@ struct run {
 #define CTX_ARGUMENT_1(ctx) ((ctx)[0])
 #define CTX_ARGUMENT_2(ctx) ((ctx)[1])
 #define CTX_ARGUMENT_3(ctx) ((ctx)[2])
+#define CTX_ARGUMENT_4(ctx) ((ctx)[3])
 #define REGS_IP(regs)       FIELD(regs, pt_regs, pc)
 #define REGS_SP(regs)       FIELD(regs, pt_regs, sp)
 #define REGS_BP(regs)       FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 29 * sizeof(u64))
@@ -234,18 +239,19 @@ static inline int goes_on(struct event *last, u64 task, struct event *this)
  * clock, the dearest of all that is done here. Only its last one is not known to have been
  * completed.
  */
-static inline int raised(u64 *ctx, int number, u64 task, u64 sp, u8 marks)
+static inline int raised(void *ctx, u64 task, u64 address, u64 regs, u8 marks)
 {
-	u64 regs = ctx[1], space = space_of(task);
-	struct event this = {.address = ctx[0], .ip = REGS_IP(regs), .kind = RAISED};
+	u64 space = space_of(task);
+	u64 sp = REGS_SP(marks & KERNEL ? user_regs(task) : regs);
+	struct event this = {.address = address, .ip = REGS_IP(regs), .kind = RAISED};
+	struct lane *lane = enter(marks & KERNEL ? LANE_KERNEL : LANE_USER);
 
-	struct lane *lane = enter(number);
 	if (!lane)
 		return 0;
 	this.tid = FIELD(task, task_struct, pid);
 	this.number = faults_of(task);
 	this.stack = stack_of(ctx, BPF_F_USER_STACK);
-	this.marks = marks | (ctx[2] & ERROR_BITS) | place_of(task, this.address, sp);
+	this.marks = marks | place_of(task, address, sp);
 	struct event *last = last_of(lane);
 	int alone = lane->state[ALONE] > 0;
 	if (!alone && last && space && lane->state[SPACE] == space &&
@@ -294,11 +300,11 @@ static inline int tell(void *ctx, int lane_number, u64 task, struct event *what)
 /* tp_btf/page_fault_user(address, regs, error_code) */
 int on_user_fault(u64 *ctx)
 {
-	u64 task = (u64)current_task(), regs = ctx[1];
+	u64 task = (u64)current_task();
 
 	if (!followed(task, FIELD(task, task_struct, tgid)))
 		return 0;
-	return raised(ctx, LANE_USER, task, REGS_SP(regs), 0);
+	return raised(ctx, task, ctx[0], ctx[1], ctx[2] & ERROR_BITS);
 }
 
 /* tp_btf/page_fault_kernel(address, regs, error_code) */
@@ -312,8 +318,38 @@ int on_kernel_fault(u64 *ctx)
 	 */
 	if (ctx[0] >> 63 || FIELD(task, task_struct, pagefault_disabled))
 		return 0;
-	return raised(ctx, LANE_KERNEL, task, REGS_SP(user_regs(task)), KERNEL);
+	return raised(ctx, task, ctx[0], ctx[1], KERNEL | (ctx[2] & ERROR_BITS));
 }
+
+/*
+ * An exception that has got as far as the mapping that it is in. The kernel comes here again
+ * after it waited, and also for what it touches itself (bce617edecad): without registers.
+ */
+static inline int handled(void *ctx, u64 address, u64 flags, u64 regs)
+{
+	u64 task = (u64)current_task();
+	u8 write = flags & FAULT_WRITE ? WRITE : 0;
+
+	if (!regs || flags & FAULT_TRIED || !followed(task, FIELD(task, task_struct, tgid)))
+		return 0;
+	if (flags & FAULT_USER)
+		return raised(ctx, task, address, regs, write);
+	return raised(ctx, task, address, regs, write | KERNEL);
+}
+
+#ifdef HANDLED_BY_KPROBE
+/* kprobe/handle_mm_fault(vma, address, flags, regs) */
+int on_handled(u64 *ctx)
+{
+	return handled(ctx, CTX_ARGUMENT_2(ctx), CTX_ARGUMENT_3(ctx), CTX_ARGUMENT_4(ctx));
+}
+#else
+/* fentry/handle_mm_fault, likewise */
+int on_handled(u64 *ctx)
+{
+	return handled(ctx, ctx[1], ctx[2], ctx[3]);
+}
+#endif
 
 /* The task has counted this fault already. */
 static inline int completed(u64 *ctx, int number, u8 kind)
@@ -634,13 +670,14 @@ int on_vma(u64 *ctx)
 
 	if (!vma || !FIELD(vma, vm_area_struct, vm_userfaultfd_ctx__ctx))
 		return 0;
+	/* Typed in every build, or the verifier takes it for no struct. */
+	u64 seq = LOAD_AS(u64, meta, OFFSET(bpf_iter_meta, seq));
 	struct watched watched = {
 		.start = FIELD(vma, vm_area_struct, vm_start),
 		.end = FIELD(vma, vm_area_struct, vm_end),
 		.flags = FIELD(vma, vm_area_struct, vm_flags),
 	};
-	bpf_seq_write((struct seq_file *)FIELD(meta, bpf_iter_meta, seq), &watched,
-		      sizeof(watched));
+	bpf_seq_write((struct seq_file *)seq, &watched, sizeof(watched));
 	return 0;
 }
 #endif

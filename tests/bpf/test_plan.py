@@ -29,6 +29,7 @@ class Features:
     typed: set[str] = field(default_factory=set)
     functions: set[str] = field(default_factory=set)
     has_kprobes: bool = True
+    has_trampolines: bool = True
 
     @property
     def btf(self) -> Features:
@@ -54,6 +55,7 @@ class Features:
         (Features(OLD, FUNCTIONS, {"mark_page_accessed"}), ["functions", "kprobe"]),
         (Features(OLD, OLD_FUNCTIONS, set()), ["functions"]),
         (Features(NEW, set(), {MARKED}), ["kprobe"]),
+        (Features(NEW, FUNCTIONS, {MARKED}, has_trampolines=False), ["kprobe"]),
         (Features(FILEMAP - {"mm_filemap_fault"} | NEW, set(), {MARKED}), ["kprobe"]),
         (Features(NEW, set(), {MARKED}, has_kprobes=False), []),
         (Features(CACHE | FILEMAP, {MARKED}, {MARKED}), []),

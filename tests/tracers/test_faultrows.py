@@ -22,12 +22,14 @@ def place(region: Region, shared: bool = False, path: str = "//anon") -> Place:
     return Place(Mapped(0, 1, 0, 0, 0, 0, 0, 3, 1 if shared else 2, path), region, path)
 
 
-def row(where: Place, kind: Kind, marks: Mark, found: Found = Found.RAISED) -> np.void:
+def row(
+    where: Place, kind: Kind, marks: Mark, found: Found = Found.RAISED, swaps: bool = True
+) -> np.void:
     fault = np.zeros(1, FAULT)
     fault["count"] = 1
     fault["kind"], fault["marks"], fault["found"] = kind, marks, found
     traits = np.array([[where.region, where.of_file, where.shared]], np.uint8)
-    one: np.void = rows_of(fault, traits)[0]
+    one: np.void = rows_of(fault, traits, swaps)[0]
     return one
 
 
@@ -68,6 +70,16 @@ MINOR, MAJOR = Kind.MINOR, Kind.MAJOR
 )
 def test_the_cause(where: Place, kind: Kind, marks: Mark, found: int, cause: Cause) -> None:
     assert Cause(row(where, kind, marks, Found.RAISED | found)["cause"]) is cause
+
+
+@pytest.mark.parametrize(
+    ("where", "cause"), [(ANON, Cause.FIRST_TOUCH), (SHM, Cause.SHM), (FILE, Cause.FILE_READ)]
+)
+def test_where_nothing_is_swapped_a_major_fault_waited_for_something_else(
+    where: Place, cause: Cause
+) -> None:
+    shared = row(where, MAJOR, WRITE, swaps=False)
+    assert Cause(shared["cause"]) is cause
 
 
 def test_where_exceptions_are_not_seen_a_touch_is_a_first_touch() -> None:

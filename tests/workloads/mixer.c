@@ -2,7 +2,7 @@
  * mixer STEPS SEED: page faults of all sorts, in an order that nobody could have planned for.
  *
  * Maps, touches (pages in a row, backwards, here and there), unmaps, grows its heap, forks,
- * with two threads. Prints what the kernel counted while it touched: `REGION MINOR` lines, by
+ * with two threads. Prints what the kernel counted while it touched: `REGION FAULTS` lines, by
  * what the memory is.
  */
 #include "workload.h"
@@ -27,12 +27,12 @@ static uint64_t chance(struct worker *me, uint64_t below)
 	return (me->state >> 33) % below;
 }
 
-static long minor(void)
+static long faults(void)
 {
 	struct rusage usage;
 
 	getrusage(RUSAGE_THREAD, &usage);
-	return usage.ru_minflt;
+	return usage.ru_minflt + usage.ru_majflt;
 }
 
 /* One instruction that touches; so the order of the pages is all that tells the ways apart. */
@@ -43,7 +43,7 @@ static __attribute__((noinline)) void touch(volatile char *memory, long page)
 
 static void touch_some(struct worker *me, char *memory, long pages, int region)
 {
-	long before = minor(), way = chance(me, 4), from = chance(me, pages);
+	long before = faults(), way = chance(me, 4), from = chance(me, pages);
 
 	for (long i = 0; i < pages; i++) {
 		if (way == 0)
@@ -55,7 +55,7 @@ static void touch_some(struct worker *me, char *memory, long pages, int region)
 		else
 			touch(memory, (from + i) % pages);
 	}
-	me->counted[region] += minor() - before;
+	me->counted[region] += faults() - before;
 }
 
 static char *map(long pages, int flags)

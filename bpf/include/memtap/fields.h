@@ -40,11 +40,8 @@
 #define UNTYPED_POINTERS
 #endif
 
-#ifdef UNTYPED_POINTERS
-#define FIELD_AS(type, pointer, offset) PEEK_AS(type, pointer, offset)
-#else
 /* In assembly, because BCC would turn a dereference in C into bpf_probe_read_kernel(). */
-#define FIELD_AS(type, pointer, offset)                                                        \
+#define LOAD_AS(type, pointer, offset)                                                         \
 	({                                                                                     \
 		u64 loaded;                                                                    \
 		asm volatile("%0 = *(" #type " *)(%1 + %2)"                                    \
@@ -52,6 +49,11 @@
 			     : "r"(pointer), "i"(offset));                                     \
 		loaded;                                                                        \
 	})
+
+#ifdef UNTYPED_POINTERS
+#define FIELD_AS(type, pointer, offset) PEEK_AS(type, pointer, offset)
+#else
+#define FIELD_AS(type, pointer, offset) LOAD_AS(type, pointer, offset)
 #endif
 
 #ifdef UNTYPED_POINTERS
