@@ -13,8 +13,11 @@ static void *read_half(void *start)
 {
 	char *buffer = buffer_of(block);
 
-	for (size_t at = 0; at < half; at += block)
-		check(pread(fd, buffer, block, (size_t)start + at), "pread");
+	for (size_t at = 0; at < half; at += block) {
+		size_t size = block < half - at ? block : half - at;
+
+		check(pread(fd, buffer, size, (size_t)start + at), "pread");
+	}
 	return NULL;
 }
 

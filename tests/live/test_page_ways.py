@@ -1,0 +1,84 @@
+"""The page cache in each way that this kernel can be looked at, by the same reads."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from memtap.bpf.kernel import Kernel
+from memtap.bpf.loading import Attempts, Request
+from memtap.bpf.plan import Way
+from memtap.tracers.cachetop import Cachetop
+from memtap.tracers.live import Live
+from memtap.tracers.pagecache import PLAN
+from memtap.tracers.pageedge import PageEdge
+from memtap.tracers.processes import Processes
+from tests.live.tracing import PAGE, evict, kept, make_file
+
+Build = Callable[[str], Path]
+Counts = tuple[int, int]
+
+PAGES = 1009
+WAYS = list(PLAN.possible(Kernel()))
+
+
+@pytest.fixture(scope="module")
+def file(disk: Path) -> Path:
+    return make_file(disk / "ways", PAGES)
+
+
+@pytest.fixture(scope="module", params=WAYS, ids=lambda way: way.name)
+def way(request: pytest.FixtureRequest) -> Way:
+    found: Way = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def counted(way: Way, file: Path) -> Iterator[Callable[[list[str]], Counts]]:
+    """Runs a program; gives hits and misses of the file meanwhile."""
+    kernel = Kernel()
+    processes = Processes(kernel.btf, kernel.possible_cpus)
+    loaded = Attempts(Request(replace(PLAN, ways=(way,))), kernel, cache=None).wait()
+    live = Live(loaded, kernel, processes, PageEdge)
+    reporter = Cachetop(live.origin, ("file",))
+
+    def run(command: list[str]) -> Counts:
+        reporter.feed(live.collect(ends=True))  # what was done to make it ready
+        subprocess.check_call(command, stdout=subprocess.DEVNULL)
+        made = reporter.feed(live.collect(ends=True))
+        assert made and made.audit["accuracy"] == way.accuracy
+        rows = [row for row in made.rows if row["ino"] == file.stat().st_ino]
+        return (
+            sum(row["hits_pages"] for row in rows),
+            sum(row["misses_pages"] for row in rows),
+        )
+
+    try:
+        yield run
+    finally:
+        live.close()
+        processes.close()
+
+
+@pytest.mark.parametrize("method", ["read", "pread", "readv"])
+def test_reads_of_a_page_each_miss_once_and_then_hit(
+    method: str, counted: Callable[[list[str]], Counts], file: Path, workload: Build
+) -> None:
+    read = [str(workload("reader")), method, str(file), str(PAGE)]
+    evict(file)
+    assert counted(read) == (0, PAGES)
+    with kept(file):
+        assert counted(read) == (PAGES, 0)
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way.accuracy == "exact"], indirect=True)
+def test_an_exact_way_counts_mapped_pages_too(
+    counted: Callable[[list[str]], Counts], file: Path, workload: Build
+) -> None:
+    touch = [str(workload("mapper")), "random", str(file)]
+    evict(file)
+    assert counted(touch) == (0, PAGES)
