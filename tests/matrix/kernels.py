@@ -6,6 +6,7 @@ A release is asked for by the beginning of its version, because names move with 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -52,7 +53,7 @@ def _run(*command: str | Path, cwd: Path | None = None, apt: Path | None = None)
 
 
 class Kernels:
-    """Kernels in a folder, each fetched once for each version."""
+    """Kernels in a folder, each unpacked once for each hash of its packages."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -60,15 +61,16 @@ class Kernels:
     def fetch(self, version: str) -> Path:
         """The newest kernel whose version begins so: a folder with boot or usr in it."""
         release = self._newest(version)
-        folder = self._home / release
+        packages = self._packages(release)
+        folder = self._home / f"{release}-{self._hash(packages)}"
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            self._unpack(release, folder)
+            self._unpack(release, packages, folder)
             (folder / "complete").touch()
         return folder
 
     @cached_property
-    def _apt(self) -> Path:
+    def _config(self) -> Path:
         """The configuration of an apt of our own, its lists up to date."""
         home = self._home / "apt"
         for needed in ("state/lists/partial", "var/lib/apt/lists/partial", "var/cache/apt"):
@@ -77,28 +79,46 @@ class Kernels:
         lines = [f"deb [signed-by={_KEYRING}] {at} {suite} main\n" for at, suite in sources]
         (home / "sources.list").write_text("".join(lines))
         (home / "apt.conf").write_text(_APT.format(home=home))
-        # apt-get waits for no other one that is at the lists.
+        self._in_turn("apt-get", "-qq", "update")
+        return home / "apt.conf"
+
+    def _apt(self, *command: str, cwd: Path | None = None) -> str:
+        """What a command of that apt says."""
+        assert self._config
+        return self._in_turn(*command, cwd=cwd)
+
+    def _in_turn(self, *command: str, cwd: Path | None = None) -> str:
+        """Runs it when no other run is at the lists: apt waits for none."""
+        home = self._home / "apt"
         with (home / "turn").open("w") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
-            _run("apt-get", "-qq", "update", apt=home / "apt.conf")
-        return home / "apt.conf"
+            return _run(*command, cwd=cwd, apt=home / "apt.conf")
 
     def _newest(self, version: str) -> str:
         """Its release, as uname -r has it. A package can be listed of which the files are gone."""
-        names = _run("apt-cache", "pkgnames", f"linux-image-{version}.", apt=self._apt).split()
+        names = self._apt("apt-cache", "pkgnames", f"linux-image-{version}.").split()
         releases = [match[1] for match in map(_IMAGE.match, names) if match]
         ordered = sorted(releases, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
         if not ordered:
             pytest.fail(f"no suite of Debian has a kernel {version}", pytrace=False)
         return ordered[-1]
 
-    def _unpack(self, release: str, folder: Path) -> None:
-        # Newer ones are split, and the image is empty.
+    def _packages(self, release: str) -> list[str]:
+        """What a kernel comes in. Newer ones are split, and the image is empty."""
         names = [f"linux-{part}-{release}" for part in ("image", "binary", "modules")]
-        known = set(_run("apt-cache", "pkgnames", "linux-", apt=self._apt).split())
+        known = set(self._apt("apt-cache", "pkgnames", "linux-").split())
+        return [name for name in names if name in known]
+
+    def _hash(self, packages: list[str]) -> str:
+        """Of the hashes of packages, as apt knows them before they are fetched."""
+        lines = self._apt("apt-get", "-qq", "--print-uris", "download", *packages).split()
+        hashes = sorted(word for word in lines if word.startswith("SHA256:"))
+        assert len(hashes) == len(packages), lines
+        return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:12]
+
+    def _unpack(self, release: str, packages: list[str], folder: Path) -> None:
         folder.mkdir(parents=True)
-        wanted = [name for name in names if name in known]
-        _run("apt-get", "-qq", "download", *wanted, cwd=folder, apt=self._apt)
+        self._apt("apt-get", "-qq", "download", *packages, cwd=folder)
         for package in folder.glob("*.deb"):
             _run("dpkg-deb", "-x", package, folder)
             package.unlink()

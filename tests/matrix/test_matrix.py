@@ -32,16 +32,18 @@ def all_kernels() -> Kernels:
     return kernels()
 
 
-@pytest.mark.parametrize("version", SUITES)
+@pytest.mark.parametrize("version", SUITES, ids=lambda version: f"{version}.y")
 def test_what_holds_here_holds_on(version: str, kernels: Kernels, tmp_path: Path) -> None:
     """With the kernel of that version, and BCC as it is here."""
     kernel = kernels.fetch(version)
     outcome = run_in(kernel, tmp_path, command(), MEMTAP_SCALE=SCALE)
     if outcome.status is None:  # once more: emulation can hang
         outcome = run_in(kernel, tmp_path, command(), MEMTAP_SCALE=SCALE)
+    (tmp_path / "output.log").write_text(outcome.output)
+    (tmp_path / "console.log").write_text(outcome.console)
+    keep(tmp_path, f"linux-{version}")
     if outcome.status is None:
         pytest.fail(f"the machine was lost\n{ends(outcome)}", pytrace=False)
-    keep(tmp_path, f"linux-{version}")
     failed = failures(tmp_path / "junit.xml")
     if outcome.status or failed:
         pytest.fail("\n".join([*failed, ends(outcome)]), pytrace=False)
@@ -74,9 +76,10 @@ def command() -> list[str]:
 
 
 def keep(out: Path, name: str) -> None:
-    """Keeps what a run has left, for tests.matrix.table."""
+    """Keeps what a run has left, for tests.matrix.table and for whoever looks for a cause."""
     folder = RESULTS / name
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     for file in out.iterdir():
         shutil.copy(file, folder)
 

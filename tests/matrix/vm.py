@@ -24,7 +24,9 @@ from tests.matrix.kernels import image_of, modules_of
 _VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
 _MEMORY = "3G"
 _DISK_BYTES = 3 << 30
-_BOOT_S = 120.0
+
+# No test takes as long as a machine may say nothing, and booting takes seconds.
+_BOOT_S, _SILENT_S = 120.0, 180.0
 
 # Huge pages where they are asked for, or nobody could say how many faults there are to be.
 _PARAMETERS = (
@@ -49,8 +51,8 @@ class Outcome:
     """What became of a run.
 
     Attributes:
-        status: of the command; None if the machine was lost: it did not start, died, or took too
-            long.
+        status: of the command; None if the machine was lost: it did not start, died, said nothing
+            for minutes, or took too long.
         output: what the command said.
         console: what the kernel said.
     """
@@ -136,15 +138,31 @@ def _shared(work: Path) -> Iterator[None]:
         process.wait()
 
 
+class _Patience:
+    """How long a machine is waited for, by the file of what it says."""
+
+    def __init__(self, said: Path) -> None:
+        self._said, self._size = said, 0
+        self._began = self._heard = time.monotonic()
+
+    def ends(self) -> bool:
+        """Whether it is lost."""
+        now = time.monotonic()
+        size = self._said.stat().st_size if self._said.exists() else 0
+        if size > self._size:
+            self._size, self._heard = size, now
+        silence = _SILENT_S if size else _BOOT_S
+        return now - self._heard > silence or now - self._began > longest_s()
+
+
 def _boot(work: Path) -> int | None:
     """The status of the job; None if the machine was lost."""
+    patience = _Patience(work / "out")
     with subprocess.Popen(_qemu(work), stdin=subprocess.DEVNULL) as process:
         try:
-            began = time.monotonic()
             while process.poll() is None:
                 time.sleep(0.1)
-                is_up = (work / "out").exists() and (work / "out").stat().st_size > 0
-                if time.monotonic() - began > (longest_s() if is_up else _BOOT_S):
+                if patience.ends():
                     return None
         finally:
             process.kill()
