@@ -23,15 +23,35 @@ Places = npt.NDArray[np.intp]
 
 WORD = 8
 
-# DWARF's numbers of registers of x86-64. Other machines do not leave the return address on the
-# stack in the functions that matter here.
-_BP, _SP, _RETURN = 6, 7, 16
-_X86_64 = "EM_X86_64"
+# Of addresses of code; those that arm64 keeps on the stack can be signed above.
+_ADDRESS = np.uint64((1 << 48) - 1)
 
 # Of .eh_frame_hdr, as all linkers write it: pointers relative to themselves, a count, and a table
 # of pairs relative to the section.
 _USUAL_FORMAT = bytes((1, 0x1B, 0x03, 0x3B))
 _MOST_BYTES = 64 << 20
+
+# What a register's rule can be: kept on the stack, or left alone.
+_SIMPLE = ("OFFSET", "SAME_VALUE")
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """DWARF's numbers of registers.
+
+    Attributes:
+        bp, sp: base pointer (frame pointer) and stack pointer.
+        back: where the return address is told.
+        links: whether that is a register, which calls set, and not the stack.
+    """
+
+    bp: int
+    sp: int
+    back: int
+    links: bool
+
+
+_MACHINES = {"EM_X86_64": _Machine(6, 7, 16, False), "EM_AARCH64": _Machine(29, 31, 30, True)}
 
 
 @dataclass(frozen=True)
@@ -40,13 +60,15 @@ class Rule:
 
     Attributes:
         from_bp: whether the frame's end is told from the base pointer, not the stack pointer.
-        size: how far from there it is, in bytes. Below it stands the return address.
+        size: how far from there it is, in bytes.
         bp: where the caller's base pointer is kept, from the frame's end; None if it is unchanged.
+        back: where the return address is kept, from there; None if it still is in its register.
     """
 
     from_bp: bool
     size: int
     bp: int | None
+    back: int | None = -WORD
 
 
 @dataclass(frozen=True)
@@ -57,6 +79,7 @@ class Frames:
         ip, sp, bp: registers in this frame; an ip of 0 is where the way up ended.
         base: where the stack that was taken begins, of each.
         words: the stack from there on, in rows.
+        link: the register with the return address; 0 if there is none, or a caller changed it.
     """
 
     ip: U64
@@ -64,11 +87,12 @@ class Frames:
     bp: U64
     base: U64
     words: npt.NDArray[np.uint64]
+    link: U64
 
     def take(self, which: Places) -> Frames:
         """Some of the calls."""
         registers = (self.ip[which], self.sp[which], self.bp[which], self.base[which])
-        return Frames(*registers, self.words[which])
+        return Frames(*registers, self.words[which], self.link[which])
 
     def up(self, rules: list[Rule | None], rule: Places) -> Frames:
         """One frame up; `rule` is the place in `rules` of each call's."""
@@ -79,10 +103,14 @@ class Frames:
         keeps = np.array([each.bp is None for each in there], bool)[rule]
         saved = np.array([each.bp or 0 for each in there], np.int64)[rule]
         end = np.where(from_bp, self.bp, self.sp) + size.view(np.uint64)
-        ip, bp = self._word(end - np.uint64(WORD)), self._word(end + saved.view(np.uint64))
-        # A stack grows down, so the caller's frame lies above.
-        ip = np.where(known & (end > self.sp), ip, np.uint64(0))
-        return Frames(ip, end, np.where(keeps, self.bp, bp), self.base, self.words)
+        linked = np.array([each.back is None for each in there], bool)[rule]
+        back = np.array([each.back or 0 for each in there], np.int64)[rule]
+        ip = np.where(linked, self.link, self._word(end + back.view(np.uint64))) & _ADDRESS
+        bp = self._word(end + saved.view(np.uint64))
+        # A stack grows down, so the caller's frame lies above; one that took nothing is empty.
+        ip = np.where(known & ((end > self.sp) | (linked & (end == self.sp))), ip, np.uint64(0))
+        bp = np.where(keeps, self.bp, bp)
+        return Frames(ip, end, bp, self.base, self.words, np.zeros_like(self.link))
 
     def _word(self, address: U64) -> U64:
         """What stands there; 0 if that was not taken."""
@@ -124,8 +152,7 @@ class _Table(_NoTable):
         from elftools.elf.elffile import ELFFile
 
         elf = ELFFile(file)
-        if elf["e_machine"] != _X86_64:
-            raise ValueError("another machine")
+        self._machine = _MACHINES[elf["e_machine"]]
         segments = list(elf.iter_segments())
         index = next(each for each in segments if each["p_type"] == "PT_GNU_EH_FRAME")
         loads = [each for each in segments if each["p_type"] == "PT_LOAD"]
@@ -169,7 +196,7 @@ class _Table(_NoTable):
             return None
         first = entry.header["initial_location"]
         lines = [line for line in entry.get_decoded().table if line["pc"] - first <= inside]
-        return _rule_of(lines[-1])
+        return _rule_of(lines[-1], self._machine)
 
     def _entry(self, at: int) -> Any:
         """One entry, made a section of its own together with what it has in common with others."""
@@ -203,11 +230,15 @@ def _pairs(raw: bytes) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     return pairs[:, 0], pairs[:, 1]
 
 
-def _rule_of(line: dict[Any, Any]) -> Rule | None:
+def _rule_of(line: dict[Any, Any], machine: _Machine) -> Rule | None:
     """A line of an entry's table, if it tells what we need in a way that we know."""
-    end, back, base = line["cfa"], line.get(_RETURN), line.get(_BP)
-    known = end.reg in (_SP, _BP) and back and back.type == "OFFSET" and back.arg == -WORD
-    if not known or (base and base.type not in ("OFFSET", "SAME_VALUE")):
+    end, back, base = line["cfa"], line.get(machine.back), line.get(machine.bp)
+    known = end.reg in (machine.sp, machine.bp) and (machine.links or _place(back) is not None)
+    if not known or any(each and each.type not in _SIMPLE for each in (back, base)):
         return None
-    saved = base.arg if base and base.type == "OFFSET" else None
-    return Rule(end.reg == _BP, end.offset, saved)
+    return Rule(end.reg == machine.bp, end.offset, _place(base), _place(back))
+
+
+def _place(register: Any) -> int | None:
+    """How far from the frame's end it is kept; None if it still is where it was."""
+    return register.arg if register and register.type == "OFFSET" else None

@@ -99,5 +99,5 @@ def _frames(calls: Events) -> Frames:
     words = calls["words"].copy()
     taken = calls["used"] // np.uint32(WORD)
     words[np.arange(words.shape[1]) >= taken[:, None]] = 0
-    ip, sp, bp = (calls[name].astype(np.uint64) for name in ("ip", "sp", "bp"))
-    return Frames(ip, sp, bp, sp, words)
+    ip, sp, bp, link = (calls[name].astype(np.uint64) for name in ("ip", "sp", "bp", "link"))
+    return Frames(ip, sp, bp, sp, words, link)

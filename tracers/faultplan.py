@@ -101,9 +101,10 @@ PLAN = Plan(
             COUNTS,
             "exact",
             _ENDS,
+            ("ENDS_ALONE",),
             notes=(
-                "this kernel has no tracepoint where a fault is raised: no times, and a read of "
-                "untouched memory cannot be told from a write",
+                "this kernel has no tracepoint where a fault is raised: no times, and in anonymous "
+                "memory neither a read nor a copy can be told from a first touch",
             ),
         ),
     ),

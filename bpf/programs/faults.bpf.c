@@ -81,6 +81,7 @@ struct frame {
 	u64 ip;
 	u64 sp;
 	u64 bp;
+	u64 link; /* of arm64: where a function without a frame returns to */
 	u32 tgid;
 	u32 tid;
 };
@@ -135,6 +136,7 @@ struct run {
 #define REGS_IP(regs)       FIELD(regs, pt_regs, ip)
 #define REGS_SP(regs)       FIELD(regs, pt_regs, sp)
 #define REGS_BP(regs)       FIELD(regs, pt_regs, bp)
+#define REGS_LINK(regs)     0
 #else
 #define CTX_IP(ctx)         ((ctx)[32])
 #define CTX_IS_USER(ctx)    (((ctx)[33] & 0xf) == 0)
@@ -147,6 +149,7 @@ struct run {
 #define REGS_IP(regs)       FIELD(regs, pt_regs, pc)
 #define REGS_SP(regs)       FIELD(regs, pt_regs, sp)
 #define REGS_BP(regs)       FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 29 * sizeof(u64))
+#define REGS_LINK(regs)     FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 30 * sizeof(u64))
 #endif
 
 static inline u16 faults_of(u64 task)
@@ -288,7 +291,6 @@ static inline int tell(void *ctx, int lane_number, u64 task, struct event *what)
 	if (!lane)
 		return 0;
 	what->tid = FIELD(task, task_struct, pid);
-	what->stack = NO_STACK;
 	what->seen = seen_of(task);
 	keep(ctx, lane, task, what);
 	end_streak(LANE_USER, what->kind);
@@ -351,6 +353,13 @@ int on_handled(u64 *ctx)
 }
 #endif
 
+/* Where there is an exception, that has the stack. */
+#ifdef ENDS_ALONE
+#define COMPLETED_STACK(ctx) stack_of(ctx, BPF_F_USER_STACK)
+#else
+#define COMPLETED_STACK(ctx) NO_STACK
+#endif
+
 /* The task has counted this fault already. */
 static inline int completed(u64 *ctx, int number, u8 kind)
 {
@@ -359,6 +368,7 @@ static inline int completed(u64 *ctx, int number, u8 kind)
 	if (!followed(task, FIELD(task, task_struct, tgid)))
 		return 0;
 	struct event this = {.address = CTX_ADDRESS(ctx), .ip = CTX_IP(ctx), .kind = kind};
+	this.stack = COMPLETED_STACK(ctx);
 	u64 sp = CTX_IS_USER(ctx) ? CTX_SP(ctx) : REGS_SP(user_regs(task));
 
 	this.number = faults_of(task) - 1;
@@ -384,6 +394,7 @@ static inline int note(void *ctx, int number, u64 task, u8 kind, u64 address, u8
 	u64 regs = user_regs(task);
 	struct event this = {.address = address, .ip = REGS_IP(regs), .kind = kind};
 
+	this.stack = NO_STACK;
 	this.number = faults_of(task);
 	this.marks = marks | place_of(task, address, REGS_SP(regs));
 	return tell(ctx, number, task, &this);
@@ -579,6 +590,7 @@ static inline void send_frame(void *ctx, struct lane *lane, u64 task, u64 regs)
 	frame->head.ip = REGS_IP(regs);
 	frame->head.sp = REGS_SP(regs);
 	frame->head.bp = REGS_BP(regs);
+	frame->head.link = REGS_LINK(regs);
 	frame->head.used = 0;
 	/* Less, where the stack's beginning is near. */
 #pragma clang loop unroll(full)
@@ -616,6 +628,8 @@ static inline void called(void *ctx, u64 task, u64 regs, u8 kind, u64 address, u
 #endif
 	if (kind == MMAP)
 		bpf_probe_read_user(&this.caller_0, 3 * sizeof(u64), (void *)REGS_SP(regs));
+	if (kind == MMAP && REGS_LINK(regs))
+		this.caller_0 = REGS_LINK(regs);
 	keep(ctx, lane, task, &this);
 #ifdef FRAMES
 	if (gets_memory(kind))

@@ -96,9 +96,12 @@ def test_completed_faults_are_counted_and_timed_where_they_are_raised(
     assert (found["time_ns"] > 0).any() == (way.name != COUNTS)
 
 
-def test_stacks_of_which_the_hashes_meet_are_kept_all_the_same(workload: Build) -> None:
+@pytest.mark.parametrize("ways", [PLAN.ways, PLAN.ways[-1:]], ids=["best", "counts"])
+def test_stacks_of_which_the_hashes_meet_are_kept_all_the_same(
+    ways: tuple[Way, ...], workload: Build
+) -> None:
     command = [str(workload("faulter")), "threads", str(PAGES)]
-    (program,), texts = traced([command], PLAN, "STACKS 1")
+    (program,), texts = traced([command], replace(PLAN, ways=ways), "STACKS 1")
     known = {
         number for number, text in texts["stack"].items() if text.split(";")[-1] == "touch_all"
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import subprocess
 from collections import Counter
@@ -18,7 +19,7 @@ Build = Callable[[str], Path]
 
 CALLS = "brk,mmap,munmap,mremap,mprotect,madvise"
 PAGE = 4096
-LIBRARIES = Path("/usr/lib/x86_64-linux-gnu")
+LIBRARIES = Path(f"/usr/lib/{platform.machine()}-linux-gnu")
 OTHERS = {"jemalloc": "libjemalloc.so.2", "tcmalloc": "libtcmalloc_minimal.so.4"}
 _LINE = re.compile(r"^\d+ +(\w+)\((.*)\) += (0x[0-9a-f]+|-?\d+)")
 

@@ -84,7 +84,7 @@ def stack(*words: int) -> Frames:
     """Two calls with the same stack, whose stack and base pointers are its beginning."""
     column = np.array([BASE, BASE], np.uint64)
     rows = np.array([words, words], np.uint64)
-    return Frames(np.zeros(2, np.uint64), column, column, column, rows)
+    return Frames(np.zeros(2, np.uint64), column, column, column, rows, np.zeros(2, np.uint64))
 
 
 @pytest.mark.parametrize(

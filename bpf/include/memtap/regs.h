@@ -4,7 +4,8 @@
 
 #include <memtap/fields.h>
 
-#define THREAD_PAGES 4 /* THREAD_SIZE: a kernel stack without KASAN */
+/* THREAD_SIZE: a kernel stack without KASAN */
+#define THREAD_SHIFT (PAGE_SHIFT > 14 ? PAGE_SHIFT : 14)
 
 /* The registers of a task as it was in user space, a struct pt_regs. */
 static inline u64 user_regs(u64 task)
@@ -13,7 +14,7 @@ static inline u64 user_regs(u64 task)
 	return (u64)bpf_task_pt_regs((struct task_struct *)task);
 #else
 	/* Before dd6e10fbd9fb nobody tells; they are what a kernel stack begins with. */
-	return PEEK(task, task_struct, stack) + (THREAD_PAGES << PAGE_SHIFT) - SIZE(pt_regs);
+	return PEEK(task, task_struct, stack) + (1 << THREAD_SHIFT) - SIZE(pt_regs);
 #endif
 }
 
