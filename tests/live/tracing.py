@@ -21,7 +21,7 @@ WORKLOADS = Path(__file__).resolve().parent.parent / "workloads"
 PAGE = os.sysconf("SC_PAGESIZE")
 # MEMTAP_COMMAND names another way to start it.
 MEMTAP = shlex.split(os.environ.get("MEMTAP_COMMAND", "")) or [sys.executable, "-m", "memtap"]
-LONGEST_S = 60
+LONGEST_S = int(os.environ.get("MEMTAP_LONGEST_S", "60"))
 
 # MEMTAP_SCALE makes the large workloads smaller where a machine is slow.
 _SCALE = float(os.environ.get("MEMTAP_SCALE", "1"))

@@ -7,7 +7,6 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-_BUSYBOX = Path("/bin/busybox")
 _INIT = Path(__file__).with_name("init.sh")
 # What cloud kernels do not have built in. ext4, and zram with a compressor, are for tests.
 _MACHINE = ("virtio_pci", "virtio_blk", "virtio_console", "virtiofs", "overlay")
@@ -28,7 +27,7 @@ def archive(files: Iterable[File]) -> bytes:
     return bytes(out)
 
 
-def initramfs(modules: Path, job: str) -> bytes:
+def initramfs(modules: Path, job: str, busybox: bytes) -> bytes:
     """For a kernel with these modules; `job` is a shell script."""
     folders = [(name, stat.S_IFDIR | 0o755, b"") for name in ("bin", "proc", "sys", "dev", "mods")]
     script, text = stat.S_IFREG | 0o755, stat.S_IFREG | 0o644
@@ -37,7 +36,7 @@ def initramfs(modules: Path, job: str) -> bytes:
     return archive(
         [
             *folders,
-            ("bin/busybox", script, _BUSYBOX.read_bytes()),
+            ("bin/busybox", script, busybox),
             ("init", script, _INIT.read_bytes()),
             ("job", script, job.encode()),
             *((f"mods/{n}", text, _module(path)) for n, path in zip(names, paths, strict=True)),

@@ -9,16 +9,20 @@ from importlib import metadata
 from pathlib import Path
 
 from tests.matrix.kernels import Kernels
-from tests.matrix.vm import Outcome, run
+from tests.matrix.machine import X86, Machine
+from tests.matrix.userland import userland
+from tests.matrix.vm import HOST, Host, Outcome, run
 
 HERE = Path(__file__).resolve().parent
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CACHE = Path(os.environ.get("MEMTAP_CACHE") or Path("~/.cache/memtap").expanduser()) / "matrix"
 
 
-def kernels() -> Kernels:
+def kernels(machine: Machine = X86) -> Kernels:
     """Kernels, and what machines for them take. Raises CalledProcessError."""
-    subprocess.run([HERE / "install.sh"], check=True, stdout=subprocess.DEVNULL)
-    return Kernels(CACHE)
+    install = [HERE / "install.sh", machine.qemu]
+    subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
+    return Kernels(CACHE, machine)
 
 
 def run_in(kernel: Path, out: Path, command: list[str], **variables: str) -> Outcome:
@@ -26,8 +30,25 @@ def run_in(kernel: Path, out: Path, command: list[str], **variables: str) -> Out
 
     With what takes the place of memtap there (starter.c) in MEMTAP_COMMAND.
     """
-    words = [str(HERE / "tests.sh"), sys.executable, sys.executable, *command]
-    return run(kernel, words, _environment() | variables, out)
+    ours = {"PYTHONPATH": f"{Path.cwd()}:{_compat()}", "MEMTAP_COMMAND": str(_starter())}
+    return _run_in(kernel, HOST, sys.executable, out, command, ours | variables)
+
+
+def run_in_foreign(
+    machine: Machine, kernel: Path, out: Path, command: list[str], **variables: str
+) -> Outcome:
+    """The same in a machine of another kind, with files of Debian's that it can run."""
+    host = userland(CACHE, machine, Path.cwd())
+    # Compiled there.
+    ours = {"PYTHONPATH": str(Path.cwd()), "MEMTAP_COMMAND": "/var/tmp/starter", "PATH": _PATH}
+    return _run_in(kernel, host, "/usr/bin/python3", out, command, ours | variables)
+
+
+def _run_in(
+    kernel: Path, host: Host, python: str, out: Path, command: list[str], variables: dict[str, str]
+) -> Outcome:
+    words = [str(HERE / "tests.sh"), python, python, *command]
+    return run(kernel, words, _environment() | variables, out, host)
 
 
 def _environment() -> dict[str, str]:
@@ -37,10 +58,8 @@ def _environment() -> dict[str, str]:
         "HOME": "/root",
         "TMPDIR": "/var/tmp",
         "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": f"{Path.cwd()}:{_compat()}",
         "MEMTAP_LIVE": "require",
         "MEMTAP_CACHE": "/var/tmp/memtap",
-        "MEMTAP_COMMAND": str(_starter()),
     }
 
 

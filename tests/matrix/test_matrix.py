@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import xml.etree.ElementTree as ET
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.matrix.inside import OUT
 from tests.matrix.kernels import SUITES, Kernels
-from tests.matrix.project import CACHE, HERE, kernels, run_in
+from tests.matrix.machine import ARM64
+from tests.matrix.project import CACHE, HERE, kernels, run_in, run_in_foreign
 from tests.matrix.rootfs import Rootfs
 from tests.matrix.table import RESULTS
 from tests.matrix.vm import Outcome
@@ -21,9 +24,27 @@ pytestmark = pytest.mark.matrix
 # Those that compare counts with what is known.
 TRUTHS = "fault_ways faults malloc maps oom pages ps reads reclaim slab writes"
 # Emulation is some 20 times slower; the loops of a million are made so much shorter.
-SCALE = "0.1"
+SCALE, LONGEST_S = "0.1", "240"
 
 TESTS = [f"tests/live/test_{name}.py" for name in TRUTHS.split()]
+
+# Some truths of each report that hold where no tracepoint tells of exceptions.
+ARM64_TRUTHS = (
+    "fault_ways.py",
+    "faults.py::test_stacks_lead_to_the_code_that_faults",
+    "faults.py::test_a_cold_file_is_read_in",
+    "faults.py::test_a_bad_access_is_no_completed_fault",
+    "reads.py::test_sequential_read_misses_each_page_once_and_then_hits",
+    "writes.py::test_writes_to_cached_clean_pages_are_write_hits",
+    "maps.py::test_a_warm_scan_is_a_hit_for_each_fault",
+    "malloc.py::test_the_site_is_the_function_that_called_malloc",
+    "malloc.py::test_a_heap_is_as_malloc_itself_says",
+    "slab.py::test_the_site_is_the_code_that_allocated",
+    "pages.py::test_a_process_has_what_it_took",
+    "oom.py::test_a_victim_is_told_with_the_sizes_of_the_kernel_log",
+    "ps.py::test_pmap_adds_up_to_smaps",
+)
+ARM64_TESTS = [f"tests/live/test_{name}" for name in ARM64_TRUTHS]
 
 
 @pytest.fixture(scope="session", name="kernels")
@@ -36,15 +57,29 @@ def all_kernels() -> Kernels:
 def test_what_holds_here_holds_on(version: str, kernels: Kernels, tmp_path: Path) -> None:
     """With the kernel of that version, and BCC as it is here."""
     kernel = kernels.fetch(version)
-    outcome = run_in(kernel, tmp_path, command(), MEMTAP_SCALE=SCALE)
+    judge(partial(run_in, kernel, tmp_path, command(), MEMTAP_SCALE=SCALE), tmp_path, version)
+
+
+@pytest.mark.parametrize("version", ["6.12"], ids=lambda version: f"arm64-{version}.y")
+def test_what_holds_here_holds_on_arm64(version: str, tmp_path: Path) -> None:
+    """With the kernel of that version and BCC of Debian 12, by the way that is left there."""
+    kernel = kernels(ARM64).fetch(version)
+    how = {"MEMTAP_SCALE": SCALE, "MEMTAP_LONGEST_S": LONGEST_S}
+    run = partial(run_in_foreign, ARM64, kernel, tmp_path, command(ARM64_TESTS), **how)
+    judge(run, tmp_path, f"{version}-arm64")
+
+
+def judge(run: Callable[[], Outcome], out: Path, name: str) -> None:
+    """Runs tests in a machine, and fails as they do."""
+    outcome = run()
     if outcome.status is None:  # once more: emulation can hang
-        outcome = run_in(kernel, tmp_path, command(), MEMTAP_SCALE=SCALE)
-    (tmp_path / "output.log").write_text(outcome.output)
-    (tmp_path / "console.log").write_text(outcome.console)
-    keep(tmp_path, f"linux-{version}")
+        outcome = run()
+    (out / "output.log").write_text(outcome.output)
+    (out / "console.log").write_text(outcome.console)
+    keep(out, f"linux-{name}")
     if outcome.status is None:
         pytest.fail(f"the machine was lost\n{ends(outcome)}", pytrace=False)
-    failed = failures(tmp_path / "junit.xml")
+    failed = failures(out / "junit.xml")
     if outcome.status or failed:
         pytest.fail("\n".join([*failed, ends(outcome)]), pytrace=False)
 
@@ -68,9 +103,9 @@ def test_what_holds_here_holds_in(suite: str) -> None:
         pytest.fail("\n".join([*failed, done.stdout[-6000:], done.stderr]), pytrace=False)
 
 
-def command() -> list[str]:
+def command(chosen: Sequence[str] = TESTS) -> list[str]:
     """MEMTAP_MATRIX_TESTS says which tests, where not all are wanted."""
-    tests = os.environ.get("MEMTAP_MATRIX_TESTS", "").split() or TESTS
+    tests = os.environ.get("MEMTAP_MATRIX_TESTS", "").split() or chosen
     how = ["-q", "--tb=short", "-p", "no:cacheprovider", "--basetemp=/var/tmp/pytest"]
     return ["-m", "tests.matrix.inside", *how, "--durations=10", *tests]
 

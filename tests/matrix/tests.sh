@@ -11,5 +11,6 @@ shift
 ready=$(mktemp -u)
 mkfifo "$ready"
 "$python" "$(dirname "$0")/starter.py" >"$ready" &
+[ -e "$MEMTAP_COMMAND" ] || cc -O1 -o "$MEMTAP_COMMAND" "$(dirname "$0")/starter.c"
 read -r _ <"$ready"
 exec "$@"

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import lzma
 import os
 import shlex
-import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,30 +16,22 @@ import pytest
 
 from tests.matrix.initramfs import initramfs
 from tests.matrix.kernels import image_of, modules_of
+from tests.matrix.machine import X86, Machine
 
 _VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
 _MEMORY = "3G"
 _DISK_BYTES = 3 << 30
 
 # No test takes as long as a machine may say nothing, and booting takes seconds.
-_BOOT_S, _SILENT_S = 120.0, 180.0
+_BOOT_S, _SILENT_S = 120.0, 360.0
 
 # Huge pages where they are asked for, or nobody could say how many faults there are to be.
 _PARAMETERS = (
-    "console=ttyS0 panic=-1 mitigations=off no_timer_check audit=0 delayacct "
-    "transparent_hugepage=madvise"
+    "panic=-1 mitigations=off no_timer_check audit=0 delayacct transparent_hugepage=madvise"
 )
 
 # What begins so ends with us, whatever ends us.
 _MORTAL = ("setpriv", "--pdeathsig", "KILL")
-
-# By the first bytes of what a kernel is packed with.
-_UNPACK: dict[bytes, Callable[[bytes], bytes]] = {
-    b"\x1f\x8b": lambda packed: gzip.GzipFile(fileobj=io.BytesIO(packed)).read(),
-    b"\xfd7zXZ": lambda packed: lzma.LZMADecompressor().decompress(packed),
-    b"\x28\xb5\x2f\xfd": lambda packed: _piped("zstd", packed),
-    b"\x02!L\x18": lambda packed: _piped("lz4", packed),
-}
 
 
 @dataclass(frozen=True)
@@ -62,15 +50,42 @@ class Outcome:
     console: str
 
 
-def run(kernel: Path, command: list[str], environment: dict[str, str], out: Path) -> Outcome:
+@dataclass(frozen=True)
+class Host:
+    """Whose files a machine looks at.
+
+    Attributes:
+        machine: which can run them.
+        root: the folder where they are.
+        added: folders of this host that stand at the same place there.
+    """
+
+    machine: Machine = X86
+    root: Path = Path("/")
+    added: tuple[Path, ...] = ()
+
+    @property
+    def busybox(self) -> bytes:
+        """Linked statically, for the first files."""
+        return (self.root / "bin/busybox").read_bytes()
+
+
+HOST = Host()
+
+
+def run(
+    kernel: Path, command: list[str], environment: dict[str, str], out: Path, host: Host = HOST
+) -> Outcome:
     """Runs a command as root in a machine; files that it leaves in /run/out are put into `out`."""
+    machine = host.machine
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         work = Path(folder)
-        (work / "vmlinux").write_bytes(_unpacked(image_of(kernel).read_bytes()))
-        (work / "initrd").write_bytes(initramfs(modules_of(kernel), _job(command, environment)))
+        (work / "vmlinux").write_bytes(machine.unpacked(image_of(kernel).read_bytes()))
+        first = initramfs(modules_of(kernel), _job(command, environment), host.busybox)
+        (work / "initrd").write_bytes(first)
         _make_disk(work / "disk")
-        stack.enter_context(_shared(work))
-        status = _boot(work)
+        stack.enter_context(_shared(work, host))
+        status = _boot(work, machine)
         files = work / "files"
         if status is not None and files.stat().st_size:
             subprocess.run(["tar", "-x", "-f", files, "-C", out, "--no-same-owner"], check=True)
@@ -91,23 +106,6 @@ def _job(command: list[str], environment: dict[str, str]) -> str:
     return "\n".join([*lines, f"cd {shlex.quote(str(Path.cwd()))}", shlex.join(command), ""])
 
 
-def _unpacked(image: bytes) -> bytes:
-    """The kernel itself: in emulation, its own unpacking would take seconds.
-
-    Where it stands in the image is told by its header (Documentation/arch/x86/boot.rst).
-    """
-    sectors = image[0x1F1] or 4
-    offset, length = struct.unpack_from("<II", image, 0x248)
-    packed = image[(sectors + 1) * 512 + offset :][:length]
-    unpack = next(unpack for magic, unpack in _UNPACK.items() if packed.startswith(magic))
-    return unpack(packed)
-
-
-def _piped(program: str, packed: bytes) -> bytes:
-    """What a program unpacks; behind the end there stands the size, which it complains of."""
-    return subprocess.run([program, "-dc"], input=packed, capture_output=True).stdout
-
-
 def _make_disk(path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(_DISK_BYTES)
@@ -115,12 +113,12 @@ def _make_disk(path: Path) -> None:
 
 
 @contextmanager
-def _shared(work: Path) -> Iterator[None]:
-    """The host's root, bound to a folder where nobody can write, for the machine to look at."""
+def _shared(work: Path, host: Host) -> Iterator[None]:
+    """The files, bound to a folder where nobody can write, for the machine to look at."""
     root, socket = work / "root", work / "socket"
     root.mkdir()
     share = (
-        f"mount --bind / {root} && mount -o remount,bind,ro {root} && exec {_VIRTIOFSD} "
+        f"{_binds(host, root)} && exec {_VIRTIOFSD} "
         f"--socket-path={socket} -o source={root} -o sandbox=chroot "
         "-o cache=always -o no_posix_lock -o no_flock -o no_xattr"
     )
@@ -136,6 +134,14 @@ def _shared(work: Path) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
+
+
+def _binds(host: Host, root: Path) -> str:
+    """Shell commands that put together what the machine sees."""
+    places = {host.root: root} | {path: Path(f"{root}{path}") for path in host.added}
+    return " && ".join(
+        f"mount --bind {at} {to} && mount -o remount,bind,ro {to}" for at, to in places.items()
+    )
 
 
 class _Patience:
@@ -155,10 +161,10 @@ class _Patience:
         return now - self._heard > silence or now - self._began > longest_s()
 
 
-def _boot(work: Path) -> int | None:
+def _boot(work: Path, machine: Machine) -> int | None:
     """The status of the job; None if the machine was lost."""
     patience = _Patience(work / "out")
-    with subprocess.Popen(_qemu(work), stdin=subprocess.DEVNULL) as process:
+    with subprocess.Popen(_qemu(work, machine), stdin=subprocess.DEVNULL) as process:
         try:
             while process.poll() is None:
                 time.sleep(0.1)
@@ -171,17 +177,15 @@ def _boot(work: Path) -> int | None:
     return int(last[1]) if last[:1] == ["status"] else None
 
 
-def _qemu(work: Path) -> list[str]:
+def _qemu(work: Path, machine: Machine) -> list[str]:
     return [
         *_MORTAL,
-        "qemu-system-x86_64",
-        *("-M", "q35,sata=off,smbus=off,memory-backend=memory"),
-        *_accelerator(),
+        *machine.hardware(),
         *("-smp", "2", "-m", _MEMORY),
         *("-object", f"memory-backend-memfd,id=memory,size={_MEMORY},share=on"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-kernel", str(work / "vmlinux"), "-initrd", str(work / "initrd")),
-        *("-append", _PARAMETERS),
+        *("-append", f"console={machine.console} {_PARAMETERS}"),
         *("-serial", f"file:{work / 'console'}"),
         *("-drive", f"if=none,id=disk,format=raw,cache=unsafe,file={work / 'disk'}"),
         *("-device", "virtio-blk-pci,drive=disk"),
@@ -191,14 +195,6 @@ def _qemu(work: Path) -> list[str]:
         *_port(work, "out"),
         *_port(work, "files"),
     ]
-
-
-def _accelerator() -> list[str]:
-    """KVM where the CPU can, else emulation: without AVX, which QEMU 7.2 emulates wrongly."""
-    flags = Path("/proc/cpuinfo").read_text().split()
-    if os.access("/dev/kvm", os.W_OK) and {"vmx", "svm"} & set(flags):
-        return ["-accel", "kvm", "-cpu", "host"]
-    return ["-accel", "tcg,thread=single", "-cpu", "Nehalem"]
 
 
 def _port(work: Path, name: str) -> list[str]:
