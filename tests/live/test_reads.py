@@ -175,13 +175,13 @@ def throttled(device: str, bytes_per_second: int) -> Path:
 
 @pytest.fixture
 def slow(disk: Path) -> Iterator[Path]:
-    """A cgroup whose processes read 20 MB/s from the disk; gives its list of processes."""
+    """A cgroup whose processes read 20 MB/s from the disk, or less of a smaller file; its list."""
     number = disk.stat().st_dev
     device = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
     whole = device.parent if (device / "partition").exists() else device
     if not (whole / "queue").exists():
         pytest.skip("the file system is on no block device that could be slowed down")
-    group = throttled((whole / "dev").read_text().strip(), 20 << 20)
+    group = throttled((whole / "dev").read_text().strip(), scaled(20 << 20))
     yield group / "cgroup.procs"
     group.rmdir()
 
