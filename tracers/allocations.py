@@ -228,7 +228,7 @@ class Allocator:
         if flags & (MAP_SHARED | _MAP_FIXED):
             return self._use(asked, Use.OTHER, Rule.ANOTHER)
         wants_arena = asked.length in (_ARENA_BYTES, 2 * _ARENA_BYTES)
-        if not prot and flags & _MAP_NORESERVE and wants_arena:
+        if not prot and wants_arena:  # older ones of glibc say MAP_NORESERVE as well
             return self._use(asked, Use.RESERVED, Rule.ARENA_RESERVED)
         if not prot & PROT_WRITE or flags & _MAP_NORESERVE:
             return self._use(asked, Use.OTHER, Rule.ANOTHER)

@@ -42,7 +42,9 @@ class Rootfs:
         """Runs a command in the project; what it mounts is gone with it."""
         for file in (_CERTIFICATES, Path("/etc/resolv.conf")):
             shutil.copy(file, self.folder / file.relative_to("/"))
-        binds = (f"mount --rbind /{name} {self.folder}/{name}" for name in ("proc", "sys", "dev"))
+        # A mount of its own, or nobody in it could tell where its files are.
+        binds = [f"mount --bind {self.folder} {self.folder}"]
+        binds += [f"mount --rbind /{name} {self.folder}/{name}" for name in ("proc", "sys", "dev")]
         inside = f"cd {PROJECT} && exec {shlex.join(command)}"
         script = f"{' && '.join(binds)} && exec chroot {self.folder} sh -c {shlex.quote(inside)}"
         environment = os.environ | {"PATH": _PATH, "HOME": "/root", "TMPDIR": "/var/tmp"}

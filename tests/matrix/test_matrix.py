@@ -93,7 +93,7 @@ def test_what_holds_here_holds_in(suite: str) -> None:
     out = rootfs.folder / OUT.relative_to("/")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    how = {"MEMTAP_LIVE": "require"}
+    how = {"MEMTAP_LIVE": "require", "MEMTAP_SCALE": SCALE}
     prepared = rootfs.run(["./bootstrap", "pytest", "--version"], **how)
     assert prepared.returncode == 0, prepared.stderr
     done = rootfs.run(["./bootstrap", ".venv/bin/python", *command()], **how)

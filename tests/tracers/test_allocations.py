@@ -83,19 +83,20 @@ def test_a_chunk_below_the_threshold_tells_that_the_program_has_set_it(
     assert (allocator.threshold, allocator.dynamic) == (threshold, False)
 
 
-def arena(allocator: Allocator) -> list[Step]:
+def arena(allocator: Allocator, flags: int = 0) -> list[Step]:
     """As new_heap() makes one: twice the addresses, of which an aligned half is kept."""
     return [
-        mmap(allocator, PLACE + MIB, 128 * MIB, 0, NORESERVE),
+        mmap(allocator, PLACE + MIB, 128 * MIB, 0, flags),
         munmap(allocator, PLACE + MIB, 63 * MIB),
         munmap(allocator, PLACE + 128 * MIB, MIB),
         allocator.call(Call.MPROTECT, Asked(PLACE + 64 * MIB, 132 * KIB, READ_WRITE)),
     ]
 
 
-def test_an_arena_is_reserved_aligned_and_grown_by_mprotect() -> None:
+@pytest.mark.parametrize("flags", [0, NORESERVE], ids=["glibc 2.41", "glibc 2.36"])
+def test_an_arena_is_reserved_aligned_and_grown_by_mprotect(flags: int) -> None:
     allocator = Allocator()
-    rules = [step.rule for step in arena(allocator)]
+    rules = [step.rule for step in arena(allocator, flags)]
     assert rules == [Rule.ARENA_RESERVED, Rule.ARENA_ALIGNED, Rule.ARENA_ALIGNED, Rule.ARENA_GROWN]
     grown = allocator.call(Call.MPROTECT, Asked(PLACE + 64 * MIB + 132 * KIB, 4 * KIB, READ_WRITE))
     assert grown == Step(Path.ARENA, Rule.ARENA_GROWN, taken=4 * KIB)
