@@ -60,7 +60,7 @@ def test_what_holds_here_holds_on(version: str, kernels: Kernels, tmp_path: Path
     judge(partial(run_in, kernel, tmp_path, command(), MEMTAP_SCALE=SCALE), tmp_path, version)
 
 
-@pytest.mark.parametrize("version", ["6.12"], ids=lambda version: f"arm64-{version}.y")
+@pytest.mark.parametrize("version", ["6.12"], ids=lambda version: f"arm64-{version}")
 def test_what_holds_here_holds_on_arm64(version: str, tmp_path: Path) -> None:
     """With the kernel of that version and BCC of Debian 12, by the way that is left there."""
     kernel = kernels(ARM64).fetch(version)
