@@ -14,14 +14,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from memtap.tracers.pagecache import Kind
 from memtap.tracers.recording import Recording
-from tests.bench.peers import DidNotStartError, cachestat, cachetop
+from tests.bench.peers import Cachestat, Cachetop, DidNotStartError
 from tests.live.tracing import PAGE, WORKLOADS, evict, kept, make_file, memtap, reports
 
 PAGES = 16384
@@ -160,17 +161,30 @@ def folio_misses(recording: Path, inodes: set[int]) -> int:
     return max(added - dirtied, 0)
 
 
-def peers(case: Case) -> list[str]:
-    """What bcc's tools say of a workload, or why they do not."""
-    found = []
-    for tool in (cachestat, partial(cachetop, comm=Path(case.command[0]).name)):
-        try:
-            with case.cached():
-                counts = tool(partial(subprocess.run, case.command, capture_output=True))
-            found.append(", ".join(map(str, counts)))
-        except DidNotStartError as error:
-            found.append(f"does not start: {error}")
-    return found
+Peer = Cachestat | Cachetop
+
+
+@contextmanager
+def running(tool: type[Peer]) -> Iterator[Peer | None]:
+    """One of bcc's tools, or None where it does not start."""
+    try:
+        peer = tool()
+    except DidNotStartError:
+        yield None
+        return
+    try:
+        yield peer
+    finally:
+        peer.close()
+
+
+def said(peer: Peer | None, case: Case) -> str:
+    """What one of bcc's tools says of a workload."""
+    if peer is None:
+        return "does not start"
+    with case.cached():
+        run = partial(subprocess.run, case.command, capture_output=True)
+        return ", ".join(map(str, peer.counts(run, Path(case.command[0]).name)))
 
 
 def compiler(folder: Path) -> Callable[[str], str]:
@@ -187,19 +201,22 @@ def compiler(folder: Path) -> Callable[[str], str]:
 def main(with_peers: bool) -> None:
     """Prints the table, in Markdown; ends with status 1 if a count is not the truth."""
     wrong = 0
-    others = ["bcc cachestat", "bcc cachetop"] if with_peers else ["misses, folio by folio"]
-    headings = ["workload", "true hits, misses, dirties", "memtap", *others]
-    print(line(headings), line("---" for _ in headings), sep="\n")
-    with tempfile.TemporaryDirectory(prefix="memtap-", dir="/var/tmp") as folder:
-        disk = Path(folder)
+    tools = {"bcc cachestat": Cachestat, "bcc cachetop": Cachetop} if with_peers else {}
+    headings = ["workload", "true hits, misses, dirties", "memtap"]
+    headings += tools or ["misses, folio by folio"]
+    print(line(headings), line("---" for _ in headings), sep="\n", flush=True)
+    with ExitStack() as stack:
+        peers = [stack.enter_context(running(tool)) for tool in tools.values()]
+        disk = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="memtap-", dir="/var/tmp"))
+        )
         run = compiler(disk)
-        for cases in (reads, maps, writes):
-            for case in cases(run, disk):
-                truth, ours, folios = counted(case, disk)
-                wrong += truth != ours
-                texts = (", ".join(map(str, counts)) for counts in (truth, ours))
-                others = peers(case) if with_peers else [str(folios)]
-                print(line([case.name, *texts, *others]), flush=True)
+        for case in chain(reads(run, disk), maps(run, disk), writes(run, disk)):
+            truth, ours, folios = counted(case, disk)
+            wrong += truth != ours
+            texts = [", ".join(map(str, counts)) for counts in (truth, ours)]
+            texts += [said(peer, case) for peer in peers] or [str(folios)]
+            print(line([case.name, *texts]), flush=True)
     raise SystemExit(wrong > 0)
 
 

@@ -1,74 +1,148 @@
-"""bcc's cachestat and cachetop, looking at a workload from its begin to its end."""
+"""bcc's cachestat and cachetop, looking at a workload from its begin to its end.
+
+They run as they are installed, but for the clock: an interval ends when we say so. So a tool is
+started once, and no interval is too short for a workload.
+"""
 
 from __future__ import annotations
 
+import os
+import select
 import shutil
-import signal
 import subprocess
-import time
+import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from tests.live.test_screen import Terminal
 
-# As Debian calls them. Their interval is to be longer than any workload.
+# As Debian calls them.
 CACHESTAT, CACHETOP = "cachestat-bpfcc", "cachetop-bpfcc"
-_INTERVAL = "3600"
-_KPROBES = 3
-_START_S = 120.0
+_START_S = 300.0
 
 Run = Callable[[], object]
 Counts = tuple[int, int, int]
 
+# Says that it waits, and waits for us, wherever the tool would sleep.
+_CLOCK = """
+import os, runpy, sys, time
+def sleep(seconds):
+    os.write(int(sys.argv[1]), b".")
+    os.read(int(sys.argv[2]), 1)
+time.sleep = sleep
+sys.path[0] = ""
+program, sys.argv[3:] = sys.argv[3], []
+runpy.run_path(program, run_name="__main__")
+"""
+
 
 class DidNotStartError(Exception):
-    """A tool ended before it had attached anything; its last word."""
+    """A tool ended before it had attached anything."""
 
 
-def wait_until_attached(process: subprocess.Popen[bytes], last_word: Callable[[], str]) -> None:
-    """Until it holds the perf events of its kprobes. Raises DidNotStartError."""
-    end = time.monotonic() + _START_S
-    while _events(process.pid) < _KPROBES:
-        if process.poll() is not None or time.monotonic() > end:
-            raise DidNotStartError(last_word())
-        time.sleep(0.1)
-    time.sleep(2)  # the last of them, and what it does before it waits
+class _Clock:
+    """The time of a tool.
+
+    Attributes:
+        command: what starts the tool.
+        inherited: descriptors that it needs for that.
+    """
+
+    def __init__(self, tool: str) -> None:
+        self._told, theirs = os.pipe()
+        ticks, self._ticks = os.pipe()
+        self.inherited = (theirs, ticks)
+        numbers = [str(fd) for fd in self.inherited]
+        command = [sys.executable, "-u", "-c", _CLOCK, *numbers, shutil.which(tool) or tool]
+        self.command = command
+
+    def begun(self) -> None:
+        """Closes what belongs to the tool."""
+        for fd in self.inherited:
+            os.close(fd)
+
+    def tick(self) -> None:
+        """Ends an interval."""
+        os.write(self._ticks, b".")
+
+    def is_waiting(self, seconds: float) -> bool:
+        """Whether the tool comes to wait for that; DidNotStartError if it is gone."""
+        if not select.select([self._told], [], [], seconds)[0]:
+            return False
+        if not os.read(self._told, 1):
+            raise DidNotStartError
+        return True
+
+    def close(self) -> None:
+        os.close(self._told)
+        os.close(self._ticks)
 
 
-def _events(pid: int) -> int:
-    try:
-        links = [link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir()]
-    except OSError:
-        return 0
-    return sum("perf_event" in str(link) for link in links)
+class Cachestat:
+    """Hits, misses and dirties of the host."""
 
+    def __init__(self) -> None:
+        self._clock = _Clock(CACHESTAT)
+        self._process = subprocess.Popen(
+            self._clock.command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            pass_fds=self._clock.inherited,
+        )
+        self._clock.begun()
+        assert self._clock.is_waiting(_START_S)
+        self._line()  # the heading
 
-def cachestat(run: Run) -> Counts:
-    """Hits, misses and dirties of the host while something runs."""
-    command = [shutil.which(CACHESTAT) or CACHESTAT, _INTERVAL]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
-        assert process.stderr
-        wait_until_attached(process, lambda: process.communicate()[1].decode().splitlines()[-1])
+    def _line(self) -> list[str]:
+        assert self._process.stdout
+        return self._process.stdout.readline().split()
+
+    def _interval(self) -> list[str]:
+        self._clock.tick()
+        assert self._clock.is_waiting(_START_S)
+        return self._line()
+
+    def counts(self, run: Run, _comm: str) -> Counts:
+        """While something runs."""
+        self._interval()
         run()
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate()
-    row = out.decode().splitlines()[1].split()
-    return int(row[0]), int(row[1]), int(row[2])
+        hits, misses, dirties = map(int, self._interval()[:3])
+        return hits, misses, dirties
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._clock.close()
 
 
-def cachetop(run: Run, comm: str) -> Counts:
-    """Hits, misses and dirties of the processes of a name while something runs."""
-    terminal = Terminal([shutil.which(CACHETOP) or CACHETOP, _INTERVAL], lines=60, columns=100)
-    try:
-        last = "see it by itself"
-        wait_until_attached(terminal.process, lambda: last)
+class Cachetop:
+    """Hits, misses and dirties of the processes of a name."""
+
+    def __init__(self) -> None:
+        self._clock = _Clock(CACHETOP)
+        self._terminal = Terminal(
+            self._clock.command, lines=60, columns=100, inherited=self._clock.inherited
+        )
+        self._clock.begun()
+        assert self._wait()
+
+    def _wait(self) -> bool:
+        """Until it has drawn, and waits; what it draws must be taken meanwhile."""
+        return self._terminal.shows(lambda _: self._clock.is_waiting(0), _START_S)
+
+    def _interval(self) -> list[list[str]]:
+        self._clock.tick()
+        assert self._wait()
+        return [line.split() for line in self._terminal.lines]
+
+    def counts(self, run: Run, comm: str) -> Counts:
+        """While something runs."""
+        self._interval()
         run()
-        terminal.process.send_signal(signal.SIGINT)
-        terminal.shows(lambda lines: any("HITS" in line for line in lines), 30)
-        rows = [line.split() for line in terminal.lines]
-    finally:
-        terminal.close()
-    mine = [row for row in rows if len(row) > 5 and row[2] == comm[:15]]
-    hits, misses, dirties = (sum(int(row[at]) for row in mine) for at in (3, 4, 5))
-    return hits, misses, dirties
+        rows = [row for row in self._interval() if len(row) > 5 and row[2] == comm[:15]]
+        hits, misses, dirties = (sum(int(row[at]) for row in rows) for at in (3, 4, 5))
+        return hits, misses, dirties
+
+    def close(self) -> None:
+        self._terminal.close()
+        self._clock.close()

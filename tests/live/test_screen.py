@@ -22,7 +22,13 @@ from tests.live.tracing import MEMTAP
 class Terminal:
     """A process on a terminal of its own, and what stands on that."""
 
-    def __init__(self, command: list[str], lines: int = 24, columns: int = 80) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        lines: int = 24,
+        columns: int = 80,
+        inherited: tuple[int, ...] = (),
+    ) -> None:
         self._ours, theirs = pty.openpty()
         self._screen = pyte.Screen(columns, lines)
         self._stream = pyte.ByteStream(self._screen)
@@ -33,6 +39,7 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
+            pass_fds=inherited,
             env=os.environ | {"TERM": "linux"},
         )
         self._theirs = theirs

@@ -80,11 +80,12 @@ def test_damage_costs_the_rule_alone(data: st.DataObject) -> None:
 BASE = 0x7FFD_0000_1000
 
 
-def stack(*words: int) -> Frames:
+def stack(*words: int, link: int = 0) -> Frames:
     """Two calls with the same stack, whose stack and base pointers are its beginning."""
     column = np.array([BASE, BASE], np.uint64)
     rows = np.array([words, words], np.uint64)
-    return Frames(np.zeros(2, np.uint64), column, column, column, rows, np.zeros(2, np.uint64))
+    links = np.array([link, link], np.uint64)
+    return Frames(np.zeros(2, np.uint64), column, column, column, rows, links)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,19 @@ def stack(*words: int) -> Frames:
 def test_a_rule_leads_to_the_caller(rule: Rule | None, ip: int, sp: int, bp: int) -> None:
     up = stack(11, 12, 13, 14).up([rule], np.zeros(2, np.intp))
     assert [up.ip.tolist(), up.sp.tolist(), up.bp.tolist()] == [[ip] * 2, [sp] * 2, [bp] * 2]
+
+
+def test_a_function_without_a_frame_returns_to_where_a_register_says() -> None:
+    rules: list[Rule | None] = [Rule(False, 0, None, None)]
+    up = stack(11, 12, link=0x4000).up(rules, np.zeros(2, np.intp))
+    assert (up.ip.tolist(), up.sp.tolist()) == ([0x4000] * 2, [BASE] * 2)
+    again = up.up(rules, np.zeros(2, np.intp))  # its caller has set that register anew
+    assert again.ip.tolist() == [0, 0]
+
+
+def test_what_signs_a_return_address_is_left_out() -> None:
+    up = stack(0x2A << 56 | 11, 12).up([Rule(False, 16, None, -16)], np.zeros(2, np.intp))
+    assert up.ip.tolist() == [11, 11]
 
 
 def test_each_call_has_its_own_rule() -> None:
