@@ -10,6 +10,7 @@ cache is one miss, less one for each folio that was dirtied.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from memtap.tracers.files import FileId
 from memtap.tracers.pagecache import Kind
 from memtap.tracers.recording import Recording
 from tests.bench.peers import Cachestat, Cachetop, DidNotStartError
@@ -144,18 +146,26 @@ def counted(case: Case, disk: Path) -> tuple[Counts, Counts, int]:
     with case.cached():
         done = memtap("cachetop", *keep, "--", *case.command)
     assert done.returncode == 0, done.stderr
-    inodes = {file.stat().st_ino for file in case.files}
-    rows = [row for row in reports(report.read_text())[0]["rows"] if row["ino"] in inodes]
+    paths = set(map(str, case.files))
+    rows = [row for row in reports(report.read_text())[0]["rows"] if row["path"] in paths]
     names = ("hits_pages", "misses_pages", "dirties_pages")
     hits, misses, dirties = (sum(row[name] for row in rows) for name in names)
-    return case.truth(done.stdout), (hits, misses, dirties), folio_misses(recording, inodes)
+    return case.truth(done.stdout), (hits, misses, dirties), folio_misses(recording, case.files)
 
 
-def folio_misses(recording: Path, inodes: set[int]) -> int:
+def file_id(file: Path) -> FileId:
+    """As the kernel names it."""
+    found = file.stat()
+    return os.major(found.st_dev) << 20 | os.minor(found.st_dev), found.st_ino
+
+
+def folio_misses(recording: Path, files: Files) -> int:
     """Folios that entered the cache less folios that were dirtied, at least none."""
+    wanted = set(map(file_id, files))
     added = dirtied = 0
     for chunk in Recording(recording):
-        kinds = [int(row["kind"]) for row in chunk.rows if int(row["ino"]) in inodes]
+        mine = [row for row in chunk.rows if (int(row["dev"]), int(row["ino"])) in wanted]
+        kinds = [int(row["kind"]) for row in mine]
         added += kinds.count(Kind.ADD)
         dirtied += kinds.count(Kind.DIRTY)
     return max(added - dirtied, 0)

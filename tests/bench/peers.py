@@ -25,13 +25,13 @@ Counts = tuple[int, int, int]
 # Says that it waits, and waits for us, wherever the tool would sleep.
 _CLOCK = """
 import os, runpy, sys, time
+told, ticks = map(int, sys.argv[1:3])
 def sleep(seconds):
-    os.write(int(sys.argv[1]), b".")
-    os.read(int(sys.argv[2]), 1)
+    os.write(told, b".")
+    os.read(ticks, 1)
 time.sleep = sleep
-sys.path[0] = ""
-program, sys.argv[3:] = sys.argv[3], []
-runpy.run_path(program, run_name="__main__")
+del sys.argv[:3]
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
@@ -85,7 +85,6 @@ class Cachestat:
         self._process = subprocess.Popen(
             self._clock.command,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
             text=True,
             pass_fds=self._clock.inherited,
         )

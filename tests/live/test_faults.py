@@ -174,7 +174,7 @@ def test_what_a_handler_answers_by_userfaultfd(faulted: Run) -> None:
     found = faulted("uffd")
     assert found.minor + found.major == pytest.approx(PAGES, abs=4)
     # Where nobody can be asked what is watched, it is what it would be without a handler.
-    told = Cause.USERFAULT if Kernel().iterates_tasks else Cause.FIRST_TOUCH
+    told = Cause.USERFAULT if Kernel().iterates_tasks else Cause.ZERO_PAGE
     kinds = (Kind.MINOR, Kind.MAJOR)
     assert sum(found.count(Region.ANON, told, kind) for kind in kinds) == found.total
     assert found.total == pytest.approx(PAGES, abs=4)

@@ -47,9 +47,14 @@ WAYS = list(PLAN.possible(Kernel()))
 FILE_SITES = {"alloc_empty_file", "__alloc_file"}
 
 
+# On some kernels only the size of a cache's objects is known; so many others may be as large.
+BY_SIZE = WAYS[0].name == "all-by-size"
+AS_LARGE = 20 * BY_SIZE
+
+
 def called(cache: str) -> str:
-    """What a cache is called in reports: on some kernels only the size of its objects is known."""
-    return f"size-{slabinfo(cache)[1]}" if WAYS[0].name == "all-by-size" else cache
+    """What a cache is called in reports."""
+    return f"size-{slabinfo(cache)[1]}" if BY_SIZE else cache
 
 
 class Slabber:
@@ -111,7 +116,7 @@ def test_each_object_is_counted_and_so_is_its_end(
     out = tmp_path / "report"
     count = COUNT + COUNT % 2 if case == "threads" else COUNT  # half for each
     objects_of = {called(cache): each for cache, each in CASES[case].items()}
-    others = 1 if case == "names" else 0  # the name of the folder, which stays
+    others = AS_LARGE + (case == "names")  # the name of the folder, which stays
 
     def all_are_there(cache: str, each: int) -> bool:
         allocs, _, live = counted(out, cache)
@@ -155,7 +160,8 @@ def test_what_a_child_allocates_is_the_childs(workload: Build) -> None:
     report = traced(command(workload, "child"), "-b", "process,cache")
     filp = called("filp")
     opened = [row for row in report["rows"] if row["cache"] == filp and row["allocs"] >= COUNT]
-    assert [(row["comm"], row["allocs"]) for row in opened] == [("slabber", COUNT)]
+    assert [row["comm"] for row in opened] == ["slabber"]
+    assert COUNT <= opened[0]["allocs"] <= COUNT + AS_LARGE
     parents = [row for row in report["rows"] if row["pid"] != opened[0]["pid"]]
     assert sum(row["allocs"] for row in parents if row["cache"] == filp) < 100
 
@@ -175,7 +181,8 @@ def test_bytes_are_those_that_the_kernel_tells_of_its_structs(workload: Build) -
     assert files["allocated_bytes"] == files["allocs"] * slabinfo("filp")[1]
     # The size of its struct, or of a larger one in a cache that SLUB has merged with it.
     size = int(Path("/sys/kernel/slab/filp/object_size").read_text())
-    assert files["requested_bytes"] == files["allocs"] * size
+    requested = pytest.approx(files["allocs"] * size, abs=AS_LARGE * size)
+    assert files["requested_bytes"] == requested
     # do_eventfd() asks kmalloc() for a struct eventfd_ctx; some objects of that size are others'.
     contexts = rows["kmalloc-64"]
     assert COUNT <= contexts["allocs"] <= COUNT + OTHERS
@@ -280,13 +287,13 @@ def test_each_way_counts_the_same(way: Way, workload: Build) -> None:
         program.go_on()
         rows = {row["cache"]: row for row in report().rows}
         filp, dentry = called("filp"), called("dentry")
-        assert (rows[filp]["allocs"], rows[filp]["live"]) == (COUNT, COUNT)
+        assert COUNT <= rows[filp]["live"] <= rows[filp]["allocs"] <= COUNT + AS_LARGE
         assert COUNT <= rows["kmalloc-64"]["allocs"] <= COUNT + 10
         program.go_on()
 
         def is_back() -> bool:
             rows = {row["cache"]: row["live"] for row in report().rows}
-            return rows.get(filp, 0) == rows.get(dentry, 0) == 0
+            return max(rows.get(filp, 0), rows.get(dentry, 0)) <= AS_LARGE
 
         assert eventually(is_back)
 
@@ -299,7 +306,8 @@ def test_it_is_said_when_no_more_objects_can_be_remembered(workload: Build) -> N
         assert made.audit["map_full"] >= COUNT - room
         assert made.audit["accuracy"] == "estimated"
         (files,) = (row for row in made.rows if row["cache"] == called("filp"))
-        assert files["allocs"] == COUNT  # these are counted all the same
+        # These are counted all the same.
+        assert COUNT <= files["allocs"] <= COUNT + AS_LARGE
 
 
 def test_a_replay_is_the_live_report_and_can_be_asked_for_more(
