@@ -36,6 +36,11 @@ def scaled(count: int) -> int:
     return round(count * _SCALE)
 
 
+def slower(ns: float) -> float:
+    """So long, or longer where the machine is slow."""
+    return ns / _SCALE
+
+
 def memtap(*arguments: str | Path, **how: Any) -> subprocess.CompletedProcess[str]:
     """Runs memtap to its end; its status is for the caller to look at."""
     how = {"capture_output": True, "text": True, "timeout": LONGEST_S} | how
