@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any, cast
 
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Request
 from memtap.tracers.doctor import REPORTS
+from tests.live.tracing import MEMTAP
 
 Answer = str | int | bool | None
 Ask = Callable[[str], Answer]
@@ -107,8 +107,8 @@ def recorded(kernel: Kernel) -> dict[str, Answer]:
 def description() -> dict[str, Any]:
     """The running kernel: its release, features, and what doctor says."""
     kernel = Kernel()
-    memtap = [sys.executable, "-m", "memtap", "doctor", "-f", "json"]
-    doctor = json.loads(subprocess.run(memtap, stdout=subprocess.PIPE, check=False).stdout)
+    command = [*MEMTAP, "doctor", "-f", "json"]
+    doctor = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=False).stdout)
     return {
         "release": kernel.release,
         "features": recorded(kernel),

@@ -115,7 +115,7 @@ def keep(out: Path, name: str) -> None:
     folder = RESULTS / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for file in out.iterdir():
+    for file in filter(Path.is_file, out.iterdir()):
         shutil.copy(file, folder)
 
 
