@@ -24,7 +24,14 @@ HEAD = """# memtap and bcc's tools on the same workloads
 Workloads whose answer is known, each run once under `memtap cachetop`, once under bcc's cachestat
 and once under bcc's cachetop ({peers}), on Debian's kernels in emulated machines. A cell is
 hits, misses, dirties, in pages. bcc's cachestat counts the host, its cachetop the processes of the
-workload's name, memtap the workload's files. This page is printed by
+workload's name, memtap the workload's files.
+
+bcc's tools count calls of `mark_page_accessed()`, `add_to_page_cache_lru()` and
+`mark_buffer_dirty()`. Since Linux 5.16 files are read by others, which work on folios, so reads are
+not seen; and a page that is dirty already is made dirty again by each write. The tools attach all the
+same, and do not say.
+
+This page is printed by
 
     sudo ./bootstrap python -m tests.matrix.compare > docs/accuracy.md
 """
