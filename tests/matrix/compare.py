@@ -28,8 +28,8 @@ workload's name, memtap the workload's files.
 
 bcc's tools count calls of `mark_page_accessed()`, `add_to_page_cache_lru()` and
 `mark_buffer_dirty()`. Since Linux 5.16 files are read by others, which work on folios, so reads are
-not seen; and a page that is dirty already is made dirty again by each write. The tools attach all the
-same, and do not say.
+not seen; and a page that is dirty already is made dirty again by each write. The tools attach all
+the same, and do not say.
 
 This page is printed by
 
