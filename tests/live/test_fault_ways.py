@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from memtap.bpf.cache import Cache
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.plan import Plan, Way
@@ -40,7 +41,7 @@ def traced(commands: list[list[str]], plan: Plan, *settings: str) -> tuple[list[
     """Programs that ran one after the other, and the texts that the rows name."""
     kernel = Kernel()
     processes = Processes(kernel.btf, kernel.possible_cpus)
-    loaded = Attempts(Request(plan, settings=settings), kernel, cache=None).wait()
+    loaded = Attempts(Request(plan, settings=settings), kernel, Cache()).wait()
     live = Live(loaded, kernel, processes, partial(FaultEdge, names_code=bool(settings)))
     printed = {}
     try:

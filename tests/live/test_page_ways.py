@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from memtap.bpf.cache import Cache
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.plan import Way
@@ -42,7 +43,7 @@ def counted(way: Way, file: Path) -> Iterator[Callable[[list[str]], Counts]]:
     """Runs a program; gives hits and misses of the file meanwhile."""
     kernel = Kernel()
     processes = Processes(kernel.btf, kernel.possible_cpus)
-    loaded = Attempts(Request(replace(PLAN, ways=(way,))), kernel, cache=None).wait()
+    loaded = Attempts(Request(replace(PLAN, ways=(way,))), kernel, Cache()).wait()
     live = Live(loaded, kernel, processes, PageEdge)
     reporter = Cachetop(live.origin, ("file",))
 

@@ -21,6 +21,7 @@ WORKLOADS = Path(__file__).resolve().parent.parent / "workloads"
 PAGE = os.sysconf("SC_PAGESIZE")
 # MEMTAP_COMMAND names another way to start it.
 MEMTAP = shlex.split(os.environ.get("MEMTAP_COMMAND", "")) or [sys.executable, "-m", "memtap"]
+# MEMTAP_LONGEST_S is how long a run of it may take.
 LONGEST_S = int(os.environ.get("MEMTAP_LONGEST_S", "60"))
 
 # MEMTAP_SCALE makes the large workloads smaller where a machine is slow.

@@ -248,7 +248,7 @@ static void by_userfaultfd(void)
 		errx(1, "pthread_create");
 	count_reads();
 	/* Whoever wants to look at what is watched can do that now, on a slow machine too. */
-	sleep(getenv("MEMTAP_SCALE") ? 10 : 2);
+	sleep(getenv("MEMTAP_SCALE") ? 20 : 2);
 }
 
 static sigjmp_buf back;
