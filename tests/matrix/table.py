@@ -23,9 +23,10 @@ RESULTS = CACHE / "results"
 
 HEAD = """# Kernels
 
-The live tests of counts, run on each of these kernels (Debian's in emulated machines) and with
-each of these versions of BCC, without kernel headers. A row is a run. The second table tells in
-which way each report looks, and how far it can be believed. This page is printed by
+The live tests of counts, run on each of these kernels (Debian's in emulated machines; on arm64 some
+of the tests) and with each of these versions of BCC, without kernel headers. A row is a run. The
+second table tells in which way each report looks, and how far it can be believed. This page is
+printed by
 
     sudo ./bootstrap pytest -m matrix
     sudo ./bootstrap python -m tests.matrix.table > docs/kernels.md
