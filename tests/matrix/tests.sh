@@ -17,7 +17,7 @@ read -r _ <"$ready"
 kept=/var/cache/memtap
 mkdir -p $kept
 chmod 700 $kept
-[ ! -d "${MEMTAP_COMPILED:-}" ] || cp "$MEMTAP_COMPILED"/* $kept
+[ ! -d "${MEMTAP_COMPILED:-}" ] || cp -r "$MEMTAP_COMPILED/." $kept
 status=0
 "$@" || status=$?
 cp -r $kept /run/out/compiled
