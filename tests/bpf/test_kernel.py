@@ -60,6 +60,11 @@ def test_a_kernel_that_says_nothing_has_nothing(tmp_path: Path) -> None:
     assert (kernel.online_cpus, kernel.possible_cpus, kernel.functions) == ([], "", frozenset())
 
 
+def test_whether_functions_can_be_traced_is_tried_by_who_may(tmp_path: Path) -> None:
+    assert lay_out(tmp_path, proc__self__status=status()).has_trampolines
+    assert not lay_out(tmp_path, proc__self__status=status(CAP_SYS_ADMIN)).has_trampolines
+
+
 def test_kprobes_are_a_perf_unit(tmp_path: Path) -> None:
     assert lay_out(tmp_path, sys__bus__event_source__devices__kprobe="").has_kprobes
 
