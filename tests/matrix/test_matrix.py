@@ -72,6 +72,7 @@ def judge(run: Callable[[], Outcome], out: Path, name: str) -> None:
     """Runs tests in a machine, and fails as they do."""
     outcome = run()
     if outcome.status is None:  # once more: emulation can hang
+        (out / "lost.log").write_text(ends(outcome))
         outcome = run()
     (out / "output.log").write_text(outcome.output)
     (out / "console.log").write_text(outcome.console)
