@@ -218,7 +218,8 @@ def test_ps_is_what_top_says(held: Held) -> None:
     # Without settings of the user's, and with sizes in KiB.
     env = {**os.environ, "HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent"}
     words = ["top", "-b", "-n1", "-w", "200", "-E", "k", "-e", "k", "-p", str(held.pid)]
-    heading, line = subprocess.check_output(words, text=True, env=env).splitlines()[-2:]
+    said = subprocess.check_output(words, text=True, env=env).splitlines()
+    heading, line = [each for each in said if each.strip()][-2:]
     says = dict(zip(heading.split(), line.split(), strict=True))
     row = process_row(held.pid)
     ours = [row[name] // 1024 for name in ("virt_bytes", "res_bytes", "shr_bytes")]
