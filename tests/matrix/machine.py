@@ -58,12 +58,16 @@ def _piped(program: str, packed: bytes) -> bytes:
 
 
 def _x86_hardware() -> tuple[str, ...]:
-    """KVM where the CPU can, else emulation: without AVX, which QEMU 7.2 emulates wrongly."""
+    """KVM where the CPU can, else emulation: without AVX, which QEMU 7.2 emulates wrongly.
+
+    And in one thread: with two, a processor can run code that the other is just patching, as
+    tracing has the kernel do, and the kernel dies of it.
+    """
     board = ("qemu-system-x86_64", "-M", "q35,sata=off,smbus=off,memory-backend=memory")
     flags = Path("/proc/cpuinfo").read_text().split()
     if os.access("/dev/kvm", os.W_OK) and {"vmx", "svm"} & set(flags):
         return (*board, "-accel", "kvm", "-cpu", "host")
-    return (*board, "-accel", "tcg,thread=multi", "-cpu", "Nehalem")
+    return (*board, "-accel", "tcg,thread=single", "-cpu", "Nehalem")
 
 
 def _arm64_hardware() -> tuple[str, ...]:
