@@ -98,7 +98,7 @@ def run(
 
 def longest_s() -> float:
     """How long a machine may take."""
-    return float(os.environ.get("MEMTAP_MATRIX_S", "720"))
+    return float(os.environ.get("MEMTAP_MATRIX_S", "900"))
 
 
 def _job(command: list[str], environment: dict[str, str]) -> str:
