@@ -36,8 +36,13 @@ mount -t tracefs tracefs /new/sys/kernel/tracing
 mount -t debugfs debugfs /new/sys/kernel/debug
 mount -t bpf bpf /new/sys/fs/bpf
 mount -t cgroup2 cgroup2 /new/sys/fs/cgroup
-# A real disk, so that there is a page cache to look at.
+# A real disk, so that there is a page cache to look at. What the job needs may be where it goes.
+checkout=$(sed -n 's/^cd //p' /job)
+mkdir /checkout
+mount --bind "/new$checkout" /checkout
 mount -t ext4 /new/dev/vda /new/var/tmp
+mkdir -p "/new$checkout"
+mount --bind /checkout "/new$checkout"
 for name in fd:fd stdin:fd/0 stdout:fd/1 stderr:fd/2; do
 	[ -e "/new/dev/${name%%:*}" ] || ln -s "/proc/self/${name##*:}" "/new/dev/${name%%:*}"
 done
