@@ -143,7 +143,7 @@ def missed(out: Path) -> int:
 
 def nothing_is_left(out: Path, cache: str, others: int) -> bool:
     stir()
-    return counted(out, cache)[2] <= others + missed(out)
+    return counted(out, cache)[2] <= others
 
 
 def stir() -> None:
@@ -174,7 +174,7 @@ def test_what_a_child_allocates_is_the_childs(workload: Build) -> None:
     filp = called("filp")
     opened = [row for row in report["rows"] if row["cache"] == filp and row["allocs"] >= COUNT]
     assert [row["comm"] for row in opened] == ["slabber"]
-    assert COUNT <= opened[0]["allocs"] <= COUNT + OTHERS
+    assert COUNT <= opened[0]["allocs"] <= COUNT + AS_LARGE
     parents = [row for row in report["rows"] if row["pid"] != opened[0]["pid"]]
     assert sum(row["allocs"] for row in parents if row["cache"] == filp) < 100
 
