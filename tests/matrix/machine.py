@@ -60,8 +60,8 @@ def _piped(program: str, packed: bytes) -> bytes:
 def _x86_hardware() -> tuple[str, ...]:
     """KVM where the CPU can, else emulation: without AVX, which QEMU 7.2 emulates wrongly.
 
-    And in one thread: with two, a processor can run code that the other is just patching, as
-    tracing has the kernel do, and the kernel dies of it.
+    And in one thread: with two, 6.12 died in the middle of an instruction of __schedule(), perhaps
+    one that the other processor was just patching, as tracing has the kernel do.
     """
     board = ("qemu-system-x86_64", "-M", "q35,sata=off,smbus=off,memory-backend=memory")
     flags = Path("/proc/cpuinfo").read_text().split()
