@@ -13,7 +13,7 @@ from memtap.bpf import libbpf
 from memtap.bpf.errors import MemtapError
 
 # Kinds of uapi/linux/btf.h.
-_PTR, _STRUCT, _UNION, _ENUM, _TYPEDEF, _FUNC, _ENUM64 = 2, 4, 5, 6, 8, 12, 19
+_PTR, _STRUCT, _UNION, _ENUM, _TYPEDEF, _FUNC, _VAR = 2, 4, 5, 6, 8, 12, 14
 _WRAPPERS = (8, 9, 10, 11, 18)  # typedef, volatile, const, restrict, type tag
 
 # No helper has a number like this: a call of it means the kernel function of the lower bits.
@@ -95,6 +95,10 @@ class Btf:
     def has_function(self, name: str) -> bool:
         """Is this function in the BTF, that is, can fentry name it?"""
         return self.attach_id("fentry", name) > 0
+
+    def has_variable(self, name: str) -> bool:
+        """Is there such a variable of each CPU? Others are not in the BTF."""
+        return self._find(name, _VAR) > 0
 
     def attach_id(self, kind: Literal["tp_btf", "fentry", "fexit", "iter"], target: str) -> int:
         """The type that names a place to attach to; 0 or less if there is none."""

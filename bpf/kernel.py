@@ -68,6 +68,23 @@ class Kernel:
         """Can programs be attached to functions (fentry, fexit)? Who may not try is told yes."""
         return not self.may_trace or (self.has_btf and trampoline.works(self.btf))
 
+    @cached_property
+    def is_preemptible(self) -> bool:
+        """Can a task be put aside while it is in the kernel? `uname -v` tells how it was built."""
+        return "PREEMPT" in platform.version()
+
+    def preempts(self, kind: str) -> bool:
+        """Can a task be put aside while a program of that kind runs (Probe.kind)?
+
+        Tracepoints forbade that until a46023d5616e, which brought this variable back: one that had
+        the name before had readers of one flavor.
+        """
+        if kind in ("fentry", "fexit"):
+            return self.is_preemptible
+        readers = self.btf.member("srcu_data", "srcu_reader_flavor")
+        allows = readers is not None and self.btf.has_variable("tracepoint_srcu_srcu_data")
+        return kind in ("tp_btf", "raw_tp") and self.is_preemptible and allows
+
     @property
     def has_swap(self) -> bool:
         """Is there any swap space (/proc/swaps has a line besides its heading)?"""

@@ -44,6 +44,8 @@ class Request:
     def text(self, kernel: Kernel, way: Way) -> str:
         """The text handed to the compiler: what --dump-c shows."""
         settings = [f"{name} 1" for name in way.defines]
+        if any(probe.has_spare(kernel) for probe in way.probes):
+            settings.append("SPARES 1")
         settings += [*self.settings, *self.filter.defines(kernel.btf)]
         return compose(self.plan.program or self.plan.name, settings, kernel.btf)
 
@@ -52,6 +54,33 @@ class Request:
         keeping = (_ON_FREE,) if self.filter.by_tgid else ()
         joining = (_ON_FORK,) if self.filter.by_tgid and self.filter.follow else ()
         return way.probes + joining + keeping
+
+
+@dataclass(frozen=True)
+class _Attachment:
+    """A probe and what it is attached to, or its spare."""
+
+    probe: Probe
+    target: str
+    is_spare: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.probe.function}_spare" if self.is_spare else self.probe.function
+
+
+def _attachments(probe: Probe, kernel: Kernel) -> list[_Attachment]:
+    """In the order in which they are attached.
+
+    A spare runs behind its program. Of a tracepoint's programs the first that was attached runs
+    first, of a function's the last.
+    """
+    target = probe.target(kernel) or ""
+    alone = [_Attachment(probe, target)]
+    if not probe.has_spare(kernel):
+        return alone
+    spare = [_Attachment(probe, target, is_spare=True)]
+    return spare + alone if probe.kind in ("fentry", "fexit") else alone + spare
 
 
 class Loaded:
@@ -68,7 +97,7 @@ class Loaded:
         self.request, self.way = request, way
         self.layouts, self.compiler = compiled.layouts, compiled.compiler
         wanted = [probe for probe in request.probes(way) if probe.wanted(kernel)]
-        self._targets = [(probe, probe.target(kernel) or "") for probe in wanted]
+        self._attached = [each for probe in wanted for each in _attachments(probe, kernel)]
         self.maps: dict[str, int] = {}
         self.programs: dict[str, int] = {}
         with ExitStack() as undo:
@@ -79,24 +108,28 @@ class Loaded:
     def _create(self, compiled: Compiled, kernel: Kernel) -> None:
         for spec in sorted(compiled.maps, key=lambda spec: spec.name == IN_USE):
             self.maps[spec.name] = objects.create_map(spec, self.maps.get(TABLES[0]))
-        code = {name: each.using(self.maps) for name, each in compiled.programs.items()}
-        for probe, target in self._targets:
-            name = probe.function
-            self.programs[name] = objects.load_program(name, probe.kind, target, code[name], kernel)
-        if _FLUSH in code:
-            self.programs[_FLUSH] = objects.load_program(_FLUSH, None, "", code[_FLUSH], kernel)
+        for each in self._attached:
+            code = compiled.programs[each.probe.function].using(self.maps, each.is_spare)
+            self.programs[each.name] = objects.load_program(
+                each.name, each.probe.kind, each.target, code, kernel
+            )
+        if _FLUSH in compiled.programs:
+            code = compiled.programs[_FLUSH].using(self.maps)
+            self.programs[_FLUSH] = objects.load_program(_FLUSH, None, "", code, kernel)
 
     @property
     def countable(self) -> list[str]:
         """The functions of which each run that the kernel refused is an event that was missed."""
         return [
-            probe.function for probe, _ in self._targets if not (probe.reads_user or probe.is_spare)
+            each.name for each in self._attached if not (each.probe.reads_user or each.is_spare)
         ]
 
     @property
     def probes(self) -> tuple[str, ...]:
         """What attach() attaches to, as `kind:target`."""
-        return tuple(f"{probe.kind}:{target}" for probe, target in self._targets)
+        return tuple(
+            f"{each.probe.kind}:{each.target}" for each in self._attached if not each.is_spare
+        )
 
     def attach(self, cpus: Sequence[int]) -> dict[str, list[int]]:
         """Attaches everything; the descriptors keep it so until the last holder closes them.
@@ -108,17 +141,17 @@ class Loaded:
         """
         links: dict[str, list[int]] = {}
         with ExitStack() as undo:
-            for probe, _ in self._targets:
-                links[probe.function] = self.attach_one(probe.function, cpus)
-                for link in links[probe.function]:
+            for each in self._attached:
+                links[each.name] = self.attach_one(each.name, cpus)
+                for link in links[each.name]:
                     undo.callback(os.close, link)
             undo.pop_all()
         return links
 
-    def attach_one(self, function: str, cpus: Sequence[int]) -> list[int]:
+    def attach_one(self, name: str, cpus: Sequence[int]) -> list[int]:
         """Attaches one of the functions, as attach() does."""
-        kind, target = next((p.kind, t) for p, t in self._targets if p.function == function)
-        return objects.attach(kind, target, self.programs[function], cpus)
+        each = next(each for each in self._attached if each.name == name)
+        return objects.attach(each.probe.kind, each.target, self.programs[name], cpus)
 
     def close(self) -> None:
         """Gives programs and maps back to the kernel."""

@@ -13,6 +13,9 @@ from memtap.bpf.kernel import Kernel
 Kind = Literal["tp_btf", "raw_tp", "fentry", "fexit", "kprobe", "software", "iter", "uprobe"]
 Accuracy = Literal["exact", "bounded", "estimated"]
 
+# When a program has a spare.
+Spared = Literal["never", "always", "preempted"]
+
 # perf_sw_ids of uapi/linux/perf_event.h, by the names that perf(1) has for them.
 SOFTWARE = {"minor-faults": 5, "major-faults": 6}
 
@@ -32,8 +35,8 @@ class Probe:
         reads_user: whether it may read memory of the process, and is attached where that faults.
             A run that the kernel refuses because it runs already is of its own making then, and
             no event.
-        is_spare: whether it takes the place of another where that runs already (memtap/spare.h); it
-            is attached after that one.
+        spared: when a spare takes its place where it runs already (memtap/spare.h): always, as it
+            is also run in interrupts, or where tasks take turns; see Kernel.preempts().
         takes: an argument of a tracepoint, by its number, and the struct that it must point to.
         wanted: whether it has anything to tell on this kernel; if not, it is left out.
     """
@@ -42,9 +45,15 @@ class Probe:
     kind: Kind
     targets: tuple[str, ...]
     reads_user: bool = False
-    is_spare: bool = False
+    spared: Spared = "never"
     takes: tuple[int, str] | None = None
     wanted: Callable[[Kernel], bool] = field(default=lambda _: True, compare=False)
+
+    def has_spare(self, kernel: Kernel) -> bool:
+        """Whether it is loaded twice on this kernel."""
+        return self.spared == "always" or (
+            self.spared == "preempted" and kernel.preempts(self.kind)
+        )
 
     def target(self, kernel: Kernel) -> str | None:
         """The first target that this kernel has, or None."""

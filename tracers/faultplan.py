@@ -56,7 +56,7 @@ _ENDS = (
     Probe(TIMING, "software", ("minor-faults",)),
     Probe("on_major", "software", ("major-faults",)),
     Probe("on_signal", "tp_btf", ("signal_generate",)),
-    Probe("on_thread", "tp_btf", ("task_newtask",)),
+    Probe("on_thread", "tp_btf", ("task_newtask",), spared="preempted"),
     Probe(SWAP, "tp_btf", ("rss_stat",), wanted=lambda kernel: kernel.has_swap),
     Probe(WATCHED, "iter", ("task_vma",), wanted=lambda kernel: kernel.iterates_tasks),
 )
@@ -87,7 +87,7 @@ PLAN = Plan(
         Way(
             "function",
             "exact",
-            (Probe("on_handled", "fentry", (_HANDLED,)), *_ENDS),
+            (Probe("on_handled", "fentry", (_HANDLED,), spared="preempted"), *_ENDS),
             notes=_HANDLED_NOTES,
         ),
         Way(

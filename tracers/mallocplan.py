@@ -7,7 +7,7 @@ from dataclasses import replace
 from memtap.bpf.plan import Plan, Probe
 from memtap.tracers import faultplan
 
-_CALLS = Probe("on_call", "tp_btf", ("sys_exit",))
+_CALLS = Probe("on_call", "tp_btf", ("sys_exit",), spared="preempted")
 
 # Functions of the C library, and those of the C program that count them.
 REQUESTS = {

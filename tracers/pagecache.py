@@ -34,7 +34,7 @@ BUCKETS = 4096
 
 
 def _probe(function: str, *targets: str, kind: ProbeKind = "tp_btf") -> Probe:
-    return Probe(function, kind, targets)
+    return Probe(function, kind, targets, spared="preempted")
 
 
 _COMINGS_AND_GOINGS = (

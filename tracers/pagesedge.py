@@ -41,7 +41,7 @@ class PagesEdge:
         """See Edge."""
         counted = self._counters.take()
         rows = np.zeros(len(counted), ROW)
-        for name in counted.dtype.names or ():
+        for name in set(counted.dtype.names or ()).intersection(ROW.names or ()):
             rows[name] = counted[name]
         rows["kind"] = Kind.COUNTED
         rows = np.concatenate([rows, self._free(), self._free_of_types()])

@@ -17,9 +17,9 @@ PLAN = Plan(
             "counters",
             "exact",
             (
-                Probe("on_alloc", "tp_btf", ("mm_page_alloc",)),
-                Probe("on_free_pages", "tp_btf", ("mm_page_free",)),
-                Probe("on_fallback", "tp_btf", ("mm_page_alloc_extfrag",)),
+                Probe("on_alloc", "tp_btf", ("mm_page_alloc",), spared="preempted"),
+                Probe("on_free_pages", "tp_btf", ("mm_page_free",), spared="preempted"),
+                Probe("on_fallback", "tp_btf", ("mm_page_alloc_extfrag",), spared="preempted"),
             ),
         ),
     ),

@@ -39,24 +39,25 @@ def _where_there_is(function: str, tracepoint: str) -> Probe:
         function,
         "tp_btf",
         (tracepoint,),
+        spared="preempted",
         wanted=lambda kernel: kernel.btf.has_raw_tracepoint(tracepoint),
     )
 
 
 _PROBES = (
-    Probe("on_direct_begin", "tp_btf", ("mm_vmscan_direct_reclaim_begin",)),
-    Probe("on_direct_end", "tp_btf", ("mm_vmscan_direct_reclaim_end",)),
+    Probe("on_direct_begin", "tp_btf", ("mm_vmscan_direct_reclaim_begin",), spared="preempted"),
+    Probe("on_direct_end", "tp_btf", ("mm_vmscan_direct_reclaim_end",), spared="preempted"),
     _where_there_is("on_memcg_begin", "mm_vmscan_memcg_reclaim_begin"),
     _where_there_is("on_memcg_end", "mm_vmscan_memcg_reclaim_end"),
     _where_there_is("on_node_begin", "mm_vmscan_node_reclaim_begin"),
     _where_there_is("on_node_end", "mm_vmscan_node_reclaim_end"),
     _where_there_is("on_compaction_begin", "mm_compaction_begin"),
     _where_there_is("on_compaction_end", "mm_compaction_end"),
-    Probe("on_kswapd_wake", "tp_btf", ("mm_vmscan_kswapd_wake",)),
-    Probe("on_kswapd_sleep", "tp_btf", ("mm_vmscan_kswapd_sleep",)),
-    Probe("on_shrink", "tp_btf", ("mm_vmscan_lru_shrink_inactive",)),
+    Probe("on_kswapd_wake", "tp_btf", ("mm_vmscan_kswapd_wake",), spared="preempted"),
+    Probe("on_kswapd_sleep", "tp_btf", ("mm_vmscan_kswapd_sleep",), spared="preempted"),
+    Probe("on_shrink", "tp_btf", ("mm_vmscan_lru_shrink_inactive",), spared="preempted"),
     _where_there_is("on_reclaim", "mm_vmscan_reclaim_pages"),
-    Probe("on_slab", "tp_btf", ("mm_shrink_slab_end",)),
+    Probe("on_slab", "tp_btf", ("mm_shrink_slab_end",), spared="preempted"),
     _where_there_is("on_throttled", "mm_vmscan_throttled"),
     _where_there_is("on_bio", "block_bio_queue"),
 )
@@ -65,7 +66,11 @@ _PROBES = (
 def _where_pages_go_without_bio(function: str, target: str) -> Probe:
     """A probe for swap that block_bio_queue does not tell of."""
     return Probe(
-        function, "fexit", (target,), wanted=lambda kernel: kernel.btf.has_function(target)
+        function,
+        "fexit",
+        (target,),
+        spared="preempted",
+        wanted=lambda kernel: kernel.btf.has_function(target),
     )
 
 

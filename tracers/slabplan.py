@@ -22,16 +22,12 @@ VMSTAT = ("nr_slab_reclaimable", "nr_slab_unreclaimable")
 
 # Since 2c1d697fb8ba the tracepoints of caches tell which cache it is.
 _CACHE = (2, "kmem_cache")
-_COUNTED = (
-    Probe("on_kmalloc", "tp_btf", ("kmalloc",)),
-    Probe("on_cache_alloc", "tp_btf", ("kmem_cache_alloc",), takes=_CACHE),
-    Probe("on_kfree", "tp_btf", ("kfree",)),
-    Probe("on_cache_free", "tp_btf", ("kmem_cache_free",), takes=_CACHE),
+_PROBES = (
+    Probe("on_kmalloc", "tp_btf", ("kmalloc",), spared="always"),
+    Probe("on_cache_alloc", "tp_btf", ("kmem_cache_alloc",), spared="always", takes=_CACHE),
+    Probe("on_kfree", "tp_btf", ("kfree",), spared="always"),
+    Probe("on_cache_free", "tp_btf", ("kmem_cache_free",), spared="always", takes=_CACHE),
 )
-_SPARES = tuple(
-    replace(probe, function=f"{probe.function}_spare", is_spare=True) for probe in _COUNTED
-)
-_PROBES = (*_COUNTED, *_SPARES)
 # Typed programs may not read the address of an object on older kernels.
 _RAW_PROBES = tuple(replace(probe, kind="raw_tp") for probe in _PROBES)
 

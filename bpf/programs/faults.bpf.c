@@ -247,7 +247,8 @@ static inline int raised(void *ctx, u64 task, u64 address, u64 regs, u8 marks)
 	u64 space = space_of(task);
 	u64 sp = REGS_SP(marks & KERNEL ? user_regs(task) : regs);
 	struct event this = {.address = address, .ip = REGS_IP(regs), .kind = RAISED};
-	struct lane *lane = enter(marks & KERNEL ? LANE_KERNEL : LANE_USER);
+	struct lane *lane =
+		enter(marks & KERNEL ? LANE_KERNEL : LANE_USER, deed(task, address));
 
 	if (!lane)
 		return 0;
@@ -283,18 +284,26 @@ static inline void end_streak(int number, u8 kind)
 		lane->state[ALONE] = alone;
 }
 
+static inline void end_streaks(u8 kind)
+{
+#pragma unroll
+	for (int lanes = 0; lanes < ALL_LANES; lanes += LANES) {
+		end_streak(lanes + LANE_USER, kind);
+		end_streak(lanes + LANE_KERNEL, kind);
+	}
+}
+
 /* An event that tells of the exception after which the task had completed `number` faults. */
 static inline int tell(void *ctx, int lane_number, u64 task, struct event *what)
 {
-	struct lane *lane = enter(lane_number);
+	struct lane *lane = enter(lane_number, deed(task, what->address));
 
 	if (!lane)
 		return 0;
 	what->tid = FIELD(task, task_struct, pid);
 	what->seen = seen_of(task);
 	keep(ctx, lane, task, what);
-	end_streak(LANE_USER, what->kind);
-	end_streak(LANE_KERNEL, what->kind);
+	end_streaks(what->kind);
 	leave(lane);
 	return 0;
 }
@@ -571,15 +580,15 @@ struct frame_record {
 	char stack[STACK_TAKEN];
 };
 
-BPF_PERCPU_ARRAY(frame_records, struct frame_record, 1);
+BPF_PERCPU_ARRAY(frame_records, struct frame_record, 2); /* the second for a spare */
 BPF_ARRAY(layout_frame, struct frame, 1);
 
 /* libc has no frame pointers, so the callers are found by whoever can read its tables. */
 static inline void send_frame(void *ctx, struct lane *lane, u64 task, u64 regs)
 {
-	int zero = 0;
+	int own = is_spare();
 	struct event *event = last_of(lane);
-	struct frame_record *frame = frame_records.lookup(&zero);
+	struct frame_record *frame = frame_records.lookup(&own);
 
 	if (!event || !frame)
 		return;
@@ -615,7 +624,7 @@ static inline void called(void *ctx, u64 task, u64 regs, u8 kind, u64 address, u
 			  u32 how, u8 marks)
 {
 	struct event this = {.address = address, .length = length, .seen = how, .kind = kind};
-	struct lane *lane = enter(LANE_CALL);
+	struct lane *lane = enter(LANE_CALL, deed(task, (u64)kind << 48 ^ address));
 
 	if (!lane)
 		return;

@@ -86,6 +86,12 @@ static inline int about(struct subject *who, u64 mapping)
 	return 1;
 }
 
+/* For claim(): a read, and the pages from `first` on that it asks for next. */
+static inline u64 read_of(struct subject *who, u64 first)
+{
+	return deed(who->task, FIELD(who->task, task_struct, ioac__syscr) << 40 ^ first);
+}
+
 /* Memory that is no cache of anything: shared memory, memfd, files on tmpfs. */
 static inline int is_tmpfs(struct subject *who)
 {
@@ -337,7 +343,7 @@ int on_read(u64 *ctx)
 		last = (size - 1) >> PAGE_SHIFT;
 	if (first > last)
 		return 0;
-	struct lane *lane = enter(LANE_READ);
+	struct lane *lane = enter(LANE_READ, read_of(&who, first));
 	if (!lane)
 		return 0;
 	int again = is_again(who.task, mapping, first, last);
@@ -360,7 +366,7 @@ int on_read(u64 *ctx)
 static inline int faulted(void *ctx, int number, struct subject *who, struct call *call,
 			  u64 mapping, struct event what)
 {
-	struct lane *lane = enter(number);
+	struct lane *lane = enter(number, deed(who->task, faults_done(who->task)));
 
 	if (!lane)
 		return 0;
@@ -445,7 +451,7 @@ static inline int copied(void *ctx, u64 mapping, u64 position, u64 bytes)
 
 	if (!about(&who, mapping))
 		return 0;
-	struct lane *lane = enter(LANE_READ);
+	struct lane *lane = enter(LANE_READ, read_of(&who, first));
 	if (!lane)
 		return 0;
 	if (is_settled(&who))
@@ -538,7 +544,7 @@ int on_marked(struct pt_regs *ctx)
 
 	if (mapping & PAGE_MAPPING_FLAGS || !about(&who, mapping) || is_tmpfs(&who))
 		return 0;
-	struct lane *lane = enter(LANE_READ);
+	struct lane *lane = enter(LANE_READ, folio);
 	if (!lane)
 		return 0;
 	record(ctx, lane, &who,
@@ -559,7 +565,7 @@ int on_add(u64 *ctx)
 
 	if (!about(&who, mapping))
 		return 0;
-	struct lane *lane = enter(LANE_ADD);
+	struct lane *lane = enter(LANE_ADD, folio);
 	if (!lane)
 		return 0;
 	struct event what = {.kind = ADD,
@@ -584,7 +590,7 @@ int on_delete(u64 *ctx)
 
 	if (!about(&who, folio_mapping(folio)) || is_tmpfs(&who))
 		return 0;
-	struct lane *lane = enter(LANE_DELETE);
+	struct lane *lane = enter(LANE_DELETE, folio);
 	if (!lane)
 		return 0;
 	record(ctx, lane, &who,
@@ -605,7 +611,7 @@ int on_dirty(u64 *ctx)
 
 	if (!about(&who, ctx[1]))
 		return 0;
-	struct lane *lane = enter(LANE_DIRTY);
+	struct lane *lane = enter(LANE_DIRTY, folio);
 	if (!lane)
 		return 0;
 	record(ctx, lane, &who,

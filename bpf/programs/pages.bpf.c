@@ -6,10 +6,13 @@
  */
 #include <linux/types.h>
 
+enum program { ALLOC, FREE, FALLBACK, PROGRAMS };
+
 struct key {
 	u32 tgid;
 	u16 order;
 	u16 migratetype; /* of what is asked for; UNTOLD for frees, which do not tell */
+	u32 spare;       /* has keys of its own; see memtap/counters.h */
 };
 
 struct sums {
@@ -24,11 +27,12 @@ struct sums {
 #include <memtap/fields.h>
 #include <memtap/counters.h>
 #include <memtap/filter.h>
+#include <memtap/spare.h>
 
 static inline struct sums *sums_of_blocks(u32 order, u32 migratetype)
 {
 	u64 task = (u64)current_task();
-	struct key key = {.order = order, .migratetype = migratetype};
+	struct key key = {.order = order, .migratetype = migratetype, .spare = is_spare()};
 
 	if (!followed(task, FIELD(task, task_struct, tgid)))
 		return NULL;
@@ -41,10 +45,12 @@ static inline struct sums *sums_of_blocks(u32 order, u32 migratetype)
 /* tp_btf/mm_page_alloc(page, order, gfp_flags, migratetype) */
 int on_alloc(u64 *ctx)
 {
-	struct sums *sums = ctx[0] ? sums_of_blocks(ctx[1], ctx[3]) : NULL;
-
+	if (!ctx[0] || !claim(ALLOC, ctx[0]))
+		return 0;
+	struct sums *sums = sums_of_blocks(ctx[1], ctx[3]);
 	if (sums)
 		sums->allocs++;
+	release(ALLOC);
 	return 0;
 }
 
@@ -54,19 +60,23 @@ int on_alloc(u64 *ctx)
  */
 int on_free_pages(u64 *ctx)
 {
+	if (!claim(FREE, ctx[0]))
+		return 0;
 	struct sums *sums = sums_of_blocks(ctx[1], UNTOLD);
-
 	if (sums)
 		sums->frees++;
+	release(FREE);
 	return 0;
 }
 
 /* tp_btf/mm_page_alloc_extfrag(page, alloc_order, fallback_order, alloc_migratetype, ...) */
 int on_fallback(u64 *ctx)
 {
+	if (!claim(FALLBACK, ctx[0]))
+		return 0;
 	struct sums *sums = sums_of_blocks(ctx[1], ctx[3]);
-
 	if (sums)
 		sums->fallbacks++;
+	release(FALLBACK);
 	return 0;
 }

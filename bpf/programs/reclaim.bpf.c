@@ -75,7 +75,7 @@ static inline int note(void *ctx, int number, struct event *what)
 
 	if (!followed(task, tgid))
 		return 0;
-	struct lane *lane = enter(number);
+	struct lane *lane = enter(number, task);
 	if (!lane)
 		return 0;
 	struct event *event = append(ctx, lane);

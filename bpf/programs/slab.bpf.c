@@ -23,8 +23,6 @@ enum program {
 	PROGRAMS
 };
 
-#define SPARE 0x10
-
 struct key {
 	u64 cache; /* address of a struct kmem_cache, or how large its objects are, or one of
 		      these */
@@ -288,59 +286,39 @@ static inline void count_kfree(u64 *ctx, u32 program)
 /* tp_btf/kmalloc(site, address, requested, allocated, ...) */
 int on_kmalloc(u64 *ctx)
 {
-	handle(KMALLOC, ctx[1]);
-	count_kmalloc(ctx, KMALLOC);
-	return 0;
-}
-
-int on_kmalloc_spare(u64 *ctx)
-{
-	if (takes_place_of(KMALLOC, ctx[1]))
-		count_kmalloc(ctx, KMALLOC | SPARE);
+	if (claim(KMALLOC, ctx[1])) {
+		count_kmalloc(ctx, KMALLOC + is_spare() * PROGRAMS);
+		release(KMALLOC);
+	}
 	return 0;
 }
 
 /* tp_btf/kmem_cache_alloc(site, address, cache, ...) */
 int on_cache_alloc(u64 *ctx)
 {
-	handle(CACHE_ALLOC, ctx[1]);
-	count_cache_alloc(ctx, CACHE_ALLOC);
-	return 0;
-}
-
-int on_cache_alloc_spare(u64 *ctx)
-{
-	if (takes_place_of(CACHE_ALLOC, ctx[1]))
-		count_cache_alloc(ctx, CACHE_ALLOC | SPARE);
+	if (claim(CACHE_ALLOC, ctx[1])) {
+		count_cache_alloc(ctx, CACHE_ALLOC + is_spare() * PROGRAMS);
+		release(CACHE_ALLOC);
+	}
 	return 0;
 }
 
 /* tp_btf/kfree(site, address) */
 int on_kfree(u64 *ctx)
 {
-	handle(KFREE, ctx[1]);
-	count_kfree(ctx, KFREE);
-	return 0;
-}
-
-int on_kfree_spare(u64 *ctx)
-{
-	if (takes_place_of(KFREE, ctx[1]))
-		count_kfree(ctx, KFREE | SPARE);
+	if (claim(KFREE, ctx[1])) {
+		count_kfree(ctx, KFREE + is_spare() * PROGRAMS);
+		release(KFREE);
+	}
 	return 0;
 }
 
 /* tp_btf/kmem_cache_free(site, address, cache) */
 int on_cache_free(u64 *ctx)
 {
-	handle(CACHE_FREE, ctx[1]);
-	count_cache_free(ctx, CACHE_FREE);
-	return 0;
-}
-
-int on_cache_free_spare(u64 *ctx)
-{
-	if (takes_place_of(CACHE_FREE, ctx[1]))
-		count_cache_free(ctx, CACHE_FREE | SPARE);
+	if (claim(CACHE_FREE, ctx[1])) {
+		count_cache_free(ctx, CACHE_FREE + is_spare() * PROGRAMS);
+		release(CACHE_FREE);
+	}
 	return 0;
 }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
-from memtap.bpf.compiled import Code, Compiled, Map
+import pytest
+
+from memtap.bpf.compiled import IS_SPARE, Code, Compiled, Map
 
 ANSWER = {
     "programs": {
@@ -32,3 +34,12 @@ def test_a_map_is_put_where_it_is_used_and_nowhere_else() -> None:
     using = code.using({"m": 0x01020304, "n": 9})
     assert int.from_bytes(using[12:16], "little") == 0x01020304
     assert using[:12] + using[16:] == code.instructions[:12] + code.instructions[16:]
+
+
+@pytest.mark.parametrize("is_spare", [False, True])
+def test_a_program_is_told_whether_it_is_a_spare(is_spare: bool) -> None:
+    def number(value: int) -> bytes:
+        return b"\xb7\x01\0\0" + value.to_bytes(4, "little")
+
+    code = Code(number(IS_SPARE) + number(IS_SPARE + 1), [])
+    assert code.using({}, is_spare) == number(int(is_spare)) + number(IS_SPARE + 1)

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.tracing import Row, eventually, memtap, reporting, reports
+from tests.live.tracing import Row, eventually, memtap, reporting, reports, scaled
 
 Build = Callable[[str], Path]
 
 CALLS = "brk,mmap,munmap,mremap,mprotect,madvise"
+PROGRAMS = ("mallocer", "turns")
 PAGE = 4096
 LIBRARIES = Path(f"/usr/lib/{platform.machine()}-linux-gnu")
 OTHERS = {"jemalloc": "libjemalloc.so.2", "tcmalloc": "libtcmalloc_minimal.so.4"}
@@ -48,13 +49,13 @@ def strace(output: Path) -> Strace:
 
 
 def paths(command: list[str], report: Path) -> tuple[dict[str, Row], int]:
-    """What memtap says of each path of mallocer, and the faults that mallocer says it took."""
+    """What memtap says of each path of our program, and the number that the program prints."""
     done = memtap("malloc", "-b", "process,path", "-f", "json", "-o", report, "--", *command)
     assert done.returncode == 0, done.stderr
     (found,) = reports(report.read_text())
     audit = found["audit"]
     assert (audit["accuracy"], audit["lost"], audit["missed"]) == ("exact", 0, 0)
-    rows = {row["path"]: row for row in found["rows"] if row["comm"] == "mallocer"}
+    rows = {row["path"]: row for row in found["rows"] if row["comm"] in PROGRAMS}
     return rows, int(done.stdout)
 
 
@@ -143,6 +144,16 @@ def test_another_allocator_is_known_and_has_no_threshold(
     (row,) = json.loads(report.read_text())["rows"]
     assert (row["allocator"], row["threshold_bytes"]) == (name, None)
     assert row["requested_bytes"] > 1000 * 1000
+
+
+def test_threads_that_take_turns_in_the_middle_of_calls(workload: Build, tmp_path: Path) -> None:
+    """Two calls each time, and those that a program begins with."""
+    begin = set()
+    for count in (1, scaled(20_000)):
+        command = [str(workload("turns")), "map", __file__, str(count)]
+        found, made = paths(command, tmp_path / "report")
+        begin.add(found["other"]["calls"] - 2 * made)
+    assert len(begin) == 1
 
 
 def test_threads_have_arenas_unless_they_may_not(workload: Build, tmp_path: Path) -> None:

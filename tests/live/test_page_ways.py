@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,13 +19,22 @@ from memtap.tracers.live import Live
 from memtap.tracers.pagecache import PLAN
 from memtap.tracers.pageedge import PageEdge
 from memtap.tracers.processes import Processes
-from tests.live.tracing import PAGE, evict, kept, make_file
+from tests.live.tracing import PAGE, Preempting, evict, kept, make_file
 
 Build = Callable[[str], Path]
 Counts = tuple[int, int]
 
 PAGES = 1009
+
+
+def cases(ways: list[Way]) -> list[Any]:
+    """Each way, and the best with spares in it."""
+    alone = [pytest.param((way, Kernel()), id=way.name) for way in ways]
+    return [*alone, pytest.param((ways[0], Preempting()), id=f"{ways[0].name}-spared")]
+
+
 WAYS = list(PLAN.possible(Kernel()))
+EXACT = [way for way in WAYS if way.accuracy == "exact"]
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +42,16 @@ def file(disk: Path) -> Path:
     return make_file(disk / "ways", PAGES)
 
 
-@pytest.fixture(scope="module", params=WAYS, ids=lambda way: way.name)
-def way(request: pytest.FixtureRequest) -> Way:
-    found: Way = request.param
+@pytest.fixture(scope="module", params=cases(WAYS))
+def case(request: pytest.FixtureRequest) -> tuple[Way, Kernel]:
+    found: tuple[Way, Kernel] = request.param
     return found
 
 
 @pytest.fixture(scope="module")
-def counted(way: Way, file: Path) -> Iterator[Callable[[list[str]], Counts]]:
+def counted(case: tuple[Way, Kernel], file: Path) -> Iterator[Callable[[list[str]], Counts]]:
     """Runs a program; gives hits and misses of the file meanwhile."""
-    kernel = Kernel()
+    way, kernel = case
     processes = Processes(kernel.btf, kernel.possible_cpus)
     loaded = Attempts(Request(replace(PLAN, ways=(way,))), kernel, Cache()).wait()
     live = Live(loaded, kernel, processes, PageEdge)
@@ -76,7 +86,7 @@ def test_reads_of_a_page_each_miss_once_and_then_hit(
         assert counted(read) == (PAGES, 0)
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way.accuracy == "exact"], indirect=True)
+@pytest.mark.parametrize("case", cases(EXACT), indirect=True)
 def test_an_exact_way_counts_mapped_pages_too(
     counted: Callable[[list[str]], Counts], file: Path, workload: Build
 ) -> None:

@@ -140,6 +140,15 @@ def test_a_reader_that_moves_between_cpus(file: Path, workload: Build, trace: Ru
     assert done.counts(file) == (0, PAGES, 0)
 
 
+def test_threads_that_take_turns_in_the_middle_of_calls(
+    file: Path, workload: Build, trace: Run
+) -> None:
+    with kept(file):
+        done = trace(workload("turns"), "read", file, str(scaled(200_000)))
+    assert done.counts(file) == (int(done.stdout), 0, 0)
+    assert done.audit["missed"] == 0
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_reads_of_any_length_at_any_place(disk: Path, trace: Run, seed: int) -> None:
     """Against a model: what a page is asked for first is a miss, then a hit."""

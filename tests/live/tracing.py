@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memtap.bpf.kernel import Kernel
+
 WORKLOADS = Path(__file__).resolve().parent.parent / "workloads"
 PAGE = os.sysconf("SC_PAGESIZE")
 # MEMTAP_COMMAND names another way to start it.
@@ -30,6 +32,13 @@ _SCALE = float(os.environ.get("MEMTAP_SCALE", "1"))
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 Row = dict[str, Any]
+
+
+class Preempting(Kernel):
+    """A kernel of which memtap believes that tasks can be put aside anywhere."""
+
+    def preempts(self, kind: str) -> bool:
+        return kind in ("tp_btf", "fentry", "fexit")
 
 
 def scaled(count: int) -> int:

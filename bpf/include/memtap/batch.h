@@ -6,23 +6,28 @@
  * here, `struct run`, and LANES. Each attached program owns a lane: per CPU, a batch of events
  * and a table of runs (events alike enough to be counted instead of kept), that no other
  * program writes to. A lane needs no lock, because the kernel does not run a program on a CPU
- * where that same program is already running (it counts a recursion miss instead). Only flush()
- * looks at the lanes of others. It runs in an interrupt that user space sends to the CPU, sees
- * `busy` if it came in the middle of an update, leaves that lane alone and says so.
+ * where that same program is already running (it counts a recursion miss instead). A spare has
+ * a lane of its own (memtap/spare.h). Only flush() looks at the lanes of others. It runs in an
+ * interrupt that user space sends to the CPU, sees `busy` if it came in the middle of an
+ * update, leaves that lane alone and says so.
  */
 #ifndef MEMTAP_BATCH_H
 #define MEMTAP_BATCH_H
 
-#include <memtap/losses.h>
+#define PROGRAMS LANES
+
+#include <memtap/spare.h>
 
 enum { RECORD_EVENTS = 1, RECORD_NAME, RECORD_RUNS, RECORD_FRAME };
 
-#define LANE_BYTES             16384
-#define RUNS                   64
+#define LANE_BYTES 16384
+#define RUNS       64
 
-/* The compiler may drop or turn around a bound that the verifier wants to see; not behind this.
- */
-#define VERIFIER_FORGET(value) asm volatile("" : "+r"(value))
+#ifdef SPARES
+#define ALL_LANES (2 * LANES)
+#else
+#define ALL_LANES LANES
+#endif
 
 struct batch_head {
 	u32 record;
@@ -57,7 +62,7 @@ struct lane_bytes {
 };
 
 BPF_PERF_OUTPUT(records);
-BPF_PERCPU_ARRAY(lanes, struct lane_bytes, LANES);
+BPF_PERCPU_ARRAY(lanes, struct lane_bytes, ALL_LANES);
 
 /* Never used: these tell user space, through BCC, how the structs are laid out. */
 BPF_ARRAY(layout_batch, struct batch_head, 1);
@@ -98,13 +103,15 @@ static inline struct lane *lane_of(int number)
 	return (struct lane *)lanes.lookup(&number);
 }
 
-static inline struct lane *enter(int number)
+/* The lane to handle `what` in, if that is for the program that runs; see claim(). */
+static inline struct lane *enter(int number, u64 what)
 {
-	struct lane *lane = lane_of(number);
+	int own = is_spare() ? number + LANES : number;
+	struct lane *lane = lane_of(own);
 
-	if (!lane)
+	if (!lane || !claim(number, what))
 		return NULL;
-	lane->number = number;
+	lane->number = own;
 	*(volatile u32 *)&lane->busy = 1;
 	return lane;
 }
@@ -112,6 +119,7 @@ static inline struct lane *enter(int number)
 static inline void leave(struct lane *lane)
 {
 	*(volatile u32 *)&lane->busy = 0;
+	release(lane->number - (is_spare() ? LANES : 0));
 }
 
 /* A place for one more event, its time filled in. */
@@ -152,7 +160,7 @@ int flush(void *ctx)
 	int in_use = 0;
 
 #pragma clang loop unroll(disable)
-	for (int number = 0; number < LANES; number++) {
+	for (int number = 0; number < ALL_LANES; number++) {
 		struct lane *lane = lane_of(number);
 
 		if (!lane)

@@ -56,6 +56,10 @@
 #define FIELD_AS(type, pointer, offset) LOAD_AS(type, pointer, offset)
 #endif
 
+/* The compiler may drop or turn around a bound that the verifier wants to see; not behind this.
+ */
+#define VERIFIER_FORGET(value) asm volatile("" : "+r"(value))
+
 #ifdef UNTYPED_POINTERS
 #define current_task() bpf_get_current_task()
 #else

@@ -11,7 +11,7 @@ static inline void count(int which, u64 by)
 {
 	u64 *counter = counts.lookup(&which);
 	if (counter)
-		*counter += by;
+		lock_xadd(counter, by); /* programs of one CPU can take turns */
 }
 
 #endif

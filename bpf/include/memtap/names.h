@@ -35,7 +35,7 @@ struct file_key {
 };
 
 BPF_TABLE("lru_hash", struct file_key, u8, named, 32768);
-BPF_PERCPU_ARRAY(name_records, struct name_bytes, LANES);
+BPF_PERCPU_ARRAY(name_records, struct name_bytes, ALL_LANES);
 BPF_ARRAY(layout_name, struct name_head, 1);
 
 #if HAVE(dentry, d_u__d_alias)

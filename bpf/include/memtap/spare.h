@@ -1,70 +1,135 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The kernel does not run a program on a CPU where it is running already. An interrupt can come
- * just then, and free hundreds of things that RCU has kept: the program would miss them all. So
- * a second program, its spare, is attached behind it to the same tracepoint.
+ * just then, and free hundreds of things that RCU has kept; and since tracepoints let other
+ * tasks take the CPU (a46023d5616e), as functions always did, one can be put aside in the
+ * middle of the program for milliseconds. All that others did meanwhile would be missed. So
+ * where SPARES are asked for, such a program is loaded twice, and the second, its spare, takes
+ * the place of the first where that is not run.
  *
- * A program puts what it is about to handle on a stack, one for each program and CPU, and its
- * spare takes that off again. What a spare does not find there, its program was not run for:
- * the spare handles it then. As interrupts nest, what lies above what a spare finds was put
- * there in an interrupt of the spare itself, so it goes, too. Where a spare is interrupted
- * while it handles something, neither is run: that is missed, and said to be.
+ * The first notes what it handles, and its spare, which runs behind it, takes that off again.
+ * What a spare does not find was not handled: so it does that. While a spare runs nothing is
+ * noted, as nobody would take it off. Where it was not yet seen to run that stays, until its
+ * place is needed: so what is noted should not come again. Where both are refused, that is
+ * missed, and said to be.
  *
- * The program that includes this file has defined PROGRAMS, how many have a spare.
+ * The program that includes this file has defined PROGRAMS, how many may have a spare.
  */
 #ifndef MEMTAP_SPARE_H
 #define MEMTAP_SPARE_H
 
 #include <memtap/losses.h>
 
-#define DEEPEST 8 /* tasks, softirqs, interrupts and NMIs are four */
+#define GOLDEN 0x9e3779b97f4a7c15ULL /* spreads small numbers over all bits */
 
-struct handled {
+/* Something that a task does, as a number that no other task has, nor this one soon again. */
+static inline u64 deed(u64 task, u64 what)
+{
+	return FIELD(task, task_struct, pid) * GOLDEN ^ what;
+}
+
+#ifdef SPARES
+#define DEEPEST 8 /* interrupts nest four times, and tasks take turns */
+
+struct claims {
 	u64 has_spare; /* it was seen to run */
-	u64 depth;
+	u64 in_spare;
+	u64 next;
 	u64 what[DEEPEST];
 };
 
-BPF_PERCPU_ARRAY(handled, struct handled, PROGRAMS);
+BPF_PERCPU_ARRAY(claims, struct claims, PROGRAMS);
 
-/* What is there must be in memory before the depth says so: an interrupt looks at it. */
-#define COMPILER_BARRIER() asm volatile("" ::: "memory")
+/* Others look at it, in interrupts and in between. */
+#define NOTE(member, value) (*(volatile u64 *)&(member) = (value))
 
-/* A program begins to handle something. */
-static inline void handle(int program, u64 what)
+/* The number stands for 0 or 1: which it is, is put here as the program is loaded. */
+static inline u64 is_spare(void)
 {
-	struct handled *stack = handled.lookup(&program);
+	u64 answer;
 
-	if (!stack || !stack->has_spare)
+	asm volatile("%0 = 0x5ba4e" : "=r"(answer)); /* IS_SPARE of bpf/compiled.py */
+	return answer;
+}
+
+static inline void note_handled(struct claims *claims, u64 what)
+{
+	u64 at = 0;
+
+	if (!claims->has_spare || claims->in_spare)
 		return;
-	u64 at = stack->depth;
-	if (at >= DEEPEST)
-		at = DEEPEST - 1;
-	stack->what[at] = what;
-	COMPILER_BARRIER();
-	stack->depth = at + 1;
+#pragma unroll
+	for (; at < DEEPEST; at++)
+		if (!claims->what[at])
+			break;
+	if (at == DEEPEST) /* what nobody took off gives way, not what was noted last */
+		at = claims->next;
+	VERIFIER_FORGET(at);
+	claims->next = at + 1;
+	NOTE(claims->what[at & (DEEPEST - 1)], what);
+}
+
+static inline int was_handled(struct claims *claims, u64 what)
+{
+#pragma unroll
+	for (int at = 0; at < DEEPEST; at++) {
+		if (claims->what[at] == what) {
+			NOTE(claims->what[at], 0);
+			return 1;
+		}
+	}
+	return 0;
 }
 
 /* A spare: was its program not run for this? */
-static inline int takes_place_of(int program, u64 what)
+static inline int takes_place(struct claims *claims, u64 what)
 {
-	struct handled *stack = handled.lookup(&program);
+	NOTE(claims->in_spare, 1);
+	if (claims->has_spare && !was_handled(claims, what)) {
+		count(COUNT_CAUGHT, 1);
+		return 1;
+	}
+	claims->has_spare = 1;
+	NOTE(claims->in_spare, 0);
+	return 0;
+}
 
-	if (!stack)
+/* Is this for the program that runs, and not for its spare, or the one that it is the spare of?
+ */
+static inline int claim(int program, u64 what)
+{
+	struct claims *mine = claims.lookup(&program);
+
+	if (!mine)
 		return 0;
-	if (!stack->has_spare) {
-		stack->has_spare = 1;
-		return 0;
-	}
-#pragma unroll
-	for (int at = DEEPEST - 1; at >= 0; at--) {
-		if (at < stack->depth && stack->what[at] == what) {
-			stack->depth = at;
-			return 0;
-		}
-	}
-	count(COUNT_CAUGHT, 1);
+	if (is_spare())
+		return takes_place(mine, what);
+	note_handled(mine, what);
 	return 1;
 }
+
+/* What was claimed is handled. */
+static inline void release(int program)
+{
+	struct claims *mine = is_spare() ? claims.lookup(&program) : NULL;
+
+	if (mine)
+		NOTE(mine->in_spare, 0);
+}
+#else
+static inline u64 is_spare(void)
+{
+	return 0;
+}
+
+static inline int claim(int program, u64 what)
+{
+	return 1;
+}
+
+static inline void release(int program)
+{
+}
+#endif
 
 #endif

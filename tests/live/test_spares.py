@@ -1,0 +1,34 @@
+"""Programs that are loaded twice. What spares are worth, tests of reads, malloc and slab tell."""
+
+from __future__ import annotations
+
+import pytest
+
+from memtap.bpf.cache import Cache
+from memtap.bpf.loading import Attempts, Request
+from memtap.bpf.plan import Plan
+from memtap.tracers import mallocplan, pagecache, pagesplan, reclaimplan, slabplan
+from tests.live.tracing import Preempting
+
+REQUESTS = {
+    "malloc": (mallocplan.PLAN, (mallocplan.FRAMES,)),
+    "pagecache": (pagecache.PLAN, (pagecache.NAME_FILES,)),
+    "pages": (pagesplan.PLAN, ()),
+    "reclaim": (reclaimplan.PLAN, ()),
+    "slab": (slabplan.PLAN, (slabplan.objects(),)),
+}
+
+
+@pytest.mark.parametrize(("plan", "settings"), REQUESTS.values(), ids=REQUESTS)
+def test_the_best_way_can_be_loaded_with_spares(plan: Plan, settings: tuple[str, ...]) -> None:
+    kernel = Preempting()
+    best = next(plan.possible(kernel))
+    loaded = Attempts(Request(plan, settings=settings), kernel, Cache()).wait()
+    try:
+        assert loaded.way == best
+        wanted = [probe for probe in best.probes if probe.wanted(kernel)]
+        spares = {f"{each.function}_spare" for each in wanted if each.has_spare(kernel)}
+        assert spares
+        assert spares <= set(loaded.programs)
+    finally:
+        loaded.close()
