@@ -247,8 +247,7 @@ static inline int raised(void *ctx, u64 task, u64 address, u64 regs, u8 marks)
 	u64 space = space_of(task);
 	u64 sp = REGS_SP(marks & KERNEL ? user_regs(task) : regs);
 	struct event this = {.address = address, .ip = REGS_IP(regs), .kind = RAISED};
-	struct lane *lane =
-		enter(marks & KERNEL ? LANE_KERNEL : LANE_USER, deed(task, address));
+	struct lane *lane = enter(marks & KERNEL ? LANE_KERNEL : LANE_USER);
 
 	if (!lane)
 		return 0;
@@ -296,7 +295,7 @@ static inline void end_streaks(u8 kind)
 /* An event that tells of the exception after which the task had completed `number` faults. */
 static inline int tell(void *ctx, int lane_number, u64 task, struct event *what)
 {
-	struct lane *lane = enter(lane_number, deed(task, what->address));
+	struct lane *lane = enter(lane_number);
 
 	if (!lane)
 		return 0;
@@ -358,7 +357,11 @@ int on_handled(u64 *ctx)
 /* fentry/handle_mm_fault, likewise */
 int on_handled(u64 *ctx)
 {
-	return handled(ctx, ctx[1], ctx[2], ctx[3]);
+	if (claim(LANE_USER, CURRENT, ctx[1])) {
+		handled(ctx, ctx[1], ctx[2], ctx[3]);
+		release(LANE_USER);
+	}
+	return 0;
 }
 #endif
 
@@ -443,11 +446,14 @@ int on_rss(u64 *ctx)
 int on_thread(u64 *ctx)
 {
 	u64 task = ctx[0];
-	u32 tgid = FIELD(task, task_struct, tgid);
+	u32 tgid = FIELD(task, task_struct, tgid), tid = FIELD(task, task_struct, pid);
 
-	if (tgid == FIELD(task, task_struct, pid) || !followed(task, tgid))
+	if (!claim(LANE_THREAD, CURRENT, tid))
 		return 0;
-	return note(ctx, LANE_THREAD, task, THREAD, REGS_SP(user_regs(task)), 0);
+	if (tgid != tid && followed(task, tgid))
+		note(ctx, LANE_THREAD, task, THREAD, REGS_SP(user_regs(task)), 0);
+	release(LANE_THREAD);
+	return 0;
 }
 
 #ifdef CALLS
@@ -624,7 +630,7 @@ static inline void called(void *ctx, u64 task, u64 regs, u8 kind, u64 address, u
 			  u32 how, u8 marks)
 {
 	struct event this = {.address = address, .length = length, .seen = how, .kind = kind};
-	struct lane *lane = enter(LANE_CALL, deed(task, (u64)kind << 48 ^ address));
+	struct lane *lane = enter(LANE_CALL);
 
 	if (!lane)
 		return;
@@ -655,17 +661,15 @@ static inline void remapped(void *ctx, u64 task, u64 regs, u64 address, u8 marks
 	called(ctx, task, regs, MOVED_TO, address, REGS_ARGUMENT_3(regs), 0, marks);
 }
 
-/* tp_btf/sys_exit(regs, ret): by then the arguments are still in the registers. */
-int on_call(u64 *ctx)
+static inline void call_ended(u64 *ctx, u64 regs)
 {
-	u64 regs = ctx[0], result = ctx[1], task = (u64)current_task();
-	u64 number = REGS_NUMBER(regs);
+	u64 number = REGS_NUMBER(regs), task = (u64)current_task(), result = ctx[1];
 
 	if (number != NR_BRK && number != NR_MMAP && number != NR_MUNMAP &&
 	    number != NR_MREMAP && number != NR_MPROTECT && number != NR_MADVISE)
-		return 0;
+		return;
 	if (THREAD_IS_32_BIT(task) || !followed(task, FIELD(task, task_struct, tgid)))
-		return 0;
+		return;
 	u64 start = REGS_ARGUMENT_1(regs), length = REGS_ARGUMENT_2(regs);
 	u32 how = REGS_ARGUMENT_3(regs);
 	u8 marks = result > ~(u64)LAST_ERROR ? FAILED : 0;
@@ -681,6 +685,17 @@ int on_call(u64 *ctx)
 	else
 		called(ctx, task, regs, number == NR_MADVISE ? MADVISE : MPROTECT, start,
 		       length, how, marks);
+}
+
+/* tp_btf/sys_exit(regs, ret): by then the arguments are still in the registers. */
+int on_call(u64 *ctx)
+{
+	u64 regs = ctx[0];
+
+	if (claim(LANE_CALL, CURRENT, REGS_ARGUMENT_1(regs) ^ ctx[1])) {
+		call_ended(ctx, regs);
+		release(LANE_CALL);
+	}
 	return 0;
 }
 #endif

@@ -144,7 +144,7 @@ int on_victim(u64 *ctx)
 
 	if (!followed(victim, tgid))
 		return 0;
-	struct lane *lane = enter(LANE_VICTIM, victim);
+	struct lane *lane = enter(LANE_VICTIM);
 	if (!lane)
 		return 0;
 	keep(ctx, lane, victim, tgid);

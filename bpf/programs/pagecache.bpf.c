@@ -8,7 +8,7 @@
  * other a hit.
  */
 
-enum { LANE_READ, LANE_MAP, LANE_FAULT, LANE_ADD, LANE_DELETE, LANE_DIRTY, LANES };
+enum { LANE_READ, LANE_SPLICE, LANE_MAP, LANE_FAULT, LANE_ADD, LANE_DELETE, LANE_DIRTY, LANES };
 
 enum kind {
 	READ = 1, /* pages asked for by a read-family call */
@@ -84,12 +84,6 @@ static inline int about(struct subject *who, u64 mapping)
 	who->ino = FIELD(who->inode, inode, i_ino);
 	who->dev = FIELD(who->super, super_block, s_dev);
 	return 1;
-}
-
-/* For claim(): a read, and the pages from `first` on that it asks for next. */
-static inline u64 read_of(struct subject *who, u64 first)
-{
-	return deed(who->task, FIELD(who->task, task_struct, ioac__syscr) << 40 ^ first);
 }
 
 /* Memory that is no cache of anything: shared memory, memfd, files on tmpfs. */
@@ -327,25 +321,24 @@ static inline u64 first_of_call(u64 task, u64 first)
 	return position >> PAGE_SHIFT;
 }
 
-/* tp_btf/mm_filemap_get_pages(mapping, index, last_index): last_index is asked for too. */
-int on_read(u64 *ctx)
+/* Pages up to the last, included, are asked for. */
+static inline void asked(void *ctx, u64 mapping, u64 first, u64 last)
 {
 	struct subject who;
-	u64 mapping = ctx[0], first = ctx[1], last = ctx[2];
 
 	if (!about(&who, mapping))
-		return 0;
+		return;
 	u64 size = FIELD(who.inode, inode, i_size);
 	if (size == 0)
-		return 0;
+		return;
 	/* Bytes past the end of the file are no access; the tracepoint does not stop there. */
 	if (last > (size - 1) >> PAGE_SHIFT)
 		last = (size - 1) >> PAGE_SHIFT;
 	if (first > last)
-		return 0;
-	struct lane *lane = enter(LANE_READ, read_of(&who, first));
+		return;
+	struct lane *lane = enter(LANE_READ);
 	if (!lane)
-		return 0;
+		return;
 	int again = is_again(who.task, mapping, first, last);
 	if (is_settled(&who)) {
 		hits(ctx, lane, &who, again ? 0 : last - first + 1);
@@ -360,16 +353,27 @@ int on_read(u64 *ctx)
 				      .call = FIELD(who.task, task_struct, ioac__syscr)});
 	}
 	leave(lane);
+}
+
+/* tp_btf/mm_filemap_get_pages(mapping, index, last_index): last_index is asked for too. */
+int on_read(u64 *ctx)
+{
+	u64 reads = FIELD((u64)current_task(), task_struct, ioac__syscr);
+
+	if (claim(LANE_READ, CURRENT, reads << 40 ^ ctx[1])) {
+		asked(ctx, ctx[0], ctx[1], ctx[2]);
+		release(LANE_READ);
+	}
 	return 0;
 }
 
-static inline int faulted(void *ctx, int number, struct subject *who, struct call *call,
-			  u64 mapping, struct event what)
+static inline void faulted(void *ctx, int number, struct subject *who, struct call *call,
+			   u64 mapping, struct event what)
 {
-	struct lane *lane = enter(number, deed(who->task, faults_done(who->task)));
+	struct lane *lane = enter(number);
 
 	if (!lane)
-		return 0;
+		return;
 	int again = same_fault(call, mapping, faults_done(who->task));
 	if (is_settled(who)) {
 		hits(ctx, lane, who, again ? 0 : 1);
@@ -378,20 +382,28 @@ static inline int faulted(void *ctx, int number, struct subject *who, struct cal
 		record(ctx, lane, who, what);
 	}
 	leave(lane);
-	return 0;
 }
 
-static inline int around(void *ctx, u64 mapping, u64 first, u64 last)
+static inline void mapped(void *ctx, u64 mapping, u64 first, u64 last)
 {
 	struct subject who;
 
 	if (!about(&who, mapping) || is_tmpfs(&who))
-		return 0;
+		return;
 	struct call *call = call_of(who.task);
 	if (!call)
-		return 0;
-	return faulted(ctx, LANE_MAP, &who, call, mapping,
-		       (struct event){.kind = MAP, .index = first, .pages = last - first + 1});
+		return;
+	faulted(ctx, LANE_MAP, &who, call, mapping,
+		(struct event){.kind = MAP, .index = first, .pages = last - first + 1});
+}
+
+static inline int around(void *ctx, u64 mapping, u64 first, u64 last)
+{
+	if (claim(LANE_MAP, CURRENT, first)) {
+		mapped(ctx, mapping, first, last);
+		release(LANE_MAP);
+	}
+	return 0;
 }
 
 /* tp_btf/mm_filemap_map_pages(mapping, start_pgoff, end_pgoff): the last page is included. */
@@ -400,18 +412,27 @@ int on_map(u64 *ctx)
 	return around(ctx, ctx[0], ctx[1], ctx[2]);
 }
 
-static inline int wants(void *ctx, u64 mapping, u64 index)
+static inline void wanted(void *ctx, u64 mapping, u64 index)
 {
 	struct subject who;
 
 	if (!about(&who, mapping))
-		return 0;
+		return;
 	struct call *call = call_of(who.task);
 	if (!call)
-		return 0;
+		return;
 	call->fault_index = index;
-	return faulted(ctx, LANE_FAULT, &who, call, mapping,
-		       (struct event){.kind = FAULT, .index = index, .pages = 1});
+	faulted(ctx, LANE_FAULT, &who, call, mapping,
+		(struct event){.kind = FAULT, .index = index, .pages = 1});
+}
+
+static inline int wants(void *ctx, u64 mapping, u64 index)
+{
+	if (claim(LANE_FAULT, CURRENT, index)) {
+		wanted(ctx, mapping, index);
+		release(LANE_FAULT);
+	}
+	return 0;
 }
 
 /* tp_btf/mm_filemap_fault(mapping, index): before the page is looked for, or read. */
@@ -444,16 +465,16 @@ static inline u64 mapping_of_fault(u64 vmf)
 }
 
 /* A read has copied these bytes: all at once, where the tracepoint tells of batches. */
-static inline int copied(void *ctx, u64 mapping, u64 position, u64 bytes)
+static inline void copied(void *ctx, int number, u64 mapping, u64 position, u64 bytes)
 {
 	struct subject who;
 	u64 first = position >> PAGE_SHIFT, last = (position + bytes - 1) >> PAGE_SHIFT;
 
 	if (!about(&who, mapping))
-		return 0;
-	struct lane *lane = enter(LANE_READ, read_of(&who, first));
+		return;
+	struct lane *lane = enter(number);
 	if (!lane)
-		return 0;
+		return;
 	if (is_settled(&who))
 		hits(ctx, lane, &who, last - first + 1);
 	else
@@ -463,6 +484,14 @@ static inline int copied(void *ctx, u64 mapping, u64 position, u64 bytes)
 				      .pages = last - first + 1,
 				      .call = FIELD(who.task, task_struct, ioac__syscr)});
 	leave(lane);
+}
+
+static inline int ended(void *ctx, int number, u64 mapping, u64 position, u64 bytes)
+{
+	if (claim(number, CURRENT, position)) {
+		copied(ctx, number, mapping, position, bytes);
+		release(number);
+	}
 	return 0;
 }
 
@@ -473,8 +502,8 @@ int on_read_end(u64 *ctx)
 
 	if ((s64)ctx[3] <= 0 || bytes <= 0)
 		return 0;
-	return copied(ctx, mapping_of(FIELD(ctx[0], kiocb, ki_filp)),
-		      FIELD(ctx[0], kiocb, ki_pos) - bytes, bytes);
+	return ended(ctx, LANE_READ, mapping_of(FIELD(ctx[0], kiocb, ki_filp)),
+		     FIELD(ctx[0], kiocb, ki_pos) - bytes, bytes);
 }
 
 /* fexit/filemap_splice_read(file, position, pipe, length, flags) */
@@ -484,7 +513,8 @@ int on_splice_end(u64 *ctx)
 
 	if (bytes <= 0)
 		return 0;
-	return copied(ctx, mapping_of(ctx[0]), PEEK_AS(u64, ctx[1], 0) - bytes, bytes);
+	return ended(ctx, LANE_SPLICE, mapping_of(ctx[0]), PEEK_AS(u64, ctx[1], 0) - bytes,
+		     bytes);
 }
 
 /* fentry/filemap_map_pages(vmf, start_pgoff, end_pgoff): there may be none of them. */
@@ -544,7 +574,7 @@ int on_marked(struct pt_regs *ctx)
 
 	if (mapping & PAGE_MAPPING_FLAGS || !about(&who, mapping) || is_tmpfs(&who))
 		return 0;
-	struct lane *lane = enter(LANE_READ, folio);
+	struct lane *lane = enter(LANE_READ);
 	if (!lane)
 		return 0;
 	record(ctx, lane, &who,
@@ -556,18 +586,17 @@ int on_marked(struct pt_regs *ctx)
 
 #endif
 
-/* tp_btf/mm_filemap_add_to_page_cache(folio) */
-int on_add(u64 *ctx)
+static inline void entered(u64 *ctx)
 {
 	struct subject who;
 	u64 folio = ctx[0];
 	u64 mapping = folio_mapping(folio);
 
 	if (!about(&who, mapping))
-		return 0;
-	struct lane *lane = enter(LANE_ADD, folio);
+		return;
+	struct lane *lane = enter(LANE_ADD);
 	if (!lane)
-		return 0;
+		return;
 	struct event what = {.kind = ADD,
 			     .index = folio_index(folio),
 			     .pages = folio_pages(folio),
@@ -579,46 +608,71 @@ int on_add(u64 *ctx)
 #endif
 	record(ctx, lane, &who, what);
 	leave(lane);
+}
+
+/* tp_btf/mm_filemap_add_to_page_cache(folio) */
+int on_add(u64 *ctx)
+{
+	if (claim(LANE_ADD, ctx[0], 0)) {
+		entered(ctx);
+		release(LANE_ADD);
+	}
 	return 0;
 }
 
-/* tp_btf/mm_filemap_delete_from_page_cache(folio): also fires for tmpfs, unlike add. */
-int on_delete(u64 *ctx)
+static inline void left(u64 *ctx)
 {
 	struct subject who;
 	u64 folio = ctx[0];
 
 	if (!about(&who, folio_mapping(folio)) || is_tmpfs(&who))
-		return 0;
-	struct lane *lane = enter(LANE_DELETE, folio);
+		return;
+	struct lane *lane = enter(LANE_DELETE);
 	if (!lane)
-		return 0;
+		return;
 	record(ctx, lane, &who,
 	       (struct event){.kind = DELETE,
 			      .index = folio_index(folio),
 			      .pages = folio_pages(folio),
 			      .flags = flags_of(&who)});
 	leave(lane);
+}
+
+/* tp_btf/mm_filemap_delete_from_page_cache(folio): also fires for tmpfs, unlike add. */
+int on_delete(u64 *ctx)
+{
+	if (claim(LANE_DELETE, ctx[0], 0)) {
+		left(ctx);
+		release(LANE_DELETE);
+	}
 	return 0;
 }
 
-/* tp_btf/writeback_dirty_folio(folio, mapping), writeback_dirty_page where there are no folios
- */
-int on_dirty(u64 *ctx)
+static inline void dirtied(u64 *ctx)
 {
 	struct subject who;
 	u64 folio = ctx[0];
 
 	if (!about(&who, ctx[1]))
-		return 0;
-	struct lane *lane = enter(LANE_DIRTY, folio);
+		return;
+	struct lane *lane = enter(LANE_DIRTY);
 	if (!lane)
-		return 0;
+		return;
 	record(ctx, lane, &who,
 	       (struct event){.kind = DIRTY,
 			      .index = folio_index(folio),
 			      .pages = folio_pages(folio),
 			      .flags = flags_of(&who)});
 	leave(lane);
+}
+
+/* tp_btf/writeback_dirty_folio(folio, mapping), writeback_dirty_page where there are no folios
+ */
+int on_dirty(u64 *ctx)
+{
+	if (claim(LANE_DIRTY, ctx[0], 0)) {
+		dirtied(ctx);
+		release(LANE_DIRTY);
+	}
 	return 0;
 }

@@ -68,16 +68,16 @@ struct run {
 #define REQ_OP_WRITE 1
 #define BIO_CLONED   2 /* of bi_flags, 1 << 1 */
 
-static inline int note(void *ctx, int number, struct event *what)
+static inline void keep(void *ctx, int number, struct event *what)
 {
 	u64 task = (u64)current_task();
 	u32 tgid = FIELD(task, task_struct, tgid);
 
 	if (!followed(task, tgid))
-		return 0;
-	struct lane *lane = enter(number, task);
+		return;
+	struct lane *lane = enter(number);
 	if (!lane)
-		return 0;
+		return;
 	struct event *event = append(ctx, lane);
 	if (event) {
 		what->dt_ns = event->dt_ns;
@@ -86,6 +86,14 @@ static inline int note(void *ctx, int number, struct event *what)
 		*event = *what;
 	}
 	leave(lane);
+}
+
+static inline int note(void *ctx, int number, struct event *what)
+{
+	if (claim(number, CURRENT, 0)) {
+		keep(ctx, number, what);
+		release(number);
+	}
 	return 0;
 }
 

@@ -286,7 +286,7 @@ static inline void count_kfree(u64 *ctx, u32 program)
 /* tp_btf/kmalloc(site, address, requested, allocated, ...) */
 int on_kmalloc(u64 *ctx)
 {
-	if (claim(KMALLOC, ctx[1])) {
+	if (claim(KMALLOC, ctx[1], 0)) {
 		count_kmalloc(ctx, KMALLOC + is_spare() * PROGRAMS);
 		release(KMALLOC);
 	}
@@ -296,7 +296,7 @@ int on_kmalloc(u64 *ctx)
 /* tp_btf/kmem_cache_alloc(site, address, cache, ...) */
 int on_cache_alloc(u64 *ctx)
 {
-	if (claim(CACHE_ALLOC, ctx[1])) {
+	if (claim(CACHE_ALLOC, ctx[1], 0)) {
 		count_cache_alloc(ctx, CACHE_ALLOC + is_spare() * PROGRAMS);
 		release(CACHE_ALLOC);
 	}
@@ -306,7 +306,7 @@ int on_cache_alloc(u64 *ctx)
 /* tp_btf/kfree(site, address) */
 int on_kfree(u64 *ctx)
 {
-	if (claim(KFREE, ctx[1])) {
+	if (claim(KFREE, ctx[1], 0)) {
 		count_kfree(ctx, KFREE + is_spare() * PROGRAMS);
 		release(KFREE);
 	}
@@ -316,7 +316,7 @@ int on_kfree(u64 *ctx)
 /* tp_btf/kmem_cache_free(site, address, cache) */
 int on_cache_free(u64 *ctx)
 {
-	if (claim(CACHE_FREE, ctx[1])) {
+	if (claim(CACHE_FREE, ctx[1], 0)) {
 		count_cache_free(ctx, CACHE_FREE + is_spare() * PROGRAMS);
 		release(CACHE_FREE);
 	}

@@ -103,13 +103,13 @@ static inline struct lane *lane_of(int number)
 	return (struct lane *)lanes.lookup(&number);
 }
 
-/* The lane to handle `what` in, if that is for the program that runs; see claim(). */
-static inline struct lane *enter(int number, u64 what)
+/* The lane of the program that runs, for what it has claimed. */
+static inline struct lane *enter(int number)
 {
 	int own = is_spare() ? number + LANES : number;
 	struct lane *lane = lane_of(own);
 
-	if (!lane || !claim(number, what))
+	if (!lane)
 		return NULL;
 	lane->number = own;
 	*(volatile u32 *)&lane->busy = 1;
@@ -119,7 +119,6 @@ static inline struct lane *enter(int number, u64 what)
 static inline void leave(struct lane *lane)
 {
 	*(volatile u32 *)&lane->busy = 0;
-	release(lane->number - (is_spare() ? LANES : 0));
 }
 
 /* A place for one more event, its time filled in. */

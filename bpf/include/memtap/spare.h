@@ -9,9 +9,10 @@
  *
  * The first notes what it handles, and its spare, which runs behind it, takes that off again.
  * What a spare does not find was not handled: so it does that. While a spare runs nothing is
- * noted, as nobody would take it off. Where it was not yet seen to run that stays, until its
- * place is needed: so what is noted should not come again. Where both are refused, that is
- * missed, and said to be.
+ * noted, as nobody would take it off. Where it was not yet seen to run that stays, and is found
+ * if the same comes again. So what is noted has an owner, who has no more than one at a time:
+ * whatever else is there of an owner is old. Where both are refused, that is missed, and said
+ * to be.
  *
  * The program that includes this file has defined PROGRAMS, how many may have a spare.
  */
@@ -20,13 +21,8 @@
 
 #include <memtap/losses.h>
 
-#define GOLDEN 0x9e3779b97f4a7c15ULL /* spreads small numbers over all bits */
-
-/* Something that a task does, as a number that no other task has, nor this one soon again. */
-static inline u64 deed(u64 task, u64 what)
-{
-	return FIELD(task, task_struct, pid) * GOLDEN ^ what;
-}
+/* The task that runs, as an owner. */
+#define CURRENT ((u32)bpf_get_current_pid_tgid())
 
 #ifdef SPARES
 #define DEEPEST 8 /* interrupts nest four times, and tasks take turns */
@@ -35,6 +31,7 @@ struct claims {
 	u64 has_spare; /* it was seen to run */
 	u64 in_spare;
 	u64 next;
+	u64 owner[DEEPEST]; /* 0 where nothing is noted */
 	u64 what[DEEPEST];
 };
 
@@ -52,7 +49,7 @@ static inline u64 is_spare(void)
 	return answer;
 }
 
-static inline void note_handled(struct claims *claims, u64 what)
+static inline void note_handled(struct claims *claims, u64 owner, u64 what)
 {
 	u64 at = 0;
 
@@ -60,32 +57,36 @@ static inline void note_handled(struct claims *claims, u64 what)
 		return;
 #pragma unroll
 	for (; at < DEEPEST; at++)
-		if (!claims->what[at])
+		if (!claims->owner[at] || claims->owner[at] == owner)
 			break;
-	if (at == DEEPEST) /* what nobody took off gives way, not what was noted last */
+	if (at == DEEPEST) /* what is old gives way, not what was noted last */
 		at = claims->next;
 	VERIFIER_FORGET(at);
+	at &= DEEPEST - 1;
 	claims->next = at + 1;
-	NOTE(claims->what[at & (DEEPEST - 1)], what);
+	NOTE(claims->what[at], what);
+	NOTE(claims->owner[at], owner);
 }
 
-static inline int was_handled(struct claims *claims, u64 what)
+static inline int was_handled(struct claims *claims, u64 owner, u64 what)
 {
+	int found = 0;
+
 #pragma unroll
 	for (int at = 0; at < DEEPEST; at++) {
-		if (claims->what[at] == what) {
-			NOTE(claims->what[at], 0);
-			return 1;
+		if (claims->owner[at] == owner) {
+			found |= claims->what[at] == what;
+			NOTE(claims->owner[at], 0);
 		}
 	}
-	return 0;
+	return found;
 }
 
 /* A spare: was its program not run for this? */
-static inline int takes_place(struct claims *claims, u64 what)
+static inline int takes_place(struct claims *claims, u64 owner, u64 what)
 {
 	NOTE(claims->in_spare, 1);
-	if (claims->has_spare && !was_handled(claims, what)) {
+	if (!was_handled(claims, owner, what) && claims->has_spare) {
 		count(COUNT_CAUGHT, 1);
 		return 1;
 	}
@@ -94,17 +95,20 @@ static inline int takes_place(struct claims *claims, u64 what)
 	return 0;
 }
 
-/* Is this for the program that runs, and not for its spare, or the one that it is the spare of?
+/*
+ * Has the program that runs to handle this, and not its spare, or the one that it is the spare
+ * of? Asked first of all, also of what will turn out to be of no interest: then what is missed
+ * is known. The owner is a task, by its number, or where interrupts come what this is about.
  */
-static inline int claim(int program, u64 what)
+static inline int claim(int program, u64 owner, u64 what)
 {
 	struct claims *mine = claims.lookup(&program);
 
 	if (!mine)
 		return 0;
 	if (is_spare())
-		return takes_place(mine, what);
-	note_handled(mine, what);
+		return takes_place(mine, owner, what);
+	note_handled(mine, owner, what);
 	return 1;
 }
 
@@ -122,7 +126,7 @@ static inline u64 is_spare(void)
 	return 0;
 }
 
-static inline int claim(int program, u64 what)
+static inline int claim(int program, u64 owner, u64 what)
 {
 	return 1;
 }
