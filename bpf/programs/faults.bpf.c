@@ -690,10 +690,8 @@ static inline void call_ended(u64 *ctx, u64 regs)
 /* tp_btf/sys_exit(regs, ret): by then the arguments are still in the registers. */
 int on_call(u64 *ctx)
 {
-	u64 regs = ctx[0];
-
-	if (claim(LANE_CALL, CURRENT, REGS_ARGUMENT_1(regs) ^ ctx[1])) {
-		call_ended(ctx, regs);
+	if (claim(LANE_CALL, CURRENT, REGS_ARGUMENT_1(ctx[0]) ^ ctx[1])) {
+		call_ended(ctx, ctx[0]);
 		release(LANE_CALL);
 	}
 	return 0;

@@ -321,6 +321,12 @@ static inline u64 first_of_call(u64 task, u64 first)
 	return position >> PAGE_SHIFT;
 }
 
+/* Of the task that runs: read calls that it has completed. */
+static inline u64 reads_done(void)
+{
+	return FIELD((u64)current_task(), task_struct, ioac__syscr);
+}
+
 /* Pages up to the last, included, are asked for. */
 static inline void asked(void *ctx, u64 mapping, u64 first, u64 last)
 {
@@ -358,9 +364,7 @@ static inline void asked(void *ctx, u64 mapping, u64 first, u64 last)
 /* tp_btf/mm_filemap_get_pages(mapping, index, last_index): last_index is asked for too. */
 int on_read(u64 *ctx)
 {
-	u64 reads = FIELD((u64)current_task(), task_struct, ioac__syscr);
-
-	if (claim(LANE_READ, CURRENT, reads << 40 ^ ctx[1])) {
+	if (claim(LANE_READ, CURRENT, reads_done() << 40 ^ ctx[1])) {
 		asked(ctx, ctx[0], ctx[1], ctx[2]);
 		release(LANE_READ);
 	}
