@@ -52,6 +52,8 @@ SWAP = "on_rss"
 # Tells of what userfaultfd(2) watches, when it is asked; see userfault.py.
 WATCHED = "on_vma"
 
+# Exceptions are raised with interrupts off, signals and rss_stat told of with a spinlock held, and
+# perf events with preemption off: there no other task can take its turn, and no spare is needed.
 _ENDS = (
     Probe(TIMING, "software", ("minor-faults",)),
     Probe("on_major", "software", ("major-faults",)),
