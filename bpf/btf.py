@@ -87,6 +87,7 @@ class Btf:
                 "this kernel has no BTF (/sys/kernel/btf/vmlinux)",
                 "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y",
             )
+        self._numbers: dict[tuple[str, int], int] = {}
 
     def has_raw_tracepoint(self, name: str) -> bool:
         """Does the kernel have this tracepoint, by its bare name (btf_trace_NAME)?"""
@@ -129,7 +130,9 @@ class Btf:
 
     def member(self, struct: str, path: str) -> Member | None:
         """The member of a struct or union, or a member of that by dots (`ioac.syscr`), or None."""
-        number = max(self._find(struct, kind) for kind in (_STRUCT, _UNION))
+        number = self._find(struct, _STRUCT)
+        if number <= 0:
+            number = self._find(struct, _UNION)
         found = Member(0, 0)
         for name in path.split("."):
             step = self._search(number, name) if number > 0 else None
@@ -152,8 +155,11 @@ class Btf:
         return None
 
     def _find(self, name: str, kind: int) -> int:
-        number: int = self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind)
-        return number
+        """A type's number, 0 or less if there is none; libbpf looks at each of 100,000."""
+        if (name, kind) not in self._numbers:
+            number = self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind)
+            self._numbers[name, kind] = number
+        return self._numbers[name, kind]
 
     def _type(self, number: int) -> _Type:
         return _Type.from_address(self._lib.btf__type_by_id(self._btf, number))
