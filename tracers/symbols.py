@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import string
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -269,19 +270,39 @@ def _demangled(names: list[bytes]) -> list[bytes]:
 
 
 def _kernel_table(kallsyms: bytes) -> _Table:
-    """Addresses are all zero for who may not see them."""
-    lines = [line.split(b" ", 2) for line in kallsyms.replace(b"\t", b" ").splitlines()]
-    rows = [line for line in lines if line[1] in b"tTwW" and int(line[0], 16)]
-    starts = np.array([int(address, 16) for address, _, _ in rows], np.uint64)
-    lengths = np.array([len(name) + 1 for _, _, name in rows], np.uint64)
+    """Of lines `ADDRESS KIND NAME`, and behind a tab [MODULE]; the addresses are of one width.
+
+    They are all zero for who may not see them.
+    """
+    text, width = np.frombuffer(kallsyms, np.uint8), kallsyms.find(b" ")
+    newlines = np.flatnonzero(text == ord("\n"))
+    begins, ends = np.append(0, newlines + 1), np.append(newlines, len(text))
+    begins = begins[ends - begins > width + len(" T ")]
+    begins = begins[np.isin(text[begins + width + 1], np.frombuffer(b"tTwW", np.uint8))]
+    starts = _hexadecimal(text, begins, width)
+    begins, starts = begins[starts > 0], starts[starts > 0]
     return _Table(
         starts=starts,
         sizes=np.zeros_like(starts),
         ends=np.full_like(starts, _HIGHEST),
-        local=np.array([kind == b"t" for _, kind, _ in rows], bool),
-        at=np.cumsum(lengths) - lengths,
-        names=b"\0".join(name for _, _, name in rows),
+        local=text[begins + width + 1] == ord("t"),
+        at=(begins + width + len(" T ")).astype(np.uint64),
+        names=kallsyms.translate(_ENDED),
     )
+
+
+# The name's end, and what divides it from its module, as _Table and Symbols.kernel() have them.
+_ENDED = bytes.maketrans(b"\n\t", b"\0 ")
+_DIGITS = np.zeros(256, np.uint64)
+_DIGITS[list(string.hexdigits.encode())] = [int(digit, 16) for digit in string.hexdigits]
+
+
+def _hexadecimal(text: npt.NDArray[np.uint8], begins: npt.NDArray[np.intp], width: int) -> U64:
+    """The numbers that begin there."""
+    numbers = np.zeros(len(begins), np.uint64)
+    for place in range(width):
+        numbers = numbers << np.uint64(4) | _DIGITS[text[begins + place]]
+    return numbers
 
 
 class _Object:
