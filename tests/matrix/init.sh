@@ -21,6 +21,7 @@ port() {
 
 until [ -n "$(port out)" ] && [ -e /dev/vda ]; do usleep 20000; done
 exec 3>"$(port out)" 4>"$(port files)"
+ln -s "$(port compiler)" /dev/compiler
 mkdir /host /rw /new
 mount -t virtiofs -o ro host /host || poweroff -f
 mount -t tmpfs -o size=50%,mode=755 rw /rw

@@ -2,27 +2,74 @@
 
     python -m tests.matrix.inside ARGUMENT...    (pytest's, as root)
 
-Leaves junit.xml and kernel.json in OUT, and ends as the tests do.
+Leaves junit.xml and kernel.json in OUT, and ends as the tests do. Where MEMTAP_COMPILER names a
+module, that stands for bpf/compiler.py meanwhile; then BCC must make the same of every report here.
 """
 
 from __future__ import annotations
 
+import ctypes as ct
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from memtap.bpf import compiler
+from memtap.bpf.compiled import Compiled, Compiling
+from memtap.bpf.kernel import Kernel
+from memtap.tracers.doctor import REPORTS
 from tests.features import description
 
 OUT = Path("/run/out")
+ADDR_NO_RANDOMIZE = 0x0040000  # sys/personality.h
 
 
 def main() -> int:
+    """The status of the tests, or 1 if there is more amiss."""
+    module = os.environ.get("MEMTAP_COMPILER")
+    if module is None:
+        return test_and_note()
+    with stand_in(module):
+        status = test_and_note()
+        do_not_randomize_addresses()
+        theirs = compiled()
+    differs = [name for name, ours in compiled().items() if ours != theirs[name]]
+    print("".join(f"{name} is compiled otherwise here\n" for name in differs))
+    return status or int(bool(differs))
+
+
+def test_and_note() -> int:
     """The status of the tests."""
     tests = [sys.executable, "-m", "pytest", f"--junitxml={OUT / 'junit.xml'}", *sys.argv[1:]]
     status = subprocess.call(tests)
     (OUT / "kernel.json").write_text(json.dumps(description(), indent=1) + "\n")
     return status
+
+
+@contextmanager
+def stand_in(module: str) -> Iterator[None]:
+    """Has a module stand for bpf/compiler.py."""
+    subprocess.run(["mount", "--bind", module, compiler.__file__], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", compiler.__file__], check=True)
+
+
+def do_not_randomize_addresses() -> None:
+    """Of programs started from here on; in emulation the compiler then is translated only once."""
+    ct.CDLL(None).personality(ADDR_NO_RANDOMIZE)
+
+
+def compiled() -> dict[str, Compiled]:
+    """What the best way of each report is compiled to."""
+    kernel = Kernel()
+    ways = {name: next(request.plan.possible(kernel)) for name, request in REPORTS.items()}
+    texts = {name: REPORTS[name].text(kernel, way) for name, way in ways.items()}
+    return {name: Compiling(text, cache=None).wait() for name, text in texts.items()}
 
 
 if __name__ == "__main__":

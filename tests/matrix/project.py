@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
-from tests.matrix.kernels import Kernels, release_of
+from tests.matrix.kernels import Kernels
 from tests.matrix.machine import X86, Machine
 from tests.matrix.userland import userland
 from tests.matrix.vm import HOST, Host, Outcome, run
@@ -29,20 +28,15 @@ def kernels(machine: Machine = X86) -> Kernels:
 def run_in(kernel: Path, out: Path, command: list[str], **variables: str) -> Outcome:
     """Runs a program of the project's environment in a machine, with more variables for it.
 
-    With what takes the place of memtap there (starter.c) in MEMTAP_COMMAND. What memtap compiles
-    there is kept for the next time.
+    With what takes the place of memtap there (starter.c) in MEMTAP_COMMAND, and of what compiles
+    (asking.py) in MEMTAP_COMPILER.
     """
-    compiled = CACHE / "compiled" / release_of(kernel)
     ours = {
         "PYTHONPATH": f"{Path.cwd()}:{_compat()}",
         "MEMTAP_COMMAND": str(_starter()),
-        "MEMTAP_COMPILED": str(compiled),
+        "MEMTAP_COMPILER": str(HERE / "asking.py"),
     }
-    outcome = _run_in(kernel, HOST, sys.executable, out, command, ours | variables)
-    if (out / "compiled").is_dir():
-        shutil.rmtree(compiled, ignore_errors=True)
-        shutil.move(out / "compiled", compiled)
-    return outcome
+    return _run_in(kernel, HOST, sys.executable, out, command, ours | variables)
 
 
 def run_in_foreign(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.matrix.answering import answering
 from tests.matrix.initramfs import initramfs
 from tests.matrix.kernels import image_of, modules_of
 from tests.matrix.machine import X86, Machine
@@ -25,9 +26,11 @@ _DISK_BYTES = 3 << 30
 # No test takes as long as a machine may say nothing, and booting takes seconds.
 _BOOT_S, _SILENT_S = 120.0, 360.0
 
-# Huge pages where they are asked for, or nobody could say how many faults there are to be.
+# Huge pages where they are asked for, or nobody could say how many faults there are to be. The
+# emulated TSC never lies; but a kernel that is kept waiting doubts it, and changes its clocks.
 _PARAMETERS = (
-    "panic=-1 mitigations=off no_timer_check audit=0 delayacct transparent_hugepage=madvise"
+    "panic=-1 mitigations=off no_timer_check tsc=reliable audit=0 delayacct "
+    "transparent_hugepage=madvise"
 )
 
 # What begins so ends with us, whatever ends us.
@@ -85,6 +88,7 @@ def run(
         (work / "initrd").write_bytes(first)
         _make_disk(work / "disk")
         stack.enter_context(_shared(work, host))
+        stack.enter_context(answering(work / "compiler"))
         status = _boot(work, machine)
         files = work / "files"
         if status is not None and files.stat().st_size:
@@ -191,13 +195,15 @@ def _qemu(work: Path, machine: Machine) -> list[str]:
         *("-device", "virtio-blk-pci,drive=disk"),
         *("-chardev", f"socket,id=host,path={work / 'socket'}"),
         *("-device", "vhost-user-fs-pci,chardev=host,tag=host,queue-size=1024"),
-        *("-device", "virtio-serial-pci,max_ports=3"),
-        *_port(work, "out"),
-        *_port(work, "files"),
+        *("-device", "virtio-serial-pci,max_ports=4"),
+        *_port("socket", work / "compiler"),
+        *_port("file", work / "files"),
+        *_port("file", work / "out"),
     ]
 
 
-def _port(work: Path, name: str) -> list[str]:
-    """A file that the machine writes."""
-    chardev = f"file,id={name},path={work / name}"
+def _port(kind: str, path: Path) -> list[str]:
+    """A port of that file's name: what the machine writes there, goes to it."""
+    name = path.name
+    chardev = f"{kind},id={name},path={path}"
     return ["-chardev", chardev, "-device", f"virtserialport,chardev={name},name={name}"]

@@ -1,0 +1,47 @@
+"""Compiles what a machine asks for (asking.py)."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Thread
+
+_COMPILER = (sys.executable, "-c", "from memtap.bpf.compiler import main; main()")
+
+
+@contextmanager
+def answering(path: Path) -> Iterator[None]:
+    """Answers the one who connects to a socket at that path, as long as it likes to ask."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen(1)
+        thread = Thread(target=_serve, args=(server,))
+        thread.start()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def _serve(server: socket.socket) -> None:
+    with suppress(OSError):  # nobody connected, or left before the answer
+        connection, _ = server.accept()
+        with connection, connection.makefile("rwb") as port:
+            for line in port:
+                with suppress(ValueError):  # the half of a question
+                    number, text = json.loads(line)
+                    port.write(json.dumps([number, *_compile(text)]).encode() + b"\n")
+                    port.flush()
+
+
+def _compile(text: str) -> tuple[int, str, str]:
+    """Status, words and errors of the compiler."""
+    done = subprocess.run(_COMPILER, input=text, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
