@@ -6,12 +6,12 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.live.tracing import WORKLOADS, Trace, memtap, reports
+from tests.live.tracing import WORKLOADS, Trace, run_under_cachetop
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,18 +51,7 @@ def workload(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture
 def trace(tmp_path: Path) -> Callable[..., Trace]:
     """Runs a program under memtap."""
-
-    def run(*program: str | Path, options: tuple[str, ...] = (), **how: Any) -> Trace:
-        number = len(list(tmp_path.glob("*.json")))
-        report, recording = tmp_path / f"{number}.json", tmp_path / f"{number}.parquet"
-        kept = ("-b", "file", "-f", "json", "-o", report, "--record", recording)
-        done = memtap("cachetop", *kept, *options, "--", *program, **how)
-        assert report.exists(), done.stderr
-        found = reports(report.read_text())
-        assert len(found) == 1, done.stderr
-        return Trace(done.returncode, done.stdout, done.stderr, found[0], recording)
-
-    return run
+    return partial(run_under_cachetop, tmp_path)
 
 
 @pytest.fixture

@@ -10,12 +10,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.tracing import PAGE, Trace, evict, has_io_uring, kept, make_file, scaled
+from tests.live.tracing import (
+    PAGE,
+    Trace,
+    evict,
+    has_io_uring,
+    kept,
+    make_file,
+    run_under_cachetop,
+    scaled,
+)
 
 PAGES = scaled(4096)
 SMALL = scaled(1000)
-METHODS = ["read", "pread", "readv", "preadv2", "sendfile", "splice"]
+BLOCKS = [4 << 10, 128 << 10, 1 << 20, 8 << 20]
+ODD_BLOCKS = [33_000, 5_000, 300_001]  # they end inside a page, and ask for it again
+METHODS = ["pread", "readv", "preadv2", "sendfile", "splice"]
 METHODS += ["io_uring"] if has_io_uring() else []
+
+# Method of the workload `reader`, and bytes of a block.
+WAYS = [("read", block) for block in [*BLOCKS, 64 << 10, *ODD_BLOCKS]]
+WAYS += [(method, 64 << 10) for method in METHODS]
 
 Build = Callable[[str], Path]
 Run = Callable[..., Trace]
@@ -32,38 +47,45 @@ def page_requests(block: int) -> int:
     return sum((min(at + block, PAGES * PAGE) - 1) // PAGE - at // PAGE + 1 for at in starts)
 
 
-@pytest.mark.parametrize("block", [4 << 10, 128 << 10, 1 << 20, 8 << 20])
-def test_sequential_read_misses_each_page_once_and_then_hits(
-    block: int, file: Path, workload: Build, trace: Run
+@pytest.fixture(scope="module")
+def read_files(disk: Path) -> Iterator[dict[tuple[str, int], Path]]:
+    """A file for each of WAYS."""
+    files = {way: make_file(disk / f"{way[0]}-{way[1]}", PAGES) for way in WAYS}
+    yield files
+    for file in files.values():
+        file.unlink()
+
+
+@pytest.fixture(scope="module")
+def cold_and_warm(
+    read_files: dict[tuple[str, int], Path],
+    workload: Build,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Trace, Trace]:
+    """All of them read in their ways under one memtap, and once more under another."""
+    folder = tmp_path_factory.mktemp("reads")
+    loop = 'while [ $# -gt 0 ]; do "$0" "$1" "$2" "$3" || exit; shift 3; done'
+    words = [word for (how, block), file in read_files.items() for word in (how, file, str(block))]
+    program = ("sh", "-c", loop, workload("reader"), *words)
+    evict(*read_files.values())
+    cold = run_under_cachetop(folder, *program)
+    with ExitStack() as stack:
+        for file in read_files.values():
+            stack.enter_context(kept(file))
+        return cold, run_under_cachetop(folder, *program)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way[0]}-{way[1]}")
+def test_each_page_is_missed_once_and_each_other_time_that_it_is_asked_for_is_a_hit(
+    way: tuple[str, int],
+    read_files: dict[tuple[str, int], Path],
+    cold_and_warm: tuple[Trace, Trace],
 ) -> None:
-    evict(file)
-    reader = (workload("reader"), "read", file, str(block))
-    assert trace(*reader).counts(file) == (0, PAGES, 0)
-    with kept(file):
-        assert trace(*reader).counts(file) == (PAGES, 0, 0)
-
-
-@pytest.mark.parametrize("block", [33_000, 5_000, 300_001])
-def test_blocks_that_end_inside_a_page_ask_for_it_again(
-    block: int, file: Path, workload: Build, trace: Run
-) -> None:
-    evict(file)
-    accesses = page_requests(block)
-    reader = (workload("reader"), "read", file, str(block))
-    assert trace(*reader).counts(file) == (accesses - PAGES, PAGES, 0)
-    with kept(file):
-        assert trace(*reader).counts(file) == (accesses, 0, 0)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_way_of_reading_counts_the_same(
-    method: str, file: Path, workload: Build, trace: Run
-) -> None:
-    evict(file)
-    reader = (workload("reader"), method, file, str(64 << 10))
-    assert trace(*reader).counts(file) == (0, PAGES, 0)
-    with kept(file):
-        assert trace(*reader).counts(file) == (PAGES, 0, 0)
+    cold, warm = cold_and_warm
+    assert (cold.status, warm.status) == (0, 0)
+    asked = page_requests(way[1])
+    assert cold.counts(read_files[way]) == (asked - PAGES, PAGES, 0)
+    assert warm.counts(read_files[way]) == (asked, 0, 0)
 
 
 def test_half_cached_is_half_hits(file: Path, workload: Build, trace: Run) -> None:

@@ -126,6 +126,20 @@ class Trace:
         return [row for report in reports(done.stdout) for row in report["rows"]]
 
 
+def run_under_cachetop(
+    folder: Path, *program: str | Path, options: tuple[str, ...] = (), **how: Any
+) -> Trace:
+    """Runs a program under memtap; what that leaves is put into the folder."""
+    number = len(list(folder.glob("*.json")))
+    report, recording = folder / f"{number}.json", folder / f"{number}.parquet"
+    kept = ("-b", "file", "-f", "json", "-o", report, "--record", recording)
+    done = memtap("cachetop", *kept, *options, "--", *program, **how)
+    assert report.exists(), done.stderr
+    found = reports(report.read_text())
+    assert len(found) == 1, done.stderr
+    return Trace(done.returncode, done.stdout, done.stderr, found[0], recording)
+
+
 def has_io_uring() -> bool:
     """Whether the kernel knows io_uring_setup(2), which is number 425 everywhere."""
     _LIBC.syscall(425, 0, None)

@@ -7,6 +7,7 @@
 #include "workload.h"
 #include <linux/userfaultfd.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -204,8 +205,19 @@ static void huge(void)
 	report(pages * HUGE_BYTES);
 }
 
+/* New pages wait in a list of their CPU's; MADV_PAGEOUT has only those of its own CPU. */
+static void stay_on_this_cpu(void)
+{
+	cpu_set_t here;
+
+	CPU_ZERO(&here);
+	CPU_SET(sched_getcpu(), &here);
+	check(sched_setaffinity(0, sizeof(here), &here), "sched_setaffinity");
+}
+
 static void swapped(void)
 {
+	stay_on_this_cpu();
 	place = anon(MAP_PRIVATE);
 	for (long page = 0; page < pages; page++)
 		place[page * PAGE] = page % 255 + 1; /* a page of zeros would not be swapped */
