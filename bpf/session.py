@@ -122,6 +122,8 @@ class Session:
         self._rings = self._open_rings() if _RINGS in loaded.maps else 0
         self.counters = Counters(loaded) if IN_USE in loaded.maps else None
         self._links = loaded.attach(kernel.online_cpus)
+        # A spare that is attached before its program has that one's work, and none was refused.
+        self._caught_early = self._caught()
 
     def __enter__(self) -> Session:
         return self
@@ -279,9 +281,14 @@ class Session:
     def losses(self) -> Losses:
         """What was lost so far; the programs need not be attached any more."""
         # One by one: of such a map the kernel gives several at once since f008d732ab18 alone.
-        lost, map_full, caught = map(self._count, range(3))
+        lost, map_full = map(self._count, range(2))
+        caught = self._caught() - self._caught_early
         refused = sum(self._misses(self.loaded.programs[name]) for name in self.loaded.countable)
         return Losses(lost, max(0, refused - caught), map_full, self._lost_records)
+
+    def _caught(self) -> int:
+        """How often a spare took the place of its program (COUNT_CAUGHT)."""
+        return self._count(2)
 
     def _count(self, number: int) -> int:
         """A per-CPU counter of memtap/losses.h, summed: COUNT_LOST and those that follow it."""

@@ -9,10 +9,10 @@
  *
  * The first notes what it handles, and its spare, which runs behind it, takes that off again.
  * What a spare does not find was not handled: so it does that. While a spare runs nothing is
- * noted, as nobody would take it off. Where it was not yet seen to run that stays, and is found
- * if the same comes again. So what is noted has an owner, who has no more than one at a time:
- * whatever else is there of an owner is old. Where both are refused, that is missed, and said
- * to be.
+ * noted, as nobody would take it off. Where it is refused, or not attached yet, that stays,
+ * and is found if the same comes again. So what is noted has an owner, who has no more than one
+ * at a time: whatever else is there of an owner is old. Where both are refused, that is missed,
+ * and said to be.
  *
  * The program that includes this file has defined PROGRAMS, how many may have a spare.
  */
@@ -28,7 +28,6 @@
 #define DEEPEST 8 /* interrupts nest four times, and tasks take turns */
 
 struct claims {
-	u64 has_spare; /* it was seen to run */
 	u64 in_spare;
 	u64 next;
 	u64 owner[DEEPEST]; /* 0 where nothing is noted */
@@ -53,7 +52,7 @@ static inline void note_handled(struct claims *claims, u64 owner, u64 what)
 {
 	u64 at = 0;
 
-	if (!claims->has_spare || claims->in_spare)
+	if (claims->in_spare)
 		return;
 #pragma unroll
 	for (; at < DEEPEST; at++)
@@ -86,11 +85,10 @@ static inline int was_handled(struct claims *claims, u64 owner, u64 what)
 static inline int takes_place(struct claims *claims, u64 owner, u64 what)
 {
 	NOTE(claims->in_spare, 1);
-	if (!was_handled(claims, owner, what) && claims->has_spare) {
+	if (!was_handled(claims, owner, what)) {
 		count(COUNT_CAUGHT, 1);
 		return 1;
 	}
-	claims->has_spare = 1;
 	NOTE(claims->in_spare, 0);
 	return 0;
 }
