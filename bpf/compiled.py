@@ -134,7 +134,7 @@ class _Child:
             file.write(text.encode())
             file.seek(0)
             self._process = subprocess.Popen(
-                _command(), stdin=file, stdout=subprocess.PIPE, stderr=self._errors
+                compiler_command(), stdin=file, stdout=subprocess.PIPE, stderr=self._errors
             )
 
     def answer(self) -> str:
@@ -159,7 +159,7 @@ class _Child:
         self._errors.close()
 
 
-def _command() -> list[str]:
+def compiler_command() -> list[str]:
     """How the child is started: isolated, so that nothing in the current folder is imported."""
     home = os.fspath(Path(memtap.__file__).resolve().parent.parent)
     code = f"import sys; sys.path.append({home!r}); from memtap.bpf.compiler import main; main()"

@@ -38,6 +38,12 @@ _LONGEST_NAME = 4096
 _DEMANGLE = ("prlimit", "--as=134217728", "--fsize=16777216", "--cpu=1", "c++filt", "--no-params")
 _MANGLED = (b"_Z", b"_R")
 
+# Of /proc/kallsyms: a name's end, and what divides it from its module, as _Table and
+# Symbols.kernel() have them; and what hexadecimal digits are worth.
+_ENDED = bytes.maketrans(b"\n\t", b"\0 ")
+_DIGITS = np.zeros(256, np.uint64)
+_DIGITS[list(string.hexdigits.encode())] = [int(digit, 16) for digit in string.hexdigits]
+
 
 @dataclass(frozen=True)
 class Site:
@@ -289,12 +295,6 @@ def _kernel_table(kallsyms: bytes) -> _Table:
         at=(begins + width + len(" T ")).astype(np.uint64),
         names=kallsyms.translate(_ENDED),
     )
-
-
-# The name's end, and what divides it from its module, as _Table and Symbols.kernel() have them.
-_ENDED = bytes.maketrans(b"\n\t", b"\0 ")
-_DIGITS = np.zeros(256, np.uint64)
-_DIGITS[list(string.hexdigits.encode())] = [int(digit, 16) for digit in string.hexdigits]
 
 
 def _hexadecimal(text: npt.NDArray[np.uint8], begins: npt.NDArray[np.intp], width: int) -> U64:

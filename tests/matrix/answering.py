@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
-_COMPILER = (sys.executable, "-c", "from memtap.bpf.compiler import main; main()")
+from memtap.bpf.compiled import compiler_command
 
 
 @contextmanager
@@ -43,5 +42,7 @@ def _serve(server: socket.socket) -> None:
 
 def _compile(text: str) -> tuple[int, str, str]:
     """Status, words and errors of the compiler."""
-    done = subprocess.run(_COMPILER, input=text, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        compiler_command(), input=text, capture_output=True, text=True, check=False
+    )
     return done.returncode, done.stdout, done.stderr

@@ -41,8 +41,9 @@ def import_all() -> None:
             import_module(module.name)
     for name in _LATE:
         import_module(name)
+    kernel = Kernel()
     for request in REPORTS.values():
-        request.text(Kernel(), request.plan.ways[0])
+        request.text(kernel, request.plan.ways[0])
     gc.freeze()  # or the first collection after a fork would have all of it copied
 
 

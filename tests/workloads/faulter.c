@@ -7,7 +7,6 @@
 #include "workload.h"
 #include <linux/userfaultfd.h>
 #include <pthread.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -205,18 +204,9 @@ static void huge(void)
 	report(pages * HUGE_BYTES);
 }
 
-/* New pages wait in a list of their CPU's; MADV_PAGEOUT has only those of its own CPU. */
-static void stay_on_this_cpu(void)
-{
-	cpu_set_t here;
-
-	CPU_ZERO(&here);
-	CPU_SET(sched_getcpu(), &here);
-	check(sched_setaffinity(0, sizeof(here), &here), "sched_setaffinity");
-}
-
 static void swapped(void)
 {
+	/* New pages wait in a list of their CPU's; MADV_PAGEOUT has only those of its own. */
 	stay_on_this_cpu();
 	place = anon(MAP_PRIVATE);
 	for (long page = 0; page < pages; page++)

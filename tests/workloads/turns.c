@@ -8,7 +8,6 @@
 #include "workload.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <time.h>
 
@@ -55,15 +54,6 @@ static void start_first_of_all(pthread_t *thread, void *call)
 	pthread_attr_setschedparam(&how, &first);
 	if (pthread_create(thread, &how, interrupt, call))
 		errx(1, "pthread_create");
-}
-
-static void stay_on_this_cpu(void)
-{
-	cpu_set_t one;
-
-	CPU_ZERO(&one);
-	CPU_SET(sched_getcpu(), &one);
-	check(sched_setaffinity(0, sizeof(one), &one), "sched_setaffinity");
 }
 
 int main(int argc, char **argv)

@@ -7,6 +7,7 @@
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,15 @@ static inline char *buffer_of(size_t bytes)
 		errx(1, "no memory");
 	memset(buffer, 'x', bytes);
 	return buffer;
+}
+
+static inline void stay_on_this_cpu(void)
+{
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	check(sched_setaffinity(0, sizeof(one), &one), "sched_setaffinity");
 }
 
 #endif
