@@ -21,8 +21,8 @@ from memtap.bpf.errors import LoadError
 _CALL, _PSEUDO_KFUNC_CALL = 0x85, 2
 _LOAD_NUMBER = 0xB7
 
-# The number that is_spare() of memtap/spare.h is compiled to.
-IS_SPARE = 0x5BA4E
+# The number that spare_number() of memtap/spare.h is compiled to.
+SPARE_NUMBER = 0x5BA4E
 _INSTRUCTION_BYTES = 8
 
 
@@ -38,11 +38,11 @@ class Code:
     instructions: bytes
     uses: list[tuple[int, str]]
 
-    def using(self, maps: dict[str, int], is_spare: bool = False) -> bytes:
+    def using(self, maps: dict[str, int], spare: int = 0) -> bytes:
         """The instructions with descriptors of real maps in them, and calls of kernel functions.
 
         What calls a helper that cannot be (KFUNC in memtap/fields.h) is made to call that. And it
-        is told whether it is a spare.
+        is told which of its program's spares it is, from 1 on; none is 0.
         """
         code = bytearray(self.instructions)
         for at, name in self.uses:
@@ -52,8 +52,8 @@ class Code:
             if code[at] == _CALL and code[at + 1] == 0 and number & KFUNC_CALL:
                 code[at + 1] = _PSEUDO_KFUNC_CALL << 4
                 code[at + 4 : at + 8] = (number ^ KFUNC_CALL).to_bytes(4, sys.byteorder)
-            elif code[at] == _LOAD_NUMBER and number == IS_SPARE:
-                code[at + 4 : at + 8] = int(is_spare).to_bytes(4, sys.byteorder)
+            elif code[at] == _LOAD_NUMBER and number == SPARE_NUMBER:
+                code[at + 4 : at + 8] = spare.to_bytes(4, sys.byteorder)
         return bytes(code)
 
 

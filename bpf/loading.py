@@ -44,8 +44,8 @@ class Request:
     def text(self, kernel: Kernel, way: Way) -> str:
         """The text handed to the compiler: what --dump-c shows."""
         settings = [f"{name} 1" for name in way.defines]
-        if any(probe.has_spare(kernel) for probe in way.probes):
-            settings.append("SPARES 1")
+        if spares := max(probe.spares(kernel) for probe in way.probes):
+            settings.append(f"SPARES {spares}")
         settings += [*self.settings, *self.filter.defines(kernel.btf)]
         return compose(self.plan.program or self.plan.name, settings, kernel.btf)
 
@@ -58,29 +58,26 @@ class Request:
 
 @dataclass(frozen=True)
 class _Attachment:
-    """A probe and what it is attached to, or its spare."""
+    """A probe and what it is attached to, or one of its spares, from 1 on."""
 
     probe: Probe
     target: str
-    is_spare: bool = False
+    spare: int = 0
 
     @property
     def name(self) -> str:
-        return f"{self.probe.function}_spare" if self.is_spare else self.probe.function
+        return f"{self.probe.function}_{self.spare}" if self.spare else self.probe.function
 
 
 def _attachments(probe: Probe, kernel: Kernel) -> list[_Attachment]:
     """In the order in which they are attached.
 
-    A spare runs behind its program. Of a tracepoint's programs the first that was attached runs
+    Spares run behind their program. Of a tracepoint's programs the first that was attached runs
     first, of a function's the last.
     """
     target = probe.target(kernel) or ""
-    alone = [_Attachment(probe, target)]
-    if not probe.has_spare(kernel):
-        return alone
-    spare = [_Attachment(probe, target, is_spare=True)]
-    return spare + alone if probe.kind in ("fentry", "fexit") else alone + spare
+    in_turn = [_Attachment(probe, target, spare) for spare in range(1 + probe.spares(kernel))]
+    return in_turn[::-1] if probe.kind in ("fentry", "fexit") else in_turn
 
 
 class Loaded:
@@ -109,7 +106,7 @@ class Loaded:
         for spec in sorted(compiled.maps, key=lambda spec: spec.name == IN_USE):
             self.maps[spec.name] = objects.create_map(spec, self.maps.get(TABLES[0]))
         for each in self._attached:
-            code = compiled.programs[each.probe.function].using(self.maps, each.is_spare)
+            code = compiled.programs[each.probe.function].using(self.maps, each.spare)
             self.programs[each.name] = objects.load_program(
                 each.name, each.probe.kind, each.target, code, kernel
             )
@@ -120,15 +117,13 @@ class Loaded:
     @property
     def countable(self) -> list[str]:
         """The functions of which each run that the kernel refused is an event that was missed."""
-        return [
-            each.name for each in self._attached if not (each.probe.reads_user or each.is_spare)
-        ]
+        return [each.name for each in self._attached if not (each.probe.reads_user or each.spare)]
 
     @property
     def probes(self) -> tuple[str, ...]:
         """What attach() attaches to, as `kind:target`."""
         return tuple(
-            f"{each.probe.kind}:{each.target}" for each in self._attached if not each.is_spare
+            f"{each.probe.kind}:{each.target}" for each in self._attached if not each.spare
         )
 
     def attach(self, cpus: Sequence[int]) -> dict[str, list[int]]:

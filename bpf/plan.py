@@ -36,7 +36,7 @@ class Probe:
             A run that the kernel refuses because it runs already is of its own making then, and
             no event.
         spared: when a spare takes its place where it runs already (memtap/spare.h): always, as it
-            is also run in interrupts, or where tasks take turns; see Kernel.preempts().
+            is also run in interrupts, or where tasks take turns alone; see Kernel.preempts().
         takes: an argument of a tracepoint, by its number, and the struct that it must point to.
         wanted: whether it has anything to tell on this kernel; if not, it is left out.
     """
@@ -49,11 +49,10 @@ class Probe:
     takes: tuple[int, str] | None = None
     wanted: Callable[[Kernel], bool] = field(default=lambda _: True, compare=False)
 
-    def has_spare(self, kernel: Kernel) -> bool:
-        """Whether it is loaded twice on this kernel."""
-        return self.spared == "always" or (
-            self.spared == "preempted" and kernel.preempts(self.kind)
-        )
+    def spares(self, kernel: Kernel) -> int:
+        """How many spares it has on this kernel: one for interrupts, one for tasks' turns."""
+        takes_turns = self.spared != "never" and kernel.preempts(self.kind)
+        return (self.spared == "always") + takes_turns
 
     def target(self, kernel: Kernel) -> str | None:
         """The first target that this kernel has, or None."""

@@ -586,13 +586,13 @@ struct frame_record {
 	char stack[STACK_TAKEN];
 };
 
-BPF_PERCPU_ARRAY(frame_records, struct frame_record, 2); /* the second for a spare */
+BPF_PERCPU_ARRAY(frame_records, struct frame_record, 1 + SPARES);
 BPF_ARRAY(layout_frame, struct frame, 1);
 
 /* libc has no frame pointers, so the callers are found by whoever can read its tables. */
 static inline void send_frame(void *ctx, struct lane *lane, u64 task, u64 regs)
 {
-	int own = is_spare();
+	int own = spare_number();
 	struct event *event = last_of(lane);
 	struct frame_record *frame = frame_records.lookup(&own);
 

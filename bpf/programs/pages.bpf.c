@@ -32,7 +32,7 @@ struct sums {
 static inline struct sums *sums_of_blocks(u32 order, u32 migratetype)
 {
 	u64 task = (u64)current_task();
-	struct key key = {.order = order, .migratetype = migratetype, .spare = is_spare()};
+	struct key key = {.order = order, .migratetype = migratetype, .spare = spare_number()};
 
 	if (!followed(task, FIELD(task, task_struct, tgid)))
 		return NULL;

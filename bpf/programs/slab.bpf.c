@@ -12,7 +12,7 @@
 /* No cache: nobody knows; too large for any, so that it is pages. */
 enum no_cache { UNKNOWN, LARGE };
 
-/* Each program counts in keys of its own, its spare too; see memtap/counters.h. */
+/* Each program counts in keys of its own, its spares too; see memtap/counters.h. */
 enum program {
 	KMALLOC,
 	CACHE_ALLOC,
@@ -287,7 +287,7 @@ static inline void count_kfree(u64 *ctx, u32 program)
 int on_kmalloc(u64 *ctx)
 {
 	if (claim(KMALLOC, ctx[1], 0)) {
-		count_kmalloc(ctx, KMALLOC + is_spare() * PROGRAMS);
+		count_kmalloc(ctx, KMALLOC + spare_number() * PROGRAMS);
 		release(KMALLOC);
 	}
 	return 0;
@@ -297,7 +297,7 @@ int on_kmalloc(u64 *ctx)
 int on_cache_alloc(u64 *ctx)
 {
 	if (claim(CACHE_ALLOC, ctx[1], 0)) {
-		count_cache_alloc(ctx, CACHE_ALLOC + is_spare() * PROGRAMS);
+		count_cache_alloc(ctx, CACHE_ALLOC + spare_number() * PROGRAMS);
 		release(CACHE_ALLOC);
 	}
 	return 0;
@@ -307,7 +307,7 @@ int on_cache_alloc(u64 *ctx)
 int on_kfree(u64 *ctx)
 {
 	if (claim(KFREE, ctx[1], 0)) {
-		count_kfree(ctx, KFREE + is_spare() * PROGRAMS);
+		count_kfree(ctx, KFREE + spare_number() * PROGRAMS);
 		release(KFREE);
 	}
 	return 0;
@@ -317,7 +317,7 @@ int on_kfree(u64 *ctx)
 int on_cache_free(u64 *ctx)
 {
 	if (claim(CACHE_FREE, ctx[1], 0)) {
-		count_cache_free(ctx, CACHE_FREE + is_spare() * PROGRAMS);
+		count_cache_free(ctx, CACHE_FREE + spare_number() * PROGRAMS);
 		release(CACHE_FREE);
 	}
 	return 0;

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from memtap.bpf.compiled import IS_SPARE, Code, Compiled, Map
+from memtap.bpf.compiled import SPARE_NUMBER, Code, Compiled, Map
 
 ANSWER = {
     "programs": {
@@ -36,10 +36,10 @@ def test_a_map_is_put_where_it_is_used_and_nowhere_else() -> None:
     assert using[:12] + using[16:] == code.instructions[:12] + code.instructions[16:]
 
 
-@pytest.mark.parametrize("is_spare", [False, True])
-def test_a_program_is_told_whether_it_is_a_spare(is_spare: bool) -> None:
+@pytest.mark.parametrize("spare", [0, 1, 2])
+def test_a_program_is_told_which_spare_it_is(spare: int) -> None:
     def number(value: int) -> bytes:
         return b"\xb7\x01\0\0" + value.to_bytes(4, "little")
 
-    code = Code(number(IS_SPARE) + number(IS_SPARE + 1), [])
-    assert code.using({}, is_spare) == number(int(is_spare)) + number(IS_SPARE + 1)
+    code = Code(number(SPARE_NUMBER) + number(SPARE_NUMBER + 1), [])
+    assert code.using({}, spare) == number(spare) + number(SPARE_NUMBER + 1)

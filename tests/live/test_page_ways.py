@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,18 +18,12 @@ from memtap.tracers.live import Live
 from memtap.tracers.pagecache import PLAN
 from memtap.tracers.pageedge import PageEdge
 from memtap.tracers.processes import Processes
-from tests.live.tracing import PAGE, Preempting, evict, kept, make_file
+from tests.live.tracing import PAGE, evict, kept, make_file, with_spares
 
 Build = Callable[[str], Path]
 Counts = tuple[int, int]
 
 PAGES = 1009
-
-
-def cases(ways: list[Way]) -> list[Any]:
-    """Each way, and the best with spares in it."""
-    alone = [pytest.param((way, Kernel()), id=way.name) for way in ways]
-    return [*alone, pytest.param((ways[0], Preempting()), id=f"{ways[0].name}-spared")]
 
 
 WAYS = list(PLAN.possible(Kernel()))
@@ -42,7 +35,7 @@ def file(disk: Path) -> Path:
     return make_file(disk / "ways", PAGES)
 
 
-@pytest.fixture(scope="module", params=cases(WAYS))
+@pytest.fixture(scope="module", params=with_spares(WAYS))
 def case(request: pytest.FixtureRequest) -> tuple[Way, Kernel]:
     found: tuple[Way, Kernel] = request.param
     return found
@@ -86,7 +79,7 @@ def test_reads_of_a_page_each_miss_once_and_then_hit(
         assert counted(read) == (PAGES, 0)
 
 
-@pytest.mark.parametrize("case", cases(EXACT), indirect=True)
+@pytest.mark.parametrize("case", with_spares(EXACT), indirect=True)
 def test_an_exact_way_counts_mapped_pages_too(
     counted: Callable[[list[str]], Counts], file: Path, workload: Build
 ) -> None:

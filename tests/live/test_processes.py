@@ -186,7 +186,7 @@ def cgroup_folders() -> list[Path]:
 
 @pytest.mark.parametrize("mount", cgroup_folders(), ids=lambda path: path.name)
 def test_only_processes_in_a_cgroup_or_below(mount: Path, looping: subprocess.Popen[bytes]) -> None:
-    folder = mount / "memtap-test"
+    folder = mount / f"memtap-test-{os.getpid()}"  # what a killed run left is in nobody's way
     below = folder / "below"
     below.mkdir(parents=True)
     try:

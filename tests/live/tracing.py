@@ -17,7 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from memtap.bpf.kernel import Kernel
+from memtap.bpf.plan import Way
 
 WORKLOADS = Path(__file__).resolve().parent.parent / "workloads"
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -39,6 +42,12 @@ class Preempting(Kernel):
 
     def preempts(self, kind: str) -> bool:
         return kind in ("tp_btf", "fentry", "fexit")
+
+
+def with_spares(ways: list[Way]) -> list[Any]:
+    """Each way and this kernel, and the best with all spares that a kernel can ask for."""
+    alone = [pytest.param((way, Kernel()), id=way.name) for way in ways]
+    return [*alone, pytest.param((ways[0], Preempting()), id=f"{ways[0].name}-spared")]
 
 
 def scaled(count: int) -> int:

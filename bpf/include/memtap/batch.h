@@ -23,11 +23,7 @@ enum { RECORD_EVENTS = 1, RECORD_NAME, RECORD_RUNS, RECORD_FRAME };
 #define LANE_BYTES 16384
 #define RUNS       64
 
-#ifdef SPARES
-#define ALL_LANES (2 * LANES)
-#else
-#define ALL_LANES LANES
-#endif
+#define ALL_LANES  (LANES * (1 + SPARES))
 
 struct batch_head {
 	u32 record;
@@ -106,7 +102,7 @@ static inline struct lane *lane_of(int number)
 /* The lane of the program that runs, for what it has claimed. */
 static inline struct lane *enter(int number)
 {
-	int own = is_spare() ? number + LANES : number;
+	int own = number + LANES * spare_number();
 	struct lane *lane = lane_of(own);
 
 	if (!lane)
