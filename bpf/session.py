@@ -57,6 +57,9 @@ _IN_MORE = 0x8000  # IN_MORE of faults.bpf.c
 
 _FLUSH_TRIES = 1000
 
+# So long a task that was put aside waits for its turn, mostly.
+_TURN_S = 0.02
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -65,7 +68,7 @@ class Losses:
     Attributes:
         lost: events dropped because a ring was full.
         missed: times the kernel did not run a program because it was running already on that
-            CPU (recursion_misses of struct bpf_prog_info).
+            CPU (recursion_misses of struct bpf_prog_info), nor a spare in its place.
         map_full: updates that a full map refused.
         records: records that a ring had no room for, of mappings (sideband.py) and of events.
     """
@@ -122,8 +125,10 @@ class Session:
         self._rings = self._open_rings() if _RINGS in loaded.maps else 0
         self.counters = Counters(loaded) if IN_USE in loaded.maps else None
         self._links = loaded.attach(kernel.online_cpus)
-        # A spare that is attached before its program has that one's work, and none was refused.
-        self._caught_early = self._caught()
+        # Of no event that is asked for: a spare that is attached before its program has that one's
+        # work, though nothing was refused, and one that is not there yet leaves some undone.
+        self._missed_early = self._missed_by_all()
+        self._missed = 0
 
     def __enter__(self) -> Session:
         return self
@@ -282,13 +287,21 @@ class Session:
         """What was lost so far; the programs need not be attached any more."""
         # One by one: of such a map the kernel gives several at once since f008d732ab18 alone.
         lost, map_full = map(self._count, range(2))
-        caught = self._caught() - self._caught_early
-        refused = sum(self._misses(self.loaded.programs[name]) for name in self.loaded.countable)
-        return Losses(lost, max(0, refused - caught), map_full, self._lost_records)
+        if self._links:
+            self._see_missed()
+        return Losses(lost, self._missed, map_full, self._lost_records)
 
-    def _caught(self) -> int:
-        """How often a spare took the place of its program (COUNT_CAUGHT)."""
-        return self._count(2)
+    def _see_missed(self) -> None:
+        missed = self._missed_by_all()
+        if missed - self._missed_early > self._missed:
+            time.sleep(_TURN_S)  # a spare's turn may still come, if its task was put aside
+            missed = min(missed, self._missed_by_all())
+        self._missed = max(self._missed, missed - self._missed_early)
+
+    def _missed_by_all(self) -> int:
+        """How often no spare took the place of a program that was refused (COUNT_CAUGHT)."""
+        refused = sum(map(self._refused, self.loaded.countable))  # first: the others come later
+        return refused - self._count(2)
 
     def _count(self, number: int) -> int:
         """A per-CPU counter of memtap/losses.h, summed: COUNT_LOST and those that follow it."""
@@ -299,19 +312,21 @@ class Session:
         libbpf.check(failed, "reading the loss counters")
         return int(values.sum())
 
-    def _misses(self, program: int) -> int:
+    def _refused(self, function: str) -> int:
         place = self._kernel.btf.member("bpf_prog_info", "recursion_misses")
         if place is None:  # before 9ed9e9ba2337 the kernel did not count them
             return 0
         info = ct.create_string_buffer(place.offset + place.size)
         size = ct.c_uint32(len(info))
-        libbpf.check(
-            self._lib.bpf_obj_get_info_by_fd(program, info, ct.byref(size)), "reading misses"
-        )
+        program = self.loaded.programs[function]
+        failed = self._lib.bpf_obj_get_info_by_fd(program, info, ct.byref(size))
+        libbpf.check(failed, "reading misses")
         return int.from_bytes(info.raw[place.offset :], "little")
 
     def detach(self) -> None:
         """Ends tracing; what was collected until now can still be cut."""
+        if self._links:  # from here on spares are gone before their programs
+            self._see_missed()
         for function in reversed(list(self._links)):  # a spare goes before its program
             self.rest(function)
 

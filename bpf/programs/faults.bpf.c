@@ -357,10 +357,8 @@ int on_handled(u64 *ctx)
 /* fentry/handle_mm_fault, likewise */
 int on_handled(u64 *ctx)
 {
-	if (claim(LANE_USER, CURRENT, ctx[1])) {
+	if (claim(ctx, LANE_USER, ctx[1]))
 		handled(ctx, ctx[1], ctx[2], ctx[3]);
-		release(LANE_USER);
-	}
 	return 0;
 }
 #endif
@@ -448,11 +446,10 @@ int on_thread(u64 *ctx)
 	u64 task = ctx[0];
 	u32 tgid = FIELD(task, task_struct, tgid), tid = FIELD(task, task_struct, pid);
 
-	if (!claim(LANE_THREAD, CURRENT, tid))
+	if (!claim(ctx, LANE_THREAD, tid))
 		return 0;
 	if (tgid != tid && followed(task, tgid))
 		note(ctx, LANE_THREAD, task, THREAD, REGS_SP(user_regs(task)), 0);
-	release(LANE_THREAD);
 	return 0;
 }
 
@@ -690,10 +687,11 @@ static inline void call_ended(u64 *ctx, u64 regs)
 /* tp_btf/sys_exit(regs, ret): by then the arguments are still in the registers. */
 int on_call(u64 *ctx)
 {
-	if (claim(LANE_CALL, CURRENT, REGS_ARGUMENT_1(ctx[0]) ^ ctx[1])) {
+	u64 call = (u64)REGS_NUMBER(ctx[0]) << 52,
+	    what = call ^ REGS_ARGUMENT_1(ctx[0]) ^ ctx[1];
+
+	if (claim(ctx, LANE_CALL, what))
 		call_ended(ctx, ctx[0]);
-		release(LANE_CALL);
-	}
 	return 0;
 }
 #endif

@@ -364,10 +364,10 @@ static inline void asked(void *ctx, u64 mapping, u64 first, u64 last)
 /* tp_btf/mm_filemap_get_pages(mapping, index, last_index): last_index is asked for too. */
 int on_read(u64 *ctx)
 {
-	if (claim(LANE_READ, CURRENT, reads_done() << 40 ^ ctx[1])) {
+	u64 what = reads_done() << 40 ^ ctx[1];
+
+	if (claim(ctx, LANE_READ, what))
 		asked(ctx, ctx[0], ctx[1], ctx[2]);
-		release(LANE_READ);
-	}
 	return 0;
 }
 
@@ -403,10 +403,8 @@ static inline void mapped(void *ctx, u64 mapping, u64 first, u64 last)
 
 static inline int around(void *ctx, u64 mapping, u64 first, u64 last)
 {
-	if (claim(LANE_MAP, CURRENT, first)) {
+	if (claim(ctx, LANE_MAP, first))
 		mapped(ctx, mapping, first, last);
-		release(LANE_MAP);
-	}
 	return 0;
 }
 
@@ -432,10 +430,8 @@ static inline void wanted(void *ctx, u64 mapping, u64 index)
 
 static inline int wants(void *ctx, u64 mapping, u64 index)
 {
-	if (claim(LANE_FAULT, CURRENT, index)) {
+	if (claim(ctx, LANE_FAULT, index))
 		wanted(ctx, mapping, index);
-		release(LANE_FAULT);
-	}
 	return 0;
 }
 
@@ -492,10 +488,8 @@ static inline void copied(void *ctx, int number, u64 mapping, u64 position, u64 
 
 static inline int ended(void *ctx, int number, u64 mapping, u64 position, u64 bytes)
 {
-	if (claim(number, CURRENT, position)) {
+	if (claim(ctx, number, position))
 		copied(ctx, number, mapping, position, bytes);
-		release(number);
-	}
 	return 0;
 }
 
@@ -617,10 +611,8 @@ static inline void entered(u64 *ctx)
 /* tp_btf/mm_filemap_add_to_page_cache(folio) */
 int on_add(u64 *ctx)
 {
-	if (claim(LANE_ADD, ctx[0], 0)) {
+	if (claim(ctx, LANE_ADD, ctx[0]))
 		entered(ctx);
-		release(LANE_ADD);
-	}
 	return 0;
 }
 
@@ -645,10 +637,8 @@ static inline void left(u64 *ctx)
 /* tp_btf/mm_filemap_delete_from_page_cache(folio): also fires for tmpfs, unlike add. */
 int on_delete(u64 *ctx)
 {
-	if (claim(LANE_DELETE, ctx[0], 0)) {
+	if (claim(ctx, LANE_DELETE, ctx[0]))
 		left(ctx);
-		release(LANE_DELETE);
-	}
 	return 0;
 }
 
@@ -674,9 +664,7 @@ static inline void dirtied(u64 *ctx)
  */
 int on_dirty(u64 *ctx)
 {
-	if (claim(LANE_DIRTY, ctx[0], 0)) {
+	if (claim(ctx, LANE_DIRTY, ctx[0]))
 		dirtied(ctx);
-		release(LANE_DIRTY);
-	}
 	return 0;
 }

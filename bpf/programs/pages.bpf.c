@@ -45,12 +45,11 @@ static inline struct sums *sums_of_blocks(u32 order, u32 migratetype)
 /* tp_btf/mm_page_alloc(page, order, gfp_flags, migratetype) */
 int on_alloc(u64 *ctx)
 {
-	if (!ctx[0] || !claim(ALLOC, ctx[0], 0))
+	if (!ctx[0] || !claim(ctx, ALLOC, ctx[0]))
 		return 0;
 	struct sums *sums = sums_of_blocks(ctx[1], ctx[3]);
 	if (sums)
 		sums->allocs++;
-	release(ALLOC);
 	return 0;
 }
 
@@ -60,23 +59,21 @@ int on_alloc(u64 *ctx)
  */
 int on_free_pages(u64 *ctx)
 {
-	if (!claim(FREE, ctx[0], 0))
+	if (!claim(ctx, FREE, ctx[0]))
 		return 0;
 	struct sums *sums = sums_of_blocks(ctx[1], UNTOLD);
 	if (sums)
 		sums->frees++;
-	release(FREE);
 	return 0;
 }
 
 /* tp_btf/mm_page_alloc_extfrag(page, alloc_order, fallback_order, alloc_migratetype, ...) */
 int on_fallback(u64 *ctx)
 {
-	if (!claim(FALLBACK, ctx[0], 0))
+	if (!claim(ctx, FALLBACK, ctx[0]))
 		return 0;
 	struct sums *sums = sums_of_blocks(ctx[1], ctx[3]);
 	if (sums)
 		sums->fallbacks++;
-	release(FALLBACK);
 	return 0;
 }

@@ -90,10 +90,8 @@ static inline void keep(void *ctx, int number, struct event *what)
 
 static inline int note(void *ctx, int number, struct event *what)
 {
-	if (claim(number, CURRENT, 0)) {
+	if (claim(ctx, number, what->amount))
 		keep(ctx, number, what);
-		release(number);
-	}
 	return 0;
 }
 

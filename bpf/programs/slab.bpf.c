@@ -286,39 +286,31 @@ static inline void count_kfree(u64 *ctx, u32 program)
 /* tp_btf/kmalloc(site, address, requested, allocated, ...) */
 int on_kmalloc(u64 *ctx)
 {
-	if (claim(KMALLOC, ctx[1], 0)) {
+	if (claim(ctx, KMALLOC, ctx[1]))
 		count_kmalloc(ctx, KMALLOC + spare_number() * PROGRAMS);
-		release(KMALLOC);
-	}
 	return 0;
 }
 
 /* tp_btf/kmem_cache_alloc(site, address, cache, ...) */
 int on_cache_alloc(u64 *ctx)
 {
-	if (claim(CACHE_ALLOC, ctx[1], 0)) {
+	if (claim(ctx, CACHE_ALLOC, ctx[1]))
 		count_cache_alloc(ctx, CACHE_ALLOC + spare_number() * PROGRAMS);
-		release(CACHE_ALLOC);
-	}
 	return 0;
 }
 
 /* tp_btf/kfree(site, address) */
 int on_kfree(u64 *ctx)
 {
-	if (claim(KFREE, ctx[1], 0)) {
+	if (claim(ctx, KFREE, ctx[1]))
 		count_kfree(ctx, KFREE + spare_number() * PROGRAMS);
-		release(KFREE);
-	}
 	return 0;
 }
 
 /* tp_btf/kmem_cache_free(site, address, cache) */
 int on_cache_free(u64 *ctx)
 {
-	if (claim(CACHE_FREE, ctx[1], 0)) {
+	if (claim(ctx, CACHE_FREE, ctx[1]))
 		count_cache_free(ctx, CACHE_FREE + spare_number() * PROGRAMS);
-		release(CACHE_FREE);
-	}
 	return 0;
 }

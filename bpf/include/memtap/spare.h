@@ -10,10 +10,16 @@
  *
  * Who handles something notes it for each spare behind, and a spare, when it is its turn, takes
  * off again what was noted for it. What it does not find was not handled: so it does that.
- * While a spare runs nothing is noted for it, as nobody would take it off. Where it is refused,
- * or not attached yet, that stays, and is found if the same comes again. So what is noted has
- * an owner, who has no more than one at a time: whatever else is there of an owner is old.
- * Where all are refused, that is missed, and said to be.
+ * Where a spare is refused, or not attached yet, what was noted for it stays, until there is
+ * something new from the same stack; only if that is the same from the same place, and its
+ * program is refused, does the spare take it for handled. That, and what all are refused for,
+ * is missed, and said to be.
+ *
+ * What is noted has the address of the program's arguments, which is the same for those who are
+ * run one behind the other, and for no two tasks or interrupts at a time: they lie on the
+ * stack. So what was noted deeper in the same stack is over. Notes are not per CPU, as a task
+ * may be on another when its spare's turn comes, but in buckets by stack, so that CPUs rarely
+ * meet.
  *
  * The program that includes this file has defined PROGRAMS, how many may have spares.
  */
@@ -22,28 +28,25 @@
 
 #include <memtap/losses.h>
 
-/* The task that runs, as an owner. */
-#define CURRENT ((u32)bpf_get_current_pid_tgid())
-
 #ifndef SPARES
 #define SPARES 0
 #endif
 
 #if SPARES
-#define ALL_CLAIMS (PROGRAMS * SPARES)
-#define DEEPEST    8 /* interrupts nest four times, and tasks take turns */
+#define STACK_BITS 14 /* what task or interrupt has a stack here has it alone */
+#define BUCKETS    1024
+#define WAYS       4
+#define ALL_CLAIMS (PROGRAMS * SPARES * BUCKETS)
 
-/* What was handled before a spare's turn. */
+/* What was handled before a spare's turn; 0 where nothing is noted. */
 struct claims {
-	u64 in_spare;
-	u64 next;
-	u64 owner[DEEPEST]; /* 0 where nothing is noted */
-	u64 what[DEEPEST];
+	u64 place[WAYS];
+	u64 what[WAYS];
 };
 
-BPF_PERCPU_ARRAY(claims, struct claims, ALL_CLAIMS);
+BPF_ARRAY(claims, struct claims, ALL_CLAIMS);
 
-/* Others look at it, in interrupts and in between. */
+/* In this order: an interrupt can look at it in between. */
 #define NOTE(member, value) (*(volatile u64 *)&(member) = (value))
 
 /* Which of a program's spares runs, from 1 on, or 0: put here as each of them is loaded. */
@@ -55,88 +58,79 @@ static inline u64 spare_number(void)
 	return answer;
 }
 
-static inline struct claims *claims_of(int program, int spare)
+#define GOLDEN 0x9e3779b97f4a7c15 /* spreads numbers that are close */
+
+static inline struct claims *claims_of(int program, int spare, u64 place)
 {
-	int at = program * SPARES + spare - 1;
+	u64 bucket = (place >> STACK_BITS) * GOLDEN >> 32 & (BUCKETS - 1);
+	int at = (program * SPARES + spare - 1) * BUCKETS + bucket;
 
 	return claims.lookup(&at);
 }
 
-static inline void note_handled(struct claims *claims, u64 owner, u64 what)
+/* Where the arguments lie. The verifier lets a pointer become a number by its negation. */
+static inline u64 arguments_at(void *ctx)
+{
+	u64 place = (u64)ctx;
+
+	asm volatile("%0 = -%0" : "+r"(place));
+	return -place;
+}
+
+/* Who runs here with arguments at `place` has left what is deeper in the stack. */
+static inline int is_over(u64 noted, u64 place)
+{
+	return noted <= place && (noted ^ place) >> STACK_BITS == 0;
+}
+
+static inline void note_handled(struct claims *claims, u64 place, u64 what)
 {
 	u64 at = 0;
 
-	if (claims->in_spare)
-		return;
 #pragma unroll
-	for (; at < DEEPEST; at++)
-		if (!claims->owner[at] || claims->owner[at] == owner)
+	for (; at < WAYS; at++)
+		if (!claims->place[at] || is_over(claims->place[at], place))
 			break;
-	if (at == DEEPEST) /* what is old gives way, not what was noted last */
-		at = claims->next;
 	VERIFIER_FORGET(at);
-	at &= DEEPEST - 1;
-	claims->next = at + 1;
+	at &= WAYS - 1; /* if all are taken the first gives way */
 	NOTE(claims->what[at], what);
-	NOTE(claims->owner[at], owner);
+	NOTE(claims->place[at], place);
 }
 
-static inline int was_handled(struct claims *claims, u64 owner, u64 what)
+static inline int was_handled(struct claims *claims, u64 place, u64 what)
 {
 	int found = 0;
 
 #pragma unroll
-	for (int at = 0; at < DEEPEST; at++) {
-		if (claims->owner[at] == owner) {
-			found |= claims->what[at] == what;
-			NOTE(claims->owner[at], 0);
+	for (int at = 0; at < WAYS; at++) {
+		if (is_over(claims->place[at], place)) {
+			found |= claims->place[at] == place && claims->what[at] == what;
+			NOTE(claims->place[at], 0);
 		}
 	}
 	return found;
 }
 
-/* A spare: was none of those before it run for this? */
-static inline int takes_place(struct claims *claims, u64 owner, u64 what)
-{
-	NOTE(claims->in_spare, 1);
-	if (!was_handled(claims, owner, what)) {
-		count(COUNT_CAUGHT, 1);
-		return 1;
-	}
-	NOTE(claims->in_spare, 0);
-	return 0;
-}
-
 /*
- * Has the program that runs to handle this? A spare has to where none before it did. Asked
+ * Has the program that runs to handle this? A spare has to where none before it does. Asked
  * first of all, also of what will turn out to be of no interest: then what is missed is known.
- * The owner is a task, by its number, or where interrupts come what this is about.
  */
-static inline int claim(int program, u64 owner, u64 what)
+static inline int claim(void *ctx, int program, u64 what)
 {
-	u64 self = spare_number();
-	struct claims *mine = self ? claims_of(program, self) : NULL;
+	u64 self = spare_number(), place = arguments_at(ctx);
 
-	if (self && !(mine && takes_place(mine, owner, what)))
-		return 0;
 #pragma unroll
-	for (int behind = 1; behind <= SPARES; behind++) {
-		struct claims *theirs = behind > self ? claims_of(program, behind) : NULL;
+	for (int spare = 1; spare <= SPARES; spare++) {
+		struct claims *claims = spare < self ? NULL : claims_of(program, spare, place);
 
-		if (theirs)
-			note_handled(theirs, owner, what);
+		if (claims && spare > self)
+			note_handled(claims, place, what);
+		else if (claims && was_handled(claims, place, what))
+			return 0;
 	}
+	if (self)
+		count(COUNT_CAUGHT, 1);
 	return 1;
-}
-
-/* What was claimed is handled. */
-static inline void release(int program)
-{
-	u64 self = spare_number();
-	struct claims *mine = self ? claims_of(program, self) : NULL;
-
-	if (mine)
-		NOTE(mine->in_spare, 0);
 }
 #else
 static inline u64 spare_number(void)
@@ -145,8 +139,7 @@ static inline u64 spare_number(void)
 }
 
 /* Not even looked at. */
-#define claim(program, owner, what) 1
-#define release(program)
+#define claim(ctx, program, what) 1
 #endif
 
 #endif
