@@ -36,7 +36,7 @@ class Probe:
             A run that the kernel refuses because it runs already is of its own making then, and
             no event.
         spared: when a spare takes its place where it runs already (memtap/spare.h): always, as it
-            is also run in interrupts, or where tasks take turns alone; see Kernel.preempts().
+            is also run in interrupts, or only where tasks take turns; see Kernel.preempts().
         takes: an argument of a tracepoint, by its number, and the struct that it must point to.
         wanted: whether it has anything to tell on this kernel; if not, it is left out.
     """
@@ -50,9 +50,10 @@ class Probe:
     wanted: Callable[[Kernel], bool] = field(default=lambda _: True, compare=False)
 
     def spares(self, kernel: Kernel) -> int:
-        """How many spares it has on this kernel: one for interrupts, one for tasks' turns."""
-        takes_turns = self.spared != "never" and kernel.preempts(self.kind)
-        return (self.spared == "always") + takes_turns
+        """How many spares it has on this kernel: one task can be put aside in the first, too."""
+        if self.spared != "never" and kernel.preempts(self.kind):
+            return 2
+        return int(self.spared == "always")
 
     def target(self, kernel: Kernel) -> str | None:
         """The first target that this kernel has, or None."""

@@ -6,7 +6,7 @@
  * middle of the program for milliseconds. All that others did meanwhile would be missed. So
  * where SPARES are asked for, such a program is loaded that many times more, and the others,
  * its spares, take its place where it is not run: the first spare its program's, the second
- * theirs where neither is.
+ * theirs where neither is, as a task can be put aside in the first spare, too.
  *
  * Who handles something notes it for each spare behind, and a spare, when it is its turn, takes
  * off again what was noted for it. What it does not find was not handled: so it does that.
