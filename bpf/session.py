@@ -127,8 +127,7 @@ class Session:
         self._links = loaded.attach(kernel.online_cpus)
         # Of no event that is asked for: a spare that is attached before its program has that one's
         # work, though nothing was refused, and one that is not there yet leaves some undone.
-        self._missed_early = self._missed_by_all()
-        self._missed = 0
+        self._missed_early = self._missed = self._missed_by_all()
 
     def __enter__(self) -> Session:
         return self
@@ -287,16 +286,15 @@ class Session:
         """What was lost so far; the programs need not be attached any more."""
         # One by one: of such a map the kernel gives several at once since f008d732ab18 alone.
         lost, map_full = map(self._count, range(2))
-        if self._links:
-            self._see_missed()
-        return Losses(lost, self._missed, map_full, self._lost_records)
+        self._see_missed()
+        return Losses(lost, self._missed - self._missed_early, map_full, self._lost_records)
 
     def _see_missed(self) -> None:
-        missed = self._missed_by_all()
-        if missed - self._missed_early > self._missed:
+        """Brings `_missed` up to date, unless spares are gone that would have taken some of it."""
+        missed = self._missed_by_all() if self._links else self._missed
+        if missed > self._missed:
             time.sleep(_TURN_S)  # a spare's turn may still come, if its task was put aside
-            missed = min(missed, self._missed_by_all())
-        self._missed = max(self._missed, missed - self._missed_early)
+            self._missed = max(self._missed, min(missed, self._missed_by_all()))
 
     def _missed_by_all(self) -> int:
         """How often no spare took the place of a program that was refused (COUNT_CAUGHT)."""
@@ -325,8 +323,7 @@ class Session:
 
     def detach(self) -> None:
         """Ends tracing; what was collected until now can still be cut."""
-        if self._links:  # from here on spares are gone before their programs
-            self._see_missed()
+        self._see_missed()
         for function in reversed(list(self._links)):  # a spare goes before its program
             self.rest(function)
 

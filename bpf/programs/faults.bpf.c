@@ -687,11 +687,11 @@ static inline void call_ended(u64 *ctx, u64 regs)
 /* tp_btf/sys_exit(regs, ret): by then the arguments are still in the registers. */
 int on_call(u64 *ctx)
 {
-	u64 call = (u64)REGS_NUMBER(ctx[0]) << 52,
-	    what = call ^ REGS_ARGUMENT_1(ctx[0]) ^ ctx[1];
+	u64 regs = ctx[0];
+	u64 what = (u64)REGS_NUMBER(regs) << 52 ^ REGS_ARGUMENT_1(regs) ^ ctx[1];
 
 	if (claim(ctx, LANE_CALL, what))
-		call_ended(ctx, ctx[0]);
+		call_ended(ctx, regs);
 	return 0;
 }
 #endif

@@ -37,6 +37,7 @@
 #define BUCKETS    1024
 #define WAYS       4
 #define ALL_CLAIMS (PROGRAMS * SPARES * BUCKETS)
+#define GOLDEN     0x9e3779b97f4a7c15 /* spreads numbers that are close */
 
 /* What was handled before a spare's turn; 0 where nothing is noted. */
 struct claims {
@@ -57,8 +58,6 @@ static inline u64 spare_number(void)
 	asm volatile("%0 = 0x5ba4e" : "=r"(answer)); /* SPARE_NUMBER of bpf/compiled.py */
 	return answer;
 }
-
-#define GOLDEN 0x9e3779b97f4a7c15 /* spreads numbers that are close */
 
 static inline struct claims *claims_of(int program, int spare, u64 place)
 {
