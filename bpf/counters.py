@@ -36,7 +36,7 @@ class Counters:
         self._key = dtype_of(loaded.layouts["key"])
         self._sums = dtype_of(loaded.layouts["sums"])
         self._cpus = int(self._lib.libbpf_num_possible_cpus())
-        self.row = np.dtype([*_members(self._key), *_members(self._sums)])
+        self.row = np.dtype([*members(self._key), *members(self._sums)])
         self._exchange()
 
     def _exchange(self) -> None:
@@ -85,5 +85,6 @@ def batches(
         yield keys[: count.value], values[: count.value]
 
 
-def _members(struct: np.dtype[np.void]) -> list[tuple[str, np.dtype[np.generic]]]:
+def members(struct: np.dtype[np.void]) -> list[tuple[str, np.dtype[np.generic]]]:
+    """The names and types of a struct's members."""
     return [(name, struct[name]) for name in struct.names or ()]

@@ -172,6 +172,17 @@ class PerfEventAttr(ct.Structure):
     ]
 
 
+class PerfBufferRawOpts(ct.Structure):
+    """struct perf_buffer_raw_opts."""
+
+    _fields_ = [
+        ("sz", ct.c_size_t),
+        ("cpu_cnt", ct.c_int),
+        ("cpus", ct.POINTER(ct.c_int)),
+        ("map_keys", ct.POINTER(ct.c_int)),
+    ]
+
+
 @cache
 def library() -> ct.CDLL:
     """libbpf, quiet, with the prototypes set; MemtapError if it is not installed."""

@@ -86,6 +86,7 @@ class Loaded:
     Attributes:
         request, way: what was loaded.
         programs, maps: descriptors by name.
+        entries: how many elements each map has room for.
         layouts: the structs of the records, see Compiled.
         compiler: what compiled them, for a person to read.
     """
@@ -96,6 +97,7 @@ class Loaded:
         wanted = [probe for probe in request.probes(way) if probe.wanted(kernel)]
         self._attached = [each for probe in wanted for each in _attachments(probe, kernel)]
         self.maps: dict[str, int] = {}
+        self.entries = {spec.name: spec.entries for spec in compiled.maps}
         self.programs: dict[str, int] = {}
         with ExitStack() as undo:
             undo.callback(self.close)
@@ -147,6 +149,13 @@ class Loaded:
         """Attaches one of the functions, as attach() does."""
         each = next(each for each in self._attached if each.name == name)
         return objects.attach(each.probe.kind, each.target, self.programs[name], cpus)
+
+    def attach_to_cpu(self, name: str, cpu: int) -> list[int]:
+        """Attaches a function to a CPU that came online, if it is attached to CPUs at all."""
+        each = next((each for each in self._attached if each.name == name), None)
+        if each is None or each.probe.kind != "software":
+            return []
+        return objects.attach(each.probe.kind, each.target, self.programs[name], [cpu])
 
     def close(self) -> None:
         """Gives programs and maps back to the kernel."""

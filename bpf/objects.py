@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as ct
+import errno
 import fcntl
 import os
 import platform
@@ -171,7 +172,12 @@ def _attach_software(event: str, program: int, cpus: Sequence[int]) -> list[int]
     with ExitStack() as undo:
         events = []
         for cpu in cpus:
-            events.append(_attach_event(attributes, cpu, program, f"software:{event}"))
+            try:
+                events.append(_attach_event(attributes, cpu, program, f"software:{event}"))
+            except OSError as error:
+                if error.errno == errno.ENODEV:  # it went offline meanwhile
+                    continue
+                raise
             undo.callback(os.close, events[-1])
         undo.pop_all()
     return events

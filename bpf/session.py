@@ -18,11 +18,12 @@ import numpy.typing as npt
 
 from memtap.bpf import libbpf, objects, sideband
 from memtap.bpf.counters import Counters, batches
-from memtap.bpf.errors import MemtapError
 from memtap.bpf.filters import TGIDS_PER_BLOCK, tgid_blocks
-from memtap.bpf.kernel import Kernel
+from memtap.bpf.kernel import Kernel, parse_cpus
 from memtap.bpf.loading import IN_USE, Loaded
+from memtap.bpf.rings import Rings, ring_bytes
 from memtap.bpf.sideband import Lost, Told
+from memtap.bpf.spills import NOTHING_SPILLED, Spills
 from memtap.bpf.stream import Events, NameRecord, Stream
 
 # Of uapi/linux/perf_event.h and uapi/linux/bpf.h.
@@ -40,17 +41,17 @@ _RAW_AT = 20
 
 _CONTINUE = -2  # LIBBPF_PERF_EVENT_CONT
 
-# A record that holds a full batch (LANE_BYTES in memtap/batch.h) and its headers.
-_RECORD_BYTES = 16 << 10
+# LANE_BYTES of memtap/batch.h; a record of a full batch and its headers has no more.
+_LANE_BYTES = 16 << 10
 
-# 32 MiB hold what one CPU can produce while nobody reads for half a second; all CPUs together
-# get no more than 128 MiB.
-RING_BYTES = 32 << 20
-RINGS_BYTES = 128 << 20
-RING_LEAST_BYTES = 512 << 10
+# The map of the rings; a program that only counts has none. And that of what they did not take.
+_RINGS, _SPILLS = "records", "spills"
 
-# The map of the rings; a program that only counts has none.
-_RINGS = "records"
+# What flush() of memtap/batch.h answers.
+_BUSY, _FULL, _NO_RING = 1, 2, 4
+
+# What memtap/losses.h counts.
+_LOST, _MAP_FULL, _CAUGHT, _SPILLED, _REFUSED = range(5)
 
 _STACK_DEPTH = 127  # PERF_MAX_STACK_DEPTH
 _IN_MORE = 0x8000  # IN_MORE of faults.bpf.c
@@ -66,17 +67,19 @@ class Losses:
     """What did not reach the report, since the session began.
 
     Attributes:
-        lost: events dropped because a ring was full.
+        lost: events dropped because a ring was full, in the units of the report's rows.
         missed: times the kernel did not run a program because it was running already on that
             CPU (recursion_misses of struct bpf_prog_info), nor a spare in its place.
         map_full: updates that a full map refused.
-        records: records that a ring had no room for, of mappings (sideband.py) and of events.
+        records: side-band records that a ring had no room for (sideband.py).
+        spilled: events that were added up in the kernel because a ring was full, in those units.
     """
 
     lost: int = 0
     missed: int = 0
     map_full: int = 0
     records: int = 0
+    spilled: int = 0
 
     def __add__(self, other: Losses) -> Losses:
         return Losses(*map(add, astuple(self), astuple(other)))
@@ -96,6 +99,7 @@ class Cut:
         told: what the kernel said of mappings, forks and new programs, in order of time.
         until_ns: CLOCK_MONOTONIC; every event before it is in this cut or an earlier one.
         frames: registers and stacks of calls; see Stream.take_frames().
+        spilled: sums of events that no ring had room for, see Spills.take().
     """
 
     events: Events
@@ -104,6 +108,7 @@ class Cut:
     told: list[Told]
     until_ns: int
     frames: Events
+    spilled: Events
 
 
 class Session:
@@ -121,8 +126,8 @@ class Session:
         self._stream = Stream(loaded.layouts)
         self._told: list[Told] = []
         self._lost_records = 0
-        self._callback = libbpf.RecordCallback(self._on_record)
-        self._rings = self._open_rings() if _RINGS in loaded.maps else 0
+        self._rings = self._open_rings() if _RINGS in loaded.maps else None
+        self._spills = Spills(loaded) if _SPILLS in loaded.maps else None
         self.counters = Counters(loaded) if IN_USE in loaded.maps else None
         self._links = loaded.attach(kernel.online_cpus)
         # Of no event that is asked for: a spare that is attached before its program has that one's
@@ -140,32 +145,22 @@ class Session:
     ) -> None:
         self.close()
 
-    def _open_rings(self) -> int:
-        size = ring_bytes(len(self._kernel.online_cpus))
+    def _open_rings(self) -> Rings:
+        plan, online = self.loaded.request.plan, self._kernel.online_cpus
+        size = ring_bytes(len(online))
         attributes = libbpf.PerfEventAttr(
             type=_TYPE_SOFTWARE,
             size=ct.sizeof(libbpf.PerfEventAttr),
             config=_SW_BPF_OUTPUT,
             sample_period=1,
             sample_type=_SAMPLE_TIME | _SAMPLE_RAW,
-            bits=_SIDEBAND if self.loaded.request.plan.mappings else 0,
-            clockid=time.CLOCK_MONOTONIC if self.loaded.request.plan.mappings else 0,
-            wakeup_events=self.loaded.request.plan.wakeup or max(1, size // _RECORD_BYTES // 8),
+            bits=_SIDEBAND if plan.mappings else 0,
+            clockid=time.CLOCK_MONOTONIC if plan.mappings else 0,
+            wakeup_events=plan.wakeup or max(1, size // _LANE_BYTES // 8),
         )
-        rings = self._lib.perf_buffer__new_raw(
-            self.loaded.maps[_RINGS],
-            size // mmap.PAGESIZE,
-            ct.byref(attributes),
-            self._callback,
-            None,
-            None,
-        )
-        if not rings:
-            reason = os.strerror(ct.get_errno())
-            raise MemtapError(
-                f"no memory for the event buffers: {reason}", "raise kernel.perf_event_mlock_kb"
-            )
-        return int(rings)
+        rings = Rings(self.loaded.maps[_RINGS], attributes, size, self._on_record)
+        rings.open(online)
+        return rings
 
     def _on_record(self, _context: int, _cpu: int, header: int) -> int:
         kind, size = _header(header)
@@ -184,12 +179,20 @@ class Session:
     @property
     def readable(self) -> list[int]:
         """Descriptors that become readable when consume() has something to do."""
-        return [int(self._lib.perf_buffer__epoll_fd(self._rings))] if self._rings else []
+        return self._rings.readable if self._rings else []
 
     def consume(self) -> None:
         """Takes what stands in the rings, so that they do not overflow."""
         if self._rings:
-            self._lib.perf_buffer__consume(self._rings)
+            self._rings.consume()
+            for cpu in self._rings.came_online():
+                self._join(self._rings, cpu)
+
+    def _join(self, rings: Rings, cpu: int) -> None:
+        """A CPU has come, or come back: whatever is attached to CPUs has died with it."""
+        rings.renew(cpu)
+        for function, links in self._links.items():
+            links += self.loaded.attach_to_cpu(function, cpu)
 
     @property
     def waiting(self) -> int:
@@ -224,15 +227,34 @@ class Session:
     def cut(self) -> Cut:
         """Everything up to now, also what was still in the batches of each CPU."""
         until = time.monotonic_ns()
-        for cpu in self._kernel.online_cpus if self._rings else ():
-            self._flush(cpu)
+        self.consume()  # makes room for what the batches hold
+        if self._rings:
+            self._flush_all(self._rings)
         self.consume()
         told, self._told = self._told, []
         in_order = sorted(told, key=lambda each: each.ns)
-        return Cut(*self._stream.take(), in_order, until, self._stream.take_frames())
+        spilled = self._spills.take(self._count(_SPILLED)) if self._spills else NOTHING_SPILLED
+        return Cut(*self._stream.take(), in_order, until, self._stream.take_frames(), spilled)
 
-    def _flush(self, cpu: int) -> None:
-        """Runs flush() on a CPU, again while it finds a lane in use."""
+    def _flush_all(self, rings: Rings) -> None:
+        online = self._kernel.online_cpus
+        for cpu in set(online) - rings.cpus:
+            self._join(rings, cpu)
+        for cpu in online:
+            self._flush(rings, cpu)
+        if not self._links:
+            self._take_from_offline(rings.cpus - set(online))
+
+    def _take_from_offline(self, cpus: frozenset[int]) -> None:
+        """What CPUs that went offline still hold; nothing runs any more that could change it."""
+        places = [parse_cpus(self._kernel.possible_cpus).index(cpu) for cpu in cpus]
+        for number in range(self.loaded.entries["lanes"] if places else 0):
+            of_all = self._read_of_all_cpus("lanes", number, _LANE_BYTES)
+            for place in places:
+                self._stream.add_lane(of_all[place * _LANE_BYTES : (place + 1) * _LANE_BYTES])
+
+    def _flush(self, rings: Rings, cpu: int) -> None:
+        """Runs flush() on a CPU, again while a lane is in use or a ring is full."""
         options = libbpf.TestRunOpts(sz=ct.sizeof(libbpf.TestRunOpts), cpu=cpu)
         options.flags = _TEST_RUN_ON_CPU
         for _ in range(_FLUSH_TRIES):
@@ -244,7 +266,12 @@ class Session:
             libbpf.check(failed, "collecting events")
             if options.retval == 0:
                 return
-            time.sleep(0.0001)
+            if options.retval & _NO_RING:
+                self._join(rings, cpu)
+            if options.retval & _FULL:
+                rings.consume()
+            if options.retval & _BUSY:
+                time.sleep(0.0001)
 
     def follow(self, tgid: int) -> None:
         """Adds a process to those whose events are kept."""
@@ -285,9 +312,11 @@ class Session:
     def losses(self) -> Losses:
         """What was lost so far; the programs need not be attached any more."""
         # One by one: of such a map the kernel gives several at once since f008d732ab18 alone.
-        lost, map_full = map(self._count, range(2))
+        lost, map_full, spilled, refused = map(self._count, (_LOST, _MAP_FULL, _SPILLED, _REFUSED))
         self._see_missed()
-        return Losses(lost, self._missed - self._missed_early, map_full, self._lost_records)
+        missed = self._missed - self._missed_early
+        records = max(0, self._lost_records - refused)  # a ring counts both in one sum
+        return Losses(lost, missed, map_full, records, spilled)
 
     def _see_missed(self) -> None:
         """Brings `_missed` up to date, unless spares are gone that would have taken some of it."""
@@ -299,16 +328,19 @@ class Session:
     def _missed_by_all(self) -> int:
         """How often no spare took the place of a program that was refused (COUNT_CAUGHT)."""
         refused = sum(map(self._refused, self.loaded.countable))  # first: the others come later
-        return refused - self._count(2)
+        return refused - self._count(_CAUGHT)
 
     def _count(self, number: int) -> int:
-        """A per-CPU counter of memtap/losses.h, summed: COUNT_LOST and those that follow it."""
-        key, values = ct.c_uint32(number), np.zeros(self._lib.libbpf_num_possible_cpus(), np.uint64)
-        failed = self._lib.bpf_map_lookup_elem(
-            self.loaded.maps["counts"], ct.byref(key), values.ctypes.data
-        )
-        libbpf.check(failed, "reading the loss counters")
-        return int(values.sum())
+        """A per-CPU counter of memtap/losses.h, summed."""
+        return int(np.frombuffer(self._read_of_all_cpus("counts", number, 8), np.uint64).sum())
+
+    def _read_of_all_cpus(self, name: str, number: int, size: int) -> bytes:
+        """An element of a per-CPU array, `size` bytes of each possible CPU."""
+        key = ct.c_uint32(number)
+        values = ct.create_string_buffer(size * int(self._lib.libbpf_num_possible_cpus()))
+        failed = self._lib.bpf_map_lookup_elem(self.loaded.maps[name], ct.byref(key), values)
+        libbpf.check(failed, f"reading {name}")
+        return values.raw
 
     def _refused(self, function: str) -> int:
         place = self._kernel.btf.member("bpf_prog_info", "recursion_misses")
@@ -331,15 +363,9 @@ class Session:
         """Detaches, and gives everything back."""
         self.detach()
         if self._rings:
-            self._lib.perf_buffer__free(self._rings)
-            self._rings = 0
+            self._rings.close()
+            self._rings = None
         self.loaded.close()
-
-
-def ring_bytes(cpus: int) -> int:
-    """The size of one CPU's ring: a power of two, so that all fit in RINGS_BYTES."""
-    share = max(RING_LEAST_BYTES, min(RING_BYTES, RINGS_BYTES // cpus))
-    return int(1 << share.bit_length() - 1)
 
 
 def _header(address: int) -> tuple[int, int]:

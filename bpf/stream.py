@@ -19,6 +19,10 @@ _NOTHING = np.dtype([("record", "u4")])
 # The first word of every record, an enum in memtap/batch.h.
 RECORD_EVENTS, RECORD_NAME, RECORD_RUNS, RECORD_FRAME = 1, 2, 3, 4
 
+# Of a `struct lane`: what stands before its table of runs, how many these are, and the last member
+# of that table, which tells whether one is open.
+LANE_HEAD_BYTES, RUNS, _OPEN_BYTES = 32, 64, 8
+
 # What follows a `struct frame` of a call's stack, in words.
 STACK_WORDS = 128
 
@@ -88,6 +92,15 @@ class Stream:
             self._frames.append(record[: self._frame.itemsize])
         else:
             self._names.append(self._decode_name(record))
+
+    def add_lane(self, lane: bytes) -> None:
+        """Takes what a lane of a CPU that is offline holds (`struct lane` of memtap/batch.h)."""
+        ends = LANE_HEAD_BYTES + self._head.itemsize + RUNS * self._run.itemsize + _OPEN_BYTES
+        runs, batch = lane[LANE_HEAD_BYTES:ends], lane[ends:]
+        if np.frombuffer(batch, self._head, count=1)["used"][0]:
+            self.add(RECORD_EVENTS.to_bytes(4, "little") + batch[4:])
+        if int.from_bytes(runs[-_OPEN_BYTES:], "little"):
+            self.add(RECORD_RUNS.to_bytes(4, "little") + runs[4:])
 
     @property
     def waiting(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from memtap.bpf.plan import Accuracy
@@ -12,9 +13,9 @@ from memtap.tracers.chunk import Interval, Origin
 
 def accuracy(promised: Accuracy, losses: Losses, unseen: int) -> Accuracy:
     """What the probes promise, unless something was lost or is known to be unseen."""
-    if losses != Losses():
+    if replace(losses, spilled=0) != Losses():
         return "estimated"
-    return "bounded" if promised == "exact" and unseen else promised
+    return "bounded" if promised == "exact" and unseen + losses.spilled else promised
 
 
 def audit(
@@ -38,7 +39,13 @@ def audit(
         "map_full": losses.map_full,
         "probes": list(origin.probes),
         "kernel": interval.kernel,
-        "notes": [*origin.notes, *interval.notes, *notes, *_lost_records(losses)],
+        "notes": [
+            *origin.notes,
+            *interval.notes,
+            *notes,
+            *_lost_records(losses),
+            *_spilled(losses),
+        ],
     }
 
 
@@ -47,3 +54,13 @@ def _lost_records(losses: Losses) -> list[str]:
     if not losses.records:
         return []
     return [f"{losses.records} records of mappings and events did not fit the rings"]
+
+
+def _spilled(losses: Losses) -> list[str]:
+    """What has become of events that the buffers had no room for."""
+    if not losses.spilled:
+        return []
+    return [
+        f"{losses.spilled} were only added up, by process and kind, as the buffers were full: sums "
+        "hold, but so many can stand in a wrong row or column"
+    ]

@@ -28,7 +28,7 @@ class Cachestat:
             interval.seconds,
             self._columns,
             [self._row(interval)],
-            page_audit(self._origin, interval, self.cache.take_events()),
+            page_audit(self._origin, interval, self.cache),
         )
 
     def _row(self, interval: Interval) -> Row:

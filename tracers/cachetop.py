@@ -36,7 +36,7 @@ class Cachetop:
         if chunk.interval is None:
             return None
         self._tally, self._interval = self.cache.take(), chunk.interval
-        self._audit = page_audit(self._origin, chunk.interval, self.cache.take_events())
+        self._audit = page_audit(self._origin, chunk.interval, self.cache)
         return self.report()
 
     def _name(self, paths: dict[FileId, str]) -> None:

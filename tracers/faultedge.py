@@ -16,7 +16,7 @@ from memtap.bpf.stream import Events, take
 from memtap.tracers.edge import Taken
 from memtap.tracers.faultmatch import Exceptions
 from memtap.tracers.faultplan import COUNTS, FIRST_CALL, SWAP, TIMING
-from memtap.tracers.faultrows import ROW, rows_of
+from memtap.tracers.faultrows import ROW, already_spilled, by_process, rows_of, spilled_rows
 from memtap.tracers.grouping import chain, group_numbers, in_order
 from memtap.tracers.hostile import one_line
 from memtap.tracers.mappings import Mappings
@@ -148,9 +148,11 @@ class FaultEdge:
         self._exceptions = Exceptions(faults_of)
         self._watched = Watched(session)
         # Where exceptions are not seen, that probe is what counts the faults.
-        self._pace = None if session.loaded.way.name == COUNTS else Pace(session)
+        self._counts = session.loaded.way.name == COUNTS
+        self._pace = None if self._counts else Pace(session)
         self._swaps = SWAP in session.loaded.programs
         self._late: Events = np.empty(0, np.void)
+        self._spilled: dict[int, int] = {}
         self._untold: list[Told] = []
         self._named = 0
 
@@ -165,8 +167,11 @@ class FaultEdge:
 
     def take(self, cut: Cut, last: bool) -> Taken:
         """See Edge."""
+        spilled = spilled_rows(cut.spilled, self._counts, cut.until_ns)
+        self._spilled = by_process(spilled) if len(spilled) else self._spilled
         faults = self.ripen(cut, last).faults
-        return Taken(faults, texts=self.texts())
+        self._spilled = self._spilled if len(spilled) else {}
+        return Taken(np.concatenate([faults, spilled]), texts=self.texts())
 
     def ripen(self, cut: Cut, last: bool) -> Ripe:
         """What has become of events.
@@ -187,6 +192,8 @@ class FaultEdge:
         if len(calls):
             events, numbers = take(events, ~of_calls), numbers[~of_calls]
         faults = self._exceptions.feed(events, numbers[:, :4], last)
+        if self._spilled and not self._counts:
+            faults = take(faults, ~already_spilled(faults, self._spilled))
         self._watched.tell(faults, cut.until_ns / 1e9)
         rows = rows_of(faults, self.mappings.traits, self._swaps)
         return Ripe(rows, calls, code, told)

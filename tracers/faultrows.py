@@ -68,6 +68,55 @@ def rows_of(faults: Events, traits: npt.NDArray[np.uint8], swaps: bool) -> Event
     return rows
 
 
+def already_spilled(faults: Events, spilled: dict[int, int]) -> Bools:
+    """Which faults (faultmatch.FAULT) an exception that was spilled has counted already.
+
+    That are those of which only the completion is told, so many as were `spilled`, by process;
+    these are taken off.
+    """
+    alone = faults["found"] & Found.RAISED == 0
+    counted = np.zeros(len(faults), bool)
+    for tgid in np.unique(faults["tgid"][alone]).tolist():
+        of_process = np.flatnonzero(alone & (faults["tgid"] == tgid))[: spilled.get(tgid, 0)]
+        counted[of_process] = True
+        spilled[tgid] = spilled.get(tgid, 0) - len(of_process)
+    return counted
+
+
+def spilled_rows(spilled: Events, counts: bool, ns: int) -> Events:
+    """Faults that no ring had room for, as rows: whose they are is known, but nothing else.
+
+    An exception stands for a fault that was completed, unless with `counts` only these are told;
+    which of them were major is told apart.
+    """
+    if len(spilled) == 0:
+        return np.empty(0, ROW)
+    tgids = np.unique(spilled["tgid"])
+    minor, major = (_of_each(spilled, kind, tgids) for kind in (Kind.MINOR, Kind.MAJOR))
+    if not counts:
+        raised = _of_each(spilled, Kind.RAISED, tgids)
+        major = np.minimum(major, raised)  # of others, the exceptions were not spilled
+        minor = raised - major
+    rows = np.zeros(2 * len(tgids), ROW)
+    rows["ns"], rows["tgid"] = ns, np.tile(tgids, 2)
+    rows["kind"] = np.repeat([Kind.MINOR, Kind.MAJOR], len(tgids))
+    rows["count"] = np.concatenate([minor, major])
+    return rows[rows["count"] > 0]
+
+
+def by_process(rows: Events) -> dict[int, int]:
+    """How many faults each process has in rows."""
+    tgids, places = np.unique(rows["tgid"], return_inverse=True)
+    return dict(zip(tgids.tolist(), np.bincount(places, rows["count"]).astype(int), strict=True))
+
+
+def _of_each(spilled: Events, kind: Kind, tgids: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+    """How many of a kind each of these processes had."""
+    of_kind = spilled[spilled["kind"] == kind]
+    places = np.searchsorted(tgids, of_kind["tgid"])
+    return np.bincount(places, of_kind["events"], len(tgids)).astype(np.int64)
+
+
 def _refined(region: npt.NDArray[np.uint8], faults: Events) -> npt.NDArray[np.uint8]:
     """Regions, by what only the fault itself tells: heaps, thread stacks, and nothing at all."""
     marks, anon = faults["marks"], region == Region.ANON

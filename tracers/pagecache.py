@@ -27,6 +27,7 @@ class Flag(IntFlag):
     AGAIN = 1
     WANTED = 2
     DEVICE = 4
+    SPILLED = 8
 
 
 # Of the C program: files are hashed to buckets, in which the kernel counts folios as they enter.

@@ -59,7 +59,12 @@ class _Judged:
 
 
 class PageCache:
-    """Counts events. Pure: no clock, no I/O; the same events always give the same counts."""
+    """Counts events. Pure: no clock, no I/O; the same events always give the same counts.
+
+    Attributes:
+        unknown_pages: how many pages have entered the cache of which we do not know which, as the
+            kernel only added them up. Their first access is taken for a hit.
+    """
 
     def __init__(self) -> None:
         self._fresh = Spans.empty()
@@ -69,6 +74,7 @@ class PageCache:
         self._events = 0
         self._entered = np.zeros(BUCKETS, np.uint64)
         self._devices = np.empty(0, np.uint32)
+        self.unknown_pages = 0
 
     def feed(self, rows: Events, until_ns: int, last: bool = False) -> None:
         """Counts rows in order of time, up to `until_ns`; the rest waits for the next call.
@@ -113,12 +119,15 @@ class PageCache:
     def _judge(self, rows: Events) -> _Judged:
         """Follows rows in order of time; how many pages of each were fresh."""
         adds = rows[rows["kind"] == Kind.ADD]
-        np.add.at(self._entered, bucket_of(adds["dev"], adds["ino"]), 1)
+        spilled = rows["flags"] & Flag.SPILLED > 0
+        folios = np.where(adds["flags"] & Flag.SPILLED > 0, adds["index"], 1).astype(np.uint64)
+        np.add.at(self._entered, bucket_of(adds["dev"], adds["ino"]), folios)
+        self.unknown_pages += int(adds["pages"][adds["flags"] & Flag.SPILLED > 0].sum())
         # All block devices' own inodes are on one pseudo file system, so have one device number.
         own = adds["dev"][adds["flags"] & Flag.DEVICE > 0]
         self._devices = np.union1d(self._devices, own)
         found = np.zeros(len(rows), np.uint64)
-        moves = rows["kind"] != Kind.HITS
+        moves = (rows["kind"] != Kind.HITS) & ~spilled
         found[moves] = self._follow(select(rows, moves))
         return _Judged(rows, found)
 
@@ -136,14 +145,20 @@ class PageCache:
         return found[origin]
 
 
-def page_audit(origin: Origin, interval: Interval, events: int) -> dict[str, Any]:
-    """The audit of a report of the page cache.
+def page_audit(origin: Origin, interval: Interval, cache: PageCache) -> dict[str, Any]:
+    """The audit of a report of the page cache, and of the events that were counted for it.
 
     A fault that maps 2 MiB of a file at once (filemap_map_pmd()) fires no tracepoint.
     """
-    huge = interval.kernel.get("thp_file_mapped", 0)
-    note = f"{huge} huge mappings of files were made; up to as many accesses are not counted"
-    return audit(origin, interval, events, unseen=huge, notes=[note] if huge else [])
+    events, huge = cache.take_events(), interval.kernel.get("thp_file_mapped", 0)
+    unknown = min(cache.unknown_pages, events)
+    notes = {
+        f"{huge} huge mappings of files were made; up to as many accesses are not counted": huge,
+        f"{cache.unknown_pages} pages entered the cache while the buffers were full; up to "
+        f"{unknown} hits are misses": unknown,
+    }
+    said = [note for note, number in notes.items() if number]
+    return audit(origin, interval, events, unseen=huge + unknown, notes=said)
 
 
 def hits(accesses: pl.Expr, misses: pl.Expr) -> pl.Expr:
@@ -228,9 +243,10 @@ def _contributions(
     read = kind == Kind.READ
     dirty, device = kind == Kind.DIRTY, rows["flags"] & Flag.DEVICE > 0
     awaited = (kind == Kind.ADD) & (rows["flags"] & Flag.WANTED > 0)
+    times = np.where(rows["flags"] & Flag.SPILLED > 0, rows["index"], 1).astype(np.uint64)
     return {
         "accesses": pages * ((read & once) | (kind == Kind.HITS)) + fault,
-        "misses": found * read + np.minimum(found, 1) * fault + awaited,
+        "misses": found * read + np.minimum(found, 1) * fault + awaited * times,
         "dirties": pages * dirty,
         "dirty_misses": found * (dirty & ~device),
         "device_dirties": pages * (dirty & device),

@@ -35,7 +35,7 @@ class PageEdge:
 
     def take(self, cut: Cut, last: bool) -> Taken:
         """See Edge."""
-        return Taken(rows_of(cut.events, cut.runs), self._files.resolve(cut.names))
+        return Taken(rows_of(cut.events, cut.runs, cut.spilled), self._files.resolve(cut.names))
 
     def learn(self, reporter: Cachestat | Cachetop) -> None:
         """Tells the kernel which files have no fresh page, so that their hits are just counted."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from memtap.bpf.stream import Events
-from memtap.tracers.pagecache import Kind
+from memtap.tracers.pagecache import Flag, Kind
 
 # What tells one thing that is counted from another.
 KEYS = ("tgid", "dev", "ino")
@@ -27,13 +27,35 @@ ROW = np.dtype(
 )
 
 
-def rows_of(events: Events, runs: Events) -> Events:
-    """Events and counted runs as one array; a run becomes a row of kind HITS, with time 0."""
-    rows = np.zeros(len(events) + len(runs), ROW)
+_ACCESSES = (Kind.READ, Kind.MAP, Kind.FAULT)
+
+
+def rows_of(events: Events, runs: Events, spilled: Events) -> Events:
+    """Events, counted runs and what no ring had room for as one array.
+
+    A run becomes a row of kind HITS, with time 0, and so do accesses of which the pages are not
+    known. Whatever was spilled has Flag.SPILLED, and how many events it was as its `index`.
+    """
+    kept = np.zeros(len(events), ROW)
     for name in ROW.names or ():
-        rows[name][len(runs) :] = events[name]
+        kept[name] = events[name]
+    counted = np.zeros(len(runs), ROW)
     for name in KEYS:
-        rows[name][: len(runs)] = runs[name]
-    rows["pages"][: len(runs)] = runs["hits"]
-    rows["kind"][: len(runs)] = Kind.HITS
+        counted[name] = runs[name]
+    counted["pages"], counted["kind"] = runs["hits"], Kind.HITS
+    return np.concatenate([_spilled_rows(spilled), counted, kept])
+
+
+def _spilled_rows(spilled: Events) -> Events:
+    if len(spilled) == 0:
+        return np.empty(0, ROW)
+    is_access = np.isin(spilled["kind"], _ACCESSES)
+    again = is_access & (spilled["flags"] & Flag.AGAIN > 0)
+    spilled, is_access = spilled[~again], is_access[~again]
+    rows = np.zeros(len(spilled), ROW)
+    for name in KEYS:
+        rows[name] = spilled[name]
+    rows["kind"] = np.where(is_access, Kind.HITS, spilled["kind"])
+    rows["flags"] = spilled["flags"] | Flag.SPILLED
+    rows["index"], rows["pages"] = spilled["events"], spilled["units"]
     return rows

@@ -98,6 +98,16 @@ struct run {
 	u32 epoch;
 };
 
+/* Events that no ring had room for are added up by these; memory that comes and goes cannot be.
+ */
+#ifndef CALLS
+#define SPILLS
+struct spill {
+	u32 tgid;
+	u32 kind;
+};
+#endif
+
 #include <linux/types.h>
 #include <uapi/linux/ptrace.h>
 #include <memtap/fields.h>
@@ -214,14 +224,35 @@ static inline u64 space_of(u64 task)
 #endif
 }
 
+/* What counts faults; of the rest only which were major is told apart. */
+#ifdef ENDS_ALONE
+#define COUNTS_FAULTS(kind) ((kind) == MINOR || (kind) == MAJOR)
+#else
+#define COUNTS_FAULTS(kind) ((kind) == RAISED)
+#endif
+
+static inline void miss(struct event *what)
+{
+#ifdef SPILLS
+	struct spill key = {.tgid = what->tgid, .kind = what->kind};
+
+	if (COUNTS_FAULTS(what->kind) || what->kind == MAJOR)
+		spill(&key, COUNTS_FAULTS(what->kind));
+#else
+	lose(COUNTS_FAULTS(what->kind) || what->kind >= BRK);
+#endif
+}
+
 static inline void keep(void *ctx, struct lane *lane, u64 task, struct event *what)
 {
 	struct event *event = append(ctx, lane);
 
-	if (!event)
-		return;
-	what->dt_ns = event->dt_ns;
 	what->tgid = FIELD(task, task_struct, tgid);
+	if (!event) {
+		miss(what);
+		return;
+	}
+	what->dt_ns = event->dt_ns;
 	what->count = 1;
 	*event = *what;
 }
@@ -612,8 +643,7 @@ static inline void send_frame(void *ctx, struct lane *lane, u64 task, u64 regs)
 			break;
 		}
 	}
-	if (records.perf_submit(ctx, frame, sizeof(*frame)))
-		count(COUNT_LOST, 1);
+	hand_over(ctx, frame, sizeof(*frame));
 }
 
 /* Calls that only give memory back are of no site. */

@@ -122,8 +122,10 @@ static inline void keep(void *ctx, struct lane *lane, u64 victim, u32 tgid)
 	struct comm comm = comm_of(trigger);
 	struct event *event = append(ctx, lane);
 
-	if (!event)
+	if (!event) {
+		lose(1);
 		return;
+	}
 	u32 dt_ns = event->dt_ns;
 	__builtin_memset(event, 0, sizeof(*event));
 	event->dt_ns = dt_ns;

@@ -21,9 +21,10 @@ enum kind {
 };
 
 enum flag {
-	AGAIN = 1,  /* the same read or fault as an earlier event: no new accesses */
-	WANTED = 2, /* ADD: a fault waits for the page at index + `call` */
-	DEVICE = 4, /* a block device's own cache: metadata and buffers */
+	AGAIN = 1,   /* the same read or fault as an earlier event: no new accesses */
+	WANTED = 2,  /* ADD: a fault waits for the page at index + `call` */
+	DEVICE = 4,  /* a block device's own cache: metadata and buffers */
+	SPILLED = 8, /* set in user space: a sum of events, their number in `index` */
 };
 
 struct event {
@@ -46,6 +47,16 @@ struct run {
 	u32 tgid;
 	u32 hits;
 	u32 epoch; /* of the lane when it was counted: a run of an earlier epoch is over */
+};
+
+/* Events that no ring had room for are added up by these, in pages. */
+#define SPILLS
+struct spill {
+	u64 ino;
+	u32 dev;
+	u32 tgid;
+	u32 kind;
+	u32 flags;
 };
 
 #include <linux/types.h>
@@ -92,12 +103,23 @@ static inline int is_tmpfs(struct subject *who)
 	return FIELD(who->super, super_block, s_magic) == TMPFS_MAGIC;
 }
 
+/* A fault is one access, whatever its window. */
+static inline void spill_pages(u64 ino, u32 dev, u32 tgid, struct event what)
+{
+	struct spill key = {
+		.ino = ino, .dev = dev, .tgid = tgid, .kind = what.kind, .flags = what.flags};
+
+	spill(&key, what.kind == MAP || what.kind == FAULT ? 1 : what.pages);
+}
+
 static inline void record(void *ctx, struct lane *lane, struct subject *who, struct event what)
 {
 	struct event *event = append(ctx, lane);
 
-	if (!event)
+	if (!event) {
+		spill_pages(who->ino, who->dev, who->tgid, what);
 		return;
+	}
 	event->ino = who->ino;
 	event->dev = who->dev;
 	event->tgid = who->tgid;
@@ -156,8 +178,11 @@ static inline void close_run(void *ctx, struct lane *lane, struct run *run)
 {
 	struct event *event = append(ctx, lane);
 
-	if (!event)
+	if (!event) {
+		spill_pages(run->ino, run->dev, run->tgid,
+			    (struct event){.kind = HITS, .pages = run->hits});
 		return;
+	}
 	event->ino = run->ino;
 	event->dev = run->dev;
 	event->tgid = run->tgid;

@@ -84,6 +84,8 @@ static inline void keep(void *ctx, int number, struct event *what)
 		what->tgid = tgid;
 		what->tid = FIELD(task, task_struct, pid);
 		*event = *what;
+	} else {
+		lose(1);
 	}
 	leave(lane);
 }

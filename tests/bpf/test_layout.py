@@ -7,12 +7,14 @@ import re
 import numpy as np
 import pytest
 
-from memtap.bpf import filters, session, stream
+from memtap.bpf import filters, session, spills, stream
 from memtap.bpf.plan import Way
 from memtap.tracers.pagecache import BUCKETS, NAME_FILES, PLAN, Flag, Kind
 from memtap.tracers.pagecounts import bucket_of
 from memtap.tracers.pagerows import ROW
 from tests.bpf.ctext import BATCH, FILTER, LAYOUTS, LOSSES, PROGRAM, enumerators, members, number
+
+_COUNTERS = ("LOST", "MAP_FULL", "CAUGHT", "SPILLED", "REFUSED")
 
 
 def test_kinds_of_events_are_the_same() -> None:
@@ -30,7 +32,28 @@ def test_kinds_of_records_are_the_same() -> None:
 
 def test_the_loss_counters_are_in_the_order_in_which_they_are_read() -> None:
     counts = enumerators(LOSSES, "COUNT_LOST")
-    assert counts == {"COUNT_LOST": 0, "COUNT_MAP_FULL": 1, "COUNT_CAUGHT": 2, "COUNTS": 3}
+    read = (session._LOST, session._MAP_FULL, session._CAUGHT, session._SPILLED, session._REFUSED)
+    assert tuple(counts.values()) == (*read, len(read))
+    assert list(counts) == [f"COUNT_{name}" for name in _COUNTERS] + ["COUNTS"]
+
+
+def test_what_flush_answers_is_the_same() -> None:
+    answers = enumerators(BATCH, "FLUSH_BUSY")
+    assert list(answers.values()) == [session._BUSY, session._FULL, session._NO_RING]
+
+
+def test_a_lane_is_laid_out_as_it_is_read_from_an_offline_cpu() -> None:
+    head = re.search(
+        r"struct lane {(.*?)struct runs runs;\s+struct batch batch;\s+}", BATCH, re.DOTALL
+    )
+    assert head
+    sizes = re.findall(r"u(\d+) \w+(?:\[(\d+)\])?;", head[1])
+    assert sum(int(bits) // 8 * int(count or 1) for bits, count in sizes) == stream.LANE_HEAD_BYTES
+    assert number(BATCH, "RUNS") == stream.RUNS
+
+
+def test_sums_of_what_was_spilled_are_the_same() -> None:
+    assert members(BATCH, "spilled") == dict.fromkeys(spills._SUMS.names or (), 8)
 
 
 def test_there_are_as_many_buckets() -> None:
@@ -49,7 +72,7 @@ def test_a_file_is_in_the_same_bucket(dev: int, ino: int) -> None:
 
 
 def test_a_ring_is_measured_in_full_lanes() -> None:
-    assert number(BATCH, "LANE_BYTES") == session._RECORD_BYTES
+    assert number(BATCH, "LANE_BYTES") == session._LANE_BYTES
 
 
 def test_a_lane_has_room_for_its_batch_and_its_runs() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from memtap.bpf.session import RING_BYTES, RING_LEAST_BYTES, RINGS_BYTES, Losses, ring_bytes
+from memtap.bpf.rings import RING_BYTES, RING_LEAST_BYTES, RINGS_BYTES, ring_bytes
+from memtap.bpf.session import Losses
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 4, 5, 7, 64, 100, 256, 1024])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memtap.bpf.spills import NOTHING_SPILLED
 from memtap.bpf.stream import Events
 from memtap.tracers.pagecache import BUCKETS, Flag, Kind
 from memtap.tracers.pagecounts import COUNTS, SETTLE_NS, PageCache, bucket_of
@@ -336,7 +337,7 @@ def test_a_file_is_not_settled_by_another_in_its_bucket() -> None:
 def test_a_run_becomes_a_row_of_hits_before_all_events() -> None:
     layout = [("ino", "u8"), ("dev", "u4"), ("tgid", "u4"), ("hits", "u4"), ("epoch", "u4")]
     runs = np.array([(3, 2, 1, 70, 9)], layout)
-    rows = rows_of(make_rows(add(5, 2)), runs)
+    rows = rows_of(make_rows(add(5, 2)), runs, NOTHING_SPILLED)
     assert rows.dtype == ROW
     assert rows[1] == make_rows(add(5, 2))[0]
     assert rows[0] == make_rows(event(Kind.HITS, 0, 70, ino=3, dev=2, tgid=1, tid=0, ns=0))[0]

@@ -115,10 +115,17 @@ def test_a_replay_gives_the_report_that_the_live_run_gave(tmp_path: Path) -> Non
 
 
 def test_the_end_of_the_file_has_the_totals(tmp_path: Path) -> None:
-    lossy = make_chunk(read(), interval=make_interval(losses=Losses(1, 2, 3, 4)))
+    lossy = make_chunk(read(), interval=make_interval(losses=Losses(1, 2, 3, 4, 5)))
     path = record(tmp_path / "r", lossy, SOME, lossy)
     totals = json.loads(pq.read_metadata(path).metadata[b"memtap.audit"])
-    assert totals == {"events": 4, "lost": 2, "missed": 4, "map_full": 6, "records": 8}
+    assert totals == {
+        "events": 4,
+        "lost": 2,
+        "missed": 4,
+        "map_full": 6,
+        "records": 8,
+        "spilled": 10,
+    }
 
 
 # The file.

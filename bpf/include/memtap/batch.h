@@ -10,6 +10,11 @@
  * a lane of its own (memtap/spare.h). Only flush() looks at the lanes of others. It runs in an
  * interrupt that user space sends to the CPU, sees `busy` if it came in the middle of an
  * update, leaves that lane alone and says so.
+ *
+ * A ring can be full, or a CPU can have none, as it came online a moment ago. Then its batches
+ * stay as they are until a ring takes them. What does not fit a full batch any more is added up
+ * by a coarse key, `struct spill`, if the program has defined one (SPILLS): sums stay what they
+ * are, and details are lost. What is not even that is lost (lose()).
  */
 #ifndef MEMTAP_BATCH_H
 #define MEMTAP_BATCH_H
@@ -22,6 +27,9 @@ enum { RECORD_EVENTS = 1, RECORD_NAME, RECORD_RUNS, RECORD_FRAME };
 
 #define LANE_BYTES 16384
 #define RUNS       64
+#define ENOSPC     28
+#define RETRY_NS   1000000 /* so long a ring that refused a batch is left alone */
+#define SPILL_KEYS 16384
 
 #define ALL_LANES  (LANES * (1 + SPARES))
 
@@ -44,10 +52,12 @@ struct batch {
 	struct event events[EVENTS_PER_BATCH];
 };
 
+/* bpf/stream.py reads those of CPUs that are offline. */
 struct lane {
 	u32 busy;
 	u32 number;
-	u64 state[2]; /* what the program wants to know at its next event */
+	u64 refused_ns; /* when no ring took the batch, if none did since */
+	u64 state[2];   /* what the program wants to know at its next event */
 	struct runs runs;
 	struct batch batch;
 };
@@ -65,33 +75,81 @@ BPF_ARRAY(layout_batch, struct batch_head, 1);
 BPF_ARRAY(layout_event, struct event, 1);
 BPF_ARRAY(layout_run, struct run, 1);
 
-static inline void submit(void *ctx, struct lane *lane)
+#ifdef SPILLS
+struct spilled {
+	u64 events;
+	u64 units;
+};
+
+BPF_TABLE("hash", struct spill, struct spilled, spills, SPILL_KEYS);
+BPF_ARRAY(layout_spill, struct spill, 1);
+#endif
+
+/* Gives a record to the ring of this CPU; 0, or why it was not taken. */
+static inline int hand_over(void *ctx, void *record, u64 bytes)
+{
+	int refused = records.perf_submit(ctx, record, bytes);
+
+	if (refused == -ENOSPC)
+		count(COUNT_REFUSED, 1);
+	return refused;
+}
+
+/* What a batch with no room for it would have told, in units of the report's rows. */
+static inline void lose(u64 units)
+{
+	count(COUNT_LOST, units);
+}
+
+#ifdef SPILLS
+static inline void spill(struct spill *key, u64 units)
+{
+	struct spilled nothing = {}, *sums = spills.lookup_or_try_init(key, &nothing);
+
+	if (sums) {
+		lock_xadd(&sums->events, 1);
+		lock_xadd(&sums->units, units);
+	}
+	count(sums ? COUNT_SPILLED : COUNT_LOST, units);
+}
+#endif
+
+/* Empties the batch, if the ring takes it; 0, or why not. */
+static inline int submit(void *ctx, struct lane *lane)
 {
 	struct batch *batch = &lane->batch;
 	u32 used = batch->head.used;
 	u64 bytes = sizeof(batch->head) + used * sizeof(struct event);
+	int refused;
 
 	if (used == 0)
-		return;
+		return 0;
 	batch->head.record = RECORD_EVENTS;
 	VERIFIER_FORGET(bytes);
-	if (bytes > sizeof(*batch) || records.perf_submit(ctx, batch, bytes))
-		count(COUNT_LOST, used);
-	batch->head.used = 0;
+	if (bytes > sizeof(*batch))
+		return -ENOSPC;
+	refused = hand_over(ctx, batch, bytes);
+	if (!refused)
+		batch->head.used = 0;
+	return refused;
 }
 
-static inline void submit_runs(void *ctx, struct lane *lane)
+/* The same of the table of runs. */
+static inline int submit_runs(void *ctx, struct lane *lane)
 {
 	struct runs *runs = &lane->runs;
+	int refused;
 
 	if (!runs->open)
-		return;
+		return 0;
 	runs->head.record = RECORD_RUNS;
 	runs->head.base_ns = bpf_ktime_get_ns();
-	if (records.perf_submit(ctx, runs, sizeof(*runs)))
-		count(COUNT_LOST, 1);
+	refused = hand_over(ctx, runs, sizeof(*runs));
+	if (refused)
+		return refused;
 	runs->head.used++;
 	runs->open = 0;
+	return 0;
 }
 
 static inline struct lane *lane_of(int number)
@@ -117,14 +175,30 @@ static inline void leave(struct lane *lane)
 	*(volatile u32 *)&lane->busy = 0;
 }
 
-/* A place for one more event, its time filled in. */
+/* Has a batch no place for an event of this moment? */
+static inline int is_full(struct batch *batch, u64 now)
+{
+	return batch->head.used &&
+	       (batch->head.used >= EVENTS_PER_BATCH || now - batch->head.base_ns > 0xffffffff);
+}
+
+/* Makes room in a full batch; whether there is some. */
+static inline int make_room(void *ctx, struct lane *lane, u64 now)
+{
+	if (lane->refused_ns && now - lane->refused_ns < RETRY_NS)
+		return 0;
+	lane->refused_ns = submit(ctx, lane) ? now : 0;
+	return !lane->refused_ns;
+}
+
+/* A place for one more event, its time filled in; NULL if there is none, see lose(). */
 static inline struct event *append(void *ctx, struct lane *lane)
 {
 	struct batch *batch = &lane->batch;
 	u64 now = bpf_ktime_get_ns();
 
-	if (batch->head.used >= EVENTS_PER_BATCH || now - batch->head.base_ns > 0xffffffff)
-		submit(ctx, lane);
+	if (is_full(batch, now) && !make_room(ctx, lane, now))
+		return NULL;
 	u32 slot = batch->head.used;
 	if (slot == 0)
 		batch->head.base_ns = now;
@@ -146,28 +220,39 @@ static inline struct event *last_of(struct lane *lane)
 	return &lane->batch.events[slot];
 }
 
+/* What flush() answers: a lane was in use; a ring was full; a CPU has no ring. */
+enum { FLUSH_BUSY = 1, FLUSH_FULL = 2, FLUSH_NO_RING = 4 };
+
+static inline int refusal(int refused)
+{
+	if (!refused)
+		return 0;
+	return refused == -ENOSPC ? FLUSH_FULL : FLUSH_NO_RING;
+}
+
+static inline int flush_lane(void *ctx, struct lane *lane)
+{
+	if (*(volatile u32 *)&lane->busy)
+		return FLUSH_BUSY;
+	return refusal(submit_runs(ctx, lane)) | refusal(submit(ctx, lane));
+}
+
 /*
- * raw_tp, run by user space on each CPU: hands over what this CPU's lanes hold. Returns how
- * many lanes were in use and have to be asked again.
+ * raw_tp(other), run by user space on each CPU: hands over what this CPU's lanes hold, or those
+ * of one that is offline. Returns what has to be done before it is asked again.
  */
 int flush(void *ctx)
 {
-	int in_use = 0;
+	int answer = 0;
 
 #pragma clang loop unroll(disable)
 	for (int number = 0; number < ALL_LANES; number++) {
 		struct lane *lane = lane_of(number);
 
-		if (!lane)
-			continue;
-		if (*(volatile u32 *)&lane->busy) {
-			in_use++;
-			continue;
-		}
-		submit_runs(ctx, lane);
-		submit(ctx, lane);
+		if (lane)
+			answer |= flush_lane(ctx, lane);
 	}
-	return in_use;
+	return answer;
 }
 
 #endif

@@ -3,7 +3,11 @@
 #ifndef MEMTAP_LOSSES_H
 #define MEMTAP_LOSSES_H
 
-enum { COUNT_LOST, COUNT_MAP_FULL, COUNT_CAUGHT, COUNTS };
+/*
+ * COUNT_REFUSED is how many records a full ring refused: the ring counts them itself as well,
+ * in one sum with the side-band records that it had no room for.
+ */
+enum { COUNT_LOST, COUNT_MAP_FULL, COUNT_CAUGHT, COUNT_SPILLED, COUNT_REFUSED, COUNTS };
 
 BPF_PERCPU_ARRAY(counts, u64, COUNTS);
 

@@ -87,7 +87,7 @@ static inline void name_file(void *ctx, int lane, u64 inode, u64 ino, u32 dev)
 		return;
 	u64 bytes = sizeof(record->head) + used;
 	VERIFIER_FORGET(bytes);
-	if (bytes > sizeof(*record) || records.perf_submit(ctx, record, bytes))
+	if (bytes > sizeof(*record) || hand_over(ctx, record, bytes))
 		return;
 	named.update(&key, &one);
 }
