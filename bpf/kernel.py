@@ -16,7 +16,7 @@ from memtap.bpf.btf import Btf, vmlinux
 from memtap.bpf.errors import MemtapError
 
 # Bits of uapi/linux/capability.h.
-CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
+CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 19, 21, 38, 39
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,12 @@ class Kernel:
     @property
     def may_trace(self) -> bool:
         """May this process load tracing programs: CAP_SYS_ADMIN, or CAP_BPF with CAP_PERFMON?"""
-        held = self.capabilities
-        return bool(held >> CAP_SYS_ADMIN & 1 or held >> CAP_BPF & held >> CAP_PERFMON & 1)
+        may_bpf = self.holds(CAP_BPF) and self.holds(CAP_PERFMON)
+        return self.holds(CAP_SYS_ADMIN) or may_bpf
+
+    def holds(self, capability: int) -> bool:
+        """Does this process have a capability, by its number?"""
+        return bool(self.capabilities >> capability & 1)
 
     @property
     def numbers_agree(self) -> bool:

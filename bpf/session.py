@@ -177,6 +177,17 @@ class Session:
             self._told.append(told)
 
     @property
+    def notes(self) -> list[str]:
+        """What to say of the buffers."""
+        asked = ring_bytes(len(self._kernel.online_cpus))
+        if not self._rings or self._rings.bytes >= asked:
+            return []
+        return [
+            f"without CAP_IPC_LOCK the event buffers have {self._rings.bytes >> 10} KiB for each "
+            f"CPU instead of {asked >> 10} (kernel.perf_event_mlock_kb)"
+        ]
+
+    @property
     def readable(self) -> list[int]:
         """Descriptors that become readable when consume() has something to do."""
         return self._rings.readable if self._rings else []

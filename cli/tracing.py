@@ -144,7 +144,7 @@ def _trace(
         if options.dry_run:
             click.echo(_attached(live.origin))
             return 0
-        for note in (*live.origin.notes, *processes.notes):
+        for note in (*live.origin.notes, *live.notes, *processes.notes):
             click.echo(f"memtap: note: {note}", err=True)
         reporter = job.reporter(live.origin)
         loop = Loop(options, live, reporter, job.display(reporter), pids, program)

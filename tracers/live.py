@@ -18,6 +18,7 @@ from memtap.bpf.stream import Events
 from memtap.tracers.chunk import Chunk, Interval, Origin
 from memtap.tracers.edge import Edge
 from memtap.tracers.host import Counters, buffers_and_cached, difference, vmstat
+from memtap.tracers.privileges import notes_of
 from memtap.tracers.processes import Processes, Who, descendants, read_parents
 from memtap.tracers.report import now
 
@@ -36,6 +37,9 @@ class Live:
 
     `processes` must have been listening before, so that whoever is traced is known; `edge` makes
     what turns events into rows; `counters` reads the host's own, which stand beside ours.
+
+    Attributes:
+        notes: what the buffers and our privileges keep from us.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Live:
         self.processes = processes
         self.session = Session(loaded, kernel)
         self.edge = edge(self.session)
+        self.notes = [*self.session.notes, *notes_of(kernel, loaded.request.plan)]
         self._told: dict[int, Who] = {}
         self._followed: set[int] = set()
         for tgid in targets:
@@ -146,7 +151,7 @@ class Live:
             buffers_bytes=buffers,
             cached_bytes=cached,
             losses=self._start.losses - before.losses,
-            notes=tuple(self.processes.notes),
+            notes=(*self.notes, *self.processes.notes),
         )
 
 
