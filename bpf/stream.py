@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,20 @@ STACK_WORDS = 128
 
 @dataclass(frozen=True)
 class NameRecord:
-    """A file's names from its own up to its file system's root (memtap/names.h)."""
+    """`struct name_head` of memtap/names.h, and the names: the file's own, its folder's, ... ."""
 
-    dev: int
+    file: int
     ino: int
+    dev: int
+    volume: int
     rdev: int
+    generation: int
+    mount: int
+    flags: int
     names: list[bytes]
+
+
+_NAME_MEMBERS = [member.name for member in fields(NameRecord) if member.name != "names"]
 
 
 def dtype_of(layout: dict[str, Any]) -> np.dtype[np.void]:
@@ -77,7 +85,7 @@ class Stream:
         self.received = 0
         self._batches: list[bytes] = []
         self._runs: list[bytes] = []
-        self._names: list[NameRecord] = []
+        self._names: list[bytes] = []
         self._frames: list[bytes] = []
 
     def add(self, record: bytes) -> None:
@@ -91,7 +99,7 @@ class Stream:
         elif kind == RECORD_FRAME:
             self._frames.append(record[: self._frame.itemsize])
         else:
-            self._names.append(self._decode_name(record))
+            self._names.append(record)
 
     def add_lane(self, lane: bytes) -> None:
         """Takes what a lane of a CPU that is offline holds (`struct lane` of memtap/batch.h)."""
@@ -107,11 +115,16 @@ class Stream:
         """How many batches of events were not taken yet."""
         return len(self._batches)
 
-    def _decode_name(self, record: bytes) -> NameRecord:
-        head = np.frombuffer(record, self._name, count=1)[0]
+    def _decode_names(self, records: list[bytes]) -> list[NameRecord]:
+        """All at once: hundreds of thousands may come in a second, and each member takes time."""
         start = self._name.itemsize
-        names = record[start : start + int(head["used"])].split(b"\0")[:-1]
-        return NameRecord(int(head["dev"]), int(head["ino"]), int(head["rdev"]), names)
+        heads = np.frombuffer(b"".join(record[:start] for record in records), self._name)
+        members = [heads[name].tolist() for name in _NAME_MEMBERS if len(records)]
+        ends = (start + heads["used"]).tolist() if records else []
+        texts = [
+            record[start:end].split(b"\0")[:-1] for record, end in zip(records, ends, strict=True)
+        ]
+        return [NameRecord(*row) for row in zip(*members, texts, strict=True)]
 
     def take(self) -> tuple[Events, Events, list[NameRecord]]:
         """Events, runs and names so far; the stream is empty afterwards.
@@ -122,7 +135,7 @@ class Stream:
         batches, self._batches = self._batches, []
         runs, self._runs = self._runs, []
         names, self._names = self._names, []
-        return self._merge(batches), self._open_runs(runs), names
+        return self._merge(batches), self._open_runs(runs), self._decode_names(names)
 
     def take_frames(self) -> Events:
         """Registers and stacks of calls so far, with the members of `struct frame` and `words`.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import polars as pl
+
 from memtap.tracers.chunk import Chunk, Interval, Origin
 from memtap.tracers.pagecolumns import CACHESTAT, CACHESTAT_WIDE
 from memtap.tracers.pagecounts import COUNTS, PageCache, page_audit
@@ -22,17 +24,17 @@ class Cachestat:
         if chunk.interval is None:
             return None
         interval = chunk.interval
+        tally = self.cache.take()
         return Report(
             "cachestat",
             interval.time,
             interval.seconds,
             self._columns,
-            [self._row(interval)],
-            page_audit(self._origin, interval, self.cache),
+            [self._row(interval, tally)],
+            page_audit(self._origin, interval, self.cache, tally),
         )
 
-    def _row(self, interval: Interval) -> Row:
-        tally = self.cache.take()
+    def _row(self, interval: Interval, tally: pl.DataFrame) -> Row:
         count = {name: int(tally[name].sum()) for name in COUNTS}
         return {
             "hits_pages": count["hits"],
@@ -41,14 +43,11 @@ class Cachestat:
             "hit_ratio_pct": percentage(count["hits"], count["hits"] + count["misses"]),
             "buffers_bytes": interval.buffers_bytes,
             "cached_bytes": interval.cached_bytes,
-            "readahead_pages": readahead(count["inserted"], count["dirty_misses"]),
+            "readahead_pages": max(count["inserted"] - count["written_in"], 0),
             "unused_readahead_pages": self.cache.unused_pages + count["wasted"],
             "evicted_pages": count["evicted"],
+            "removed_pages": count["removed"],
+            "dirty_folio_pages": count["dirty_folios"],
             # The kernel counts written pages for the host as a whole.
             "written_pages": None if self._origin.filtered else interval.kernel.get("nr_written"),
         }
-
-
-def readahead(inserted: int, dirty_misses: int) -> int:
-    """Pages that came from storage: all that entered, less those that writes put there."""
-    return max(inserted - dirty_misses, 0)

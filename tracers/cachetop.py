@@ -7,15 +7,11 @@ from collections import OrderedDict
 import polars as pl
 
 from memtap.tracers.chunk import Chunk, Origin
-from memtap.tracers.files import FileId, dev_text
+from memtap.tracers.files import FILES, UNKNOWN, FileName
 from memtap.tracers.pagecolumns import CACHETOP_KEYS, cachetop_columns
 from memtap.tracers.pagecounts import COUNTS, PageCache, page_audit
 from memtap.tracers.processes import Who
 from memtap.tracers.report import Report, Row, percentage
-
-# How many paths are remembered. The kernel side tells a path again if it was not used among the
-# last 32768 (`named` in memtap/names.h), so what is forgotten here is told again when it is needed.
-PATHS = 1 << 18
 
 
 class Cachetop:
@@ -26,7 +22,7 @@ class Cachetop:
         self._origin = origin
         self.by = by
         self._who: dict[int, Who] = {}
-        self._paths: OrderedDict[FileId, str] = OrderedDict()
+        self._paths: OrderedDict[int, FileName] = OrderedDict()
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; the report if an interval ends with it."""
@@ -36,13 +32,13 @@ class Cachetop:
         if chunk.interval is None:
             return None
         self._tally, self._interval = self.cache.take(), chunk.interval
-        self._audit = page_audit(self._origin, chunk.interval, self.cache)
+        self._audit = page_audit(self._origin, chunk.interval, self.cache, self._tally)
         return self.report()
 
-    def _name(self, paths: dict[FileId, str]) -> None:
+    def _name(self, paths: dict[int, FileName]) -> None:
         """Takes paths in, and forgets those that were not shown for longest."""
         self._paths |= paths
-        while len(self._paths) > PATHS:
+        while len(self._paths) > FILES:
             self._paths.popitem(last=False)
 
     def report(self) -> Report:
@@ -58,16 +54,12 @@ class Cachetop:
 
     def _rows(self) -> list[Row]:
         keys = list(dict.fromkeys(c.name for key in self.by for c in CACHETOP_KEYS[key]))
-        sums = (
-            self._tally.join(self._who_table(), on="tgid")
-            .join(self._path_table(), on=["dev", "ino"])
-            .drop("tgid", "dev")
-            .rename({"dev_text": "dev"})
-            .group_by(keys)
-            .agg(pl.col(COUNTS).sum())
-            .sort(keys)
-        )
-        rows = [_row(found) for found in sums.to_dicts()]
+        groups = keys
+        tally = self._tally.join(self._who_table(), on="tgid")
+        if "file" in self.by:  # two files of one name, one after the other, are two
+            tally, groups = tally.join(self._path_table(), on="file"), [*keys, "file"]
+        sums = tally.group_by(groups).agg(pl.col(COUNTS).sum()).sort(groups)
+        rows = [_row(found) for found in sums.drop("file", strict=False).to_dicts()]
         shown = [column.name for column in cachetop_columns(self.by) if column.name not in keys]
         return [row for row in rows if any(row[name] for name in shown)]
 
@@ -88,13 +80,17 @@ class Cachetop:
         )
 
     def _path_table(self) -> pl.DataFrame:
-        files = self._tally.select("dev", "ino").unique().sort("dev", "ino").rows()
+        files = self._tally["file"].unique().sort().to_list()
         for file in files:
             if file in self._paths:
                 self._paths.move_to_end(file)
+        names = [self._paths.get(file, UNKNOWN) for file in files]
         return pl.DataFrame(
-            [(*file, dev_text(file[0]), self._paths.get(file, "?")) for file in files],
-            schema={"dev": pl.Int64, "ino": pl.UInt64, "dev_text": pl.String, "path": pl.String},
+            [
+                (file, name.dev, name.ino, name.path)
+                for file, name in zip(files, names, strict=True)
+            ],
+            schema={"file": pl.UInt64, "dev": pl.String, "ino": pl.UInt64, "path": pl.String},
             orient="row",
         )
 
@@ -110,8 +106,10 @@ def _row(found: Row) -> Row:
         "write_hit_pct": write_hit(
             counts["dirties"] - counts["device_dirties"], counts["dirty_misses"]
         ),
+        "dirty_folio_pages": counts["dirty_folios"],
         "inserted_pages": counts["inserted"],
         "evicted_pages": counts["evicted"],
+        "removed_pages": counts["removed"],
     }
 
 

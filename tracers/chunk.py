@@ -14,7 +14,7 @@ from typing import Any
 from memtap.bpf.plan import Accuracy
 from memtap.bpf.session import Losses
 from memtap.bpf.stream import Events
-from memtap.tracers.files import FileId
+from memtap.tracers.files import FileName
 from memtap.tracers.host import Counters
 from memtap.tracers.hostile import one_line
 from memtap.tracers.processes import Who
@@ -99,7 +99,7 @@ class Chunk:
     rows: Events
     until_ns: int
     who: dict[int, Who] = field(default_factory=dict)
-    paths: dict[FileId, str] = field(default_factory=dict)
+    paths: dict[int, FileName] = field(default_factory=dict)
     texts: dict[str, dict[int, str]] = field(default_factory=dict)
     interval: Interval | None = None
     last: bool = False
@@ -110,7 +110,7 @@ class Chunk:
             {
                 "until_ns": self.until_ns,
                 "who": [[tgid, *asdict(who).values()] for tgid, who in self.who.items()],
-                "paths": [[*file, path] for file, path in self.paths.items()],
+                "paths": [[number, *asdict(name).values()] for number, name in self.paths.items()],
                 "texts": {kind: list(texts.items()) for kind, texts in self.texts.items()},
                 "interval": asdict(self.interval) if self.interval else None,
                 "last": self.last,
@@ -131,7 +131,10 @@ class Chunk:
                 tgid: Who(one_line(comm), uid, one_line(user), one_line(cgroup))
                 for tgid, comm, uid, user, cgroup in fields["who"]
             },
-            paths={(dev, ino): one_line(path) for dev, ino, path in fields["paths"]},
+            paths={
+                number: FileName(one_line(dev), ino, one_line(path))
+                for number, dev, ino, path in fields["paths"]
+            },
             texts={
                 kind: {number: one_line(text) for number, text in texts}
                 for kind, texts in fields["texts"].items()

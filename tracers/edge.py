@@ -13,7 +13,7 @@ import numpy as np
 
 from memtap.bpf.session import Cut
 from memtap.bpf.stream import Events
-from memtap.tracers.files import FileId
+from memtap.tracers.files import FileName
 
 # Between the frames in the text of a stack, from the outermost on.
 BETWEEN = ";"
@@ -27,12 +27,12 @@ class Taken:
 
     Attributes:
         rows: the events, of the edge's type.
-        paths: files that rows name for the first time.
+        paths: names of files, by the number that rows have; new ones alone.
         texts: other texts that rows name for the first time, by kind and number.
     """
 
     rows: Events
-    paths: dict[FileId, str] = field(default_factory=dict)
+    paths: dict[int, FileName] = field(default_factory=dict)
     texts: Texts = field(default_factory=dict)
 
 

@@ -1,17 +1,72 @@
-"""Paths of files that the kernel names by device and inode."""
+"""Files: their numbers in rows, and their names."""
 
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import IntFlag
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from memtap.bpf.stream import NameRecord
 from memtap.tracers.hostile import printable
 
-FileId = tuple[int, int]  # the kernel's dev_t, and the inode
+# Of the C program: files are hashed to buckets, in which the kernel counts folios as they enter.
+# The bucket is what remains of a file's number when it is divided by this.
+BUCKETS = 4096
+
+# How many files are remembered. The kernel side tells a name again if it was not used among the
+# last 32768 (`named` in memtap/names.h), so what is forgotten here is told again when it is needed.
+FILES = 1 << 16
+
+_DELETED = " (deleted)"
+
+
+def serial(files: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The numbers of files without their buckets: they stand close together."""
+    return files // np.uint64(BUCKETS)
+
+
+def bucket_of(files: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
+    """The bucket of each file."""
+    return (files % np.uint64(BUCKETS)).astype(np.intp)
+
+
+class NameFlag(IntFlag):
+    """`enum name_flag` of memtap/names.h."""
+
+    DELETED = 1
+    GONE = 2
+    ALONE = 4
+
+
+@dataclass(frozen=True)
+class FileName:
+    """How a file is called.
+
+    Attributes:
+        dev: its device as stat(2) has it, major:minor.
+        ino: its inode number.
+        path: safe to print; `?` if nobody knows.
+    """
+
+    dev: str
+    ino: int
+    path: str
+
+
+UNKNOWN = FileName("?", 0, "?")
+
+
+@dataclass
+class _File:
+    number: int
+    key: tuple[int, ...] = ()
+    name: FileName | None = None
 
 
 def dev_text(dev: int) -> str:
@@ -27,15 +82,40 @@ class Mount:
     point: bytes
 
 
-def parse_mounts(mountinfo: bytes) -> dict[str, list[Mount]]:
-    """The mounts of each device (as dev_text), those of whole file systems first."""
-    mounts: dict[str, list[Mount]] = defaultdict(list)
+@dataclass
+class Mounts:
+    """What is mounted where.
+
+    Attributes:
+        of: the mounts of each device (as dev_text), those of whole file systems first.
+        by: each by its number.
+    """
+
+    of: dict[str, list[Mount]]
+    by: dict[int, Mount]
+
+    def has(self, dev: str, number: int) -> bool:
+        """Whether both are known; number 0 is none."""
+        return dev in self.of and (number == 0 or number in self.by)
+
+    def place(self, path: bytes, dev: str, number: int) -> bytes:
+        """Where a path inside a file system is found: through that mount, else through any."""
+        through = self.by.get(number)
+        return place(path, dev, [*([through] if through else []), *self.of.get(dev, [])])
+
+
+def parse_mounts(mountinfo: bytes) -> Mounts:
+    """What /proc/PID/mountinfo says."""
+    of: dict[str, list[Mount]] = defaultdict(list)
+    by: dict[int, Mount] = {}
     for line in mountinfo.splitlines():
-        _, _, dev, root, point, *_ = line.split(b" ")
-        mounts[dev.decode()].append(Mount(_unescape(root), _unescape(point)))
-    for found in mounts.values():
+        number, _, dev, root, point, *_ = line.split(b" ")
+        mount = Mount(_unescape(root), _unescape(point))
+        of[dev.decode()].append(mount)
+        by[int(number)] = mount
+    for found in of.values():
         found.sort(key=lambda mount: mount.root != b"/")
-    return mounts
+    return Mounts(dict(of), by)
 
 
 def _unescape(field: bytes) -> bytes:
@@ -54,24 +134,84 @@ def place(path: bytes, dev: str, mounts: Iterable[Mount]) -> bytes:
 
 
 class Files:
-    """Turns name records into paths."""
+    """Numbers files, so that no kernel address leaves memtap, and turns name records into names.
+
+    A file's number is one for as long as it is known: also when its inode left memory and was read
+    again, because device, inode number and generation are the same then.
+    """
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
-        self._mounts: dict[str, list[Mount]] = {}
+        self._mounts = Mounts({}, {})
+        self._sought: set[tuple[str, int]] = set()
+        self._known: OrderedDict[int, _File] = OrderedDict()
+        self._lasting: dict[tuple[int, ...], _File] = {}
+        self._count = 0
 
-    def resolve(self, records: Iterable[NameRecord]) -> dict[FileId, str]:
-        """The path of each file that was named, safe to print."""
-        return {(record.dev, record.ino): self._path(record) for record in records}
+    def resolve(self, records: Iterable[NameRecord]) -> dict[int, FileName]:
+        """The name of each file that was told of, by the file's number."""
+        self._sought.clear()  # what was mounted nowhere may be by now
+        return {file.number: file.name for file in map(self._learn, records) if file.name}
+
+    def number(self, files: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        """The number of each file; those that were never named have one, too."""
+        distinct, place = np.unique(files, return_inverse=True)
+        numbers = [self._find(identity).number for identity in distinct.tolist()]
+        self._forget()
+        return np.array(numbers, np.uint64)[place]
+
+    def _learn(self, record: NameRecord) -> _File:
+        key: tuple[int, ...] = (record.volume, record.ino, record.generation)
+        if record.flags & NameFlag.ALONE:
+            key = (*key, record.file)
+        file = self._find(record.file, key)
+        if record.flags & NameFlag.GONE:  # the next that has this number is another file
+            self._lasting.pop(key, None)
+        path = self._path(record) or (file.name.path if file.name else "?")
+        if record.flags & NameFlag.DELETED and not path.endswith(_DELETED):
+            path += _DELETED
+        file.name = FileName(dev_text(record.volume), record.ino, path)
+        return file
+
+    def _find(self, identity: int, key: tuple[int, ...] | None = None) -> _File:
+        """A file by what the kernel calls it, else by what lasts; else a new one."""
+        file = self._known.get(identity)
+        if file is None:
+            file = (self._lasting.get(key) if key else None) or self._new(identity)
+            self._known[identity] = file
+        self._known.move_to_end(identity)
+        if key and not file.key:
+            file.key = key
+            self._lasting.setdefault(key, file)
+        return file
+
+    def _new(self, identity: int) -> _File:
+        self._count += 1
+        return _File(self._count * BUCKETS + identity % BUCKETS)
+
+    def _forget(self) -> None:
+        """Keeps what is known within bounds: what was not seen for longest goes."""
+        while len(self._known) > FILES:
+            file = self._known.popitem(last=False)[1]
+            if self._lasting.get(file.key) is file:
+                del self._lasting[file.key]
 
     def _path(self, record: NameRecord) -> str:
-        if not record.names:
+        if record.rdev:
             return self._device(record.rdev)
+        if not record.names:
+            return ""
         dev = dev_text(record.dev)
-        if dev not in self._mounts:
-            self._mounts = parse_mounts((self._root / "proc/self/mountinfo").read_bytes())
+        if not self._mounts.has(dev, record.mount):
+            self._look(dev, record.mount)
         inside = b"/" + b"/".join(reversed(record.names))
-        return printable(place(inside, dev, self._mounts.get(dev, [])))
+        return printable(self._mounts.place(inside, dev, record.mount))
+
+    def _look(self, dev: str, mount: int) -> None:
+        """Reads what is mounted now, but not again and again for what is in other namespaces."""
+        if (dev, mount) not in self._sought:
+            self._sought.add((dev, mount))
+            self._mounts = parse_mounts((self._root / "proc/self/mountinfo").read_bytes())
 
     def _device(self, rdev: int) -> str:
         """The block device whose own cache this is: its metadata and buffers."""

@@ -19,6 +19,7 @@ class Kind(IntEnum):
     DELETE = 5
     DIRTY = 6
     HITS = 7
+    WRITE = 8
 
 
 class Flag(IntFlag):
@@ -28,15 +29,31 @@ class Flag(IntFlag):
     WANTED = 2
     DEVICE = 4
     SPILLED = 8
-
-
-# Of the C program: files are hashed to buckets, in which the kernel counts folios as they enter.
-BUCKETS = 4096
+    WRITTEN = 16
+    REMOVED = 32
+    UNSURE = 64
 
 
 def _probe(function: str, *targets: str, kind: ProbeKind = "tp_btf") -> Probe:
     return Probe(function, kind, targets, spared="preempted")
 
+
+def _write(function: str, tracepoint: str) -> Probe:
+    """What a file system says that it writes; not all have it, and a module's is not seen."""
+    return replace(
+        _probe(function, tracepoint),
+        wanted=lambda kernel: kernel.btf.has_raw_tracepoint(tracepoint),
+    )
+
+
+_WRITES = (
+    _write("on_write", "ext4_write_end"),
+    _write("on_delayed_write", "ext4_da_write_end"),
+    replace(
+        _write("on_iterate", "iomap_iter"),
+        wanted=lambda kernel: kernel.btf.argument("iomap_iter", 0) == "iomap_iter",
+    ),
+)
 
 _COMINGS_AND_GOINGS = (
     _probe("on_add", "mm_filemap_add_to_page_cache"),
@@ -65,6 +82,7 @@ PLAN = Plan(
                 _probe("on_map", "mm_filemap_map_pages"),
                 _probe("on_fault", "mm_filemap_fault"),
                 *_COMINGS_AND_GOINGS,
+                *_WRITES,
             ),
         ),
         # Before that, the functions that would have told.
@@ -80,6 +98,7 @@ PLAN = Plan(
                 _probe("on_map_begin", "filemap_map_pages", kind="fentry"),
                 _probe("on_fault_begin", "filemap_fault", kind="fentry"),
                 *_COMINGS_AND_GOINGS,
+                *_WRITES,
             ),
             ("ACCESS_BY_FUNCTIONS",),
         ),

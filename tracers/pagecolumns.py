@@ -22,6 +22,8 @@ CACHESTAT_WIDE = (
     Column("unused_readahead_pages", "UNUSED"),
     Column("evicted_pages", "EVICTED"),
     Column("written_pages", "WRITTEN"),
+    Column("removed_pages", "REMOVED"),
+    Column("dirty_folio_pages", "DIRTY_FOLIO"),
 )
 
 # What identifies a row, by what the user groups by.
@@ -42,14 +44,19 @@ _COUNTS = (
     Column("read_hit_pct", "READ_HIT%", "pct"),
     Column("write_hit_pct", "WRITE_HIT%", "pct"),
 )
-_FILE_COUNTS = (Column("inserted_pages", "INSERTED"), Column("evicted_pages", "EVICTED"))
+_FOLIOS = Column("dirty_folio_pages", "DIRTY_FOLIO", table=False)
+_FILE_COUNTS = (
+    Column("inserted_pages", "INSERTED"),
+    Column("evicted_pages", "EVICTED"),
+    Column("removed_pages", "REMOVED", table=False),
+)
 
 
 def cachetop_columns(by: tuple[str, ...]) -> tuple[Column, ...]:
     """The columns of a report grouped by these keys."""
     keys = key_columns(CACHETOP_KEYS, by)
     if "file" not in by:
-        return (*keys, *_COUNTS)
+        return (*keys, *_COUNTS, _FOLIOS)
     # A table has 80 columns, and paths are long.
     counts = [replace(c, table=c.table and c.name != "write_hit_pct") for c in _COUNTS]
-    return (*keys, *counts, *_FILE_COUNTS)
+    return (*keys, *counts, *_FILE_COUNTS, _FOLIOS)

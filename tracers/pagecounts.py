@@ -13,11 +13,13 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")  # the other CPUs belong to tho
 import polars as pl
 
 from memtap.bpf.stream import Events
+from memtap.tracers import pagesteps
 from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Interval, Origin
-from memtap.tracers.freshness import Bools, Spans, judge
+from memtap.tracers.files import BUCKETS, bucket_of, serial
+from memtap.tracers.freshness import Bools, Marks
 from memtap.tracers.grouping import chain, group_numbers, in_order, select
-from memtap.tracers.pagecache import BUCKETS, Flag, Kind
+from memtap.tracers.pagecache import Flag, Kind
 from memtap.tracers.pagerows import KEYS, ROW
 
 # A read of several pages that was last seen this long before the end of an interval is over.
@@ -26,10 +28,12 @@ SETTLE_NS = 100_000_000
 
 # What is counted for each process and file, all in pages; docs/pagecache.md defines the words.
 #   hits, misses: accesses to pages that were cached, that were not
-#   dirties: made dirty; dirty_misses: of those, not in the cache before
+#   dirties: reached by a write and made dirty; dirty_misses: of those, not in the cache before
 #   device_dirties: of the dirties, in a block device's own cache. A file system looks metadata up
 #       there without any tracepoint, so whether it was in the cache before is not known
-#   inserted, evicted: entered and left the cache
+#   dirty_folios: of the folios that became dirty; unsure: of those, may have been reached unseen
+#   inserted, evicted: entered and left the cache; removed: left it with what the file had there
+#   written_in: of those inserted, put there by writes
 #   wasted: left it without having been asked for
 COUNTS = (
     "hits",
@@ -37,19 +41,34 @@ COUNTS = (
     "dirties",
     "dirty_misses",
     "device_dirties",
+    "dirty_folios",
+    "unsure",
     "inserted",
+    "written_in",
     "evicted",
+    "removed",
     "wasted",
 )
 _SUMS = ("accesses", *COUNTS[1:])
 
 
+_HUGE_NOTE = "{} huge mappings of files were made; up to as many accesses are not counted"
+_UNSURE_NOTE = "up to {} pages more were dirtied, in large folios whose writes are not all seen"
+_UNKNOWN_NOTE = (
+    "{unknown} pages entered the cache while the buffers were full; up to {} hits are misses"
+)
+_FORGOTTEN_NOTE = "for lack of room it was forgotten of {} pages how they came into the cache"
+
+MARKS = {"fresh": pagesteps.fresh, "filled": pagesteps.filled, "unreached": pagesteps.unreached}
+_FOUND = np.dtype([(name, "u4") for name in MARKS])
+
+
 @dataclass(frozen=True)
 class _Judged:
-    """Rows, and how many of each row's pages were fresh just before it."""
+    """Rows, and how many of each row's pages had each of MARKS just before it."""
 
     rows: Events
-    found: npt.NDArray[np.uint64]
+    found: npt.NDArray[np.void]
 
     def take(self, which: Bools) -> _Judged:
         return _Judged(select(self.rows, which), select(self.found, which))
@@ -67,13 +86,13 @@ class PageCache:
     """
 
     def __init__(self) -> None:
-        self._fresh = Spans.empty()
+        self._marks = {name: Marks() for name in MARKS}
         self._late = np.empty(0, ROW)
-        self._under_way = _Judged(np.empty(0, ROW), np.empty(0, np.uint64))
+        self._under_way = _Judged(np.empty(0, ROW), np.empty(0, _FOUND))
         self._tallies: list[pl.DataFrame] = []
         self._events = 0
         self._entered = np.zeros(BUCKETS, np.uint64)
-        self._devices = np.empty(0, np.uint32)
+        self._devices = np.empty(0, np.uint64)
         self.unknown_pages = 0
 
     def feed(self, rows: Events, until_ns: int, last: bool = False) -> None:
@@ -93,7 +112,7 @@ class PageCache:
     def take(self) -> pl.DataFrame:
         """COUNTS by KEYS since the last call, one row per process and file."""
         tallies, self._tallies = self._tallies, []
-        types = dict.fromkeys((*KEYS, *_SUMS), pl.Int64) | {"ino": pl.UInt64}
+        types = dict.fromkeys((*KEYS, *_SUMS), pl.Int64) | {"file": pl.UInt64}
         empty = pl.DataFrame(schema=types)
         sums = pl.concat([empty, *tallies]).group_by(KEYS).sum().sort(KEYS)
         return sums.with_columns(hits=hits(pl.col("accesses"), pl.col("misses")))
@@ -106,13 +125,17 @@ class PageCache:
     @property
     def unused_pages(self) -> int:
         """How many pages are fresh now, block devices' own caches left out."""
-        own = np.isin(self._fresh.dev, self._devices)
-        return int(self._fresh.pages[~own].sum())
+        fresh = self._marks["fresh"].spans
+        return int(fresh.pages[~np.isin(fresh.file, self._devices)].sum())
+
+    def take_forgotten(self) -> int:
+        """Of how many pages it was forgotten what they are like, since the last call."""
+        return sum(marks.take_forgotten() for marks in self._marks.values())
 
     def settled(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint64]]:
         """Buckets none of whose files has a fresh page, and how many folios entered each."""
         settled = np.ones(BUCKETS, bool)
-        settled[bucket_of(self._fresh.dev, self._fresh.ino)] = False
+        settled[bucket_of(self._marks["fresh"].spans.file)] = False
         buckets = np.flatnonzero(settled)
         return buckets, self._entered[buckets]
 
@@ -121,14 +144,16 @@ class PageCache:
         adds = rows[rows["kind"] == Kind.ADD]
         spilled = rows["flags"] & Flag.SPILLED > 0
         folios = np.where(adds["flags"] & Flag.SPILLED > 0, adds["index"], 1).astype(np.uint64)
-        np.add.at(self._entered, bucket_of(adds["dev"], adds["ino"]), folios)
+        np.add.at(self._entered, bucket_of(adds["file"]), folios)
         self.unknown_pages += int(adds["pages"][adds["flags"] & Flag.SPILLED > 0].sum())
-        # All block devices' own inodes are on one pseudo file system, so have one device number.
-        own = adds["dev"][adds["flags"] & Flag.DEVICE > 0]
+        own = adds["file"][adds["flags"] & Flag.DEVICE > 0]
         self._devices = np.union1d(self._devices, own)
-        found = np.zeros(len(rows), np.uint64)
+        found = np.zeros(len(rows), _FOUND)
         moves = (rows["kind"] != Kind.HITS) & ~spilled
-        found[moves] = self._follow(select(rows, moves))
+        moving = select(rows, moves)
+        for name, steps_of in MARKS.items():
+            steps = steps_of(moving)
+            found[name][moves] = self._marks[name].follow(steps.spans, steps.enters)[steps.first]
         return _Judged(rows, found)
 
     def _count(self, judged: _Judged) -> None:
@@ -136,29 +161,25 @@ class PageCache:
         self._events += int(np.sum(~runs)) + int(judged.rows["pages"][runs].sum())
         self._tallies.append(_tally(judged.rows, judged.found))
 
-    def _follow(self, rows: Events) -> npt.NDArray[np.uint64]:
-        """Keeps `fresh` up to date; how many pages of each row were fresh."""
-        steps, enters, origin = _steps(rows)
-        concerned = _may_touch(self._fresh, steps, enters)
-        found = np.zeros(len(steps), np.uint64)
-        found[concerned], self._fresh = judge(self._fresh, steps.take(concerned), enters[concerned])
-        return found[origin]
 
-
-def page_audit(origin: Origin, interval: Interval, cache: PageCache) -> dict[str, Any]:
-    """The audit of a report of the page cache, and of the events that were counted for it.
+def page_audit(
+    origin: Origin, interval: Interval, cache: PageCache, tally: pl.DataFrame
+) -> dict[str, Any]:
+    """The audit of a report of the page cache, whose counts are `tally`, and of their events.
 
     A fault that maps 2 MiB of a file at once (filemap_map_pmd()) fires no tracepoint.
     """
-    events, huge = cache.take_events(), interval.kernel.get("thp_file_mapped", 0)
-    unknown = min(cache.unknown_pages, events)
-    notes = {
-        f"{huge} huge mappings of files were made; up to as many accesses are not counted": huge,
-        f"{cache.unknown_pages} pages entered the cache while the buffers were full; up to "
-        f"{unknown} hits are misses": unknown,
+    events = cache.take_events()
+    doubts = {
+        _HUGE_NOTE: interval.kernel.get("thp_file_mapped", 0),
+        _UNSURE_NOTE: int(tally["unsure"].sum()),
+        _FORGOTTEN_NOTE: cache.take_forgotten(),
+        _UNKNOWN_NOTE: min(cache.unknown_pages, events),
     }
-    said = [note for note, number in notes.items() if number]
-    return audit(origin, interval, events, unseen=huge + unknown, notes=said)
+    notes = [
+        note.format(count, unknown=cache.unknown_pages) for note, count in doubts.items() if count
+    ]
+    return audit(origin, interval, events, unseen=sum(doubts.values()), notes=notes)
 
 
 def hits(accesses: pl.Expr, misses: pl.Expr) -> pl.Expr:
@@ -167,11 +188,6 @@ def hits(accesses: pl.Expr, misses: pl.Expr) -> pl.Expr:
     A fault can be counted when an interval ends and its miss just after, so never less than 0.
     """
     return (accesses - misses).clip(0)
-
-
-def bucket_of(dev: npt.NDArray[np.uint32], ino: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
-    """The bucket of each file, computed as in the C program."""
-    return ((ino ^ ino >> np.uint64(12) ^ dev) & np.uint64(BUCKETS - 1)).astype(np.intp)
 
 
 def _may_go_on(rows: Events, until_ns: int) -> Bools:
@@ -191,66 +207,63 @@ def _may_go_on(rows: Events, until_ns: int) -> Bools:
     return waits
 
 
-def _steps(rows: Events) -> tuple[Spans, Bools, npt.NDArray[np.intp]]:
-    """What rows do to pages, for judge(): steps, which enter the cache, and each row's step.
-
-    A folio that a fault waits for gives two: it enters, and its page that is waited for is asked
-    for at once.
-    """
-    wanted = (rows["kind"] == Kind.ADD) & (rows["flags"] & Flag.WANTED > 0)
-    origin = np.repeat(np.arange(len(rows)), 1 + wanted)
-    first = np.ones(len(origin), bool)
-    first[1:] = np.diff(origin) > 0
-    start = rows["index"][origin] + np.where(first, 0, rows["call"][origin]).astype(np.uint64)
-    pages = np.where(first, rows["pages"][origin], 1).astype(np.uint64)
-    steps = Spans(rows["dev"][origin], rows["ino"][origin], start, start + pages)
-    enters = first & (rows["kind"][origin] == Kind.ADD)
-    return steps, enters, np.flatnonzero(first)
-
-
-def _may_touch(fresh: Spans, steps: Spans, enters: Bools) -> Bools:
-    """Leaves out most of the steps that cannot meet a fresh page, cheaply."""
-    inos = np.concatenate([fresh.ino, steps.ino[enters]])
-    if len(inos) == 0:
-        return enters
-    low = np.concatenate([fresh.start, steps.start[enters]]).min()
-    high = np.concatenate([fresh.stop, steps.stop[enters]]).max()
-    near = (steps.start < high) & (steps.stop > low)
-    near[near] = np.isin(steps.ino[near], inos)
-    concerned: Bools = enters | near
-    return concerned
-
-
-def _tally(rows: Events, found: npt.NDArray[np.uint64]) -> pl.DataFrame:
-    """COUNTS by KEYS; `found` is how many pages of each row were fresh."""
-    group = group_numbers(*(rows[key] for key in KEYS))
+def _tally(rows: Events, found: npt.NDArray[np.void]) -> pl.DataFrame:
+    """COUNTS by KEYS; `found` is how many pages of each row had each of MARKS."""
+    group = group_numbers(rows["tgid"], serial(rows["file"]))
     _, one = np.unique(group, return_index=True)
     sums = {
         name: np.bincount(group, values, minlength=len(one)).astype(np.int64)
-        for name, values in _contributions(rows, found).items()
+        for name, values in (_accesses(rows, found) | _changes(rows, found)).items()
     }
-    keys = {key: rows[key][one].astype(np.uint64 if key == "ino" else np.int64) for key in KEYS}
+    keys = {key: rows[key][one].astype(np.uint64 if key == "file" else np.int64) for key in KEYS}
     return pl.DataFrame(keys | sums)
 
 
-def _contributions(
-    rows: Events, found: npt.NDArray[np.uint64]
-) -> dict[str, npt.NDArray[np.uint64]]:
-    """What each row adds to each of _SUMS."""
-    kind, pages = rows["kind"], rows["pages"].astype(np.uint64)
+_Contributions = dict[str, npt.NDArray[np.uint64]]
+
+
+def _accesses(rows: Events, found: npt.NDArray[np.void]) -> _Contributions:
+    """What each row adds to each of _SUMS that tell of reads and faults."""
+    kind, pages, fresh = rows["kind"], rows["pages"].astype(np.uint64), found["fresh"]
     once = rows["flags"] & Flag.AGAIN == 0
     fault = ((kind == Kind.MAP) | (kind == Kind.FAULT)) & once
     read = kind == Kind.READ
-    dirty, device = kind == Kind.DIRTY, rows["flags"] & Flag.DEVICE > 0
     awaited = (kind == Kind.ADD) & (rows["flags"] & Flag.WANTED > 0)
     times = np.where(rows["flags"] & Flag.SPILLED > 0, rows["index"], 1).astype(np.uint64)
     return {
         "accesses": pages * ((read & once) | (kind == Kind.HITS)) + fault,
-        "misses": found * read + np.minimum(found, 1) * fault + awaited * times,
-        "dirties": pages * dirty,
-        "dirty_misses": found * (dirty & ~device),
-        "device_dirties": pages * (dirty & device),
-        "inserted": pages * (kind == Kind.ADD),
-        "evicted": pages * (kind == Kind.DELETE),
-        "wasted": found * (kind == Kind.DELETE),
+        "misses": fresh * read + np.minimum(fresh, 1) * fault + awaited * times,
     }
+
+
+def _changes(rows: Events, found: npt.NDArray[np.void]) -> _Contributions:
+    """What each row adds to each of _SUMS that tell of writes, comings and goings."""
+    kind, flags, pages = rows["kind"], rows["flags"], rows["pages"].astype(np.uint64)
+    added, left, dirty = kind == Kind.ADD, kind == Kind.DELETE, kind == Kind.DIRTY
+    device, removed = flags & Flag.DEVICE > 0, flags & Flag.REMOVED > 0
+    dirties = pages * dirty + found["unreached"] * (kind == Kind.WRITE)
+    from_storage = np.minimum(found["fresh"], dirties)
+    return {
+        "dirties": dirties,
+        "dirty_misses": (from_storage + found["filled"] * dirty) * ~device,
+        "device_dirties": pages * (dirty & device),
+        "dirty_folios": rows["whole"].astype(np.uint64) * dirty,
+        "unsure": _unsure(rows),
+        "inserted": pages * added,
+        "written_in": rows["whole"] * (added & (flags & Flag.WRITTEN > 0)) + from_storage * ~device,
+        "evicted": pages * (left & ~removed),
+        "removed": pages * (left & removed),
+        "wasted": found["fresh"] * left,
+    }
+
+
+def _unsure(rows: Events) -> npt.NDArray[np.uint64]:
+    """How many pages each row may have dirtied besides those it says.
+
+    Of writes that were only added up it is not known whether their pages were dirty.
+    """
+    kind, flags = rows["kind"], rows["flags"]
+    dirty = (kind == Kind.DIRTY) & (flags & Flag.UNSURE > 0)
+    write = (kind == Kind.WRITE) & (flags & Flag.SPILLED > 0)
+    unreached = np.where(dirty, rows["whole"], rows["pages"]) - rows["pages"]
+    return unreached.astype(np.uint64) + rows["pages"] * write

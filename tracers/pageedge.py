@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from memtap.bpf.session import Cut, Session
 from memtap.tracers.edge import Taken
-from memtap.tracers.files import Files
-from memtap.tracers.pagecache import BUCKETS
+from memtap.tracers.files import BUCKETS, Files
 from memtap.tracers.pagerows import ROW, rows_of
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ class PageEdge:
     def __init__(self, session: Session) -> None:
         self._files = Files()
         has_buckets = "buckets" in session.loaded.maps
-        self._buckets = session.shared("buckets", BUCKETS, 2) if has_buckets else None
+        self._buckets = session.shared("buckets", BUCKETS, 3) if has_buckets else None
 
     def follow(self, tgid: int) -> None:
         """Nothing is kept of processes."""
@@ -35,7 +34,10 @@ class PageEdge:
 
     def take(self, cut: Cut, last: bool) -> Taken:
         """See Edge."""
-        return Taken(rows_of(cut.events, cut.runs, cut.spilled), self._files.resolve(cut.names))
+        paths = self._files.resolve(cut.names)
+        rows = rows_of(cut.events, cut.runs, cut.spilled)
+        rows["file"] = self._files.number(rows["file"])
+        return Taken(rows, paths)
 
     def learn(self, reporter: Cachestat | Cachetop) -> None:
         """Tells the kernel which files have no fresh page, so that their hits are just counted."""

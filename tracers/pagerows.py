@@ -8,15 +8,15 @@ from memtap.bpf.stream import Events
 from memtap.tracers.pagecache import Flag, Kind
 
 # What tells one thing that is counted from another.
-KEYS = ("tgid", "dev", "ino")
+KEYS = ("tgid", "file")
 
 # `struct event` of bpf/programs/pagecache.bpf.c, with the time in `ns` (CLOCK_MONOTONIC).
 ROW = np.dtype(
     [
         ("ns", "u8"),
-        ("ino", "u8"),
+        ("file", "u8"),  # its number, see files.py
         ("index", "u8"),
-        ("dev", "u4"),
+        ("whole", "u4"),
         ("tgid", "u4"),
         ("tid", "u4"),
         ("pages", "u4"),
@@ -58,4 +58,5 @@ def _spilled_rows(spilled: Events) -> Events:
     rows["kind"] = np.where(is_access, Kind.HITS, spilled["kind"])
     rows["flags"] = spilled["flags"] | Flag.SPILLED
     rows["index"], rows["pages"] = spilled["events"], spilled["units"]
+    rows["whole"] = np.where(spilled["kind"] == Kind.DIRTY, spilled["units"], 0)
     return rows

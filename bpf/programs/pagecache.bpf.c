@@ -8,7 +8,19 @@
  * other a hit.
  */
 
-enum { LANE_READ, LANE_SPLICE, LANE_MAP, LANE_FAULT, LANE_ADD, LANE_DELETE, LANE_DIRTY, LANES };
+enum {
+	LANE_READ,
+	LANE_SPLICE,
+	LANE_MAP,
+	LANE_FAULT,
+	LANE_ADD,
+	LANE_DELETE,
+	LANE_DIRTY,
+	LANE_WRITE,
+	LANE_DELAYED_WRITE,
+	LANE_MAPPED_WRITE,
+	LANES
+};
 
 enum kind {
 	READ = 1, /* pages asked for by a read-family call */
@@ -16,47 +28,52 @@ enum kind {
 	FAULT,    /* a fault on this page */
 	ADD,      /* a folio entered the cache */
 	DELETE,   /* a folio left the cache */
-	DIRTY,    /* a folio became dirty */
+	DIRTY,    /* a folio became dirty; of its pages, these were reached */
 	HITS,     /* `pages` accesses, all hits, to any pages of the file */
+	WRITE, /* these pages were written to; those of them that are in dirty folios matter */
 };
 
 enum flag {
-	AGAIN = 1,   /* the same read or fault as an earlier event: no new accesses */
-	WANTED = 2,  /* ADD: a fault waits for the page at index + `call` */
-	DEVICE = 4,  /* a block device's own cache: metadata and buffers */
-	SPILLED = 8, /* set in user space: a sum of events, their number in `index` */
+	AGAIN = 1,    /* the same read or fault as an earlier event: no new accesses */
+	WANTED = 2,   /* ADD: a fault waits for the page at index + `call` */
+	DEVICE = 4,   /* a block device's own cache: metadata and buffers */
+	SPILLED = 8,  /* set in user space: a sum of events, their number in `index` */
+	WRITTEN = 16, /* ADD: a write fills `whole` pages from index + `call` on */
+	REMOVED = 32, /* DELETE: the file has not got these pages any more */
+	UNSURE = 64,  /* DIRTY: what else of the folio is written to meanwhile is not seen */
 };
 
 struct event {
-	u64 ino;
+	u64 file;  /* see identity() */
 	u64 index; /* of the first page */
 	u32 dt_ns; /* since the base of the batch */
-	u32 dev;   /* the kernel's dev_t: major << 20 | minor */
+	u32 whole; /* DIRTY: pages of the folio; ADD: see WRITTEN */
 	u32 tgid;
 	u32 tid;
 	u32 pages;
 	u8 kind;
 	u8 flags;
-	u16 call; /* READ: low bits of the number of read calls this thread has completed */
+	u16 call; /* READ: low bits of the number of read calls this thread has completed;
+		     DIRTY: how far into the folio `index` is */
 };
 
 /* Accesses that need no event of their own: see hits(). */
 struct run {
-	u64 ino;
-	u32 dev;
+	u64 file;
 	u32 tgid;
 	u32 hits;
 	u32 epoch; /* of the lane when it was counted: a run of an earlier epoch is over */
+	u32 unused;
 };
 
 /* Events that no ring had room for are added up by these, in pages. */
 #define SPILLS
 struct spill {
-	u64 ino;
-	u32 dev;
+	u64 file;
 	u32 tgid;
 	u32 kind;
 	u32 flags;
+	u32 unused;
 };
 
 #include <linux/types.h>
@@ -65,11 +82,14 @@ struct spill {
 #include <memtap/batch.h>
 #include <memtap/filter.h>
 #include <memtap/position.h>
+#include <memtap/reach.h>
 #ifdef NAME_FILES
 #include <memtap/names.h>
 #endif
 
 #define TMPFS_MAGIC 0x01021994
+#define RAMFS_MAGIC 0x858458f6
+#define PF_MEMALLOC 0x800 /* reclaims memory */
 #define S_IFMT      0170000
 #define S_IFBLK     0060000
 #define MOST_PAGES  (0x80000000 >> PAGE_SHIFT) /* of one read call: MAX_RW_COUNT */
@@ -79,10 +99,29 @@ struct subject {
 	u64 task;
 	u64 inode;
 	u64 super;
-	u64 ino;
-	u32 dev;
+	u64 file;
 	u32 tgid;
 };
+
+#define BUCKETS 4096
+#define GOLDEN  0x9e3779b97f4a7c15 /* spreads numbers that are close */
+
+/*
+ * A number for a file. Its inode number is not enough: subvolumes and snapshots of btrfs have
+ * the same, and it is used again after the file is gone. The inode's address is no other's
+ * while the inode is in memory, and generations tell those apart that had it one after the
+ * other. The lowest bits are the file's bucket, which stays when the inode leaves memory and
+ * is read again.
+ */
+static inline u64 identity(u64 inode, u64 super)
+{
+	u64 ino = FIELD(inode, inode, i_ino);
+	u64 lasting = ino * GOLDEN + FIELD(inode, inode, i_generation);
+	u64 bucket = (lasting + FIELD(super, super_block, s_dev)) * GOLDEN >> 32;
+	u64 mixed = (lasting + NUMBER_OF(inode)) * GOLDEN;
+
+	return (mixed ^ mixed >> 32) * GOLDEN & ~(u64)(BUCKETS - 1) | bucket & (BUCKETS - 1);
+}
 
 static inline int about(struct subject *who, u64 mapping)
 {
@@ -92,8 +131,7 @@ static inline int about(struct subject *who, u64 mapping)
 		return 0;
 	who->inode = FIELD(mapping, address_space, host);
 	who->super = FIELD(who->inode, inode, i_sb);
-	who->ino = FIELD(who->inode, inode, i_ino);
-	who->dev = FIELD(who->super, super_block, s_dev);
+	who->file = identity(who->inode, who->super);
 	return 1;
 }
 
@@ -104,10 +142,9 @@ static inline int is_tmpfs(struct subject *who)
 }
 
 /* A fault is one access, whatever its window. */
-static inline void spill_pages(u64 ino, u32 dev, u32 tgid, struct event what)
+static inline void spill_pages(u64 file, u32 tgid, struct event what)
 {
-	struct spill key = {
-		.ino = ino, .dev = dev, .tgid = tgid, .kind = what.kind, .flags = what.flags};
+	struct spill key = {.file = file, .tgid = tgid, .kind = what.kind, .flags = what.flags};
 
 	spill(&key, what.kind == MAP || what.kind == FAULT ? 1 : what.pages);
 }
@@ -117,11 +154,11 @@ static inline void record(void *ctx, struct lane *lane, struct subject *who, str
 	struct event *event = append(ctx, lane);
 
 	if (!event) {
-		spill_pages(who->ino, who->dev, who->tgid, what);
+		spill_pages(who->file, who->tgid, what);
 		return;
 	}
-	event->ino = who->ino;
-	event->dev = who->dev;
+	event->file = who->file;
+	event->whole = what.whole;
 	event->tgid = who->tgid;
 	event->tid = FIELD(who->task, task_struct, pid);
 	event->index = what.index;
@@ -130,7 +167,7 @@ static inline void record(void *ctx, struct lane *lane, struct subject *who, str
 	event->flags = what.flags;
 	event->call = what.call;
 #ifdef NAME_FILES
-	name_file(ctx, lane->number, who->inode, who->ino, who->dev);
+	name_file(ctx, lane->number, who->task, who->inode, who->file);
 #endif
 }
 
@@ -145,15 +182,14 @@ static inline void record(void *ctx, struct lane *lane, struct subject *who, str
 struct bucket {
 	u64 added;
 	u64 settled;
+	u64 partial; /* folios that became dirty of which not all pages were reached */
 };
-
-#define BUCKETS 4096
 
 BPF_F_TABLE("array", int, struct bucket, buckets, BUCKETS, BPF_F_MMAPABLE);
 
 static inline struct bucket *bucket_of(struct subject *who)
 {
-	int number = (who->ino ^ who->ino >> 12 ^ who->dev) & (BUCKETS - 1);
+	int number = who->file & (BUCKETS - 1);
 
 	return buckets.lookup(&number);
 }
@@ -173,18 +209,33 @@ static inline void count_added(struct subject *who)
 		__sync_fetch_and_add(&bucket->added, 1);
 }
 
+static inline void count_partial(struct subject *who)
+{
+	struct bucket *bucket = bucket_of(who);
+
+	if (bucket)
+		__sync_fetch_and_add(&bucket->partial, 1);
+}
+
+static inline int has_partial(struct subject *who)
+{
+	struct bucket *bucket = bucket_of(who);
+
+	return bucket && bucket->partial;
+}
+
 /* A run that must give way to another: what it counted becomes an event. */
 static inline void close_run(void *ctx, struct lane *lane, struct run *run)
 {
 	struct event *event = append(ctx, lane);
 
 	if (!event) {
-		spill_pages(run->ino, run->dev, run->tgid,
+		spill_pages(run->file, run->tgid,
 			    (struct event){.kind = HITS, .pages = run->hits});
 		return;
 	}
-	event->ino = run->ino;
-	event->dev = run->dev;
+	event->file = run->file;
+	event->whole = 0;
 	event->tgid = run->tgid;
 	event->tid = 0;
 	event->index = 0;
@@ -196,24 +247,22 @@ static inline void close_run(void *ctx, struct lane *lane, struct run *run)
 
 static inline void hits(void *ctx, struct lane *lane, struct subject *who, u32 pages)
 {
-	struct run *run = &lane->runs.runs[(who->ino ^ who->tgid) & (RUNS - 1)];
+	struct run *run = &lane->runs.runs[(who->file >> 12 ^ who->tgid) & (RUNS - 1)];
 	u32 epoch = lane->runs.head.used + 1;
 
-	if (run->ino == who->ino && run->dev == who->dev && run->tgid == who->tgid &&
-	    run->epoch == epoch) {
+	if (run->file == who->file && run->tgid == who->tgid && run->epoch == epoch) {
 		run->hits += pages;
 		return;
 	}
 	if (run->epoch == epoch)
 		close_run(ctx, lane, run);
-	run->ino = who->ino;
-	run->dev = who->dev;
+	run->file = who->file;
 	run->tgid = who->tgid;
 	run->hits = pages;
 	run->epoch = epoch;
 	lane->runs.open = 1;
 #ifdef NAME_FILES
-	name_file(ctx, lane->number, who->inode, who->ino, who->dev);
+	name_file(ctx, lane->number, who->task, who->inode, who->file);
 #endif
 }
 
@@ -226,6 +275,8 @@ struct call {
 	u64 fault_index;
 	u32 reads;
 	u32 faults;
+	u64 written_mapping;
+	struct reach written; /* as its file system told */
 };
 
 #if HELPER(task_storage_get)
@@ -609,6 +660,73 @@ int on_marked(struct pt_regs *ctx)
 
 #endif
 
+/* A range of pages; none if `end` is not behind `first`. */
+struct pages {
+	u64 first;
+	u64 end;
+};
+
+/* Pages that are reached, if only in part. */
+static inline struct pages touched(struct reach reach)
+{
+	return (struct pages){reach.start >> PAGE_SHIFT,
+			      (reach.end + (1 << PAGE_SHIFT) - 1) >> PAGE_SHIFT};
+}
+
+/* Pages that are reached as a whole. */
+static inline struct pages filled(struct reach reach)
+{
+	return (struct pages){(reach.start + (1 << PAGE_SHIFT) - 1) >> PAGE_SHIFT,
+			      reach.end >> PAGE_SHIFT};
+}
+
+static inline struct pages common(struct pages one, struct pages other)
+{
+	return (struct pages){one.first > other.first ? one.first : other.first,
+			      one.end < other.end ? one.end : other.end};
+}
+
+/* The pages of a folio; for a folio that is being dealt with. */
+static inline struct pages pages_of(u64 folio)
+{
+	u64 first = folio_index(folio);
+
+	return (struct pages){first, first + folio_pages(folio)};
+}
+
+/* What the write that the task is in reaches; `told` if its file system says so. */
+static inline struct reach reach_of(struct subject *who, u64 mapping, int *told)
+{
+	*told = 0;
+#ifndef ACCESS_BY_KPROBE
+	struct call *call = known_call_of(who->task);
+
+	if (call && call->written_mapping == mapping && call_number(who->task) != IN_FAULT) {
+		*told = 1;
+		return call->written;
+	}
+#endif
+	return reach_by_call(who->task, NUMBER_OF(who->inode));
+}
+
+/*
+ * Pages that a write brings into the cache as wholes come from no storage, and where there is
+ * no storage none does.
+ */
+static inline void note_written(struct event *what, struct subject *who, struct pages folio)
+{
+	struct pages full =
+		common(folio, filled(reach_by_call(who->task, NUMBER_OF(who->inode))));
+
+	if (FIELD(who->super, super_block, s_magic) == RAMFS_MAGIC)
+		full = folio;
+	if (full.first >= full.end)
+		return;
+	what->flags |= WRITTEN;
+	what->call = full.first - folio.first;
+	what->whole = full.end - full.first;
+}
+
 static inline void entered(u64 *ctx)
 {
 	struct subject who;
@@ -620,12 +738,15 @@ static inline void entered(u64 *ctx)
 	struct lane *lane = enter(LANE_ADD);
 	if (!lane)
 		return;
+	struct pages pages = pages_of(folio);
 	struct event what = {.kind = ADD,
-			     .index = folio_index(folio),
-			     .pages = folio_pages(folio),
+			     .index = pages.first,
+			     .pages = pages.end - pages.first,
 			     .flags = flags_of(&who)};
+	note_written(&what, &who, pages);
 #ifndef ACCESS_BY_KPROBE
-	if (is_wanted(&who, mapping, what.index, what.pages, &what.call))
+	if (!(what.flags & WRITTEN) &&
+	    is_wanted(&who, mapping, what.index, what.pages, &what.call))
 		what.flags |= WANTED;
 	count_added(&who);
 #endif
@@ -641,6 +762,20 @@ int on_add(u64 *ctx)
 	return 0;
 }
 
+/*
+ * Does this page leave because the file is truncated, a hole is punched or its last name is
+ * gone? Else what it holds is still there to be read: the kernel wanted the memory back
+ * (PF_MEMALLOC), or somebody asked it to forget (drop_caches, POSIX_FADV_DONTNEED).
+ */
+static inline int is_removed(struct subject *who, u64 index)
+{
+	if (FIELD(who->task, task_struct, flags) & PF_MEMALLOC)
+		return 0;
+	return FIELD(who->inode, inode, i_nlink) == 0 ||
+	       index << PAGE_SHIFT >= FIELD(who->inode, inode, i_size) ||
+	       call_number(who->task) == NR_FALLOCATE;
+}
+
 static inline void left(u64 *ctx)
 {
 	struct subject who;
@@ -651,11 +786,13 @@ static inline void left(u64 *ctx)
 	struct lane *lane = enter(LANE_DELETE);
 	if (!lane)
 		return;
+	u64 index = folio_index(folio);
 	record(ctx, lane, &who,
 	       (struct event){.kind = DELETE,
-			      .index = folio_index(folio),
+			      .index = index,
 			      .pages = folio_pages(folio),
-			      .flags = flags_of(&who)});
+			      .flags = flags_of(&who) |
+				       (is_removed(&who, index) ? REMOVED : 0)});
 	leave(lane);
 }
 
@@ -667,21 +804,70 @@ int on_delete(u64 *ctx)
 	return 0;
 }
 
+static inline int is_mapped_to_write(struct subject *who)
+{
+	u64 mapping = FIELD(who->inode, inode, i_mapping);
+
+	return (int)FIELD(mapping, address_space, i_mmap_writable) > 0;
+}
+
+/* The page of a folio that a store through a mapping reaches: its first, if it is not known. */
+static inline u64 stored_to(struct subject *who, u64 mapping, struct pages folio)
+{
+#ifndef ACCESS_BY_KPROBE
+	u16 offset;
+
+	if (is_wanted(who, mapping, folio.first, folio.end - folio.first, &offset))
+		return folio.first + offset;
+#endif
+	return folio.first;
+}
+
+/*
+ * Which pages of a folio were reached when it became dirty. All of them, where one is all;
+ * those of the write, where that is known; else one, as a store through a mapping reaches, and
+ * the rest is not sure.
+ */
+static inline struct pages reached(struct subject *who, u64 mapping, struct pages folio,
+				   u8 *flags)
+{
+	int told;
+
+	if (folio.end - folio.first == 1)
+		return folio;
+	struct pages pages = common(folio, touched(reach_of(who, mapping, &told)));
+	if (pages.first >= pages.end) {
+		u64 page = stored_to(who, mapping, folio);
+
+		told = 0;
+		pages = (struct pages){page, page + 1};
+	}
+	if (!told || is_mapped_to_write(who))
+		*flags |= UNSURE;
+	return pages;
+}
+
 static inline void dirtied(u64 *ctx)
 {
 	struct subject who;
-	u64 folio = ctx[0];
+	struct pages folio = pages_of(ctx[0]);
+	struct event what = {.kind = DIRTY, .whole = folio.end - folio.first};
 
 	if (!about(&who, ctx[1]))
 		return;
 	struct lane *lane = enter(LANE_DIRTY);
 	if (!lane)
 		return;
-	record(ctx, lane, &who,
-	       (struct event){.kind = DIRTY,
-			      .index = folio_index(folio),
-			      .pages = folio_pages(folio),
-			      .flags = flags_of(&who)});
+	struct pages pages = reached(&who, ctx[1], folio, &what.flags);
+	what.index = pages.first;
+	what.pages = pages.end - pages.first;
+	what.call = pages.first - folio.first;
+	what.flags |= flags_of(&who);
+#ifndef ACCESS_BY_KPROBE
+	if (what.pages < what.whole)
+		count_partial(&who);
+#endif
+	record(ctx, lane, &who, what);
 	leave(lane);
 }
 
@@ -693,3 +879,148 @@ int on_dirty(u64 *ctx)
 		dirtied(ctx);
 	return 0;
 }
+
+#ifndef ACCESS_BY_KPROBE
+/*
+ * A folio becomes dirty once, and later writes to other pages of it fire no tracepoint of the
+ * page cache. So file systems that have large folios are asked what they write: it tells which
+ * pages of a folio that becomes dirty were reached, and where there are folios of which not all
+ * were, which are reached later.
+ */
+
+static inline void write_reached(void *ctx, int number, struct subject *who, struct reach reach)
+{
+	struct pages pages = touched(reach);
+	struct lane *lane;
+
+	if (pages.first >= pages.end)
+		return;
+	lane = enter(number);
+	if (!lane)
+		return;
+	record(ctx, lane, who,
+	       (struct event){
+		       .kind = WRITE, .index = pages.first, .pages = pages.end - pages.first});
+	leave(lane);
+}
+
+static inline void note_reach(struct subject *who, u64 mapping, struct reach reach)
+{
+	struct call *call = call_of(who->task);
+
+	if (!call)
+		return;
+	call->written_mapping = mapping;
+	call->written = reach;
+}
+
+#define XA_INTERNAL 2 /* in the lowest two bits of an entry that is a node */
+#define XA_SLOTS    64
+#define XA_DEPTH    8
+#define XA_SIBLINGS 4096 /* a node below this is the number of the slot to look at instead */
+
+/* What the page cache has at an index, a folio or not; 0 if nothing. */
+static inline u64 cached_at(u64 mapping, u64 index)
+{
+	u64 entry = PEEK(mapping, address_space, i_pages__xa_head);
+
+	for (int depth = 0; depth < XA_DEPTH && (entry & 3) == XA_INTERNAL; depth++) {
+		u64 node = entry - XA_INTERNAL;
+		u64 slot = index >> PEEK(node, xa_node, shift) & (XA_SLOTS - 1);
+
+		entry = PEEK_AS(u64, node + slot * sizeof(u64), OFFSET(xa_node, slots));
+		if ((entry & 3) == XA_INTERNAL && entry < XA_SIBLINGS)
+			entry = PEEK_AS(u64, node + (entry >> 2) * sizeof(u64),
+					OFFSET(xa_node, slots));
+	}
+	return entry & 3 ? 0 : entry;
+}
+
+#if HAVE(folio, index)
+#define folio_flags_anywhere(folio) PEEK_AS(u64, folio, OFFSET(folio, flags))
+#else
+#define folio_flags_anywhere(folio) PEEK_AS(u64, folio, OFFSET(page, flags))
+#endif
+
+static inline int is_dirty_at(u64 mapping, u64 index)
+{
+	u64 folio = cached_at(mapping, index);
+	u64 dirty_and_large =
+		1UL << ENUM(pageflags, PG_dirty) | 1UL << ENUM(pageflags, PG_head);
+
+	return folio && (folio_flags_anywhere(folio) & dirty_and_large) == dirty_and_large;
+}
+
+/* The data of a chunk in one folio has been copied, and the folio is dirtied next. */
+static inline int copied_in(u64 *ctx, int number)
+{
+	struct subject who;
+	struct reach reach = {ctx[1], ctx[1] + (u32)ctx[3]};
+	u64 mapping = FIELD(ctx[0], inode, i_mapping);
+
+	if (!about(&who, mapping))
+		return 0;
+	note_reach(&who, mapping, reach);
+	if (has_partial(&who) && is_dirty_at(mapping, reach.start >> PAGE_SHIFT))
+		write_reached(ctx, number, &who, reach);
+	return 0;
+}
+
+/* tp_btf/ext4_write_end(inode, position, length, copied) */
+int on_write(u64 *ctx)
+{
+	return claim(ctx, LANE_WRITE, ctx[1]) ? copied_in(ctx, LANE_WRITE) : 0;
+}
+
+/* tp_btf/ext4_da_write_end(inode, position, length, copied) */
+int on_delayed_write(u64 *ctx)
+{
+	return claim(ctx, LANE_DELAYED_WRITE, ctx[1]) ? copied_in(ctx, LANE_DELAYED_WRITE) : 0;
+}
+
+#if HAVE(iomap_iter, flags)
+#define IOMAP_WRITE  1
+#define IOMAP_FAULT  8
+#define IOMAP_DIRECT 16
+
+/* The part of an iteration that was done since the last time. */
+static inline struct reach done_of(u64 iter)
+{
+	u64 position = FIELD(iter, iomap_iter, pos);
+#if HAVE(iomap_iter, iter_start_pos) && !HAVE(iomap_iter, processed)
+	return (struct reach){FIELD(iter, iomap_iter, iter_start_pos), position};
+#else /* before d9dc477ff6a2 */
+	s64 done = FIELD(iter, iomap_iter, processed);
+
+	return (struct reach){position, position + (done > 0 ? done : 0)};
+#endif
+}
+
+static inline void iterated(u64 *ctx)
+{
+	struct subject who;
+	u64 position = FIELD(ctx[0], iomap_iter, pos);
+	u64 mapping = FIELD(FIELD(ctx[0], iomap_iter, inode), inode, i_mapping);
+
+	if (!about(&who, mapping))
+		return;
+	if (FIELD(ctx[0], iomap_iter, iomap__length) == 0) /* it begins */
+		note_reach(&who, mapping,
+			   (struct reach){position, position + FIELD(ctx[0], iomap_iter, len)});
+	else if (has_partial(&who))
+		write_reached(ctx, LANE_MAPPED_WRITE, &who, done_of(ctx[0]));
+}
+
+/* tp_btf/iomap_iter(iter, ops, caller): before the first mapping of a range, and after each. */
+int on_iterate(u64 *ctx)
+{
+	u32 flags = FIELD(ctx[0], iomap_iter, flags);
+
+	if ((flags & (IOMAP_WRITE | IOMAP_FAULT | IOMAP_DIRECT)) != IOMAP_WRITE)
+		return 0;
+	if (claim(ctx, LANE_MAPPED_WRITE, FIELD(ctx[0], iomap_iter, pos)))
+		iterated(ctx);
+	return 0;
+}
+#endif
+#endif

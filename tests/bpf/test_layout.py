@@ -9,10 +9,20 @@ import pytest
 
 from memtap.bpf import filters, session, spills, stream
 from memtap.bpf.plan import Way
-from memtap.tracers.pagecache import BUCKETS, NAME_FILES, PLAN, Flag, Kind
-from memtap.tracers.pagecounts import bucket_of
+from memtap.tracers.files import BUCKETS, NameFlag, bucket_of
+from memtap.tracers.pagecache import NAME_FILES, PLAN, Flag, Kind
 from memtap.tracers.pagerows import ROW
-from tests.bpf.ctext import BATCH, FILTER, LAYOUTS, LOSSES, PROGRAM, enumerators, members, number
+from tests.bpf.ctext import (
+    BATCH,
+    FILTER,
+    LAYOUTS,
+    LOSSES,
+    NAMES,
+    PROGRAM,
+    enumerators,
+    members,
+    number,
+)
 
 _COUNTERS = ("LOST", "MAP_FULL", "CAUGHT", "SPILLED", "REFUSED")
 
@@ -60,15 +70,16 @@ def test_there_are_as_many_buckets() -> None:
     assert number(PROGRAM, "BUCKETS") == BUCKETS
 
 
-@pytest.mark.parametrize(
-    ("dev", "ino"), [(0, 0), (8 << 20 | 1, 12345), (2**32 - 1, 2**64 - 1), (40, 1 << 40 | 7)]
-)
-def test_a_file_is_in_the_same_bucket(dev: int, ino: int) -> None:
-    found = re.search(r"int number = (\(who->ino .*BUCKETS.*);", PROGRAM)
+@pytest.mark.parametrize("file", [0, 12345, 2**52 + 7, 2**64 - 1])
+def test_a_file_is_in_the_same_bucket(file: int) -> None:
+    found = re.search(r"int number = who->(file .*BUCKETS.*);", PROGRAM)
     assert found
-    formula = found[1].replace("who->", "")  # of these operators, Python ranks none otherwise
-    bucket = bucket_of(np.array([dev], np.uint32), np.array([ino], np.uint64))
-    assert eval(formula, {"dev": dev, "ino": ino, "BUCKETS": BUCKETS}) == bucket[0]
+    bucket = bucket_of(np.array([file], np.uint64))
+    assert eval(found[1], {"file": file, "BUCKETS": BUCKETS}) == bucket[0]
+
+
+def test_flags_of_names_are_the_same() -> None:
+    assert enumerators(NAMES, "DELETED") == {flag.name: flag for flag in NameFlag}
 
 
 def test_a_ring_is_measured_in_full_lanes() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 
 from memtap.bpf.stream import RECORD_EVENTS, RECORD_NAME, RECORD_RUNS, NameRecord, Stream, dtype_of
 from tests.bpf.ctext import LAYOUTS
 
+MEMBERS = [member.name for member in fields(NameRecord) if member.name != "names"]
 PADDING = b"\xaa" * 4  # of perf, to a multiple of 8 bytes with its own header of 4
 
 
@@ -20,9 +23,9 @@ def pack(name: str, **members: int) -> bytes:
 
 
 def batch(base_ns: int, *events: tuple[int, int]) -> bytes:
-    """Events, each the time since `base_ns` and an inode."""
+    """Events, each the time since `base_ns` and a file."""
     head = struct.pack("=IIQ", RECORD_EVENTS, len(events), base_ns)
-    return head + b"".join(pack("event", dt_ns=dt, ino=ino) for dt, ino in events)
+    return head + b"".join(pack("event", dt_ns=dt, file=file) for dt, file in events)
 
 
 def runs(epoch: int, *table: tuple[int, int]) -> bytes:
@@ -37,6 +40,10 @@ def name(*names: bytes, **members: int) -> bytes:
     return pack("name", record=RECORD_NAME, used=len(text), **members) + text
 
 
+def nameless(**members: Any) -> NameRecord:
+    return NameRecord(**(dict.fromkeys(MEMBERS, 0) | {"names": []} | members))
+
+
 def stream_of(*records: bytes) -> Stream:
     stream = Stream(LAYOUTS)
     for record in records:
@@ -47,13 +54,13 @@ def stream_of(*records: bytes) -> Stream:
 def test_events_of_several_cpus_are_put_in_order_of_time() -> None:
     stream = stream_of(batch(100, (0, 1), (50, 2)), batch(90, (0, 3), (20, 4), (100, 5)))
     events, _, _ = stream.take()
-    assert events["ino"].tolist() == [3, 1, 4, 2, 5]
+    assert events["file"].tolist() == [3, 1, 4, 2, 5]
     assert events["ns"].tolist() == [90, 100, 110, 150, 190]
 
 
 def test_events_of_one_moment_stay_as_they_came() -> None:
     events, _, _ = stream_of(batch(100, (5, 1), (5, 2)), batch(105, (0, 3))).take()
-    assert events["ino"].tolist() == [1, 2, 3]
+    assert events["file"].tolist() == [1, 2, 3]
 
 
 def test_a_time_takes_all_64_bits() -> None:
@@ -71,7 +78,7 @@ def test_every_member_comes_through() -> None:
 
 def test_what_perf_pads_a_record_with_is_no_event() -> None:
     events, _, _ = stream_of(batch(100, (0, 1)) + PADDING + bytes(64)).take()
-    assert events["ino"].tolist() == [1]
+    assert events["file"].tolist() == [1]
 
 
 def test_runs_of_an_earlier_epoch_are_over() -> None:
@@ -85,14 +92,15 @@ def test_runs_of_several_cpus_are_all_kept() -> None:
 
 
 def test_a_file_is_named_from_itself_up() -> None:
-    record = name(b"passwd", b"etc", dev=8 << 20, ino=2**64 - 1) + PADDING
-    _, _, names = stream_of(record).take()
-    assert names == [NameRecord(8 << 20, 2**64 - 1, 0, [b"passwd", b"etc"])]
+    head = {member: number for number, member in enumerate(MEMBERS, 2**31)} | {"ino": 2**64 - 1}
+    record = name(b"passwd", b"etc", **head) + PADDING
+    _, _, names = stream_of(record, name(b"x")).take()
+    assert names == [NameRecord(**head, names=[b"passwd", b"etc"]), nameless(names=[b"x"])]
 
 
 def test_a_block_device_has_no_name_but_a_number() -> None:
     _, _, names = stream_of(name(ino=3, rdev=5)).take()
-    assert names == [NameRecord(0, 3, 5, [])]
+    assert names == [nameless(ino=3, rdev=5)]
 
 
 def test_what_was_taken_is_gone() -> None:

@@ -11,19 +11,19 @@ from memtap.tracers.pagerows import ROW
 from memtap.tracers.processes import Who
 from memtap.tracers.recording import Recorder
 from memtap.tracers.report import Report
-from tests.tracers.builders import DEV, add, dirty, make_chunk, make_interval, make_origin, read
+from tests.tracers.builders import add, dirty, make_chunk, make_interval, make_origin, named, read
 
 CAT = Who("cat", 0, "root", "/")
 DD = Who("dd", 1, "daemon", "/a")
 WHO = {100: CAT, 2000: DD}
-PATHS = {(DEV, 1): "/usr/big", (DEV, 2): "/tmp/x"}
+PATHS = named("/usr/big", 1, 1) | named("/tmp/x", 2, 2)
 
 # cat reads 4 cold pages of /usr/big; then they are hits, and dd writes 3 new pages of /tmp/x.
 FIRST = make_chunk(add(0, 4), read(0, 4), who=WHO, paths=PATHS, last=False)
 SECOND = make_chunk(
     read(0, 4),
-    read(0, 1, ino=2, tgid=2000),
-    dirty(8, 3, ino=2, tgid=2000),
+    read(0, 1, file=2, tgid=2000),
+    dirty(8, 3, file=2, tgid=2000),
     interval=make_interval(time="2026-01-31T12:00:02.000Z"),
 )
 

@@ -12,15 +12,17 @@ from memtap.cli.render import Csv, Json
 from memtap.tracers.processes import Who
 from memtap.tracers.report import Report
 from tests.cli.making import FIRST, SECOND, stat_report, top_report
-from tests.tracers.builders import DEV, make_chunk, read
+from tests.tracers.builders import make_chunk, named, read
 
 STAT = [
     "hits_pages", "misses_pages", "dirties_pages", "hit_ratio_pct", "buffers_bytes", "cached_bytes",
 ]  # fmt: skip
 STAT_WIDE = ["readahead_pages", "unused_readahead_pages", "evicted_pages", "written_pages"]
+STAT_WIDE += ["removed_pages", "dirty_folio_pages"]
 COUNTS = ["hits_pages", "misses_pages", "dirties_pages", "read_hit_pct", "write_hit_pct"]
-PROCESS = ["pid", "uid", "user", "comm", "cgroup", *COUNTS]
-FILE = ["dev", "ino", "path", *COUNTS, "inserted_pages", "evicted_pages"]
+PROCESS = ["pid", "uid", "user", "comm", "cgroup", *COUNTS, "dirty_folio_pages"]
+FILE = ["dev", "ino", "path", *COUNTS, "inserted_pages", "evicted_pages", "removed_pages"]
+FILE += ["dirty_folio_pages"]
 
 REPORTS = [
     (stat_report(FIRST), STAT),
@@ -53,7 +55,7 @@ def test_json_has_what_was_counted() -> None:
         "cachetop", 1, "2026-01-31T12:00:01.000Z", 1.003,
     ]  # fmt: skip
     assert found["rows"] == [
-        dict(zip(PROCESS, [100, 0, "root", "cat", "/", 0, 4, 0, 0.0, None], strict=True))
+        dict(zip(PROCESS, [100, 0, "root", "cat", "/", 0, 4, 0, 0.0, None, 0], strict=True))
     ]
     assert found["audit"]["events"] == 2
     assert found["audit"]["kernel"] == {"nr_written": 7}
@@ -93,7 +95,7 @@ ODD = 'a,b "c" \\n =1+1 日本 \U0001f600'
 
 
 def test_odd_names_come_back_from_csv_and_json_as_they_were() -> None:
-    chunk = make_chunk(read(), who={100: Who(ODD, 0, ODD, ODD)}, paths={(DEV, 1): ODD})
+    chunk = make_chunk(read(), who={100: Who(ODD, 0, ODD, ODD)}, paths=named(ODD))
     report = top_report(chunk, ("process", "file"))
     (row,) = csv.DictReader(Csv().render(report).splitlines())
     names = ("user", "comm", "cgroup", "path")

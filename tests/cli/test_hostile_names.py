@@ -12,7 +12,7 @@ from memtap.tracers.hostile import printable
 from memtap.tracers.processes import Who
 from tests.cli.calling import memtap
 from tests.cli.making import record, top_report
-from tests.tracers.builders import DEV, make_chunk, read
+from tests.tracers.builders import make_chunk, named, read
 
 RAW = {
     "erases the screen": b"\x1b[2J\x1b[H",
@@ -29,7 +29,7 @@ RAW = {
 
 
 def of_name(name: str, tmp_path: Path) -> Path:
-    chunk = make_chunk(read(), who={100: Who(name, 0, name, name)}, paths={(DEV, 1): name})
+    chunk = make_chunk(read(), who={100: Who(name, 0, name, name)}, paths=named(name))
     return record(tmp_path / "r.parquet", chunk)
 
 
@@ -77,7 +77,7 @@ def cells(text: str) -> int:
     ["/x" * 2000, "/grüße" * 600, "/a b" * 1000, "/日本" * 600],
 )
 def test_a_long_path_does_not_wrap(path: str) -> None:
-    report = top_report(make_chunk(read(), paths={(DEV, 1): path}), ("file",))
+    report = top_report(make_chunk(read(), paths=named(path)), ("file",))
     lines = Blocks(Look(width=80)).render(report).splitlines()
     assert max(map(cells, lines)) <= 80
 

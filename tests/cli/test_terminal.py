@@ -19,7 +19,7 @@ from memtap.cli.output import is_styled
 from memtap.cli.render import Blocks, Look, Rolling
 from tests.cli.calling import memtap, spawn
 from tests.cli.making import record, stat_report
-from tests.tracers.builders import DEV, make_chunk, make_interval, read
+from tests.tracers.builders import make_chunk, make_interval, named, read
 
 BOLD, YELLOW, PLAIN = "\x1b[1m", "\x1b[33m", "\x1b[0m"
 
@@ -66,7 +66,7 @@ def test_no_color_is_honoured(value: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.fixture(scope="module")
 def deep(public: Path) -> Path:
-    chunk = make_chunk(read(), paths={(DEV, 1): "/deep" * 100})
+    chunk = make_chunk(read(), paths=named("/deep" * 100))
     return record(public / "deep.parquet", chunk)
 
 

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from memtap.bpf.session import Losses
 from memtap.bpf.stream import Events
 from memtap.tracers.chunk import Chunk, Interval, Origin
+from memtap.tracers.files import BUCKETS, FileName
 from memtap.tracers.pagecache import Flag, Kind
 from memtap.tracers.pagerows import ROW
 from memtap.tracers.processes import Who
 
-DEV = 8 << 20 | 1
+DEV = "8:1"
+INO = 12
 END = 10**12  # later than everything
 
 Event = dict[str, int]
@@ -45,6 +47,10 @@ def dirty(index: int = 0, pages: int = 1, **members: int) -> Event:
     return event(Kind.DIRTY, index, pages, **members)
 
 
+def write(index: int = 0, pages: int = 1, **members: int) -> Event:
+    return event(Kind.WRITE, index, pages, **members)
+
+
 def delete(index: int = 0, pages: int = 1, **members: int) -> Event:
     return event(Kind.DELETE, index, pages, **members)
 
@@ -53,14 +59,26 @@ def run_of_hits(pages: int = 1, **members: int) -> Event:
     return event(Kind.HITS, 0, pages, ns=0, **members)
 
 
+def numbered(file: int) -> int:
+    """The number in rows of the first, second, ... file."""
+    return file * BUCKETS + file % BUCKETS
+
+
+def named(path: str, file: int = 1, ino: int = INO) -> dict[int, FileName]:
+    """What tells that the first file, or another, is called so."""
+    return {numbered(file): FileName(DEV, ino, path)}
+
+
 def make_rows(*events: Event) -> Events:
-    """Rows of one process and file, a nanosecond apart, unless the events say otherwise."""
+    """Rows of one process and file (the first), a nanosecond apart, unless the events say else."""
     rows = np.zeros(len(events), ROW)
     for number, members in enumerate(events):
-        usual = {"ns": number + 1, "ino": 1, "dev": DEV, "tgid": 100}
+        usual = {"ns": number + 1, "file": 1, "tgid": 100}
         usual["tid"] = members.get("tgid", 100)
+        if members["kind"] == Kind.DIRTY:
+            usual["whole"] = members["pages"]
         for name, value in (usual | members).items():
-            rows[name][number] = value
+            rows[name][number] = numbered(value) if name == "file" else value
     return rows
 
 
@@ -111,9 +129,13 @@ def events_at_random(
         if kind not in (Kind.READ, Kind.MAP, Kind.FAULT):
             members["flags"] &= ~Flag.AGAIN
         if kind != Kind.ADD:
-            members["flags"] &= ~Flag.WANTED
-        elif members["flags"] & Flag.WANTED:
+            members["flags"] &= ~(Flag.WANTED | Flag.WRITTEN)
+        elif members["flags"] & (Flag.WANTED | Flag.WRITTEN):
             members["call"] %= members["pages"]
+            members["whole"] = members["pages"] - members["call"]
+        if kind == Kind.DIRTY:
+            members["call"] = min(members["call"], members["index"])
+            members["whole"] = members["call"] + members["pages"] + members["flags"] % 3
         if kind == Kind.HITS:
             members |= {"ns": 0, "tid": 0, "index": 0}
         return members
@@ -123,9 +145,9 @@ def events_at_random(
             "kind": st.sampled_from(kinds),
             "index": st.integers(0, 8),
             "pages": st.integers(1, 4),
-            "ino": st.integers(1, 2),
+            "file": st.integers(1, 2),
             "tgid": st.sampled_from([100, 200]),
-            "flags": st.sampled_from([0, 0, 0, Flag.AGAIN, Flag.WANTED]),
+            "flags": st.sampled_from([0, 0, 0, Flag.AGAIN, Flag.WANTED, Flag.WRITTEN]),
             "call": st.integers(0, 2),
         }
     )

@@ -22,6 +22,7 @@ from tests.tracers.builders import (
 NAMES = ["hits_pages", "misses_pages", "dirties_pages"]
 NAMES += ["hit_ratio_pct", "buffers_bytes", "cached_bytes"]
 WIDE = ["readahead_pages", "unused_readahead_pages", "evicted_pages", "written_pages"]
+WIDE += ["removed_pages", "dirty_folio_pages"]
 
 
 def report(*events: Event, wide: bool = True, filtered: bool = False) -> Report:
@@ -61,7 +62,7 @@ def test_there_is_no_ratio_of_nothing() -> None:
 
 
 def test_processes_and_files_are_summed() -> None:
-    assert row(read(0, 3), read(tgid=7, ino=2), dirty(ino=9))["hits_pages"] == 4
+    assert row(read(0, 3), read(tgid=7, file=2), dirty(file=9))["hits_pages"] == 4
 
 
 def test_pages_that_writes_put_there_are_no_readahead() -> None:

@@ -10,17 +10,18 @@ from hypothesis import strategies as st
 
 from memtap.tracers.cachestat import Cachestat
 from memtap.tracers.cachetop import Cachetop
+from memtap.tracers.files import FileName
 from memtap.tracers.pagecolumns import CACHETOP_KEYS
 from memtap.tracers.processes import Who
 from memtap.tracers.report import Row
 from tests.tracers.builders import (
-    DEV,
     Event,
     add,
     dirty,
     events_at_random,
     make_chunk,
     make_origin,
+    named,
     people_at_random,
     read,
 )
@@ -28,7 +29,8 @@ from tests.tracers.builders import (
 PROCESS = ["pid", "uid", "user", "comm", "cgroup"]
 FILE = ["dev", "ino", "path"]
 COUNTS = ["hits_pages", "misses_pages", "dirties_pages", "read_hit_pct", "write_hit_pct"]
-PAGES = ["inserted_pages", "evicted_pages"]
+PAGES = ["inserted_pages", "evicted_pages", "removed_pages"]
+WIDE = ["dirty_folio_pages"]
 ROOT = Who("cat", 0, "root", "/")
 DAEMON = Who("dd", 1, "daemon", "/a")
 
@@ -42,13 +44,13 @@ def rows(*events: Event, by: tuple[str, ...] = ("process",), **members: object) 
 @pytest.mark.parametrize(
     ("by", "names"),
     [
-        (("process",), PROCESS + COUNTS),
-        (("file",), FILE + COUNTS + PAGES),
-        (("cgroup",), ["cgroup", *COUNTS]),
-        (("user",), ["uid", "user", *COUNTS]),
-        (("process", "file"), PROCESS + FILE + COUNTS + PAGES),
-        (("process", "user", "cgroup"), PROCESS + COUNTS),
-        (("user", "cgroup"), ["uid", "user", "cgroup", *COUNTS]),
+        (("process",), PROCESS + COUNTS + WIDE),
+        (("file",), FILE + COUNTS + PAGES + WIDE),
+        (("cgroup",), ["cgroup", *COUNTS, *WIDE]),
+        (("user",), ["uid", "user", *COUNTS, *WIDE]),
+        (("process", "file"), PROCESS + FILE + COUNTS + PAGES + WIDE),
+        (("process", "user", "cgroup"), PROCESS + COUNTS + WIDE),
+        (("user", "cgroup"), ["uid", "user", "cgroup", *COUNTS, *WIDE]),
     ],
 )
 def test_columns_are_those_of_the_contract(by: tuple[str, ...], names: list[str]) -> None:
@@ -83,6 +85,7 @@ def test_a_process_is_named() -> None:
         "dirties_pages": 0,
         "read_hit_pct": 75.0,
         "write_hit_pct": None,
+        "dirty_folio_pages": 0,
     }
 
 
@@ -91,17 +94,19 @@ def test_a_process_that_nobody_knows_is_a_question_mark() -> None:
     assert [row[name] for name in PROCESS] == [100, -1, "?", "?", "?"]
 
 
-@pytest.mark.parametrize(("paths", "path"), [({}, "?"), ({(DEV, 1): "/etc/x"}, "/etc/x")])
+@pytest.mark.parametrize(
+    ("paths", "shown"), [({}, ["?", 0, "?"]), (named("/etc/x"), ["8:1", 12, "/etc/x"])]
+)
 def test_a_file_is_named_by_device_inode_and_path(
-    paths: dict[tuple[int, int], str], path: str
+    paths: dict[int, FileName], shown: list[object]
 ) -> None:
     (row,) = rows(read(), by=("file",), paths=paths)
-    assert [row[name] for name in FILE] == ["8:1", 1, path]
+    assert [row[name] for name in FILE] == shown
 
 
 def test_a_file_with_a_huge_inode_number_is_named_too() -> None:
     ino = (1 << 64) - 1
-    (row,) = rows(read(ino=ino), by=("file",), paths={(DEV, ino): "/x"})
+    (row,) = rows(read(), by=("file",), paths=named("/x", ino=ino))
     assert (row["ino"], row["path"]) == (ino, "/x")
 
 
@@ -109,6 +114,17 @@ def test_write_hits_are_of_the_pages_made_dirty() -> None:
     (row,) = rows(add(0, 1), dirty(0, 4))
     assert (row["dirties_pages"], row["write_hit_pct"]) == (4, 75.0)
     assert row["read_hit_pct"] is None
+
+
+def test_two_files_of_one_name_and_number_are_two_rows() -> None:
+    paths = named("/x", file=1) | named("/x", file=2)
+    found = rows(read(file=1), read(0, 2, file=2), by=("file",), paths=paths)
+    assert [(row["path"], row["hits_pages"]) for row in found] == [("/x", 1), ("/x", 2)]
+
+
+def test_what_is_dirty_with_a_page_is_told_apart() -> None:
+    (row,) = rows(dirty(5, 1, whole=16, call=5))
+    assert (row["dirties_pages"], row["dirty_folio_pages"]) == (1, 16)
 
 
 def test_processes_of_one_user_are_one_row_by_user() -> None:
@@ -125,28 +141,30 @@ def test_who_only_brings_pages_in_has_no_row_by_process() -> None:
 
 
 def test_rows_come_in_the_order_of_their_keys() -> None:
-    events = [read(tgid=tgid, ino=ino) for tgid in (9, 30, 1) for ino in (5, 2)]
-    found = rows(*events, by=("process", "file"))
+    events = [read(tgid=tgid, file=file) for tgid in (9, 30, 1) for file in (1, 2)]
+    paths = named("/x", file=1, ino=5) | named("/y", file=2, ino=2)
+    found = rows(*events, by=("process", "file"), paths=paths)
     keys = [(row["pid"], row["ino"]) for row in found]
     assert keys == [(1, 2), (1, 5), (9, 2), (9, 5), (30, 2), (30, 5)]
 
 
 def test_names_are_kept_until_they_change() -> None:
     cachetop = Cachetop(make_origin(), ("process", "file"))
-    path = {(DEV, 1): "/x"}
+    path = named("/x")
     chunks = [
         make_chunk(read(), who={100: ROOT}, paths=path),
         make_chunk(read()),
         make_chunk(read(), who={100: DAEMON}),
     ]
     found = [cachetop.feed(chunk) for chunk in chunks]
-    named = [(r.rows[0]["comm"], r.rows[0]["path"]) for r in found if r]
-    assert named == [("cat", "/x"), ("cat", "/x"), ("dd", "/x")]
+    shown = [(r.rows[0]["comm"], r.rows[0]["path"]) for r in found if r]
+    assert shown == [("cat", "/x"), ("cat", "/x"), ("dd", "/x")]
 
 
 def test_the_last_interval_can_be_grouped_anew() -> None:
     cachetop = Cachetop(make_origin())
-    first = cachetop.feed(make_chunk(read(ino=1), read(ino=2)))
+    paths = named("/x", file=1, ino=1) | named("/x", file=2, ino=2)
+    first = cachetop.feed(make_chunk(read(file=1), read(file=2), paths=paths))
     cachetop.by = ("file",)
     anew = cachetop.report()
     assert first is not None

@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memtap.tracers.files import BUCKETS
 from memtap.tracers.freshness import Spans, judge
+from tests.tracers.builders import numbered
 
-File = tuple[int, int]
+File = int
 Step = tuple[bool, File, int, int]  # enters, file, first page, pages
 Model = dict[File, set[int]]
 
-FILES = [(1, 5), (1, 6), (2, 5)]
+FILES = [numbered(1), numbered(2), numbered(BUCKETS + 1)]
 STEPS = st.lists(
     st.tuples(st.booleans(), st.sampled_from(FILES), st.integers(0, 12), st.integers(0, 6)),
     max_size=40,
@@ -35,17 +37,15 @@ def follow(model: Model, steps: list[Step]) -> list[int]:
 
 def spans_of(steps: list[Step]) -> Spans:
     return Spans(
-        np.array([file[0] for _, file, _, _ in steps], np.uint32),
-        np.array([file[1] for _, file, _, _ in steps], np.uint64),
+        np.array([file for _, file, _, _ in steps], np.uint64),
         np.array([start for _, _, start, _ in steps], np.uint64),
         np.array([start + pages for _, _, start, pages in steps], np.uint64),
     )
 
 
 def rows_of(spans: Spans) -> list[tuple[File, int, int]]:
-    columns = (spans.dev, spans.ino, spans.start, spans.stop)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    return [((dev, ino), start, stop) for dev, ino, start, stop in rows]
+    columns = (spans.file, spans.start, spans.stop)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def pages_of(spans: Spans) -> list[tuple[File, int]]:

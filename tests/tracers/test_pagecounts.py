@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from memtap.bpf.spills import NOTHING_SPILLED
 from memtap.bpf.stream import Events
-from memtap.tracers.pagecache import BUCKETS, Flag, Kind
-from memtap.tracers.pagecounts import COUNTS, SETTLE_NS, PageCache, bucket_of
+from memtap.tracers.files import BUCKETS
+from memtap.tracers.pagecache import Flag, Kind
+from memtap.tracers.pagecounts import COUNTS, SETTLE_NS, PageCache
 from memtap.tracers.pagerows import KEYS, ROW, rows_of
 from tests.tracers.builders import (
     END,
@@ -25,12 +26,15 @@ from tests.tracers.builders import (
     fault,
     fault_around,
     make_rows,
+    numbered,
     read,
     run_of_hits,
+    write,
 )
 
 SECOND = 10**9
-AGAIN, WANTED, DEVICE = Flag.AGAIN, Flag.WANTED, Flag.DEVICE
+AGAIN, WANTED, DEVICE, WRITTEN = Flag.AGAIN, Flag.WANTED, Flag.DEVICE, Flag.WRITTEN
+REMOVED, UNSURE = Flag.REMOVED, Flag.UNSURE
 
 
 def sums(cache: PageCache) -> dict[str, int]:
@@ -65,11 +69,7 @@ STORIES: dict[str, tuple[list[Event], dict[str, int]]] = {
         {"inserted": 4, "misses": 4},
     ),
     "another file's page is another page": (
-        [add(0, 1, ino=1), read(0, 1, ino=2)],
-        {"inserted": 1, "hits": 1},
-    ),
-    "another file system's inode is another file": (
-        [add(0, 1), read(0, 1, dev=1)],
+        [add(0, 1, file=1), read(0, 1, file=2)],
         {"inserted": 1, "hits": 1},
     ),
     "the first to ask has the miss, whoever brought it in": (
@@ -113,12 +113,63 @@ STORIES: dict[str, tuple[list[Event], dict[str, int]]] = {
     ),
     "a write to a new page is a dirty miss": (
         [add(0, 2), dirty(0, 2)],
-        {"inserted": 2, "dirties": 2, "dirty_misses": 2},
+        {"inserted": 2, "dirties": 2, "dirty_misses": 2, "dirty_folios": 2, "written_in": 2},
     ),
-    "a write to a cached page is a write hit": ([dirty(0, 2)], {"dirties": 2}),
+    "a write to a cached page is a write hit": (
+        [dirty(0, 2)],
+        {"dirties": 2, "dirty_folios": 2},
+    ),
+    "a page that a write filled is a dirty miss, too": (
+        [add(0, 2, flags=WRITTEN, call=0, whole=2), dirty(0, 2)],
+        {"inserted": 2, "dirties": 2, "dirty_misses": 2, "dirty_folios": 2, "written_in": 2},
+    ),
+    "a page that a write filled and did not make dirty is hit": (
+        [add(0, 4, flags=WRITTEN, call=1, whole=2), read(0, 4)],
+        {"inserted": 4, "written_in": 2, "hits": 2, "misses": 2},
+    ),
+    "of a large folio that becomes dirty, the pages that were reached are dirtied": (
+        [dirty(5, 1, call=5, whole=16)],
+        {"dirties": 1, "dirty_folios": 16},
+    ),
+    "other pages of it are dirtied later, each once": (
+        [dirty(5, 1, call=5, whole=16), write(4, 3), write(4, 3)],
+        {"dirties": 3, "dirty_folios": 16},
+    ),
+    "when it was clean in between all begins anew": (
+        [dirty(5, 1, call=5, whole=16), dirty(5, 1, call=5, whole=16), write(5, 2)],
+        {"dirties": 3, "dirty_folios": 32},
+    ),
+    "writes to pages that are in no such folio are of no interest": ([write(0, 4)], {}),
+    "of a folio whose writes are not seen nothing is counted later": (
+        [dirty(0, 1, whole=16, flags=UNSURE), write(4, 3)],
+        {"dirties": 1, "dirty_folios": 16, "unsure": 15},
+    ),
+    "what a write does not reach stays unread": (
+        [add(0, 4), dirty(0, 1, whole=4), read(0, 4)],
+        {
+            "inserted": 4,
+            "dirties": 1,
+            "dirty_misses": 1,
+            "dirty_folios": 4,
+            "written_in": 1,
+            "misses": 3,
+            "hits": 1,
+        },
+    ),
+    "what the file has no more was not evicted": (
+        [delete(0, 2), delete(2, 3, flags=REMOVED)],
+        {"evicted": 2, "removed": 3},
+    ),
     "what was written first is hit by a read": (
         [add(), dirty(), read()],
-        {"inserted": 1, "dirties": 1, "dirty_misses": 1, "hits": 1},
+        {
+            "inserted": 1,
+            "dirties": 1,
+            "dirty_misses": 1,
+            "dirty_folios": 1,
+            "written_in": 1,
+            "hits": 1,
+        },
     ),
     "a large folio counts as its pages": (
         [add(0, 512), read(100, 1), delete(0, 512)],
@@ -134,8 +185,9 @@ def test_story(story: str) -> None:
 
 
 def test_counts_are_kept_by_process_and_file() -> None:
-    tally = fed(read(tgid=1), read(tgid=1, ino=2), read(tgid=2), read(tgid=1)).take()
-    assert tally.select("tgid", "ino", "hits").rows() == [(1, 1, 2), (1, 2, 1), (2, 1, 1)]
+    tally = fed(read(tgid=1), read(tgid=1, file=2), read(tgid=2), read(tgid=1)).take()
+    one, two = numbered(1), numbered(2)
+    assert tally.select("tgid", "file", "hits").rows() == [(1, one, 2), (1, two, 1), (2, one, 1)]
 
 
 def test_what_was_taken_is_not_counted_again() -> None:
@@ -154,11 +206,6 @@ def test_the_miss_of_a_fault_that_waits_can_come_an_interval_later() -> None:
     assert sums(cache) == {"hits": 1}
     cache.feed(make_rows(add(0, 1, ns=3, flags=WANTED)), END, last=True)
     assert sums(cache) == {"inserted": 1, "misses": 1}
-
-
-def test_inode_numbers_take_all_64_bits() -> None:
-    ino = (1 << 64) - 1
-    assert fed(read(ino=ino)).take()["ino"].to_list() == [ino]
 
 
 # What waits for the next interval.
@@ -299,7 +346,7 @@ def test_fresh_pages_are_unused_until_they_are_asked_for() -> None:
 
 
 def test_pages_of_block_devices_are_no_readahead() -> None:
-    assert fed(add(0, 8, dev=9, flags=DEVICE), add(0, 2)).unused_pages == 2
+    assert fed(add(0, 8, file=9, flags=DEVICE), add(0, 2)).unused_pages == 2
 
 
 def buckets(cache: PageCache) -> dict[int, int]:
@@ -307,9 +354,8 @@ def buckets(cache: PageCache) -> dict[int, int]:
     return dict(zip(numbers.tolist(), entered.tolist(), strict=True))
 
 
-def bucket(ino: int) -> int:
-    row = make_rows(read(ino=ino))
-    return int(bucket_of(row["dev"], row["ino"])[0])
+def bucket(file: int) -> int:
+    return numbered(file) % BUCKETS
 
 
 def test_a_bucket_settles_with_all_that_entered_when_its_last_fresh_page_is_read() -> None:
@@ -320,14 +366,14 @@ def test_a_bucket_settles_with_all_that_entered_when_its_last_fresh_page_is_read
 
 
 def test_all_other_buckets_are_settled() -> None:
-    settled = buckets(fed(add(ino=1)))
+    settled = buckets(fed(add(file=1)))
     assert len(settled) == BUCKETS - 1
     assert not any(settled.values())
 
 
 def test_a_file_is_not_settled_by_another_in_its_bucket() -> None:
-    other = next(ino for ino in range(2, 1 << 20) if bucket(ino) == bucket(1))
-    cache = fed(add(ino=1), add(ino=other), read(ino=other))
+    other = BUCKETS + 1
+    cache = fed(add(file=1), add(file=other), read(file=other))
     assert bucket(1) not in buckets(cache)
 
 
@@ -335,9 +381,9 @@ def test_a_file_is_not_settled_by_another_in_its_bucket() -> None:
 
 
 def test_a_run_becomes_a_row_of_hits_before_all_events() -> None:
-    layout = [("ino", "u8"), ("dev", "u4"), ("tgid", "u4"), ("hits", "u4"), ("epoch", "u4")]
-    runs = np.array([(3, 2, 1, 70, 9)], layout)
+    layout = [("file", "u8"), ("tgid", "u4"), ("hits", "u4"), ("epoch", "u4")]
+    runs = np.array([(numbered(3), 1, 70, 9)], layout)
     rows = rows_of(make_rows(add(5, 2)), runs, NOTHING_SPILLED)
     assert rows.dtype == ROW
     assert rows[1] == make_rows(add(5, 2))[0]
-    assert rows[0] == make_rows(event(Kind.HITS, 0, 70, ino=3, dev=2, tgid=1, tid=0, ns=0))[0]
+    assert rows[0] == make_rows(event(Kind.HITS, 0, 70, file=3, tgid=1, tid=0, ns=0))[0]

@@ -19,18 +19,20 @@ from memtap.bpf.errors import MemtapError
 from memtap.bpf.session import Losses
 from memtap.tracers.cachetop import Cachetop
 from memtap.tracers.chunk import Chunk, Origin
+from memtap.tracers.files import FileName
 from memtap.tracers.hostile import one_line
 from memtap.tracers.pagerows import ROW
 from memtap.tracers.processes import Who
 from memtap.tracers.recording import Recorder, Recording, RecordingFullError, find
 from tests.tracers.builders import (
-    DEV,
+    INO,
     Event,
     add,
     events_at_random,
     make_chunk,
     make_interval,
     make_origin,
+    named,
     people_at_random,
     read,
 )
@@ -60,10 +62,11 @@ CHUNKS = {
     "no rows": make_chunk(),
     "within an interval": make_chunk(read(), interval=None, last=False),
     "the largest numbers": make_chunk(
-        read(ino=2**64 - 1, index=2**64 - 1, pages=2**32 - 1, dev=2**32 - 1, call=2**16 - 1)
+        read(file=2**51, index=2**64 - 1, pages=2**32 - 1, whole=2**32 - 1, call=2**16 - 1)
     ),
     "hostile names": make_chunk(
-        who={1: Who(HOSTILE, -1, HOSTILE, HOSTILE)}, paths={(DEV, 2**64 - 1): HOSTILE}
+        who={1: Who(HOSTILE, -1, HOSTILE, HOSTILE)},
+        paths={2**63: FileName(HOSTILE, 2**64 - 1, HOSTILE)},
     ),
     "losses and notes": make_chunk(
         interval=make_interval(losses=Losses(1, 2, 3), notes=("a", HOSTILE), kernel={})
@@ -102,7 +105,7 @@ def test_the_origin_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_replay_gives_the_report_that_the_live_run_gave(tmp_path: Path) -> None:
-    chunks = [make_chunk(add(0, 4), interval=None, last=False, paths={(DEV, 1): "/x"}), SOME, SOME]
+    chunks = [make_chunk(add(0, 4), interval=None, last=False, paths=named("/x")), SOME, SOME]
     by = ("process", "file")
 
     def text(source: Iterator[Chunk]) -> list[str]:
@@ -287,10 +290,10 @@ def test_whatever_is_damaged_is_said_and_never_shown_as_a_number(
 
 
 def test_names_in_a_file_that_anybody_could_write_are_made_printable(tmp_path: Path) -> None:
-    raw = make_chunk(who={1: Who(RAW, 0, RAW, RAW)}, paths={(DEV, 1): RAW})
+    raw = make_chunk(who={1: Who(RAW, 0, RAW, RAW)}, paths={1: FileName(RAW, INO, RAW)})
     (back,) = Recording(record(tmp_path / "r", raw))
     assert back.who == {1: Who(HOSTILE, 0, HOSTILE, HOSTILE)}
-    assert back.paths == {(DEV, 1): HOSTILE}
+    assert back.paths == {1: FileName(HOSTILE, INO, HOSTILE)}
     assert HOSTILE.isprintable()
 
 

@@ -56,6 +56,14 @@
 #define FIELD_AS(type, pointer, offset) LOAD_AS(type, pointer, offset)
 #endif
 
+/* A pointer as a number. The verifier lets it become one by its negation. */
+#define NUMBER_OF(pointer)                                                                     \
+	({                                                                                     \
+		u64 number = (u64)(pointer);                                                   \
+		asm volatile("%0 = -%0" : "+r"(number));                                       \
+		-number;                                                                       \
+	})
+
 /* The compiler may drop or turn around a bound that the verifier wants to see; not behind this.
  */
 #define VERIFIER_FORGET(value) asm volatile("" : "+r"(value))

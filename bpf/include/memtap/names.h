@@ -1,21 +1,45 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A file's name, sent once when the file is first seen: the names of its dentry and of those
- * above it up to the root of its file system, the file's own first, each ended by NUL.
- * So a file has its name also when it was closed, and its process gone, before anybody looked.
+ * A file's name, sent when the file is first seen and when its name has changed: the names of
+ * its dentry and of those above it up to the root of its file system, the file's own first,
+ * each ended by NUL. So a file has its name also when it was closed, and its process gone,
+ * before anybody looked.
+ *
+ * A file with several names (hard links) has that by which it was opened, if the call that the
+ * task is in, or a mapping, tells; else any, until one tells. What gives a file another name,
+ * or takes one away, changes the inode's ctime: as long as that stands still, nothing is looked
+ * at.
  */
 #ifndef MEMTAP_NAMES_H
 #define MEMTAP_NAMES_H
 
-#define NAME_BYTES 4096
-#define NAME_DEPTH 40
+#include <memtap/descriptors.h>
+
+#define NAME_BYTES           4096
+#define NAME_DEPTH           40
+
+#define BTRFS_SUPER_MAGIC    0x9123683E
+#define BCACHEFS_SUPER_MAGIC 0xca451a4e
+
+enum name_flag {
+	DELETED = 1, /* the name is gone, though the file may still be open */
+	GONE = 2,    /* no name is left */
+	ALONE = 4,   /* another file may have the same device, number and generation */
+};
 
 struct name_head {
 	u32 record;
 	u32 used;
+	u64 file; /* see identity() */
 	u64 ino;
-	u32 dev;
-	u32 rdev; /* what a block device's inode stands for, else 0 */
+	u32 dev;    /* of the file system, the kernel's dev_t: major << 20 | minor */
+	u32 volume; /* the device that stat(2) tells: of the subvolume, where there are some */
+	u32 rdev;   /* what a block device's inode stands for, else 0 */
+	u32 generation;
+	u32 mount; /* through which it was opened, its number in mountinfo; 0 if that is not
+		    * known
+		    */
+	u32 flags;
 };
 
 struct name_record {
@@ -27,14 +51,15 @@ struct name_bytes {
 	char bytes[sizeof(struct name_record)];
 };
 
-/* An inode number is used again after its file is gone, with another generation. */
-struct file_key {
-	u64 ino;
-	u32 dev;
-	u32 generation;
+/* What was told of a file. */
+struct told {
+	u64 changed; /* the inode's ctime then */
+	u64 name;    /* which name, see name_of() */
+	u32 sure;    /* it was opened by that name, or has no other */
+	u32 unused;
 };
 
-BPF_TABLE("lru_hash", struct file_key, u8, named, 32768);
+BPF_TABLE("lru_hash", u64, struct told, named, 32768);
 BPF_PERCPU_ARRAY(name_records, struct name_bytes, ALL_LANES);
 BPF_ARRAY(layout_name, struct name_head, 1);
 
@@ -43,6 +68,112 @@ BPF_ARRAY(layout_name, struct name_head, 1);
 #else /* in a union without a name */
 #define ALIAS_OFFSET OFFSET(dentry, d_alias)
 #endif
+
+/* By which dentry a file is known, and the vfsmount through which, if that is known. */
+struct name {
+	u64 dentry;
+	u64 mount;
+	u32 sure;
+};
+
+static inline int is_of(u64 file, u64 inode)
+{
+	return file && PEEK(file, file, f_inode) == inode;
+}
+
+static inline struct name name_by(u64 file)
+{
+	return (struct name){PEEK(file, file, f_path__dentry), PEEK(file, file, f_path__mnt),
+			     1};
+}
+
+/*
+ * The file that one of the arguments of the call under way is a descriptor of, if it is this
+ * inode's: read(fd), sendfile(out, in), copy_file_range(in, , out), mmap(, , , , fd).
+ */
+static inline u64 opened(u64 task, u64 inode)
+{
+	u64 regs = user_regs(task);
+	u64 arguments[] = {CALL_ARGUMENT_0(regs), CALL_ARGUMENT_1(regs), CALL_ARGUMENT_2(regs),
+			   CALL_ARGUMENT_4(regs)};
+
+#pragma unroll
+	for (int at = 0; at < 4; at++) {
+		u64 file = file_of(task, arguments[at]);
+
+		if (is_of(file, inode))
+			return file;
+	}
+	return 0;
+}
+
+/* The file of one who has this inode mapped: of the task itself, if it is easily found. */
+static inline u64 mapped_by(u64 task, u64 inode)
+{
+	u64 mm = FIELD(task, task_struct, mm), file = 0;
+	u64 node = PEEK(inode, inode, i_mapping);
+
+	node = PEEK(node, address_space, i_mmap__rb_root__rb_node);
+	for (int depth = 0; depth < 8 && node; depth++) {
+		u64 vma = node - OFFSET(vm_area_struct, shared__rb);
+		u64 found = PEEK(vma, vm_area_struct, vm_file);
+
+		if (is_of(found, inode)) {
+			file = found;
+			if (PEEK(vma, vm_area_struct, vm_mm) == mm)
+				break;
+		}
+		node = PEEK(node, rb_node, rb_left);
+	}
+	return file;
+}
+
+static inline struct name find_name(u64 task, u64 inode)
+{
+	u64 alias = PEEK(inode, inode, i_dentry__first);
+	u64 file = opened(task, inode);
+
+	if (!file)
+		file = mapped_by(task, inode);
+	if (file)
+		return name_by(file);
+	if (!alias)
+		return (struct name){0, 0, FIELD(inode, inode, i_nlink) == 0};
+	return (struct name){alias - ALIAS_OFFSET, 0, PEEK(alias, hlist_node, next) == 0};
+}
+
+/* As d_unlinked() has it; nobody finds the file by this name any more. */
+static inline int is_deleted(struct name *name, u64 inode)
+{
+	if (FIELD(inode, inode, i_nlink) == 0)
+		return 1;
+	return name->dentry && PEEK(name->dentry, dentry, d_hash__pprev) == 0 &&
+	       PEEK(name->dentry, dentry, d_parent) != name->dentry;
+}
+
+/* A number for the name itself, the mount left out. */
+static inline u64 name_of(struct name *name, int deleted)
+{
+	if (!name->dentry)
+		return deleted;
+	return (name->dentry ^ PEEK(name->dentry, dentry, d_name__hash_len) ^
+		PEEK(name->dentry, dentry, d_parent)) *
+		       2 +
+	       deleted;
+}
+
+static inline u64 changed_at(u64 inode)
+{
+#if HAVE(inode, i_ctime_sec) /* 3aa63a569c64 */
+	return FIELD(inode, inode, i_ctime_sec) << 32 ^ FIELD(inode, inode, i_ctime_nsec);
+#elif HAVE(inode, __i_ctime) /* 13bc24457850 */
+	return FIELD(inode, inode, __i_ctime__tv_sec) << 32 ^
+	       FIELD(inode, inode, __i_ctime__tv_nsec);
+#else
+	return FIELD(inode, inode, i_ctime__tv_sec) << 32 ^
+	       FIELD(inode, inode, i_ctime__tv_nsec);
+#endif
+}
 
 /* The numbers of dentries are read with PEEK: they come out of a list node, not from BTF. */
 static inline u32 collect_names(struct name_record *record, u64 dentry)
@@ -66,30 +197,68 @@ static inline u32 collect_names(struct name_record *record, u64 dentry)
 	return used;
 }
 
-static inline void name_file(void *ctx, int lane, u64 inode, u64 ino, u32 dev)
+/* What stat(2) says is the device of an inode. */
+static inline u32 volume_of(u64 inode, u64 super, u32 dev)
 {
-	struct file_key key = {ino, dev, FIELD(inode, inode, i_generation)};
-	u8 one = 1;
+#if HAVE(btrfs_inode, root)
+	if (FIELD(super, super_block, s_magic) == BTRFS_SUPER_MAGIC) {
+		u64 root = PEEK(inode - OFFSET(btrfs_inode, vfs_inode), btrfs_inode, root);
 
-	if (named.lookup(&key))
-		return;
-	u64 alias = PEEK(inode, inode, i_dentry__first);
+		return PEEK(root, btrfs_root, anon_dev);
+	}
+#endif
+	return dev;
+}
+
+static inline void describe(struct name_head *head, struct name *name, u64 inode, u64 file)
+{
+	u64 super = FIELD(inode, inode, i_sb);
+
+	head->record = RECORD_NAME;
+	head->file = file;
+	head->ino = FIELD(inode, inode, i_ino);
+	head->dev = FIELD(super, super_block, s_dev);
+	head->volume = volume_of(inode, super, head->dev);
+	head->rdev = FIELD(inode, inode, i_rdev);
+	head->generation = FIELD(inode, inode, i_generation);
+	head->mount = 0;
+	if (name->mount)
+		head->mount = PEEK(name->mount - OFFSET(mount, mnt), mount, mnt_id);
+	head->flags = is_deleted(name, inode) ? DELETED : 0;
+	if (FIELD(inode, inode, i_nlink) == 0)
+		head->flags |= GONE;
+	if (FIELD(super, super_block, s_magic) == BCACHEFS_SUPER_MAGIC)
+		head->flags |= ALONE;
+}
+
+static inline int send_name(void *ctx, int lane, struct name *name, u64 inode, u64 file)
+{
 	struct name_record *record = (struct name_record *)name_records.lookup(&lane);
+
 	if (!record)
-		return;
-	u32 used = alias ? collect_names(record, alias - ALIAS_OFFSET) : 0;
-	record->head.record = RECORD_NAME;
+		return 0;
+	u32 used = name->dentry ? collect_names(record, name->dentry) : 0;
 	record->head.used = used;
-	record->head.ino = ino;
-	record->head.dev = dev;
-	record->head.rdev = FIELD(inode, inode, i_rdev);
-	if (used + record->head.rdev == 0)
-		return;
+	describe(&record->head, name, inode, file);
 	u64 bytes = sizeof(record->head) + used;
 	VERIFIER_FORGET(bytes);
-	if (bytes > sizeof(*record) || hand_over(ctx, record, bytes))
+	return bytes <= sizeof(*record) && !hand_over(ctx, record, bytes);
+}
+
+static inline void name_file(void *ctx, int lane, u64 task, u64 inode, u64 file)
+{
+	struct told *before = named.lookup(&file);
+	u64 changed = changed_at(inode);
+
+	if (before && before->sure && before->changed == changed)
 		return;
-	named.update(&key, &one);
+	struct name name = find_name(task, inode);
+	struct told told = {changed, name_of(&name, is_deleted(&name, inode)), name.sure, 0};
+	int is_news = !before || (told.name != before->name && told.sure >= before->sure);
+	if (before && !is_news)
+		told = (struct told){changed, before->name, before->sure, 0};
+	if (!is_news || send_name(ctx, lane, &name, inode, file))
+		named.update(&file, &told);
 }
 
 #endif
