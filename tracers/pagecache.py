@@ -49,10 +49,7 @@ def _write(function: str, tracepoint: str) -> Probe:
 _WRITES = (
     _write("on_write", "ext4_write_end"),
     _write("on_delayed_write", "ext4_da_write_end"),
-    replace(
-        _write("on_iterate", "iomap_iter"),
-        wanted=lambda kernel: kernel.btf.argument("iomap_iter", 0) == "iomap_iter",
-    ),
+    _write("on_iterate", "iomap_iter"),
 )
 
 _COMINGS_AND_GOINGS = (
