@@ -266,4 +266,5 @@ def _unsure(rows: Events) -> npt.NDArray[np.uint64]:
     dirty = (kind == Kind.DIRTY) & (flags & Flag.UNSURE > 0)
     write = (kind == Kind.WRITE) & (flags & Flag.SPILLED > 0)
     unreached = np.where(dirty, rows["whole"], rows["pages"]) - rows["pages"]
-    return unreached.astype(np.uint64) + rows["pages"] * write
+    doubted: npt.NDArray[np.uint64] = unreached.astype(np.uint64) + rows["pages"] * write
+    return doubted
