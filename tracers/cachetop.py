@@ -7,7 +7,7 @@ from collections import OrderedDict
 import polars as pl
 
 from memtap.tracers.chunk import Chunk, Origin
-from memtap.tracers.files import FILES, UNKNOWN, FileName
+from memtap.tracers.files import UNKNOWN, FileName, forget
 from memtap.tracers.pagecolumns import CACHETOP_KEYS, cachetop_columns
 from memtap.tracers.pagecounts import COUNTS, PageCache, page_audit
 from memtap.tracers.processes import Who
@@ -27,19 +27,22 @@ class Cachetop:
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; the report if an interval ends with it."""
         self._who |= chunk.who
-        self._name(chunk.paths)
+        self._paths |= chunk.paths
         self.cache.feed(chunk.rows, chunk.until_ns, chunk.last)
         if chunk.interval is None:
             return None
         self._tally, self._interval = self.cache.take(), chunk.interval
         self._audit = page_audit(self._origin, chunk.interval, self.cache, self._tally)
+        self._forget()
         return self.report()
 
-    def _name(self, paths: dict[int, FileName]) -> None:
-        """Takes paths in, and forgets those that were not shown for longest."""
-        self._paths |= paths
-        while len(self._paths) > FILES:
-            self._paths.popitem(last=False)
+    def _forget(self) -> None:
+        """Keeps the names of the files of this interval, and of so many that were seen before."""
+        files = self._tally["file"].unique().to_list()
+        for file in files:
+            if file in self._paths:
+                self._paths.move_to_end(file)
+        forget(self._paths, len(files))
 
     def report(self) -> Report:
         """The report of the last interval, by what is now in `by`."""
@@ -81,9 +84,6 @@ class Cachetop:
 
     def _path_table(self) -> pl.DataFrame:
         files = self._tally["file"].unique().sort().to_list()
-        for file in files:
-            if file in self._paths:
-                self._paths.move_to_end(file)
         names = [self._paths.get(file, UNKNOWN) for file in files]
         return pl.DataFrame(
             [

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntFlag
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +20,14 @@ from memtap.tracers.hostile import printable
 # The bucket is what remains of a file's number when it is divided by this.
 BUCKETS = 4096
 
-# How many files are remembered. The kernel side tells a name again if it was not used among the
-# last 32768 (`named` in memtap/names.h), so what is forgotten here is told again when it is needed.
+# So many files are remembered, besides those that are in use. The kernel side tells a name again
+# if it was not used among the last 32768 (`named` in memtap/names.h), so what is forgotten here is
+# told again when it is needed.
 FILES = 1 << 16
 
 _DELETED = " (deleted)"
+
+T = TypeVar("T")
 
 
 def serial(files: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
@@ -133,6 +137,20 @@ def place(path: bytes, dev: str, mounts: Iterable[Mount]) -> bytes:
     return f"[{dev}]".encode() + path
 
 
+def forget(
+    known: OrderedDict[int, T], used: int, let_go: Callable[[T], object] = lambda _: None
+) -> None:
+    """Keeps what is known of files within bounds: what was not used for longest goes.
+
+    Args:
+        known: what was used last stands last.
+        used: how many of them are in use now.
+        let_go: is told of each that goes.
+    """
+    while len(known) > FILES + used:
+        let_go(known.popitem(last=False)[1])
+
+
 class Files:
     """Numbers files, so that no kernel address leaves memtap, and turns name records into names.
 
@@ -157,7 +175,7 @@ class Files:
         """The number of each file; those that were never named have one, too."""
         distinct, place = np.unique(files, return_inverse=True)
         numbers = [self._find(identity).number for identity in distinct.tolist()]
-        self._forget()
+        forget(self._known, len(distinct), self._let_go)
         return np.array(numbers, np.uint64)[place]
 
     def _learn(self, record: NameRecord) -> _File:
@@ -189,12 +207,9 @@ class Files:
         self._count += 1
         return _File(self._count * BUCKETS + identity % BUCKETS)
 
-    def _forget(self) -> None:
-        """Keeps what is known within bounds: what was not seen for longest goes."""
-        while len(self._known) > FILES:
-            file = self._known.popitem(last=False)[1]
-            if self._lasting.get(file.key) is file:
-                del self._lasting[file.key]
+    def _let_go(self, file: _File) -> None:
+        if self._lasting.get(file.key) is file:
+            del self._lasting[file.key]
 
     def _path(self, record: NameRecord) -> str:
         if record.rdev:

@@ -183,11 +183,10 @@ def test_a_file_that_is_renamed_has_its_new_name(files: Files) -> None:
 
 def test_so_many_files_are_remembered(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FILES", 2)
-    files.resolve([record(b"x", file=number, ino=number) for number in (1, 2, 3)])
-    first = numbers(files, 2, 3)
-    assert numbers(files, 2, 3) == first
-    numbers(files, 4)
-    assert len(files._known) == 2
-    assert len(files._lasting) == 1
-    assert numbers(files, 3) == first[1:]
-    assert numbers(files, 2) != first[:1]
+    files.resolve([record(b"x", file=number, ino=number) for number in range(1, 6)])
+    first = numbers(files, 1, 2, 3, 4, 5)
+    assert numbers(files, 1, 2, 3, 4, 5) == first, "all that are in use are known"
+    assert numbers(files, 1) == first[:1]
+    assert (len(files._known), len(files._lasting)) == (3, 3)
+    assert numbers(files, 5, 4) == [first[4], first[3]], "and those that were in use before"
+    assert numbers(files, 3) != first[2:3]
