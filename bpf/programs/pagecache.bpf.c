@@ -62,8 +62,8 @@ struct run {
 	u64 file;
 	u32 tgid;
 	u32 hits;
-	u32 epoch; /* of the lane when it was counted: a run of an earlier epoch is over */
-	u32 unused;
+	u32 epoch;   /* of the lane when it was counted: a run of an earlier epoch is over */
+	u32 changed; /* see changed_at() of memtap/names.h */
 };
 
 /* Events that no ring had room for are added up by these, in pages. */
@@ -141,6 +141,25 @@ static inline int is_tmpfs(struct subject *who)
 	return FIELD(who->super, super_block, s_magic) == TMPFS_MAGIC;
 }
 
+static inline void name(void *ctx, struct lane *lane, struct subject *who)
+{
+#ifdef NAME_FILES
+	name_file(ctx, lane->number, who->task, who->inode, who->file);
+#endif
+}
+
+/* A number that is another one when the file may have another name. */
+static inline u32 changed(struct subject *who)
+{
+#ifdef NAME_FILES
+	u64 changed = changed_at(who->inode);
+
+	return changed ^ changed >> 32;
+#else
+	return 0;
+#endif
+}
+
 /* A fault is one access, whatever its window. */
 static inline void spill_pages(u64 file, u32 tgid, struct event what)
 {
@@ -166,9 +185,7 @@ static inline void record(void *ctx, struct lane *lane, struct subject *who, str
 	event->kind = what.kind;
 	event->flags = what.flags;
 	event->call = what.call;
-#ifdef NAME_FILES
-	name_file(ctx, lane->number, who->task, who->inode, who->file);
-#endif
+	name(ctx, lane, who);
 }
 
 #ifndef ACCESS_BY_KPROBE
@@ -252,6 +269,10 @@ static inline void hits(void *ctx, struct lane *lane, struct subject *who, u32 p
 
 	if (run->file == who->file && run->tgid == who->tgid && run->epoch == epoch) {
 		run->hits += pages;
+		if (run->changed == changed(who))
+			return;
+		run->changed = changed(who);
+		name(ctx, lane, who);
 		return;
 	}
 	if (run->epoch == epoch)
@@ -261,9 +282,8 @@ static inline void hits(void *ctx, struct lane *lane, struct subject *who, u32 p
 	run->hits = pages;
 	run->epoch = epoch;
 	lane->runs.open = 1;
-#ifdef NAME_FILES
-	name_file(ctx, lane->number, who->task, who->inode, who->file);
-#endif
+	run->changed = changed(who);
+	name(ctx, lane, who);
 }
 
 /* What a thread did last; one read call, and one fault, fire their tracepoints repeatedly. */

@@ -18,6 +18,9 @@
 #define NAME_BYTES           4096
 #define NAME_DEPTH           40
 
+/* In jiffies: so coarse an inode\'s ctime is. */
+#define CTIME_TICKS          2
+
 #define BTRFS_SUPER_MAGIC    0x9123683E
 #define BCACHEFS_SUPER_MAGIC 0xca451a4e
 
@@ -53,10 +56,12 @@ struct name_bytes {
 
 /* What was told of a file. */
 struct told {
-	u64 changed; /* the inode's ctime then */
+	u64 changed; /* see changed_at() */
 	u64 name;    /* which name, see name_of() */
+	u64 since;   /* when it was first found to be so, in jiffies */
+	u64 looked;  /* when it was last looked at */
 	u32 sure;    /* it was opened by that name, or has no other */
-	u32 unused;
+	u32 settled; /* what happens to the name now gives another ctime */
 };
 
 BPF_TABLE("lru_hash", u64, struct told, named, 32768);
@@ -162,17 +167,22 @@ static inline u64 name_of(struct name *name, int deleted)
 	       deleted;
 }
 
+#if HAVE(inode, i_ctime_sec) /* 3aa63a569c64 */
+#define CTIME_S(inode)  FIELD(inode, inode, i_ctime_sec)
+#define CTIME_NS(inode) FIELD(inode, inode, i_ctime_nsec)
+#elif HAVE(inode, __i_ctime__tv_sec) /* 13bc24457850 */
+#define CTIME_S(inode)  FIELD(inode, inode, __i_ctime__tv_sec)
+#define CTIME_NS(inode) FIELD(inode, inode, __i_ctime__tv_nsec)
+#else
+#define CTIME_S(inode)  FIELD(inode, inode, i_ctime__tv_sec)
+#define CTIME_NS(inode) FIELD(inode, inode, i_ctime__tv_nsec)
+#endif
+
+/* Another number when the names of the inode have changed, unless that was in one jiffy. */
 static inline u64 changed_at(u64 inode)
 {
-#if HAVE(inode, i_ctime_sec) /* 3aa63a569c64 */
-	return FIELD(inode, inode, i_ctime_sec) << 32 ^ FIELD(inode, inode, i_ctime_nsec);
-#elif HAVE(inode, __i_ctime) /* 13bc24457850 */
-	return FIELD(inode, inode, __i_ctime__tv_sec) << 32 ^
-	       FIELD(inode, inode, __i_ctime__tv_nsec);
-#else
-	return FIELD(inode, inode, i_ctime__tv_sec) << 32 ^
-	       FIELD(inode, inode, i_ctime__tv_nsec);
-#endif
+	return (CTIME_S(inode) << 32 | CTIME_NS(inode)) ^ (u64)FIELD(inode, inode, i_nlink)
+								  << 40;
 }
 
 /* The numbers of dentries are read with PEEK: they come out of a list node, not from BTF. */
@@ -245,18 +255,33 @@ static inline int send_name(void *ctx, int lane, struct name *name, u64 inode, u
 	return bytes <= sizeof(*record) && !hand_over(ctx, record, bytes);
 }
 
+/* Is there nothing to look at again? */
+static inline int is_told(struct told *before, u64 changed, u64 now)
+{
+	if (!before || before->changed != changed)
+		return 0;
+	return before->looked == now || (before->sure && before->settled);
+}
+
 static inline void name_file(void *ctx, int lane, u64 task, u64 inode, u64 file)
 {
 	struct told *before = named.lookup(&file);
-	u64 changed = changed_at(inode);
+	u64 changed = changed_at(inode), now = bpf_jiffies64();
 
-	if (before && before->sure && before->changed == changed)
+	if (is_told(before, changed, now))
 		return;
 	struct name name = find_name(task, inode);
-	struct told told = {changed, name_of(&name, is_deleted(&name, inode)), name.sure, 0};
+	struct told told = {changed, name_of(&name, is_deleted(&name, inode)), now, now,
+			    name.sure};
 	int is_news = !before || (told.name != before->name && told.sure >= before->sure);
-	if (before && !is_news)
-		told = (struct told){changed, before->name, before->sure, 0};
+	if (before && !is_news) {
+		told.name = before->name;
+		told.sure = before->sure;
+	}
+	if (before && before->changed == changed) {
+		told.since = before->since;
+		told.settled = now - told.since >= CTIME_TICKS;
+	}
 	if (!is_news || send_name(ctx, lane, &name, inode, file))
 		named.update(&file, &told);
 }

@@ -1,0 +1,43 @@
+"""File systems of their own for tests, in images on the disk."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+IMAGE_BYTES = 600 << 20
+
+# How each is made, by what tests call it.
+MAKE = {
+    "ext4": ["mkfs.ext4", "-q"],
+    "ext4-1k": ["mkfs.ext4", "-q", "-b", "1024"],
+    "ext2": ["mkfs.ext2", "-q"],
+    "xfs": ["mkfs.xfs", "-q"],
+    "btrfs": ["mkfs.btrfs", "-q"],
+}
+
+
+@contextmanager
+def file_system(kind: str, folder: Path) -> Iterator[Path]:
+    """A new file system, mounted; skips the test where the kernel or mkfs does not know it."""
+    name = kind.partition("-")[0]
+    if name not in Path("/proc/filesystems").read_text().split():
+        pytest.skip(f"this kernel has no {name}")
+    if not shutil.which(MAKE[kind][0]):
+        pytest.skip(f"{MAKE[kind][0]} is not installed")
+    image, point = folder / f"{kind}.img", folder / kind
+    with image.open("wb") as file:
+        file.truncate(IMAGE_BYTES)
+    subprocess.check_call([*MAKE[kind], image])
+    point.mkdir()
+    subprocess.check_call(["mount", "-o", "loop", image, point])
+    try:
+        yield point
+    finally:
+        subprocess.check_call(["umount", "--lazy", point])
+        image.unlink()
