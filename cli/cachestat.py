@@ -27,7 +27,7 @@ def command(options: Options) -> None:
     \b
     HITS        pages asked for that were in the cache
     MISSES      pages asked for that had to be brought in from storage
-    DIRTIES     pages that writes made dirty
+    DIRTIES     pages that writes reached and made dirty
     HITRATIO    hits of hits and misses
     BUFFERS_MB  cached metadata of block devices, at the end of the interval
     CACHED_MB   cached files and shared memory, at the end of the interval
@@ -38,6 +38,8 @@ def command(options: Options) -> None:
     UNUSED      of those, what nobody has asked for, yet or until they left
     EVICTED     pages that left the cache
     WRITTEN     pages written back, by nr_written; of the whole host alone
+    REMOVED     pages that left it because their file was truncated or deleted
+    DIRTY_FOLIO pages of the folios that became dirty, as the kernel counts
 
     \b
     memtap cachestat 1 5                 five seconds of the whole host

@@ -34,11 +34,13 @@ def command(options: Options) -> None:
     \b
     HITS        pages asked for that were in the cache
     MISSES      pages asked for that had to be brought in from storage
-    DIRTIES     pages that writes made dirty
+    DIRTIES     pages that writes reached and made dirty
     READ_HIT%   hits of hits and misses
     WRITE_HIT%  pages made dirty that were cached before (by file with --wide)
     INSERTED    pages that entered the cache (by file)
-    EVICTED     pages that left it (by file)
+    EVICTED     pages that left it (by file); --wide: REMOVED those that left because
+                the file was truncated or deleted
+    --wide      DIRTY_FOLIO pages of the folios that became dirty, as the kernel counts
 
     \b
     memtap cachetop                           live, by process

@@ -104,3 +104,49 @@ def test_faults_of_a_program_are_those_that_it_counted(
     evict(file)
     done = trace(workload("mapper"), "random", file)
     assert PAGES <= done.audit["kernel"]["ac_majflt"] <= PAGES + 30
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "os.ftruncate(fd, 0)",
+        "os.unlink(p); os.close(fd)",
+        "os.open(p, os.O_WRONLY | os.O_TRUNC)",
+        "os.rename(p + '.new', p); os.close(fd)",
+        "ctypes.CDLL(None).fallocate(fd, 3, ctypes.c_long(0), ctypes.c_long(1 << 30))",
+    ],
+    ids=["truncate", "unlink", "open", "rename", "hole"],
+)
+def test_what_is_taken_away_with_its_file_was_not_evicted(how: str, disk: Path, trace: Run) -> None:
+    file = disk / "taken"
+    code = f"""
+import ctypes, os, sys
+p = sys.argv[1]
+open(p + ".new", "w").close()
+fd = os.open(p, os.O_RDWR | os.O_CREAT)
+ino = os.fstat(fd).st_ino
+os.pwrite(fd, bytes(100 * {PAGE}), 0)
+os.fsync(fd)
+{how}
+print(ino)
+"""
+    done = trace(PYTHON, "-c", code, file)
+    (row,) = [row for row in done.report["rows"] if row["ino"] == int(done.stdout)]
+    assert (row["evicted_pages"], row["removed_pages"]) == (0, 100)
+
+
+def test_of_a_file_that_is_cut_the_rest_stays(disk: Path, trace: Run) -> None:
+    file = make_file(disk / "cut", 100)
+    code = f"""
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+for page in range(100): os.pread(fd, {PAGE}, page * {PAGE})
+os.ftruncate(fd, 30 * {PAGE})
+os.fsync(fd)
+os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+"""
+    evict(file)
+    done = trace(PYTHON, "-c", code, file)
+    row = done.file(file)
+    assert row["evicted_pages"] + row["removed_pages"] == 100
+    assert row["removed_pages"] in range(64, 71), "of a folio across the cut a part may stay"

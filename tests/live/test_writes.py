@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.live.filesystems import file_system
 from tests.live.tracing import PAGE, Trace, evict, kept, make_file
 
 PAGES = 2000
@@ -72,3 +78,196 @@ def test_direct_reads_are_nothing(file: Path, trace: Run) -> None:
     evict(file)
     done = trace("dd", f"if={file}", "of=/dev/null", "bs=64k", "iflag=direct")
     assert done.counts(file) == (0, 0, 0)
+
+
+# What else of a large folio is dirty is not the program's doing.
+
+SCATTER = """
+import json, os, random, sys
+PAGE = os.sysconf("SC_PAGESIZE")
+folder, seed = sys.argv[1], int(sys.argv[2])
+choose = random.Random(seed)
+source = os.open(folder + "/source", os.O_RDONLY)
+
+def write(fd, way, at, length):
+    data = bytes(length)
+    if way == "pwrite": return os.pwrite(fd, data, at)
+    if way == "pwritev": return os.pwritev(fd, [data[:1], data[1:]], at)
+    os.lseek(fd, at, os.SEEK_SET)
+    if way == "write": return os.write(fd, data)
+    if way == "writev": return os.writev(fd, [data[:length // 2], data[length // 2:]])
+    if way == "sendfile": return os.sendfile(fd, source, 0, min(length, 1 << 18))
+    out, into = os.pipe()
+    os.write(into, data[:60000])
+    return os.splice(out, fd, len(data[:60000]))
+
+truth = {}
+for path in sorted(os.listdir(folder)):
+    if not path.isdigit(): continue
+    fd = os.open(f"{folder}/{path}", os.O_RDWR)
+    size = os.fstat(fd).st_size
+    block = choose.choice([1 << 12, 1 << 14, 1 << 16, 1 << 17, 1 << 20])
+    for at in range(0, size if choose.random() < 0.8 else 0, block):
+        os.pread(fd, block, at)  # in blocks like these it comes in as large folios
+    dirty, count = set(), 0
+    for _ in range(choose.randint(1, 60)):
+        if choose.random() < 0.05:
+            os.fsync(fd)
+            dirty.clear()
+        way = choose.choice(["pwrite", "write", "writev", "pwritev", "sendfile", "splice"])
+        length = choose.choice([1, 100, PAGE - 1, PAGE, PAGE + 1, choose.randint(1, 80 * PAGE)])
+        at = choose.choice([choose.randrange(size), choose.randrange(size) // PAGE * PAGE])
+        done = write(fd, way, at, length)
+        pages = set(range(at // PAGE, -(-(at + done) // PAGE)))
+        count += len(pages - dirty)
+        dirty |= pages
+    os.close(fd)
+    truth[path] = count
+print(json.dumps(truth))
+"""
+FILES_AT_ONCE = 20
+
+
+@pytest.mark.parametrize("kind", ["ext4", "ext4-1k", "ext2", "xfs", "btrfs"])
+def test_pages_that_are_written_to_are_dirtied_whatever_their_folio(
+    kind: str, tmp_path: Path, disk: Path, trace: Run
+) -> None:
+    """Random writes in random ways to files whose folios have random sizes."""
+    seed = random.randrange(1 << 30)
+    with file_system(kind, disk) as folder:
+        make_file(folder / "source", 64)
+        files = [
+            make_file(folder / f"{number}", random.randint(1, 300), random.choice([0, 17, 4000]))
+            for number in range(FILES_AT_ONCE)
+        ]
+        evict(*files)
+        done = trace("/usr/bin/python3", "-c", SCATTER, folder, str(seed))
+        counted = {file.name: done.counts(file)[2] for file in files}
+    assert done.status == 0, done.stderr
+    assert (seed, counted) == (seed, json.loads(done.stdout))
+    assert done.audit["accuracy"] == "exact", done.audit["notes"]
+
+
+def test_what_the_kernel_counts_as_dirty_is_told_apart(file: Path, trace: Run) -> None:
+    """Read 16 KiB at a time, the file comes in as large folios; the kernel dirties whole ones."""
+    code = f"""
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+for at in range(0, {PAGES * PAGE}, 1 << 14): os.pread(fd, 1 << 14, at)
+dirtied = lambda: int(open("/proc/self/io").read().split("write_bytes: ")[1].split()[0])
+before = dirtied()
+for page in range(5, {PAGES}, 500): os.pwrite(fd, b"x", page * {PAGE})
+print((dirtied() - before) // {PAGE})
+"""
+    evict(file)
+    done = trace("/usr/bin/python3", "-c", code, file)
+    row = done.file(file)
+    assert row["dirties_pages"] == len(range(5, PAGES, 500))
+    assert row["dirty_folio_pages"] == int(done.stdout)
+
+
+def test_stores_through_a_mapping_are_bounded(file: Path, trace: Run) -> None:
+    code = f"""
+import mmap, os, random, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+for at in range(0, {PAGES * PAGE}, 1 << 14): os.pread(fd, 1 << 14, at)
+view = mmap.mmap(fd, 0)
+pages = random.sample(range({PAGES}), 300)
+for page in pages: view[page * {PAGE}] = 1
+"""
+    evict(file)
+    done = trace("/usr/bin/python3", "-c", code, file)
+    row = done.file(file)
+    assert row["dirties_pages"] <= 300 <= row["dirty_folio_pages"]
+    if row["dirties_pages"] < 300:
+        assert done.audit["accuracy"] == "bounded"
+        bound = next(int(note.split()[2]) for note in done.audit["notes"] if "dirtied" in note)
+        assert row["dirties_pages"] + bound >= 300
+
+
+# What no storage is behind.
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A file system that is in memory alone, and whose files the page cache has all the same."""
+    point = tmp_path / "ramfs"
+    point.mkdir()
+    subprocess.check_call(["mount", "-t", "ramfs", "ramfs", point])
+    yield point
+    subprocess.check_call(["umount", point])
+
+
+@pytest.mark.parametrize("length", [PAGE, 100, 5 * PAGE + 7])
+def test_what_a_write_brought_in_without_storage_is_hit(
+    length: int, memory: Path, trace: Run
+) -> None:
+    code = f"""
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+for at in range(0, 300 * {PAGE}, {PAGE}): os.pwrite(fd, bytes({length}), at)
+for at in range(0, 300 * {PAGE}, {PAGE}): os.pread(fd, {PAGE}, at)
+"""
+    done = trace("/usr/bin/python3", "-c", code, memory / "file")
+    assert done.counts(memory / "file")[:2] == (300, 0)
+
+
+@pytest.fixture
+def through(tmp_path: Path, disk: Path) -> Iterator[Path]:
+    """A file system in user space that writes through: what is written is never dirty."""
+    if not shutil.which("bindfs"):
+        pytest.skip("bindfs is not installed")
+    behind, point = disk / f"behind-{tmp_path.name}", tmp_path / "through"
+    behind.mkdir()
+    point.mkdir()
+    subprocess.check_call(["bindfs", behind, point])
+    yield point
+    subprocess.check_call(["umount", point])
+
+
+def daemon_reads(point: Path) -> int:
+    """How many bytes the daemon behind a mount has read from files, by its /proc/PID/io."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().split(b"\0")
+            if command[0] == b"bindfs" and os.fsencode(point) in command:
+                return int((process / "io").read_text().split()[1])
+        except OSError:
+            continue
+    raise AssertionError("no daemon")
+
+
+@pytest.mark.parametrize("way", ["pwrite", "write", "writev", "append"])
+def test_pages_that_are_written_through_are_in_the_cache(
+    way: str, through: Path, trace: Run
+) -> None:
+    code = f"""
+import os, sys
+path, way = sys.argv[1:]
+fd = os.open(path, os.O_RDWR | os.O_CREAT | (os.O_APPEND if way == "append" else 0))
+for page in range(500):
+    data = bytes({PAGE})
+    if way == "pwrite": os.pwrite(fd, data, page * {PAGE})
+    elif way == "writev": os.writev(fd, [data[:10], data[10:100], data[100:]])
+    else: os.write(fd, data)
+for page in range(500): os.pread(fd, {PAGE}, page * {PAGE})
+"""
+    done = trace("/usr/bin/python3", "-c", code, through / "file", way)
+    assert done.counts(through / "file") == (500, 0, 0)
+
+
+def test_a_page_of_which_a_part_was_written_through_has_to_be_read(
+    through: Path, trace: Run
+) -> None:
+    """The daemon is asked for it; so it is missed."""
+    code = f"""
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+for page in range(100): os.pwrite(fd, b"x", page * {PAGE})
+for _ in range(2):
+    for page in range(99): os.pread(fd, {PAGE}, page * {PAGE})
+"""
+    before = daemon_reads(through)
+    done = trace("/usr/bin/python3", "-c", code, through / "file")
+    assert daemon_reads(through) - before >= 99 * PAGE
+    assert done.counts(through / "file") == (99, 99, 0)
