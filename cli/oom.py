@@ -52,7 +52,8 @@ def command(options: Options) -> None:
                 cgroup whose limit was reached
 
     \b
-    SCORE       of --scores: /proc/PID/oom_score; the highest is killed first
+    SCORE       of --scores: /proc/PID/oom_score; the highest is killed first.
+                All are listed whom the kernel may kill, in its order
     ADJ_KB      what ADJ adds, as if it were memory
     RES_KB SWAP_KB PGTAB_KB  what is freed when it is killed: it is the rest
 

@@ -40,6 +40,7 @@ def command(
     PSS      the same, a page that n processes map counted as 1/n
     USS      what of it nobody else maps
     DIRTY    what of it was written, so that it cannot just be dropped
+    HUGETLB  huge pages of hugetlbfs in it, which are in no RSS (--wide)
     SWAP     what of it is swapped out (--wide)
     HUGE     what of it is mapped by huge pages (--wide)
     MODE     read, write, execute, shared

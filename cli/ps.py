@@ -67,7 +67,7 @@ def command(**values: Any) -> None:
     tells of the time since boot.
 
     Kernel threads and zombies have no memory of their own and are left out, unless --pid asks for
-    them.
+    them. A process goes on, and is shown, while any of its threads does.
 
     \b
     VIRT      addresses in use, whether or not there is memory behind them
@@ -76,7 +76,10 @@ def command(**values: Any) -> None:
     SHR       of RES, pages of files and shared memory
     PSS       a page that n processes map counts as 1/n; this adds up
     USS       what nobody else maps: what would be free if it ended
-    SWAP      what is swapped out
+    HUGETLB   huge pages of hugetlbfs, in full in each process that maps
+              them; in no column before but USS
+    SWAP      what is swapped out; shared by n processes counts as 1/n, and so
+              this adds up
     PGTABLES  its page tables
     MINOR     page faults since it began that were answered from memory
     MAJOR     page faults since it began that had to wait for storage

@@ -50,7 +50,7 @@ class OomEdge:
         """Looks at all processes as soon as one was killed; each victim is a batch of its own."""
         if self._session.received > self._seen:
             self._seen = self._session.received
-            self._looks.append((self._seen, list(oomscores.look())))
+            self._looks.append((self._seen, [*filter(None, oomscores.look())]))
             self._cgroups = dict(self._directories())
 
     def _directories(self) -> Iterator[tuple[int, str]]:
@@ -103,7 +103,7 @@ class OomEdge:
             score.pid: points
             for score in seen
             if score.pid not in (1, victim["tgid"]) and _is_below(score.cgroup, verdict.limited)
-            if (points := oomscores.badness(_held(score), score.adj, scope, _PAGE)) is not None
+            if (points := oomscores.badness(score.held, score.adj, scope, _PAGE)) is not None
         }
         chosen = sorted((s for s in seen if s.pid in bad), key=lambda s: -bad[s.pid])
         return _candidates(chosen[:CANDIDATES], victim)
@@ -111,10 +111,6 @@ class OomEdge:
 
 def _nothing() -> Texts:
     return {kind: {} for kind in ("victim", "trigger", "cgroup", "limited")}
-
-
-def _held(score: Score) -> int:
-    return score.resident + score.swap + score.pgtables
 
 
 def _is_below(cgroup: str, limited: str) -> bool:

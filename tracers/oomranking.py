@@ -26,13 +26,15 @@ class Ranking:
     def report(self) -> Report:
         """What there is now."""
         scope = host_scope()
+        looked = list(oomscores.look())
+        seen = [score for score in looked if score and self._asked_for(score.pid)]
+        killable = [score for score in seen if not score.is_spared(scope, _PAGE)]
+        killable.sort(key=lambda score: score.precedence(scope, _PAGE), reverse=True)
         rows = [
             _row(score, who, scope)
-            for score in oomscores.look()
-            if not self._pids or score.pid in self._pids
+            for score in killable
             if (who := read_who(score.pid) or Who()) and self._wants(who)
         ]
-        rows.sort(key=lambda row: -row["oom_score"])
         began, self._at_s = self._at_s, time.monotonic()
         return Report(
             name="oom-scores",
@@ -40,12 +42,34 @@ class Ranking:
             interval_s=round(self._at_s - began, 3),
             columns=SCORES,
             rows=rows,
-            audit=procfs.audit(len(rows), 0, vmstat(names=("oom_kill",)), []),
+            audit=procfs.audit(
+                len(rows),
+                looked.count(None),
+                vmstat(names=("oom_kill",)),
+                _notes(len(seen) - len(killable), looked.count(None)),
+            ),
             explanation=_explained(rows, scope) if self._explains else None,
         )
 
+    def _asked_for(self, pid: int) -> bool:
+        return not self._pids or pid in self._pids
+
     def _wants(self, who: Who) -> bool:
         return not self._comms or who.comm in self._comms
+
+
+def _notes(spared: int, unread: int) -> list[str]:
+    """Who is not in the ranking."""
+    notes = []
+    if spared:
+        notes.append(
+            f"{spared} of the processes are left out, whom the OOM killer may not take: the "
+            "first, those with an oom_score_adj of -1000, and those that share the memory of "
+            "their parent or end already"
+        )
+    if unread:
+        notes.append(f"{unread} of the processes are not ours to read, and may be next")
+    return notes
 
 
 def _row(score: Score, who: Who, scope: int) -> Row:

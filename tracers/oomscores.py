@@ -21,6 +21,8 @@ from memtap.tracers.processes import pick_cgroup
 # Of uapi/linux/oom.h: never to be killed.
 ADJ_MIN = -1000
 
+_START = 19  # of the fields of /proc/PID/stat behind the name
+
 _STATUS = re.compile(
     rb"\nUid:\t(\d+).*?\nVmSize:\s*(\d+) kB.*?\nRssAnon:\s*(\d+) kB\nRssFile:\s*(\d+) kB"
     rb"\nRssShmem:\s*(\d+) kB.*?\nVmPTE:\s*(\d+) kB\nVmSwap:\s*(\d+) kB",
@@ -35,12 +37,14 @@ class Score:
     Attributes:
         score: /proc/PID/oom_score.
         adj: /proc/PID/oom_score_adj.
+        start: when it began, clock ticks after boot.
     """
 
     pid: int
     uid: int
     score: int
     adj: int
+    start: int
     cgroup: str
     total_vm: int
     anon: int
@@ -53,6 +57,25 @@ class Score:
     def resident(self) -> int:
         """RSS: all of it that is in memory."""
         return self.anon + self.file + self.shmem
+
+    @property
+    def held(self) -> int:
+        """What would be free if it were killed."""
+        return self.resident + self.swap + self.pgtables
+
+    def is_spared(self, scope: int, page: int) -> bool:
+        """Whether the OOM killer may not take it now, see oom_badness().
+
+        Who has ADJ_MIN; and the first process, who borrows its parent's memory until it runs a
+        program (vfork), and whose memory is being taken already. Those are known by a score of 0
+        where the formula gives more.
+        """
+        return self.adj == ADJ_MIN or self.score == 0 < score_of(self.held, self.adj, scope, page)
+
+    def precedence(self, scope: int, page: int) -> tuple[int, int, int, int]:
+        """The larger, the sooner it is killed: of equals the kernel takes who began last."""
+        points = badness(self.held, self.adj, scope, page)
+        return self.score, points or 0, self.start, self.pid
 
 
 def adjustment(adj: int, scope: int, page: int) -> int:
@@ -120,13 +143,19 @@ def memory_mounts() -> list[CgroupMount]:
     ]
 
 
-def look() -> Iterator[Score]:
-    """All processes that have memory; one that ends meanwhile is left out."""
+def look() -> Iterator[Score | None]:
+    """All processes that have memory; None for each that is not ours to read (hidepid).
+
+    One that ends meanwhile is left out.
+    """
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
                 score = read(int(name))
-            except (*procfs.Gone, PermissionError):
+            except procfs.Gone:
+                continue
+            except PermissionError:
+                yield None
                 continue
             if score:
                 yield score
@@ -134,12 +163,16 @@ def look() -> Iterator[Score]:
 
 def read(pid: int) -> Score | None:
     """A process; None if it has no memory of its own. Raises OSError if it is gone."""
-    proc = f"/proc/{pid}/"
-    found = _STATUS.search(procfs.read(proc + "status"))
+    space = Path(f"/proc/{pid}")
+    found = _STATUS.search(procfs.read(f"{space}/status"))
+    if found is None:
+        space = procfs.survivor(pid) or space
+        found = _STATUS.search(procfs.read(f"{space}/status"))
     if found is None:
         return None
     uid, *kib = map(int, found.groups())
     total_vm, anon, file, shmem, pgtables, swap = (size << 10 for size in kib)
-    score, adj = (int(procfs.read(proc + name)) for name in ("oom_score", "oom_score_adj"))
-    cgroup = pick_cgroup(procfs.read(proc + "cgroup"))
-    return Score(pid, uid, score, adj, cgroup, total_vm, anon, file, shmem, swap, pgtables)
+    score, adj = (int(procfs.read(f"{space}/{name}")) for name in ("oom_score", "oom_score_adj"))
+    cgroup = pick_cgroup(procfs.read(f"{space}/cgroup"))
+    start = int(procfs.read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[_START])
+    return Score(pid, uid, score, adj, start, cgroup, total_vm, anon, file, shmem, swap, pgtables)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from mmap import PAGESIZE
 from pathlib import Path
 
 from memtap.bpf.errors import MemtapError
@@ -32,6 +33,7 @@ _COLUMNS = (
     Column("pss_bytes", "PSS", "kib"),
     Column("uss_bytes", "USS", "kib"),
     Column("dirty_bytes", "DIRTY", "kib"),
+    Column("hugetlb_bytes", "HUGETLB", "kib", table=False),
     Column("swap_bytes", "SWAP", "kib", table=False),
     Column("mode", "MODE", "text"),
     Column("region", "REGION", "text"),
@@ -56,6 +58,7 @@ _SUMS = {
     "pss_bytes": ("Pss",),
     "uss_bytes": ("Private_Clean", "Private_Dirty", "Private_Hugetlb"),
     "dirty_bytes": ("Shared_Dirty", "Private_Dirty"),
+    "hugetlb_bytes": ("Shared_Hugetlb", "Private_Hugetlb"),
     "swap_bytes": ("Swap",),
     "huge_bytes": ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"),
 }
@@ -88,7 +91,7 @@ def _extended(column: Column) -> Column:
 
 def report(pid: int, columns: tuple[Column, ...], root: Path = Path("/")) -> Report:
     """What a process has mapped now. Raises MemtapError if that cannot be told."""
-    text = _read(root, pid, "smaps")
+    space, text = _address_space(pid, root)
     rows = list(_rows(text, pid, root))
     if not rows:
         what = f"process {pid} has no address space: it is a kernel thread, or has ended"
@@ -100,14 +103,24 @@ def report(pid: int, columns: tuple[Column, ...], root: Path = Path("/")) -> Rep
         interval_s=0.0,
         columns=columns,
         rows=rows,
-        audit=procfs.audit(len(rows), 0, _rollup(_read(root, pid, "smaps_rollup")), ()),
+        audit=procfs.audit(len(rows), 0, _rollup(_read(space, pid, "smaps_rollup")), ()),
         totals={**totals, "mapping": f"total of {len(rows)}"},
     )
 
 
-def _read(root: Path, pid: int, name: str) -> bytes:
+def _address_space(pid: int, root: Path) -> tuple[Path, bytes]:
+    """Where a process's memory is told of, and what is mapped there."""
+    process = root / f"proc/{pid}"
+    text = _read(process, pid, "smaps")
+    thread = None if text else procfs.survivor(pid, root)
+    if thread is None:
+        return process, text
+    return thread, _read(thread, pid, "smaps")
+
+
+def _read(space: Path, pid: int, name: str) -> bytes:
     try:
-        return (root / f"proc/{pid}/{name}").read_bytes()
+        return (space / name).read_bytes()
     except procfs.Gone as error:
         hint = "memtap ps lists those that there are"
         raise MemtapError(f"there is no process {pid}", hint) from error
@@ -129,7 +142,7 @@ def _rows(text: bytes, pid: int, root: Path) -> Iterator[Row]:
             "end": mapped.end,
             **sums,
             "mode": _mode(mapped),
-            "region": _region(place, mapped, stacks).text,
+            "region": _region(place, mapped, stacks, fields).text,
             "mapping": one_line(place.path),
         }
 
@@ -152,8 +165,13 @@ def _mode(mapped: Mapped) -> str:
     return "".join(letters) + ("s-" if mapped.flags & MAP_SHARED else "--")
 
 
-def _region(place: Place, mapped: Mapped, stacks: list[int]) -> Region:
-    """What it is for; a thread's stack is what a thread's stack pointer is in."""
+def _region(place: Place, mapped: Mapped, stacks: list[int], fields: dict[str, int]) -> Region:
+    """What it is for; a thread's stack is what a thread's stack pointer is in.
+
+    Of huge pages that are attached (SysV) or a file's, only the size of their pages tells.
+    """
+    if fields["KernelPageSize"] > PAGESIZE:
+        return Region.HUGETLB
     is_stack = any(mapped.start <= pointer < mapped.end for pointer in stacks)
     return Region.THREAD_STACK if is_stack and place.region is Region.ANON else place.region
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from memtap.tracers.host import Counters
@@ -14,6 +15,9 @@ _BYTES = 1 << 16
 # What reading a process says that has ended meanwhile.
 Gone = (FileNotFoundError, ProcessLookupError)
 
+# Of the states in /proc/PID/stat.
+_ENDED = (b"Z", b"X")
+
 
 def read(path: str) -> bytes:
     """A small file of /proc, at the cost of its three system calls."""
@@ -22,6 +26,29 @@ def read(path: str) -> bytes:
         return os.read(fd, _BYTES)
     finally:
         os.close(fd)
+
+
+def survivor(pid: int, root: Path = Path("/")) -> Path | None:
+    """/proc/TID of a thread that goes on though the main thread has ended; None if none does.
+
+    Such a process looks like a zombie, and has no memory in its own files. Those of its other
+    threads tell of it, and the kernel looks there, too (find_lock_task_mm() in mm/oom_kill.c).
+    """
+    proc = root / "proc"
+    if not _has_ended(proc / str(pid)):
+        return None
+    try:
+        threads = os.listdir(proc / str(pid) / "task")
+    except Gone:
+        return None
+    return next((proc / tid for tid in threads if not _has_ended(proc / tid)), None)
+
+
+def _has_ended(process: Path) -> bool:
+    try:
+        return read(f"{process}/stat").rpartition(b")")[2].split()[0] in _ENDED
+    except Gone:
+        return True
 
 
 def audit(read: int, unread: int, kernel: Counters, notes: Sequence[str]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ _AMOUNTS = (
     Column("shr_bytes", "SHR", "kib"),
     Column("pss_bytes", "PSS", "kib"),
     Column("uss_bytes", "USS", "kib"),
+    Column("hugetlb_bytes", "HUGETLB", "kib", table=False),
     Column("swap_bytes", "SWAP", "kib", table=False),
     Column("pgtables_bytes", "PGTABLES", "kib", table=False),
     Column("minor", "MINOR", table=False),

@@ -12,7 +12,7 @@ import re
 import time
 from dataclasses import dataclass
 
-from memtap.tracers import procfs
+from memtap.tracers import procfs, sharedswap
 from memtap.tracers.host import Counters, meminfo, vmstat
 from memtap.tracers.hostile import printable
 from memtap.tracers.processes import pick_cgroup, user_name
@@ -26,20 +26,21 @@ _FAULTS = ("pgfault", "pgmajfault")
 _UID = re.compile(rb"\nUid:\t(\d+)")
 _STATUS = re.compile(
     rb"\nVmSize:\s*(\d+) kB.*?\nVmRSS:\s*(\d+) kB.*?\nRssFile:\s*(\d+) kB"
-    rb"\nRssShmem:\s*(\d+) kB.*?\nVmPTE:\s*(\d+) kB",
+    rb"\nRssShmem:\s*(\d+) kB.*?\nVmPTE:\s*(\d+) kB\nVmSwap:\s*(\d+) kB",
     re.DOTALL,
 )
 _ROLLUP = re.compile(
     rb"\nPss:\s*(\d+) kB.*?\nPrivate_Clean:\s*(\d+) kB\nPrivate_Dirty:\s*(\d+) kB"
-    rb".*?\nPrivate_Hugetlb:\s*(\d+) kB.*?\nSwap:\s*(\d+) kB",
+    rb".*?\nShared_Hugetlb:\s*(\d+) kB\nPrivate_Hugetlb:\s*(\d+) kB\nSwap:\s*(\d+) kB"
+    rb"\nSwapPss:\s*(\d+) kB",
     re.DOTALL,
 )
 
 # Fields of /proc/PID/stat, counted from the one behind the name.
 _PPID, _MINOR, _MAJOR, _START = 1, 7, 9, 19
 
-_NO_MEMORY = (0,) * 5
-_NOTHING = {"pss_bytes": 0, "uss_bytes": 0, "swap_bytes": 0}
+_NO_MEMORY = (0,) * 6
+_NOTHING = {"pss_bytes": 0, "uss_bytes": 0, "hugetlb_bytes": 0, "swap_bytes": 0}
 _UNKNOWN = dict.fromkeys(_NOTHING)
 
 
@@ -92,16 +93,29 @@ class Reader:
         self.whom = whom
         self._comms = {os.fsencode(comm) for comm in whom.comms}
         self._unread = self._without_memory = 0
+        self._with_shared_swap: dict[int, str] = {}  # where the memory of each is told of
 
     def look(self) -> Snapshot:
         """All processes that are asked for, the largest RES first. One that ends is left out."""
         self._unread = self._without_memory = 0
+        self._with_shared_swap = {}
         kernel = _counters()
         pids = self.whom.pids or [int(name) for name in os.listdir("/proc") if name.isdigit()]
         rows = [row for pid in pids if (row := self._try(pid))]
+        self._add_shared_swap(rows)
         rows.sort(key=lambda row: -row["res_bytes"])
         moment = now(), time.monotonic()
         return Snapshot(*moment, rows, self._unread, self._without_memory, kernel)
+
+    def _add_shared_swap(self, rows: list[Row]) -> None:
+        """Adds what each process has a share in; seldom there is any."""
+        if self._with_shared_swap:
+            everybody = {f"/proc/{name}/" for name in os.listdir("/proc") if name.isdigit()}
+            everybody.update(self._with_shared_swap.values())
+            shares = sharedswap.shares(self._with_shared_swap, everybody)
+            for row in rows:
+                if row["pid"] in shares:
+                    row["swap_bytes"] += shares[row["pid"]]
 
     def _try(self, pid: int) -> Row | None:
         try:
@@ -124,7 +138,7 @@ class Reader:
         if self._comms and comm not in self._comms:
             return None
         status = procfs.read(proc + "status")
-        sizes = _STATUS.search(status)
+        space, sizes = _address_space(pid, status)
         if sizes is None and not self.whom.pids:
             self._without_memory += 1
             return None
@@ -138,32 +152,51 @@ class Reader:
             "user": user_name(uid),
             "comm": printable(comm),
             **_resident(sizes),
-            **(self._shares(proc) if sizes else _NOTHING),
+            **(self._shares(pid, space, int(sizes[6]) << 10) if sizes else _NOTHING),
             "minor": int(fields[_MINOR]),
             "major": int(fields[_MAJOR]),
             "oom_score": int(procfs.read(proc + "oom_score")),
             "oom_score_adj": int(procfs.read(proc + "oom_score_adj")),
             "processes": 1,
-            **({"cgroup": pick_cgroup(procfs.read(proc + "cgroup"))} if self.whom.cgroups else {}),
+            **({"cgroup": pick_cgroup(procfs.read(space + "cgroup"))} if self.whom.cgroups else {}),
         }
 
-    def _shares(self, proc: str) -> Row:
-        """What smaps_rollup tells; None for each if it is not ours to read."""
+    def _shares(self, pid: int, space: str, anon_swap: int) -> Row:
+        """What smaps_rollup tells; None for each if it is not ours to read.
+
+        What is in swap of shared memory is told by Swap alone.
+        """
         try:
-            found = _ROLLUP.search(procfs.read(proc + "smaps_rollup"))
+            found = _ROLLUP.search(procfs.read(space + "smaps_rollup"))
         except PermissionError:
             self._unread += 1
             return _UNKNOWN
         if found is None:
             return _NOTHING
-        pss, clean, dirty, huge, swap = (int(kib) << 10 for kib in found.groups())
-        return {"pss_bytes": pss, "uss_bytes": clean + dirty + huge, "swap_bytes": swap}
+        pss, clean, dirty, shared, huge, swap, swap_pss = (int(kib) << 10 for kib in found.groups())
+        if swap > anon_swap:
+            self._with_shared_swap[pid] = space
+        return {
+            "pss_bytes": pss,
+            "uss_bytes": clean + dirty + huge,
+            "hugetlb_bytes": shared + huge,
+            "swap_bytes": swap_pss,
+        }
+
+
+def _address_space(pid: int, status: bytes) -> tuple[str, re.Match[bytes] | None]:
+    """Whose files tell of a process's memory, and its sizes; None of those without any."""
+    sizes = _STATUS.search(status)
+    thread = None if sizes else procfs.survivor(pid)
+    if thread is None:
+        return f"/proc/{pid}/", sizes
+    return f"{thread}/", _STATUS.search(procfs.read(f"{thread}/status"))
 
 
 def _resident(sizes: re.Match[bytes] | None) -> Row:
     """What /proc/PID/status tells; of statm, VIRT is the first, RES the second, SHR the third."""
     found = sizes.groups() if sizes else _NO_MEMORY
-    virt, res, file, shmem, pgtables = (int(kib) << 10 for kib in found)
+    virt, res, file, shmem, pgtables, _ = (int(kib) << 10 for kib in found)
     return {
         "virt_bytes": virt,
         "res_bytes": res,

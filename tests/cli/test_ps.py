@@ -23,11 +23,12 @@ from tests.cli.calling import HOME, command, memtap, says, somebody, spawn
 # In the contract's words.
 PS = [
     "pid", "uid", "user", "comm", "virt_bytes", "res_bytes", "shr_bytes", "pss_bytes",
-    "uss_bytes", "swap_bytes", "pgtables_bytes", "minor", "major", "oom_score", "oom_score_adj",
+    "uss_bytes", "hugetlb_bytes", "swap_bytes", "pgtables_bytes", "minor", "major",
+    "oom_score", "oom_score_adj",
 ]  # fmt: skip
 PMAP = [
     "start", "end", "size_bytes", "rss_bytes", "pss_bytes", "uss_bytes", "dirty_bytes",
-    "swap_bytes", "mode", "region", "mapping",
+    "hugetlb_bytes", "swap_bytes", "mode", "region", "mapping",
 ]  # fmt: skip
 REPORT = ["report", "schema", "time", "interval_s", "rows", "audit"]
 AUDIT = ["accuracy", "events", "lost", "missed", "map_full", "probes", "kernel", "notes"]

@@ -23,6 +23,7 @@ from memtap.tracers.report import Row
 from memtap.tracers.snapshot import Reader, Snapshot, Whom
 
 KTHREADD = 2
+WORKLOADS = Path(__file__).resolve().parent.parent / "workloads"
 
 
 @contextmanager
@@ -140,14 +141,12 @@ def test_a_name_cannot_lie(name: str, shown: str) -> None:
 # Changes.
 
 
-def test_what_grew_is_the_change() -> None:
-    code = (
-        "import mmap, sys\nprint(flush=True)\ninput()\nm = mmap.mmap(-1, 1 << 20, mmap.MAP_PRIVATE)"
-    )
-    code += "\nfor at in range(0, 1 << 20, 4096): m[at] = 1"
+def test_what_grew_is_the_change(tmp_path: Path) -> None:
+    # It shares no page: PSS and USS change whenever another begins or ends that maps the same.
+    program = tmp_path / "grower"
+    subprocess.check_call(["cc", "-O1", "-static", "-o", program, WORKLOADS / "grower.c"])
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    program = [sys.executable, "-c", code + "\nprint(flush=True); input()"]
-    with subprocess.Popen(program, **pipes) as process:  # type: ignore[call-overload]
+    with subprocess.Popen([program], **pipes) as process:  # type: ignore[call-overload]
         process.stdout.readline()
         before = look(process.pid)
         process.stdin.write(b"\n")
