@@ -87,6 +87,7 @@ class Way:
         defines: macros that select it in the C program.
         notes: what it cannot see; goes into the audit.
         calls: kernel functions that the C program calls (KFUNC in memtap/fields.h).
+        members: struct and member of what it reads that not every kernel has.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Way:
     defines: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     calls: tuple[str, ...] = ()
+    members: tuple[tuple[str, str], ...] = ()
 
     def missing(self, kernel: Kernel) -> list[str]:
         """What this kernel does not have though it is wanted, as `kind:name`."""
@@ -104,7 +106,8 @@ class Way:
             if probe.wanted(kernel) and probe.target(kernel) is None
         ]
         calls = [f"kfunc:{name}" for name in self.calls if not kernel.btf.has_function(name)]
-        return probes + calls
+        members = [f"member:{s}.{m}" for s, m in self.members if not kernel.btf.member(s, m)]
+        return probes + calls + members
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,9 @@ class Features:
     def argument(self, tracepoint: str, number: int) -> Answer:
         return self._ask(f"argument {tracepoint} {number}")
 
+    def member(self, struct: str, path: str) -> bool:
+        return bool(self._ask(f"member {struct} {path}"))
+
     def __getattr__(self, name: str) -> Answer:
         return self._ask(name)
 
@@ -71,6 +74,8 @@ def ask_kernel(kernel: Kernel) -> Ask:
             return kernel.btf.has_function(words[0])
         if what == "iter":
             return kernel.btf.attach_id("iter", words[0]) > 0
+        if what == "member":
+            return kernel.btf.member(words[0], words[1]) is not None
         if what == "argument":
             return kernel.btf.argument(words[0], int(words[1]))
         return bool(getattr(kernel, what))

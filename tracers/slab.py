@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -19,6 +19,18 @@ from memtap.tracers.slabrows import Kind
 
 # A process, and the numbers of a cache and of code.
 Owner = tuple[int, int, int]
+
+# Of the C program: the process whose objects from before it began are.
+NOBODY = 0xFFFFFFFF
+
+# Rows of no process: the task of a CPU with nothing to do is all that an interrupt runs in then.
+_NO_PROCESS = {
+    0: Who("[interrupt]", 0, "root", "/"),
+    NOBODY: Who("[earlier]", -1, "-", "-"),
+}
+
+# So many caches are named in a note.
+_NAMED = 3
 
 
 @dataclass
@@ -60,7 +72,8 @@ class Slab:
         self.by = by
         self._origin, self._leaks = origin, leaks
         self._who: dict[int, Who] = {}
-        self._texts: dict[str, dict[int, str]] = {"cache": {}, "site": {}, "stack": {}}
+        kinds = ("cache", "site", "stack", "unseen")
+        self._texts: dict[str, dict[int, str]] = {kind: {} for kind in kinds}
         self._tallies: dict[Owner, Tally] = defaultdict(Tally)
         self._live: dict[Owner, Tally] = defaultdict(Tally)  # since it began
         self._kept: Events = np.empty(0, np.void)
@@ -85,16 +98,26 @@ class Slab:
 
     def _report(self, interval: Interval, until_ns: int) -> Report:
         events = sum(tally.allocs + tally.frees for tally in self._tallies.values())
-        rows = self._rows()
+        rows, off = self._rows(), self._off()
         return Report(
             "slab",
             interval.time,
             interval.seconds,
             slab_columns(self.by),
             rows,
-            audit(self._origin, interval, events),
+            audit(
+                self._origin, interval, events, unseen=sum(off.values()), notes=_notes(rows, off)
+            ),
             leaks=self._leak_rows(until_ns) if self._leaks else None,
         )
+
+    def _off(self) -> Counter[str]:
+        """By how many objects LIVE can be wrong, by cache: those whose end may not be seen."""
+        off: Counter[str] = Counter()
+        for (_, cache, _), tally in self._live.items():
+            if cache in self._texts["unseen"]:
+                off[self._texts["unseen"][cache]] += abs(tally.live)
+        return +off
 
     def _rows(self) -> list[Row]:
         """A row for each group that did something, or has something."""
@@ -119,9 +142,9 @@ class Slab:
         return tuple(identity[name] for name in self._names)
 
     def _identity(self, tgid: int, cache: int, site: int) -> Row:
-        who = self._who.get(tgid, Who())
+        who = _NO_PROCESS.get(tgid) or self._who.get(tgid, Who())
         return {
-            "pid": tgid,
+            "pid": 0 if tgid == NOBODY else tgid,
             "uid": who.uid,
             "user": who.user,
             "comm": who.comm,
@@ -147,6 +170,20 @@ class Slab:
         """A stack from the outermost frame on."""
         text = self._texts["stack"].get(stack, "")
         return text.split(BETWEEN) if text else []
+
+
+def _notes(rows: list[Row], off: Counter[str]) -> list[str]:
+    """What the numbers of a report mean where that is not plain."""
+    notes = []
+    if off:
+        named = ", ".join(name for name, _ in off.most_common(_NAMED))
+        notes.append(
+            f"LIVE can be off by {sum(off.values()):,} objects, of {named}: these are also "
+            "allocated or freed in bulk or by kfree_rcu(), where no tracepoint tells"
+        )
+    if any(row["live"] < 0 for row in rows):
+        notes.append("LIVE below 0: what was there before it began was freed")
+    return notes
 
 
 def _sums(now: Tally, since: Tally) -> Row:

@@ -14,18 +14,24 @@ from memtap.tracers.edge import BETWEEN, Taken
 from memtap.tracers.grouping import group_numbers
 from memtap.tracers.hostile import printable
 from memtap.tracers.sites import Texts
+from memtap.tracers.slabplan import ALONE, BATCHES
+from memtap.tracers.slabplan import IN_BULK as BULK_CACHES
 from memtap.tracers.slabrows import ROW, Kind
 from memtap.tracers.symbols import Symbols
 
 # Of the C program: what stands where no cache does; the map of objects has addresses as keys.
 UNKNOWN, LARGE = 0, 1
+EARLIER, IN_BULK = 0, 1
 ANY_CACHE = 1 << 62
 _ADDRESS = np.dtype([("address", "u8")])
-_NAME = np.dtype([("text", "S64")])
+_NAME = np.dtype([("text", "S64"), ("is_unseen", "u8")])
 _NO_STACK = 0xFFFF
 
 # How the names of functions begin by which a tracepoint calls a program.
 _OURS = ("bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_")
+
+# The code that allocated where it is none.
+_NO_SITE = {EARLIER: "[earlier]", IN_BULK: "[bulk]"}
 
 # What tells objects that are kept apart.
 _OWNER = ("tgid", "cache", "site", "stack")
@@ -44,6 +50,7 @@ class SlabEdge:
         self._symbols = Symbols()
         self._caches, self._sites, self._stacks = Texts(), Texts(), Texts()
         self._object = dtype_of(session.loaded.layouts["object"])
+        self._unseen: set[str] = set()  # caches whose objects kfree_rcu() puts into sheaves
         self._stack_texts: dict[int, int] = {}
 
     def follow(self, tgid: int) -> None:
@@ -62,6 +69,7 @@ class SlabEdge:
             parts.append(self._kept(names))
         texts = {"cache": self._caches, "site": self._sites, "stack": self._stacks}
         news = {kind: each.take() for kind, each in texts.items()}
+        news["unseen"] = {n: text for n, text in news["cache"].items() if self._is_unseen(text)}
         return Taken(np.concatenate(parts), texts={kind: new for kind, new in news.items() if new})
 
     def learn(self, reporter: object) -> None:
@@ -73,7 +81,7 @@ class SlabEdge:
         for name in (*same, "tgid"):
             rows[name] = found[name]
         caches, which = np.unique(found["cache"], return_inverse=True)
-        rows["cache"] = self._numbers(self._caches, [_name(int(c), names) for c in caches], which)
+        rows["cache"] = self._numbers(self._caches, [_shown(int(c), names) for c in caches], which)
         sites, which = np.unique(found["site"], return_inverse=True)
         rows["site"] = self._numbers(self._sites, [self._site(int(site)) for site in sites], which)
         return rows
@@ -84,13 +92,22 @@ class SlabEdge:
         return np.array([texts.number(text) for text in found], np.uint32)[which]
 
     def _site(self, address: int) -> str:
-        return str(self._symbols.kernel(address)) if address else "?"
+        if address in _NO_SITE:
+            return _NO_SITE[address]
+        return str(self._symbols.kernel(address))
+
+    def _is_unseen(self, cache: str) -> bool:
+        """Whether objects of a cache can be allocated or freed without our knowing."""
+        way = self._session.loaded.way.name
+        in_bulk = way.endswith(BATCHES) and (cache in BULK_CACHES or cache in self._unseen)
+        return in_bulk or way.endswith(ALONE)
 
     def _names(self) -> dict[int, str]:
         """The names of caches, by their addresses, as the C program has seen them."""
         names: dict[int, str] = {}
         for keys, values in self._map("names", _NAME):
             texts = [printable(text) for text in values["text"].tolist()]
+            self._unseen |= {t for t, u in zip(texts, values["is_unseen"], strict=True) if u}
             names |= dict(zip(keys["address"].tolist(), texts, strict=True))
         return names
 
@@ -128,6 +145,13 @@ class SlabEdge:
 def _is_ours(frame: str) -> bool:
     """Whether a function is between the tracepoint and our program, itself included."""
     return frame.startswith(_OURS)
+
+
+def _shown(cache: int, names: dict[int, str]) -> str:
+    """What a report calls a cache, also where nobody knows its name."""
+    if cache == UNKNOWN:
+        return "[earlier]"
+    return _name(cache, names) if cache in names or not cache >> 63 else "[unnamed]"
 
 
 def _name(cache: int, names: dict[int, str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from memtap.bpf.kernel import Kernel
 from memtap.bpf.plan import Plan, Probe, Way
 
 # Macros of the C program: tell objects apart by the code that allocated them, by process.
@@ -37,33 +38,99 @@ _OLD_PROBES = (
     Probe("on_kmalloc_node", "raw_tp", ("kmalloc_node",)),
     Probe("on_cache_alloc_node", "raw_tp", ("kmem_cache_alloc_node",)),
 )
-_BULK = "what is allocated and freed in bulk is not seen: it has no tracepoint"
+
+
+def _loops(kernel: Kernel) -> bool:
+    """Can programs have long loops (memtap/loops.h)?"""
+    return bool(kernel.btf.member("bpf_verifier_state", "may_goto_depth"))
+
+
+# What is allocated and freed in bulk has no tracepoint; functions do it, renamed in 7bd230a26648.
+# Where what kfree_rcu() frees at once is too much for a loop, each object is counted when it is
+# given away. Since ec66e0d59952 there are sheaves for it.
+_FUNCTIONS = (
+    Probe(
+        "on_bulk_alloc",
+        "fexit",
+        ("kmem_cache_alloc_bulk", "kmem_cache_alloc_bulk_noprof"),
+        spared="always",
+    ),
+    Probe("on_bulk_free", "fentry", ("kmem_cache_free_bulk",), spared="always"),
+    Probe(
+        "on_rcu_free",
+        "fentry",
+        ("kvfree_call_rcu",),
+        spared="always",
+        wanted=lambda kernel: not _loops(kernel),
+    ),
+    Probe(
+        "on_sheaf_free",
+        "fexit",
+        ("__kfree_rcu_sheaf",),
+        spared="always",
+        wanted=lambda kernel: kernel.btf.has_function("__kfree_rcu_sheaf"),
+    ),
+)
+# Where functions tell nothing, what kfree_rcu() frees can be read as its work begins.
+_BATCHES = (
+    Probe("on_work", "tp_btf", ("workqueue_execute_start",)),
+    Probe("on_work_end", "tp_btf", ("workqueue_execute_end",)),
+)
+_OF_BATCHES = (
+    ("bpf_verifier_state", "may_goto_depth"),
+    ("kfree_rcu_cpu_work", "bulk_head_free"),
+    ("kvfree_rcu_bulk_data", "records"),
+)
+
+# Caches that the kernel uses in bulk, besides kfree_rcu(): networks, io_uring, maple trees.
+IN_BULK = frozenset(("skbuff_head_cache", "io_kiocb", "maple_node"))
+
+# The endings of the names of ways that do not see all of it.
+BATCHES, ALONE = "-batches", "-alone"
+
+
+def _ways(best: Way) -> tuple[Way, ...]:
+    """A way with what sees frees in bulk: best all of them, else kfree_rcu()'s, else none."""
+    functions = replace(
+        best, probes=(*best.probes, *_FUNCTIONS), defines=(*best.defines, "BULK_FUNCTIONS")
+    )
+    batches = replace(
+        best,
+        name=best.name + BATCHES,
+        probes=(*best.probes, *_BATCHES),
+        defines=(*best.defines, "RCU_BATCHES"),
+        members=_OF_BATCHES,
+    )
+    return functions, batches, replace(best, name=best.name + ALONE, accuracy="bounded")
+
 
 PLAN = Plan(
     "slab",
     (
-        Way("counters", "exact", _PROBES, notes=(_BULK,), calls=("bpf_get_kmem_cache",)),
-        Way(
-            "by-size",
-            "exact",
-            _RAW_PROBES,
-            ("KMALLOC_BY_SIZE", "UNTYPED_POINTERS"),
-            notes=(
-                _BULK,
-                "this kernel does not tell which cache kmalloc() takes: told apart by size; and of "
-                "what was there before, kfree() tells neither cache nor size",
-            ),
+        *_ways(Way("counters", "exact", _PROBES, calls=("bpf_get_kmem_cache",))),
+        *_ways(
+            Way(
+                "by-size",
+                "exact",
+                _RAW_PROBES,
+                ("KMALLOC_BY_SIZE", "UNTYPED_POINTERS"),
+                notes=(
+                    "this kernel does not tell which cache kmalloc() takes: told apart by size; "
+                    "and of what was there before, kfree() tells neither cache nor size",
+                ),
+            )
         ),
-        Way(
-            "all-by-size",
-            "exact",
-            _OLD_PROBES,
-            ("KMALLOC_BY_SIZE", "UNTYPED_POINTERS", "CACHES_BY_SIZE"),
-            notes=(
-                _BULK,
-                "this kernel does not tell of which cache an object is: told apart by size; and of "
-                "what was there before, it tells neither cache nor size",
-            ),
+        *_ways(
+            Way(
+                "all-by-size",
+                "exact",
+                _OLD_PROBES,
+                ("KMALLOC_BY_SIZE", "UNTYPED_POINTERS", "CACHES_BY_SIZE"),
+                notes=(
+                    "this kernel does not tell of which cache an object is: told apart by size; "
+                    "and of what was there before, it tells neither cache nor size",
+                ),
+            )
         ),
     ),
 )

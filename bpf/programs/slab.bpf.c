@@ -12,12 +12,21 @@
 /* No cache: nobody knows; too large for any, so that it is pages. */
 enum no_cache { UNKNOWN, LARGE };
 
+/* No site: that of an object from before anybody looked, or of several that come at once. */
+enum no_site { EARLIER, IN_BULK };
+
+#define NOBODY 0xffffffff /* whose objects from before anybody looked are */
+
 /* Each program counts in keys of its own, its spares too; see memtap/counters.h. */
 enum program {
 	KMALLOC,
 	CACHE_ALLOC,
 	KFREE,
 	CACHE_FREE,
+	BULK_ALLOC,
+	BULK_FREE,
+	RCU_FREE,
+	BATCH_FREE,
 	KMALLOC_NODE,
 	CACHE_ALLOC_NODE,
 	PROGRAMS
@@ -57,6 +66,7 @@ struct object {
 #include <memtap/fields.h>
 #include <memtap/counters.h>
 #include <memtap/filter.h>
+#include <memtap/loops.h>
 #include <memtap/spare.h>
 #include <memtap/stacks.h>
 
@@ -74,6 +84,7 @@ struct object {
 
 struct name {
 	char text[NAME_BYTES];
+	u64 is_unseen;
 };
 
 BPF_TABLE("hash", u64, struct name, names, CACHES);
@@ -85,6 +96,20 @@ static inline u32 size_of(u64 cache)
 	return FIELD(cache, kmem_cache, size);
 }
 
+/*
+ * Can an object of this cache be freed unseen? kfree_rcu() puts it into a sheaf, and only
+ * functions tell of that. What RCU lets be used again at once (SLAB_TYPESAFE_BY_RCU) is not
+ * freed so.
+ */
+#if HAVE(kmem_cache, sheaf_capacity) && HAVE(kmem_cache, flags) && !defined(BULK_FUNCTIONS)
+#define IS_UNSEEN(READ, cache)                                                                 \
+	(READ(cache, kmem_cache, sheaf_capacity) &&                                            \
+	 !(READ(cache, kmem_cache, flags) &                                                    \
+	   1 << ENUM(_slab_flag_bits, _SLAB_TYPESAFE_BY_RCU)))
+#else
+#define IS_UNSEEN(READ, cache) 0
+#endif
+
 /* A cache can be gone when somebody looks, and another can be where it was. */
 static inline void name_cache(u64 cache)
 {
@@ -92,6 +117,7 @@ static inline void name_cache(u64 cache)
 
 	if (!(cache >> 63))
 		return;
+	name.is_unseen = IS_UNSEEN(PEEK, cache);
 	bpf_probe_read_kernel_str(&name.text, sizeof(name.text),
 				  (void *)PEEK(cache, kmem_cache, name));
 	if (names.update(&cache, &name))
@@ -147,7 +173,9 @@ static inline int is_told(u64 address, struct object *object)
 	return object->allocated > LARGEST && objects.lookup(&address);
 }
 
-static inline int allocated(void *ctx, u64 address, struct object *object, u32 program)
+/* Where its end may be unseen an object is remembered in any case: its address tells. */
+static inline int allocated(void *ctx, u64 address, struct object *object, int is_unseen,
+			    u32 program)
 {
 #if defined(BY_PROCESS) || defined(FILTERED) || defined(LEAKS)
 	u64 task = (u64)current_task();
@@ -168,7 +196,7 @@ static inline int allocated(void *ctx, u64 address, struct object *object, u32 p
 	object->ns = bpf_ktime_get_ns();
 	object->stack = stack_of(ctx, 0);
 #endif
-	if (OWNED || object->cache == LARGE)
+	if (OWNED || is_unseen || object->cache == LARGE)
 		remember(address, object, program);
 	return 0;
 }
@@ -189,7 +217,7 @@ static inline int forget(u64 address, u32 program)
 static inline void free_unowned(u64 cache, u32 size, u32 program)
 {
 #ifndef FILTERED
-	struct object unowned = {.cache = cache, .allocated = size};
+	struct object unowned = {.cache = cache, .allocated = size, .tgid = NOBODY};
 
 	count_free(&unowned, program);
 #endif
@@ -203,12 +231,13 @@ static inline void count_kmalloc(u64 *ctx, u32 program)
 		return;
 #ifdef KMALLOC_BY_SIZE
 	object.cache = object.allocated > LARGEST ? LARGE : object.allocated;
+	allocated(ctx, ctx[1], &object, 0, program);
 #else
-	object.cache = KFUNC(bpf_get_kmem_cache)(ctx[1]);
-	if (!object.cache)
-		object.cache = LARGE;
+	u64 cache = KFUNC(bpf_get_kmem_cache)(ctx[1]);
+
+	object.cache = cache ? cache : LARGE;
+	allocated(ctx, ctx[1], &object, cache && IS_UNSEEN(FIELD, cache), program);
 #endif
-	allocated(ctx, ctx[1], &object, program);
 }
 
 #ifdef CACHES_BY_SIZE
@@ -222,7 +251,7 @@ static inline void count_cache_alloc(u64 *ctx, u32 program)
 	if (!ctx[1])
 		return;
 	object.cache = ANY_CACHE | object.allocated;
-	allocated(ctx, ctx[1], &object, program);
+	allocated(ctx, ctx[1], &object, 0, program);
 }
 
 static inline void count_cache_free(u64 *ctx, u32 program)
@@ -253,12 +282,12 @@ static inline void count_cache_alloc(u64 *ctx, u32 program)
 		return;
 	object.requested = FIELD(ctx[2], kmem_cache, object_size);
 	object.allocated = size_of(ctx[2]);
-	allocated(ctx, ctx[1], &object, program);
+	allocated(ctx, ctx[1], &object, IS_UNSEEN(FIELD, ctx[2]), program);
 }
 
 static inline void count_cache_free(u64 *ctx, u32 program)
 {
-	if (OWNED && forget(ctx[1], program))
+	if ((OWNED || IS_UNSEEN(FIELD, ctx[2])) && forget(ctx[1], program))
 		return;
 	free_unowned(ctx[2], size_of(ctx[2]), program);
 }
@@ -267,21 +296,144 @@ static inline void count_cache_free(u64 *ctx, u32 program)
 #define ZERO_SIZE 16 /* ZERO_SIZE_PTR: what kmalloc(0) gives, which is nothing, like NULL */
 
 /* Objects of kmem_cache_alloc(), too. */
-static inline void count_kfree(u64 *ctx, u32 program)
+static inline void count_kfree(u64 address, u32 program)
 {
-	if (ctx[1] <= ZERO_SIZE || (OWNED && forget(ctx[1], program)))
+	if (address <= ZERO_SIZE || (OWNED && forget(address, program)))
 		return;
 #ifdef KMALLOC_BY_SIZE
 	free_unowned(UNKNOWN, 0, program);
 #else
-	u64 cache = KFUNC(bpf_get_kmem_cache)(ctx[1]);
+	u64 cache = KFUNC(bpf_get_kmem_cache)(address);
+	int may_be_known = !OWNED && (!cache || IS_UNSEEN(FIELD, cache));
 
-	if (cache)
-		free_unowned(cache, size_of(cache), program);
-	else if (OWNED || !forget(ctx[1], program))
-		free_unowned(LARGE, 0, program);
+	if (may_be_known && forget(address, program))
+		return;
+	free_unowned(cache ? cache : LARGE, cache ? size_of(cache) : 0, program);
 #endif
 }
+
+#if defined(BULK_FUNCTIONS) || defined(RCU_BATCHES)
+/* A pointer as the number that it is: the verifier has less to remember. */
+static inline u64 number_of(u64 pointer)
+{
+	asm volatile("%0 = -%0" : "+r"(pointer));
+	return -pointer;
+}
+
+/* As count_kfree(), but with less for the verifier to remember of each round of a loop. */
+static inline void count_one_of_many(u64 address, u32 program)
+{
+	struct object gone = {.tgid = NOBODY}, *known = objects.lookup(&address);
+
+	if (known) {
+		gone = *known;
+		objects.delete(&address);
+	} else {
+#ifdef FILTERED
+		return;
+#elif !defined(KMALLOC_BY_SIZE)
+		u64 cache = number_of(KFUNC(bpf_get_kmem_cache)(address));
+
+		gone.cache = cache ? cache : LARGE;
+		gone.allocated = cache ? PEEK(cache, kmem_cache, size) : 0;
+#endif
+	}
+	count_free(&gone, program);
+}
+#endif
+
+#ifdef BULK_FUNCTIONS
+/* Where loops are short: networks, io_uring and maple trees take and give no more at once. */
+#define ALLOCS_AT_ONCE 32
+#define FREES_AT_ONCE  64
+
+/* How many of them are counted; the others are lost. */
+static inline u64 counted_of(u64 given, u64 most)
+{
+	if (given <= most)
+		return given;
+	count(COUNT_LOST, given - most);
+	return most;
+}
+
+/* fexit/kmem_cache_alloc_bulk(cache, gfp, count, pointers): the count or 0; in 7.x a bool */
+int on_bulk_alloc(u64 *ctx)
+{
+	u32 program = BULK_ALLOC + spare_number() * PROGRAMS;
+	int has_worked = (u32)ctx[4] == (u32)ctx[2] || (u8)ctx[4] == 1;
+
+	if (!claim(ctx, BULK_ALLOC, ctx[3]) || !has_worked)
+		return 0;
+	u64 most = MOST_ROUNDS(ALLOCS_AT_ONCE), objects = counted_of(ctx[2], most);
+
+	for (u64 at = 0; at < objects && at < most; at++) {
+		OR_BREAK;
+		struct object object = {.site = IN_BULK, .cache = ctx[0]};
+
+		object.requested = FIELD(ctx[0], kmem_cache, object_size);
+		object.allocated = size_of(ctx[0]);
+#ifdef CACHES_BY_SIZE
+		object.cache = ANY_CACHE | object.allocated;
+#endif
+		allocated(ctx, PEEK_AS(u64, ctx[3], at * sizeof(u64)), &object, 0, program);
+	}
+	return 0;
+}
+
+/* fentry/kmem_cache_free_bulk(cache or NULL, count, pointers); NULL is kfree_rcu()'s, mostly */
+int on_bulk_free(u64 *ctx)
+{
+	u32 program = BULK_FREE + spare_number() * PROGRAMS;
+
+	if (!LONG_LOOPS && !ctx[0])
+		return 0;
+
+	if (!claim(ctx, BULK_FREE, ctx[2]))
+		return 0;
+	u64 most = MOST_ROUNDS(FREES_AT_ONCE), objects = counted_of(ctx[1], most);
+
+	for (u64 at = 0; at < objects && at < most; at++) {
+		OR_BREAK;
+		count_one_of_many(PEEK_AS(u64, ctx[2], at * sizeof(u64)), program);
+	}
+	return 0;
+}
+
+#if !LONG_LOOPS
+#define LARGEST_OFFSET 4096
+
+/*
+ * fentry/kvfree_call_rcu(head, pointer): hundreds at once are too many for a loop here. Before
+ * 04a522b7da3d the pointer was how far the head is behind it, unless there is no head.
+ */
+int on_rcu_free(u64 *ctx)
+{
+	u64 address = ctx[1];
+
+	if (!claim(ctx, RCU_FREE, address))
+		return 0;
+	if (ctx[0] && address < LARGEST_OFFSET)
+		address = number_of(ctx[0]) - address;
+	count_kfree(address, RCU_FREE + spare_number() * PROGRAMS);
+	return 0;
+}
+#endif
+
+#if HAVE(kmem_cache, cpu_sheaves)
+/* fexit/__kfree_rcu_sheaf(cache, object), in 7.x with flags: whether it has taken it */
+int on_sheaf_free(u64 *ctx)
+{
+	u64 has_taken = 0;
+
+	if (!claim(ctx, RCU_FREE, ctx[1]))
+		return 0;
+	bpf_get_func_ret(ctx, &has_taken);
+	if ((u8)has_taken)
+		count_kfree(ctx[1], RCU_FREE + spare_number() * PROGRAMS);
+	return 0;
+}
+#endif
+#endif
 
 /* tp_btf/kmalloc(site, address, requested, allocated, ...) */
 int on_kmalloc(u64 *ctx)
@@ -303,7 +455,7 @@ int on_cache_alloc(u64 *ctx)
 int on_kfree(u64 *ctx)
 {
 	if (claim(ctx, KFREE, ctx[1]))
-		count_kfree(ctx, KFREE + spare_number() * PROGRAMS);
+		count_kfree(ctx[1], KFREE + spare_number() * PROGRAMS);
 	return 0;
 }
 
@@ -314,3 +466,149 @@ int on_cache_free(u64 *ctx)
 		count_cache_free(ctx, CACHE_FREE + spare_number() * PROGRAMS);
 	return 0;
 }
+
+#ifdef RCU_BATCHES
+/*
+ * kfree_rcu() keeps what it shall free in lists of pages of pointers, per CPU, and workers give
+ * those to kfree_bulk(), of which nothing tells. But it can be read when the work begins: the
+ * monitor's, which frees what may be freed by then and leaves the rest to a batch's
+ * (kfree_rcu_monitor() and kfree_rcu_work() in mm/slab_common.c, once kernel/rcu/tree.c).
+ *
+ * What the monitor finds when it begins counts as freed then: nobody but RCU has it any more.
+ * How much of a page was counted is noted for who finds it later. But a page is used again when
+ * all in it are freed. So a note is true only if the page was in a list when the monitor ended
+ * last, and still has the last of those pointers where it was.
+ */
+#define PAGES_NOTED 4096
+#define POINTERS    ((1 << PAGE_SHIFT) / sizeof(u64))
+
+struct note {
+	u64 counted; /* so many of its pointers */
+	u64 last;    /* of these */
+	u64 ended;   /* how often the monitor had ended */
+};
+
+BPF_TABLE("lru_hash", u64, struct note, notes, PAGES_NOTED);
+BPF_TABLE("lru_hash", u64, u64, monitors, PAGES_NOTED);
+
+static inline u64 times_ended(u64 cpu)
+{
+	u64 *times = monitors.lookup(&cpu);
+
+	return times ? *times : 0;
+}
+
+static inline u64 pointer_in(u64 page, u64 at)
+{
+	return PEEK_AS(u64, page, OFFSET(kvfree_rcu_bulk_data, records) + at * sizeof(u64));
+}
+
+static inline u64 page_behind(u64 page)
+{
+	return PEEK_AS(u64, page, OFFSET(kvfree_rcu_bulk_data, list));
+}
+
+/* How much of a page was counted before. */
+static inline u64 counted_in(u64 page, u64 ended)
+{
+	struct note *note = notes.lookup(&page);
+
+	if (!note || note->ended < ended || !note->counted)
+		return 0;
+	return pointer_in(page, note->counted - 1) == note->last ? note->counted : 0;
+}
+
+/* Counts what was not yet in a list of pages; others may be put in front of them meanwhile. */
+static inline void free_listed(u64 list, u64 ended, u64 keeps)
+{
+	u64 page = PEEK_AS(u64, list, 0), at = counted_in(page, ended);
+
+	while (page && page != list) {
+		OR_BREAK;
+		u64 pointers = PEEK(page, kvfree_rcu_bulk_data, nr_records);
+
+		if (!pointers || pointers > POINTERS)
+			break; /* the list is another's by now */
+		for (; at < pointers; at++) {
+			OR_BREAK;
+			count_one_of_many(pointer_in(page, at), BATCH_FREE);
+		}
+		struct note note = {.counted = at * keeps, .ended = ended};
+
+		note.last = pointer_in(page, at - 1);
+		notes.update(&page, &note);
+		page = page_behind(page);
+		at = counted_in(page, ended);
+	}
+}
+
+/* The notes on the pages of a list are still true when the monitor has ended. */
+static inline void confirm_notes(u64 list, u64 ended)
+{
+	u64 page = PEEK_AS(u64, list, 0);
+
+	while (page && page != list) {
+		OR_BREAK;
+		struct note *note = counted_in(page, ended) ? notes.lookup(&page) : NULL;
+
+		if (note)
+			note->ended = ended + 1;
+		page = page_behind(page);
+	}
+}
+
+static inline u64 batch_of(u64 cpu, int number)
+{
+	return cpu + OFFSET(kfree_rcu_cpu, krw_arr) + number * SIZE(kfree_rcu_cpu_work);
+}
+
+/* Of which CPU a work is the batch's: these structs point to each other. 0 if of none. */
+static inline u64 cpu_of_batch(u64 batch)
+{
+	u64 cpu = PEEK(batch, kfree_rcu_cpu_work, krcp);
+
+	return batch == batch_of(cpu, 0) || batch == batch_of(cpu, 1) ? cpu : 0;
+}
+
+/* Of which CPU a work is the monitor's; 0 if of none. */
+static inline u64 cpu_of_monitor(u64 work)
+{
+	u64 cpu = work - OFFSET(kfree_rcu_cpu, monitor_work__work);
+
+	return PEEK(batch_of(cpu, 0), kfree_rcu_cpu_work, krcp) == cpu ? cpu : 0;
+}
+
+/* tp_btf/workqueue_execute_start(work) */
+int on_work(u64 *ctx)
+{
+	u64 work = number_of(ctx[0]);
+	u64 batch = work - OFFSET(kfree_rcu_cpu_work, rcu_work__work), list;
+	u64 cpu = cpu_of_batch(batch);
+	u64 is_batch = cpu != 0;
+
+	if (!is_batch)
+		cpu = cpu_of_monitor(work);
+	if (!cpu)
+		return 0;
+	list = is_batch ? batch + OFFSET(kfree_rcu_cpu_work, bulk_head_free)
+			: cpu + OFFSET(kfree_rcu_cpu, bulk_head);
+	free_listed(list, times_ended(cpu), !is_batch);
+	return 0;
+}
+
+/* tp_btf/workqueue_execute_end(work, function) */
+int on_work_end(u64 *ctx)
+{
+	u64 cpu = cpu_of_monitor(number_of(ctx[0]));
+	u64 ended = times_ended(cpu), times = ended + 1;
+	u64 in_batch = OFFSET(kfree_rcu_cpu_work, bulk_head_free);
+
+	if (!cpu)
+		return 0;
+	confirm_notes(cpu + OFFSET(kfree_rcu_cpu, bulk_head), ended);
+	confirm_notes(batch_of(cpu, 0) + in_batch, ended);
+	confirm_notes(batch_of(cpu, 1) + in_batch, ended);
+	monitors.update(&cpu, &times);
+	return 0;
+}
+#endif

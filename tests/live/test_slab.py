@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from memtap.tracers.processes import Processes
 from memtap.tracers.report import Report
 from memtap.tracers.slab import Slab
 from memtap.tracers.slabedge import SlabEdge
-from memtap.tracers.slabplan import BY_PROCESS, PLAN, objects
+from memtap.tracers.slabplan import ALONE, BATCHES, BY_PROCESS, IN_BULK, PLAN, objects
 from tests.live.tracing import LONGEST_S, Row, eventually, memtap, reporting, reports, with_spares
 
 Build = Callable[[str], Path]
@@ -50,7 +51,7 @@ FILE_SITES = {"alloc_empty_file", "__alloc_file"}
 
 
 # On some kernels only the size of a cache's objects is known; so many others may be as large.
-BY_SIZE = WAYS[0].name == "all-by-size"
+BY_SIZE = WAYS[0].name.startswith("all-by-size")
 AS_LARGE = 20 * BY_SIZE
 
 
@@ -260,6 +261,80 @@ def test_what_is_kept_is_told_with_its_stack_and_what_was_freed_is_not(
             program.go_on()
             assert eventually(lambda: kept("filp") == [])
             assert eventually(lambda: kept("dentry") == [])
+
+
+sees_rcu = pytest.mark.skipif(
+    WAYS[0].name.endswith(ALONE), reason="nothing tells here of what kfree_rcu() frees"
+)
+
+
+@sees_rcu
+@pytest.mark.parametrize("case", ["timerfds", "epolls"])
+def test_what_kfree_rcu_has_freed_is_no_leak(case: str, workload: Build, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+
+    def most_kept() -> int:
+        return max((row["objects"] for row in finished(out)[-1]["leaks"]), default=0)
+
+    with slabber(workload, case) as program:
+        how = ["-p", program.pid, "--leaks", "-f", "json"]
+        with reporting(out, "slab", "0.3", *how):
+            program.go_on()
+            assert eventually(lambda: most_kept() >= COUNT)
+            program.go_on()
+            # kfree_rcu() waits for more of it for up to five seconds.
+            assert eventually(lambda: most_kept() <= OTHERS, LONGEST_S), finished(out)[-1]["leaks"]
+
+
+@sees_rcu
+def test_what_was_there_before_is_freed_once(workload: Build, tmp_path: Path) -> None:
+    """Also where it is seen in the monitor's work and in a batch's."""
+    out = tmp_path / "report"
+    size = Kernel().btf.size("timerfd_ctx") or 0
+    cache = f"kmalloc-{1 << (size - 1).bit_length()}"
+    with slabber(workload, "timerfds") as program:
+        program.go_on()
+        with reporting(out, "slab", "0.5", "-f", "json") as run:
+            program.go_on()
+            assert eventually(lambda: counted(out, cache)[2] <= OTHERS - COUNT, LONGEST_S)
+            reports_by_now = len(finished(out))
+            assert eventually(lambda: len(finished(out)) > reports_by_now + 4)
+            run.send_signal(signal.SIGINT)
+            run.wait(LONGEST_S)
+        last = finished(out)[-1]
+    assert counted(out, cache)[2] >= -COUNT - 10 * OTHERS
+    assert "LIVE below 0: what was there before it began was freed" in last["audit"]["notes"]
+
+
+def test_the_objects_of_before_are_nobodys(workload: Build, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+
+    def freed() -> int:
+        rows = [row for report in finished(out) for row in report["rows"]]
+        return sum(row["frees"] for row in rows if row["comm"] == "[earlier]" and row["pid"] == 0)
+
+    with slabber(workload, "files") as program:
+        program.go_on()
+        with reporting(out, "slab", "0.5", "-b", "process", "-f", "json"):
+            program.go_on()
+            assert eventually(lambda: freed() >= COUNT, LONGEST_S)
+    names = {row["comm"] for report in finished(out) for row in report["rows"]}
+    assert "[earlier]" in names
+    assert {
+        row["pid"] for r in finished(out) for row in r["rows"] if row["comm"] == "?"
+    }.isdisjoint({0})
+
+
+def test_each_object_of_a_tree_that_may_be_unseen_is_in_the_bound(
+    workload: Build, tmp_path: Path
+) -> None:
+    """Maple trees free in bulk, and by kfree_rcu(): what is kept of them is said to be unsure."""
+    report = traced(command(workload, "child"), "-b", "cache")
+    live = {row["cache"]: abs(row["live"]) for row in report["rows"]}
+    unsure = sum(live.get(cache, 0) for cache in IN_BULK)
+    if WAYS[0].name.endswith(BATCHES) and unsure:
+        assert report["audit"]["accuracy"] == "bounded"
+        assert any(f"off by {unsure:,} objects" in note for note in report["audit"]["notes"])
 
 
 @contextmanager

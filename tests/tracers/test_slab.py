@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from memtap.bpf.stream import Events
 from memtap.tracers.chunk import Chunk
 from memtap.tracers.processes import Who
 from memtap.tracers.report import Report
-from memtap.tracers.slab import Slab, waste
-from memtap.tracers.slabedge import LARGE, UNKNOWN, _is_ours, _name
+from memtap.tracers.slab import NOBODY, Slab, waste
+from memtap.tracers.slabedge import LARGE, UNKNOWN, _is_ours, _name, _shown
 from memtap.tracers.slabrows import ROW, Kind
 from tests.tracers.builders import make_interval, make_origin
 
@@ -22,6 +23,7 @@ TEXTS = {
     "site": {OPEN: "alloc_empty_file+0x3c [kernel]", STAT: "__d_alloc+0x2d [kernel]"},
     "stack": {7: "do_sys_open;alloc_empty_file"},
 }
+FILP_AT = 0xFFFF888100000000
 WHO = {100: Who("cat", 0, "root", "/"), 200: Who("ls", 0, "root", "/")}
 
 
@@ -182,3 +184,38 @@ def test_frames_of_tracing_itself_are_known() -> None:
     ours = ["bpf_prog_daa20a9088e5c6fd_on_kmalloc", "bpf_trace_run6", "__bpf_trace_kmalloc"]
     assert all(map(_is_ours, ours))
     assert not _is_ours("__kmalloc_cache_noprof")
+
+
+def test_what_is_no_process_is_named() -> None:
+    idle, early = row(tgid=0, allocs=2), row(tgid=NOBODY, frees=5)
+    found = rows_by(Slab(make_origin(), ("process",)), "comm", idle, early)
+    assert {name: (each["pid"], each["live"]) for name, each in found.items()} == {
+        "[interrupt]": (0, 2),
+        "[earlier]": (0, -5),
+    }
+
+
+def test_it_is_said_what_a_negative_number_means() -> None:
+    slab = Slab(make_origin())
+    assert report_of(slab, row(allocs=3)).audit["notes"] == []
+    (note,) = report_of(slab, row(frees=4)).audit["notes"]
+    assert note == "LIVE below 0: what was there before it began was freed"
+
+
+def test_what_may_be_unseen_bounds_the_report() -> None:
+    """Only while something of such a cache is there: the rest is exact."""
+    slab = Slab(make_origin())
+    told = replace(chunk(row(allocs=3), row(DENTRY, allocs=7)), texts=TEXTS | {"unseen": {2: "d"}})
+    made = slab.feed(told)
+    assert made and made.audit["accuracy"] == "bounded"
+    (note,) = made.audit["notes"]
+    assert note.startswith("LIVE can be off by 7 objects, of d: ")
+    made = report_of(slab, row(DENTRY, frees=7))
+    assert (made.audit["accuracy"], made.audit["notes"]) == ("exact", [])
+
+
+def test_no_cache_is_called_by_a_question_mark() -> None:
+    names = {FILP_AT: "filp"}
+    assert [_shown(cache, names) for cache in (UNKNOWN, FILP_AT, FILP_AT + 64, LARGE, 64)] == [
+        "[earlier]", "filp", "[unnamed]", "kmalloc-large", "kmalloc-64",
+    ]  # fmt: skip

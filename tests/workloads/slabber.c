@@ -9,9 +9,11 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -33,6 +35,25 @@ static void take_eventfds(void)
 {
 	for (long i = 0; i < count; i++)
 		fds[i] = check(eventfd(0, 0), "eventfd");
+}
+
+/* What is allocated by timerfd_create() is freed by kfree_rcu(). */
+static void take_timerfds(void)
+{
+	for (long i = 0; i < count; i++)
+		fds[i] = check(timerfd_create(CLOCK_MONOTONIC, 0), "timerfd_create");
+}
+
+/* Likewise: what is watched by an epoll, and the epoll itself. */
+static void take_epolls(void)
+{
+	struct epoll_event event = {.events = EPOLLIN};
+	int watched = check(eventfd(0, 0), "eventfd");
+
+	for (long i = 0; i < count; i++) {
+		fds[i] = check(epoll_create1(0), "epoll_create1");
+		check(epoll_ctl(fds[i], EPOLL_CTL_ADD, watched, &event), "epoll_ctl");
+	}
 }
 
 /* Two descriptors each. */
@@ -168,6 +189,10 @@ int main(int argc, char **argv)
 		take_files(0, count);
 	else if (strcmp(argv[1], "eventfds") == 0)
 		take_eventfds();
+	else if (strcmp(argv[1], "timerfds") == 0)
+		take_timerfds();
+	else if (strcmp(argv[1], "epolls") == 0)
+		take_epolls();
 	else if (strcmp(argv[1], "pipes") == 0)
 		take_pipes();
 	else if (strcmp(argv[1], "sockets") == 0)

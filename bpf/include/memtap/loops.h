@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Loops of which the verifier cannot see the end: OR_BREAK begins each round, and ends the loop
+ * after some millions of them, by an instruction that is there for that (may_goto,
+ * 011832b97b31). Where a kernel has none, MOST_ROUNDS(n) is a number of rounds that are few
+ * enough for it to go through.
+ */
+#ifndef MEMTAP_LOOPS_H
+#define MEMTAP_LOOPS_H
+
+#if HAVE(bpf_verifier_state, may_goto_depth)
+#define LONG_LOOPS     1
+#define MOST_ROUNDS(n) (~0ULL)
+#define OR_BREAK                                                                               \
+	{                                                                                      \
+		__label__ enough, goes_on;                                                     \
+		asm volatile goto("1: .byte 0xe5; .byte 0;"                                    \
+				  ".long ((%l[enough] - 1b - 8) / 8) & 0xffff; .short 0"       \
+				  :                                                            \
+				  :                                                            \
+				  :                                                            \
+				  : enough);                                                   \
+		goto goes_on;                                                                  \
+	enough:                                                                                \
+		break;                                                                         \
+	goes_on:;                                                                              \
+	}
+#else
+#define LONG_LOOPS     0
+#define MOST_ROUNDS(n) (n)
+#define OR_BREAK
+#endif
+
+#endif
