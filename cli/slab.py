@@ -38,8 +38,11 @@ def command(options: Options) -> None:
     \b
     CACHE     as in /proc/slabinfo; kmalloc-large is pages, no cache
     SITE      the kernel's code that allocated: function+offset
+    [earlier] the process and code of what was there before it began;
+              [interrupt], process 0, those of interrupts of an idle CPU
     ALLOCS    objects allocated; FREES objects that were freed
-    LIVE      allocated less freed since it began; LIVE_KB their bytes
+    LIVE      allocated less freed since it began; LIVE_KB their bytes.
+              Below 0 more of what was there before was freed
     REQ_KB    asked for; ALLOC_KB taken for it
     WASTE     how much of what was taken nobody had asked for
     KEPT      with --leaks: objects that are still there; KEPT_KB their bytes

@@ -102,10 +102,11 @@ static inline u64 victim_of(u64 *ctx)
 	u32 tid = bpf_get_current_pid_tgid();
 	u64 *task = killed.lookup(&tid);
 
-	return task && PEEK(*task, task_struct, tgid) == (u32)ctx[0] ? *task : 0;
+	return task && PEEK(*task, task_struct, pid) == (u32)ctx[0] ? *task : 0;
 }
 
-#define NUMBER_OF(ctx) ((u32)(ctx)[0])
+/* What is marked is the thread that has the memory, if the main thread has ended. */
+#define NUMBER_OF(ctx, victim) ((victim) ? PEEK(victim, task_struct, tgid) : (u32)(ctx)[0])
 #else
 static inline u64 victim_of(u64 *ctx)
 {
@@ -113,7 +114,7 @@ static inline u64 victim_of(u64 *ctx)
 }
 
 /* Not PEEK: where it is a number, not a pointer, the verifier refuses the program. */
-#define NUMBER_OF(ctx) FIELD((ctx)[0], task_struct, tgid)
+#define NUMBER_OF(ctx, victim) FIELD((ctx)[0], task_struct, tgid)
 #endif
 
 static inline void keep(void *ctx, struct lane *lane, u64 victim, u32 tgid)
@@ -142,7 +143,7 @@ static inline void keep(void *ctx, struct lane *lane, u64 victim, u32 tgid)
 int on_victim(u64 *ctx)
 {
 	u64 victim = victim_of(ctx);
-	u32 tgid = NUMBER_OF(ctx);
+	u32 tgid = NUMBER_OF(ctx, victim);
 
 	if (!followed(victim, tgid))
 		return 0;
