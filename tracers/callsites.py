@@ -11,8 +11,9 @@ from memtap.bpf.stream import Events
 from memtap.tracers.allocatornames import serves_malloc
 from memtap.tracers.callframes import WORD, Frames, Rule, Rules
 from memtap.tracers.grouping import group_numbers
-from memtap.tracers.mappings import NOWHERE, Mappings
+from memtap.tracers.mappings import Mappings
 from memtap.tracers.sites import Sites, code_of
+from memtap.tracers.space import NOWHERE
 
 # From malloc to its caller there are never so many.
 _DEEPEST = 24

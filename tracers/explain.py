@@ -9,12 +9,16 @@ import polars as pl
 
 from memtap.bpf.stream import Events
 from memtap.tracers.chunk import Interval
-from memtap.tracers.faultplan import PAGE_BYTES
+from memtap.tracers.faultplan import PAGE_BYTES, Kind
 from memtap.tracers.faultrows import Cause
+from memtap.tracers.grouping import group_numbers
 from memtap.tracers.mappings import Region
 
 # A cause is worth a sentence from this share of the faults, or of their time, on.
 _MUCH = 0.2
+
+# A page of an address space has a number of so many bits.
+_PAGE_BITS = 45
 
 # What a cause means, said of N faults.
 _MEANING = {
@@ -54,17 +58,20 @@ def explain(counted: pl.DataFrame, interval: Interval, again: int) -> list[str]:
 def touched_again(rows: Events) -> int:
     """How many first touches were of pages that had been touched first before, among these rows.
 
-    A page that is new again was given back meanwhile.
+    A page that is new again was given back meanwhile, unless its process has moved memory or begun
+    another program in between: then it may be another page.
     """
-    new = rows[rows["cause"] == Cause.FIRST_TOUCH]
-    process = new["tgid"].astype(np.uint64) << np.uint64(40)
-    begin = process | new["address"] // np.uint64(PAGE_BYTES)
+    rows = rows[(rows["cause"] == Cause.FIRST_TOUCH) | (rows["kind"] == Kind.MOVED)]
+    rows = rows[np.lexsort((rows["ns"], rows["tgid"]))]
+    changes = np.cumsum(rows["kind"] == Kind.MOVED)
+    process = group_numbers(rows["tgid"], changes).astype(np.uint64) << np.uint64(_PAGE_BITS)
+    begin = process | rows["address"] // np.uint64(PAGE_BYTES)
     order = np.argsort(begin, kind="stable")
-    begin, end = begin[order], begin[order] + new["count"][order]
+    begin, end = begin[order], begin[order] + rows["count"][order]
     reached = np.maximum.accumulate(end)
     before = np.concatenate([begin[:1], reached[:-1]])
     distinct = np.maximum(end, before) - np.maximum(begin, before)
-    return int(new["count"].sum()) - int(distinct.sum())
+    return int(rows["count"].sum()) - int(distinct.sum())
 
 
 def _most_frequent(counted: pl.DataFrame) -> Iterator[str]:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from memtap.bpf.session import Cut, Session
-from memtap.bpf.sideband import Told
+from memtap.bpf.sideband import Began, Ended, Told
 from memtap.bpf.stream import Events, take
+from memtap.tracers import procfs
 from memtap.tracers.edge import Taken
 from memtap.tracers.faultmatch import Exceptions
-from memtap.tracers.faultplan import COUNTS, FIRST_CALL, SWAP, TIMING
+from memtap.tracers.faultplan import COUNTS, FIRST_CALL, PAGE_BYTES, SWAP, TIMING, Kind
 from memtap.tracers.faultrows import ROW, already_spilled, by_process, rows_of, spilled_rows
 from memtap.tracers.grouping import chain, group_numbers, in_order
 from memtap.tracers.hostile import one_line
-from memtap.tracers.mappings import Mappings
+from memtap.tracers.mappings import Heard, Mappings, Moved
 from memtap.tracers.streaks import Parts, ends_apart, in_parts
-from memtap.tracers.targets import read_thread
+from memtap.tracers.threadstacks import ThreadStacks
 from memtap.tracers.userfault import Watched
 
 # Of a call: what may be the address that it returns to, the innermost first.
@@ -37,10 +37,21 @@ _TIMED_BATCHES = 32
 _TOGETHER = 128
 
 
+# Of /proc/PID/task/TID/stat, counted from the field behind the name.
+_MINOR, _MAJOR = 7, 9
+
+# So many texts are remembered to have been told. Who reads them may forget older ones.
+TEXTS_KEPT = 1 << 16
+
+
 def faults_of(tgid: int, tid: int) -> int | None:
     """How many faults a thread has completed, by its stat in /proc; None if it is gone."""
-    counted = read_thread(Path(f"/proc/{tgid}/task/{tid}"))
-    return counted["ac_minflt"] + counted["ac_majflt"] if counted else None
+    try:
+        stat = procfs.read(f"/proc/{tgid}/task/{tid}/stat")
+    except procfs.Gone:
+        return None
+    fields = stat.rpartition(b")")[2].split()  # the name in front can hold anything
+    return int(fields[_MINOR]) + int(fields[_MAJOR])
 
 
 def _sites() -> Sites:
@@ -122,13 +133,13 @@ class Ripe:
         calls: events that are no faults, in order of time.
         numbers: of those, the place, the site and the stack of the code, its offset, and the places
             of what may have called it (CALLERS).
-        told: what was told of processes meanwhile.
+        heard: what was told of processes meanwhile.
     """
 
     faults: Events
     calls: Events
     numbers: npt.NDArray[np.uint64]
-    told: list[Told]
+    heard: list[Heard]
 
 
 class FaultEdge:
@@ -147,6 +158,7 @@ class FaultEdge:
         self._sites = _sites() if names_code else None
         self._exceptions = Exceptions(faults_of)
         self._watched = Watched(session)
+        self._threads = ThreadStacks()
         # Where exceptions are not seen, that probe is what counts the faults.
         self._counts = session.loaded.way.name == COUNTS
         self._pace = None if self._counts else Pace(session)
@@ -154,7 +166,7 @@ class FaultEdge:
         self._late: Events = np.empty(0, np.void)
         self._spilled: dict[int, int] = {}
         self._untold: list[Told] = []
-        self._named = 0
+        self._places_told: set[int] = set()
 
     def follow(self, tgid: int) -> None:
         """Reads what a process has mapped, before it changes that."""
@@ -169,9 +181,10 @@ class FaultEdge:
         """See Edge."""
         spilled = spilled_rows(cut.spilled, self._counts, cut.until_ns)
         self._spilled = by_process(spilled) if len(spilled) else self._spilled
-        faults = self.ripen(cut, last).faults
+        ripe = self.ripen(cut, last)
         self._spilled = self._spilled if len(spilled) else {}
-        return Taken(np.concatenate([faults, spilled]), texts=self.texts())
+        rows = np.concatenate([ripe.faults, spilled, _changes(ripe.heard)])
+        return Taken(rows, texts=self.texts(ripe.faults))
 
     def ripen(self, cut: Cut, last: bool) -> Ripe:
         """What has become of events.
@@ -182,11 +195,13 @@ class FaultEdge:
         until = np.iinfo(np.uint64).max if last else cut.until_ns
         events = in_order(chain(self._late, cut.events), "ns")
         ripe = int(np.searchsorted(events["ns"], until, "right"))
-        events, self._late = ends_apart(events[:ripe]), events[ripe:].copy()
+        events, self._late = events[:ripe], events[ripe:].copy()
         self._untold += cut.told
         told = [each for each in self._untold if each.ns <= until]
         self._untold = self._untold[len(told) :]
-        events, numbers = self._locate(events, told)
+        events, heard = _apart(events, told)
+        events, numbers = self._locate(ends_apart(events), heard)
+        self._threads.note(events[events["kind"] == Kind.THREAD], self.mappings.start_of)
         of_calls = events["kind"] >= FIRST_CALL
         calls, code = take(events, of_calls), numbers[of_calls]
         if len(calls):
@@ -194,14 +209,16 @@ class FaultEdge:
         faults = self._exceptions.feed(events, numbers[:, :4], last)
         if self._spilled and not self._counts:
             faults = take(faults, ~already_spilled(faults, self._spilled))
-        self._watched.tell(faults, cut.until_ns / 1e9)
+        self._threads.check(faults)
+        ended = {each.tgid for each in told if isinstance(each, Ended)}
+        self._watched.tell(faults, cut.until_ns / 1e9, ended)
         rows = rows_of(faults, self.mappings.traits, self._swaps)
-        return Ripe(rows, calls, code, told)
+        return Ripe(rows, calls, code, heard)
 
     def learn(self, reporter: object) -> None:
         """The kernel counts every fault; there is nothing it could leave out."""
 
-    def _locate(self, events: Events, told: list[Told]) -> tuple[Events, npt.NDArray[np.uint64]]:
+    def _locate(self, events: Events, told: list[Heard]) -> tuple[Events, npt.NDArray[np.uint64]]:
         """Events, each in one place, and the numbers of its place, its site and its stack.
 
         And its offset in its file. Of calls, their code is meant.
@@ -228,7 +245,7 @@ class FaultEdge:
                 numbers[stack.events, 2] = number
         return in_parts(events, numbers, parts)
 
-    def _find(self, asked: list[Asked], told: list[Told]) -> tuple[list[Where], dict[int, Parts]]:
+    def _find(self, asked: list[Asked], told: list[Heard]) -> tuple[list[Where], dict[int, Parts]]:
         """Where all that is asked for is, found in one go; and the parts of streaks."""
         tgids, ns, addresses, counts = map(np.concatenate, zip(*asked, strict=True))
         order = np.argsort(ns, kind="stable")
@@ -255,12 +272,36 @@ class FaultEdge:
                 found.append(Stack(tgid, ns, frames, np.flatnonzero(group == number)))
         return found
 
-    def texts(self) -> dict[str, dict[int, str]]:
-        """The texts of places and sites that are new since the last time."""
-        places = self.mappings.places
-        new = range(self._named, len(places))
-        self._named = len(places)
-        texts = {"place": {n: one_line(places[n].path) for n in new}}
+    def texts(self, rows: Events) -> dict[str, dict[int, str]]:
+        """The texts of sites that are new since the last time, and of places that rows name."""
+        if len(self._places_told) > TEXTS_KEPT:
+            self._places_told.clear()
+        new = set(np.unique(rows["place"]).tolist()) - self._places_told
+        self._places_told |= new
+        texts = {"place": {n: one_line(self.mappings.places[n].path) for n in sorted(new)}}
         if self._sites:
             texts |= {"site": self._sites.sites.take(), "stack": self._sites.stacks.take()}
         return texts
+
+
+def _apart(events: Events, told: list[Told]) -> tuple[Events, list[Heard]]:
+    """Events without those that tell of memory that moved, and these among what else was told."""
+    is_move = events["kind"] == Kind.MOVED
+    if not is_move.any():
+        return events, list(told)
+    names = ["ns", "tgid", "address", "seen", "ip"]
+    moves = [
+        Moved(ns, tgid, start, start + pages * PAGE_BYTES, source)
+        for ns, tgid, start, pages, source in events[is_move][names].tolist()
+    ]
+    return take(events, ~is_move), sorted([*told, *moves], key=lambda each: each.ns)
+
+
+def _changes(heard: list[Heard]) -> Events:
+    """A row without faults wherever what a process has at an address is not what it was."""
+    changes = [each for each in heard if isinstance(each, Began | Moved)]
+    rows = np.zeros(len(changes), ROW)
+    rows["kind"] = Kind.MOVED
+    rows["ns"] = [each.ns for each in changes]
+    rows["tgid"] = [each.tgid for each in changes]
+    return rows

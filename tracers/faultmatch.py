@@ -71,7 +71,6 @@ class Exceptions:
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
         self._waiting: tuple[Events, Numbers] | None = None
-        self._tops: dict[int, int] = {}
 
     def feed(self, events: Events, places: Numbers, last: bool) -> Events:
         """Faults, as FAULT, by thread, out of events in order of time.
@@ -82,16 +81,13 @@ class Exceptions:
         if self._waiting is not None:
             events = chain(self._waiting[0], events)
             places = chain(self._waiting[1], places)
-        self._note_stacks(events[events["kind"] == Kind.THREAD])
         events, places = _by_thread(events, places)
         joined = _Joined(events, places)
         waits = joined.open & (not last)
         waits[waits] = self._still_open(events[waits])
         of_waiting = waits[joined.exception]
         self._waiting = events[of_waiting], places[of_waiting]
-        faults = joined.faults(~waits)
-        self._check_stacks(faults)
-        return faults
+        return joined.faults(~waits)
 
     def _still_open(self, events: Events) -> Bools:
         """Of the last exceptions of threads: those that are new, or still not completed."""
@@ -101,19 +97,6 @@ class Exceptions:
     def _is_open(self, event: np.void) -> bool:
         count = self._counter(int(event["tgid"]), int(event["tid"]))
         return count is not None and count & 0xFFFF == event["number"]
-
-    def _note_stacks(self, threads: Events) -> None:
-        for thread in threads:
-            self._tops[int(thread["tid"])] = int(thread["address"])
-
-    def _check_stacks(self, faults: Events) -> None:
-        """Above its top, what is near the stack pointer is no stack any more."""
-        near = np.flatnonzero(faults["marks"] & Mark.STACK)
-        for tid in np.unique(faults["tid"][near]):
-            top = self._tops.get(int(tid))
-            if top is not None:
-                above = near[(faults["tid"][near] == tid) & (faults["address"][near] >= top)]
-                faults["marks"][above] &= ~np.uint8(Mark.STACK)
 
 
 def _by_thread(events: Events, places: Numbers) -> tuple[Events, Numbers]:

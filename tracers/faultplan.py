@@ -17,6 +17,7 @@ class Kind(IntEnum):
     BAD = 4
     SWAPPED = 5
     THREAD = 6
+    MOVED = 8
 
 
 # From here on a kind is a system call; see allocations.Call.
@@ -35,6 +36,9 @@ class Mark(IntFlag):
     UNTIMED = 64
     FAILED = 128
 
+
+# Of a thread that begins: the kernel tells its process of its end (JOINABLE of the C program).
+JOINABLE = Mark.PRESENT
 
 # The probe that tells how long minor faults take. It costs more than all others together, so in a
 # storm of faults it rests; see faultedge.py.
@@ -59,6 +63,7 @@ _ENDS = (
     Probe("on_major", "software", ("major-faults",)),
     Probe("on_signal", "tp_btf", ("signal_generate",)),
     Probe("on_thread", "tp_btf", ("task_newtask",), spared="preempted"),
+    Probe("on_mapping", "tp_btf", ("ma_write", "sys_exit"), spared="preempted"),
     Probe(SWAP, "tp_btf", ("rss_stat",), wanted=lambda kernel: kernel.has_swap),
     Probe(WATCHED, "iter", ("task_vma",), wanted=lambda kernel: kernel.iterates_tasks),
 )

@@ -19,7 +19,7 @@ from memtap.tracers.explain import explain, touched_again
 from memtap.tracers.faultcolumns import FAULT_KEYS, fault_columns
 from memtap.tracers.faultplan import COUNTS, Kind
 from memtap.tracers.faultrows import Cause
-from memtap.tracers.grouping import group_numbers
+from memtap.tracers.grouping import group_numbers, select
 from memtap.tracers.mappings import Region
 from memtap.tracers.processes import Who
 from memtap.tracers.report import Report, Row, percentage
@@ -66,7 +66,8 @@ class Faults:
         for kind, texts in chunk.texts.items():
             self._texts.setdefault(kind, {}).update(texts)
         if len(chunk.rows):
-            self._tallies.append(tally(chunk.rows, self._numbers))
+            faults = select(chunk.rows, chunk.rows["kind"] != Kind.MOVED)
+            self._tallies.append(tally(faults, self._numbers))
             self._again += touched_again(chunk.rows) if self._explains else 0
         if chunk.interval is None:
             return None

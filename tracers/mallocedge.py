@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from memtap.bpf.session import Cut, Session
-from memtap.bpf.sideband import Began, Ended, Forked, Told
+from memtap.bpf.sideband import Began, Ended, Forked
 from memtap.bpf.stream import Events
 from memtap.tracers import heaps
 from memtap.tracers.allocations import Call
@@ -18,7 +18,7 @@ from memtap.tracers.edge import Taken
 from memtap.tracers.faultedge import FaultEdge, Ripe
 from memtap.tracers.grouping import chain, in_order
 from memtap.tracers.mallocrows import FOREIGN, LOADER, ROW
-from memtap.tracers.mappings import Place, Region, parse_maps
+from memtap.tracers.mappings import Heard, Place, Region, parse_maps
 from memtap.tracers.requests import SIZES, Requests
 
 # A map that the C program has if it sends the frames of calls.
@@ -70,8 +70,8 @@ class MallocEdge:
             faults[name] = ripe.faults[name]
         calls = self._calls(ripe)
         self._known.update(calls["tgid"].tolist(), faults["tgid"].tolist())
-        parts = [self._heaps(), faults, calls, self._lives(ripe.told)]
-        texts = self._faults.texts() | {"allocator": self._news(ripe)}
+        parts = [self._heaps(), faults, calls, self._lives(ripe.heard)]
+        texts = self._faults.texts(ripe.faults) | {"allocator": self._news(ripe)}
         if self._sites:
             texts["site"] = self._sites.texts.take()
         if self._requests:
@@ -132,7 +132,7 @@ class MallocEdge:
 
     def _news(self, ripe: Ripe) -> dict[int, str]:
         """The allocators of processes that have one now, and had not, or another."""
-        for each in ripe.told:
+        for each in ripe.heard:
             if isinstance(each, Began):
                 self._allocators.pop(each.tgid, None)
         news = {}
@@ -141,12 +141,12 @@ class MallocEdge:
             name = allocator_of({self._place(number).path for number in mapped})
             if self._allocators.get(tgid) != name:
                 news[tgid] = self._allocators[tgid] = name
-        for each in ripe.told:
+        for each in ripe.heard:
             if isinstance(each, Ended):
                 self._allocators.pop(each.tgid, None)
         return news
 
-    def _lives(self, told: Iterable[Told]) -> Events:
+    def _lives(self, told: Iterable[Heard]) -> Events:
         """Births, new programs and ends of processes that we know; see Call."""
         lives = [each for each in told if self._concerns(each)]
         rows = np.zeros(len(lives), ROW)
@@ -155,7 +155,7 @@ class MallocEdge:
             row["address"] = each.parent if isinstance(each, Forked) else 0
         return rows
 
-    def _concerns(self, told: Told) -> bool:
+    def _concerns(self, told: Heard) -> bool:
         if isinstance(told, Forked) and told.parent in self._known:
             self._known.add(told.tgid)
         known = told.tgid in self._known

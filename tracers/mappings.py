@@ -1,37 +1,36 @@
 """Where: what stands at an address of a process, also of one that is gone, at the moment asked for.
 
-Built up from what the kernel told (sideband.py), and from /proc/PID/maps for processes that were
-there before it began to tell. The kernel tells of no munmap and no mremap: where memory was given
-back the last mapping is remembered, and memory that was moved is found when the maps are read anew.
+Built up from what the kernel told (sideband.py), from what our own probe told of mremap(2), of
+which the kernel says nothing, and from /proc/PID/maps for processes that were there before. Nobody
+tells of munmap(2): where memory was given back the last mapping is remembered.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from bisect import bisect_left, bisect_right
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from memtap.bpf.sideband import Began, Ended, Forked, Mapped, Told
-from memtap.tracers.faultplan import PAGE_BYTES
 from memtap.tracers.grouping import stable_order
+from memtap.tracers.space import NOWHERE, U64, Numbers, Space
 from memtap.tracers.streaks import Parts
 from memtap.tracers.words import Word
-
-Numbers = npt.NDArray[np.uint32]
-U64 = npt.NDArray[np.uint64]
 
 # Of mmap(2).
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 MAP_SHARED, MAP_HUGETLB = 1, 0x40000
 
-NOWHERE = 0
+# Places that nothing is mapped in any more are forgotten when there are so many, or twice as many
+# as were still of use the last time; not before so many calls of locate(), as a thread's last
+# fault waits to be told until the next.
+_MANY, _CALLS = 4096, 4
 
 
 class Region(Word):
@@ -91,7 +90,9 @@ def region_of(mapped: Mapped, tmpfs: frozenset[int]) -> Region:
         return named.get(path.partition(":")[0], special)
     if not path.startswith("/") or path.startswith("//anon"):
         return Region.ANON
-    if path.startswith(("/memfd:", "/SYSV", "/dev/zero")):
+    if path.startswith(("/memfd:", "/SYSV")):
+        return Region.SHM
+    if path.startswith("/dev/zero"):
         return Region.SHM if mapped.flags & MAP_SHARED else Region.ANON
     if mapped.prot & PROT_EXEC:
         return Region.TEXT
@@ -105,91 +106,18 @@ def _is_own_copy(mapped: Mapped) -> bool:
     return bool(mapped.prot & PROT_WRITE and not mapped.flags & MAP_SHARED)
 
 
-class Space:
-    """What a process has mapped: numbers of places, by address."""
+@dataclass(frozen=True)
+class Moved:
+    """mremap(2) has put memory at [start, end): what was at `source`, which may be in there."""
 
-    def __init__(self) -> None:
-        self.starts: list[int] = []
-        self.ends: list[int] = []
-        self.numbers: list[int] = []
-        self.shifts: list[int] = []  # from addresses to places in the file, modulo 2**64
-        self.latest = 0  # the end of what was mapped last
-        self._arrays: tuple[U64, U64, Numbers, U64] | None = None
+    ns: int
+    tgid: int
+    start: int
+    end: int
+    source: int
 
-    def copy(self) -> Space:
-        """A child's."""
-        child = Space()
-        child.starts, child.ends = self.starts.copy(), self.ends.copy()
-        child.numbers, child.shifts = self.numbers.copy(), self.shifts.copy()
-        child.latest = self.latest
-        return child
 
-    def overlapping(self, start: int, end: int) -> tuple[int, int]:
-        """The slice of mappings that have an address in [start, end)."""
-        first = bisect_right(self.starts, start)
-        if first and self.ends[first - 1] > start:
-            first -= 1
-        last = first
-        while last < len(self.starts) and self.starts[last] < end:
-            last += 1
-        return first, last
-
-    def before(self, start: int) -> int:
-        """The number of the place that ends exactly here, or NOWHERE."""
-        at = bisect_left(self.starts, start) - 1
-        return self.numbers[at] if at >= 0 and self.ends[at] == start else NOWHERE
-
-    def put(self, start: int, end: int, number: int, offset: int = 0) -> None:
-        """Maps [start, end), which begins at `offset` of its file, over what was there."""
-        self._replace(start, end, [(start, end, number, (offset - start) % 2**64)])
-
-    def drop(self, start: int, end: int) -> None:
-        """Unmaps [start, end)."""
-        self._replace(start, end, [])
-
-    def _replace(self, start: int, end: int, by: list[tuple[int, int, int, int]]) -> None:
-        first, last = self.overlapping(start, end)
-        pieces = by.copy()
-        if first < last:
-            if self.starts[first] < start:
-                pieces.insert(0, (self.starts[first], start, *self._what(first)))
-            if self.ends[last - 1] > end:
-                pieces.append((end, self.ends[last - 1], *self._what(last - 1)))
-        columns = self.starts, self.ends, self.numbers, self.shifts
-        for place, column in enumerate(columns):
-            column[first:last] = [piece[place] for piece in pieces]
-        self._arrays = None
-
-    def _what(self, at: int) -> tuple[int, int]:
-        return self.numbers[at], self.shifts[at]
-
-    def parts(self, start: int, count: int) -> Parts:
-        """So many pages from an address on: how many of them stand in which place, and where."""
-        found: Parts = []
-        while count:
-            at = bisect_right(self.starts, start) - 1
-            inside = at >= 0 and start < self.ends[at]
-            above = self.starts[at + 1] if at + 1 < len(self.starts) else 2**64
-            pages = min(count, -((start - (self.ends[at] if inside else above)) // PAGE_BYTES))
-            number, shift = self._what(at) if inside else (NOWHERE, 0)
-            found.append((pages, number, (start + shift) % 2**64))
-            start, count = start + pages * PAGE_BYTES, count - pages
-        return found
-
-    def locate(self, addresses: U64) -> tuple[Numbers, U64, Numbers]:
-        """Of each address the place, or NOWHERE, and the offset in its file.
-
-        And the place that is next above it.
-        """
-        if self._arrays is None:
-            starts = np.array([*self.starts, 2**64 - 1], np.uint64)
-            ends = np.array([*self.ends, 0], np.uint64)
-            numbers = np.array([*self.numbers, NOWHERE], np.uint32)
-            self._arrays = starts, ends, numbers, np.array([*self.shifts, 0], np.uint64)
-        starts, ends, numbers, shifts = self._arrays
-        at = np.searchsorted(starts, addresses, "right") - 1
-        found = np.where(addresses < ends[at], numbers[at], NOWHERE).astype(np.uint32)
-        return found, addresses + shifts[at], numbers[np.minimum(at + 1, len(numbers) - 1)]
+Heard = Told | Moved
 
 
 @dataclass(frozen=True)
@@ -221,9 +149,13 @@ class Mappings:
         self._ended: list[int] = []
         self._former: dict[int, tuple[int, Space]] = {}
         self._numbers: dict[tuple[object, ...], int] = {}
-        self._traits = np.zeros((0, 3), np.uint8)
+        self._traits = np.zeros((_MANY, 3), np.uint8)
+        self._stacks: list[int] = []
+        self._latest: deque[Numbers] = deque(maxlen=_CALLS)
+        self._many = _MANY
         nothing = Mapped(0, 0, 0, 0, 0, 0, 0, 0, 0, "")
-        self.places = [Place(nothing, Region.UNKNOWN, "?")]
+        self.places = {NOWHERE: Place(nothing, Region.UNKNOWN, "?")}
+        self._next = NOWHERE + 1
 
     def read(self, tgid: int) -> Space:
         """Takes a process's mappings from /proc/PID/maps, as they are now."""
@@ -246,7 +178,7 @@ class Mappings:
         ns: U64,
         addresses: U64,
         counts: npt.NDArray[np.uint16],
-        told: Iterable[Told],
+        told: Iterable[Heard],
     ) -> Located:
         """Where each address stood at its time.
 
@@ -258,10 +190,12 @@ class Mappings:
             self._spaces.pop(tgid, None)
         self._ended.clear()
         self._former.clear()
+        self._forget()
         work = _Work(self._space, self._is_stack, tgids, ns, addresses, counts)
         for each in told:
             self._take(each, work.until)
         work.finish()
+        self._latest.append(work.found)
         return Located(work.found, work.offsets, work.parts)
 
     def code_at(self, tgid: int, ns: U64, addresses: U64) -> npt.NDArray[np.uint64]:
@@ -277,27 +211,40 @@ class Mappings:
         numbers = np.where(before, numbers_before, found).astype(np.uint64)
         return np.column_stack([numbers, np.where(before, offsets_before, offsets)])
 
+    def start_of(self, tgid: int, address: int) -> int:
+        """Where what a process has mapped at an address begins; 0 if nothing is known of it."""
+        space = self._space(tgid)
+        first, last = space.overlapping(address, address + 1)
+        return space.starts[first] if first < last else 0
+
     def numbers_of(self, tgid: int) -> set[int]:
         """The places that a process has mapped."""
         return set(self._space(tgid).numbers)
 
     @property
     def traits(self) -> npt.NDArray[np.uint8]:
-        """Of each place: region, whether it is of a file, whether it is shared."""
-        new = self.places[len(self._traits) :]
-        if new:
-            traits = [(place.region, place.of_file, place.shared) for place in new]
-            self._traits = np.concatenate([self._traits, np.array(traits, np.uint8)])
-        return self._traits
+        """Of each number there has been: region, whether it is of a file, whether it is shared."""
+        return self._traits[: self._next]
 
     def _space(self, tgid: int) -> Space:
         return self._spaces.get(tgid) or self.read(tgid)
 
     def _is_stack(self, numbers: Numbers) -> npt.NDArray[np.bool_]:
-        stacks = [n for n, place in enumerate(self.places) if place.region is Region.STACK]
-        return np.isin(numbers, stacks)
+        return np.isin(numbers, self._stacks)
 
-    def _take(self, told: Told, until: Callable[[int, int], None]) -> None:
+    def _forget(self) -> None:
+        """Forgets places that are of no use any more, when there are many."""
+        if len(self.places) <= self._many:
+            return
+        spaces = [*self._spaces.values(), *(space for _, space in self._former.values())]
+        used = {NOWHERE}.union(*(space.numbers for space in spaces))
+        used.update(*(np.unique(found).tolist() for found in self._latest))
+        self.places = {number: self.places[number] for number in sorted(used)}
+        self._numbers = {key: number for key, number in self._numbers.items() if number in used}
+        self._stacks = [number for number in self._stacks if number in used]
+        self._many = max(_MANY, 2 * len(used))
+
+    def _take(self, told: Heard, until: Callable[[int, int], None]) -> None:
         """Applies what was told, after what came before has been found where it was."""
         if isinstance(told, Mapped):
             space = self._space(told.tgid)
@@ -305,6 +252,8 @@ class Mappings:
             if self._changes(space, told, number):
                 until(told.tgid, told.ns)
             self._put(space, told, number)
+        elif isinstance(told, Moved):
+            self._move(told, until)
         elif isinstance(told, Forked):
             self._spaces[told.tgid] = self._space(told.parent).copy()
         elif isinstance(told, Began):
@@ -313,6 +262,20 @@ class Mappings:
             self._spaces[told.tgid] = Space()
         elif isinstance(told, Ended):
             self._ended.append(told.tgid)
+
+    def _move(self, moved: Moved, until: Callable[[int, int], None]) -> None:
+        """What is not known to have been there moves nowhere: the maps may have been read since."""
+        space = self._space(moved.tgid)
+        number, offset = space.at(moved.source)
+        if number == NOWHERE:
+            return
+        until(moved.tgid, moved.ns)
+        if self.places[number].region in (Region.HEAP, Region.STACK):  # only where they are
+            anon = replace(self.places[NOWHERE].mapped, path="//anon")
+            number = self._number_of(anon, Region.ANON, _name(anon))
+        grows = moved.start <= moved.source < moved.end
+        before = moved.source - moved.start if grows else 0
+        space.put(moved.start, moved.end, number, (offset - before) % 2**64)
 
     def _changes(self, space: Space, mapped: Mapped, number: int) -> bool:
         """Does this stand where something else stood?"""
@@ -342,11 +305,25 @@ class Mappings:
         # A loader maps a bss right after the data; what comes there later only happens to fit.
         if region is Region.ANON and is_above_data and space.latest == mapped.start:
             region, path = Region.DATA, below.path
+        return self._number_of(mapped, region, path)
+
+    def _number_of(self, mapped: Mapped, region: Region, path: str) -> int:
         key = region, path, mapped.dev, mapped.ino, mapped.flags & MAP_SHARED
-        number = self._numbers.setdefault(key, len(self.places))
-        if number == len(self.places):
-            self.places.append(Place(mapped, region, path))
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = self._next
+            self._add(Place(mapped, region, path))
         return number
+
+    def _add(self, place: Place) -> None:
+        number = self._next
+        if number == len(self._traits):
+            self._traits = np.concatenate([self._traits, np.zeros_like(self._traits)])
+        self._traits[number] = place.region, place.of_file, place.shared
+        if place.region is Region.STACK:
+            self._stacks.append(number)
+        self.places[number] = place
+        self._next += 1
 
 
 def _name(mapped: Mapped) -> str:
@@ -443,10 +420,13 @@ def _mapped(match: re.Match[bytes], tgid: int) -> Mapped:
 
 
 def tmpfs_devices(mountinfo: str) -> frozenset[int]:
-    """The devices of mounted file systems that live in memory, from /proc/self/mountinfo."""
+    """The devices of mounted file systems that live in swap, from /proc/self/mountinfo.
+
+    Those of ramfs do not: it is a page cache without storage.
+    """
     kinds: dict[str, set[int]] = defaultdict(set)
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
         major, _, minor = before.split()[2].partition(":")
         kinds[after.split()[0]].add(int(major) << 20 | int(minor))
-    return frozenset(kinds["tmpfs"] | kinds["ramfs"] | kinds["devtmpfs"])
+    return frozenset(kinds["tmpfs"] | kinds["devtmpfs"])

@@ -8,7 +8,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from memtap.tracers.mappings import Space
+from memtap.tracers.space import Space
 
 # Up to so many addresses, looking each up takes less time than making arrays of all mappings.
 _FEW = 64

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
 from memtap.tracers.codefiles import Code
 from memtap.tracers.edge import BETWEEN
 from memtap.tracers.grouping import group_numbers
-from memtap.tracers.mappings import NOWHERE, Place
+from memtap.tracers.mappings import Place
+from memtap.tracers.space import NOWHERE
 from memtap.tracers.symbols import Site, Symbols
 
 U64 = npt.NDArray[np.uint64]
@@ -54,7 +57,7 @@ class Sites:
         self.sites, self.stacks = Texts(), Texts()
 
     def of(
-        self, tgids: Numbers, ips: U64, numbers: Numbers, offsets: U64, places: list[Place]
+        self, tgids: Numbers, ips: U64, numbers: Numbers, offsets: U64, places: Mapping[int, Place]
     ) -> Numbers:
         """The number of the site of each instruction; see mappings.Located for where they are."""
         group = group_numbers(tgids, ips, numbers)
@@ -66,14 +69,14 @@ class Sites:
         return np.array(found, np.uint32)[group]
 
     def stack(
-        self, tgid: int, ips: list[int], numbers: Numbers, offsets: U64, places: list[Place]
+        self, tgid: int, ips: list[int], numbers: Numbers, offsets: U64, places: Mapping[int, Place]
     ) -> int:
         """The number of a stack, given from the innermost frame on."""
         spots = zip([tgid] * len(ips), ips, numbers.tolist(), offsets.tolist(), strict=True)
         frames = [self._site(spot, places).frame.replace(BETWEEN, ":") for spot in spots]
         return self.stacks.number(BETWEEN.join(reversed(frames)))
 
-    def _site(self, spot: Spot, places: list[Place]) -> Site:
+    def _site(self, spot: Spot, places: Mapping[int, Place]) -> Site:
         """What code of a file is called is the same for all processes that have mapped it."""
         tgid, ip, number, offset = spot
         known = self._known.get((number, offset))

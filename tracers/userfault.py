@@ -7,6 +7,7 @@ process that is gone by then nothing is known.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,9 @@ _VM_UFFD_MISSING, _VM_UFFD_WP = 0x200, 0x1000
 
 # Seconds until a process is asked again: at first, so that each tick asks it, and at most.
 _SOON_S, _SELDOM_S = 0.5, 32
+
+# So many processes are remembered before those that have not faulted for long are forgotten.
+_MANY = 1024
 
 Bools = npt.NDArray[np.bool_]
 
@@ -42,16 +46,24 @@ class Watched:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._asked: dict[int, _Asked] = {}
+        self._many = _MANY
 
-    def tell(self, faults: Events, now: float) -> None:
-        """Sets Found.USERFAULT in those faults (faultmatch.FAULT) that a handler answers."""
+    def tell(self, faults: Events, now: float, ended: Set[int]) -> None:
+        """Sets Found.USERFAULT in those faults (faultmatch.FAULT) that a handler answers.
+
+        Of processes that have `ended` only what was known before can be told.
+        """
         for tgid in np.unique(faults["tgid"]).tolist():
+            if tgid in ended and tgid not in self._asked:
+                continue
             for start, end, flags in self._ranges(tgid, now).tolist():
                 hit = faults["tgid"] == tgid
                 hit &= (faults["address"] >= start) & (faults["address"] < end)
                 faults["found"][hit & handed_over(faults["marks"], flags)] |= np.uint8(
                     Found.USERFAULT
                 )
+        for tgid in ended & self._asked.keys():
+            del self._asked[tgid]
         self._forget(now)
 
     def _ranges(self, tgid: int, now: float) -> npt.NDArray[np.uint64]:
@@ -67,12 +79,13 @@ class Watched:
 
     def _forget(self, now: float) -> None:
         """Those that have not faulted for long."""
-        if len(self._asked) > 1024:
+        if len(self._asked) > self._many:
             self._asked = {
                 tgid: asked
                 for tgid, asked in self._asked.items()
                 if now < asked.next_s + 2 * _SELDOM_S
             }
+            self._many = max(_MANY, 2 * len(self._asked))
 
 
 def handed_over(marks: npt.NDArray[np.uint8], flags: int) -> Bools:

@@ -13,9 +13,10 @@ enum kind {
 	RAISED = 1, /* an exception */
 	MINOR,      /* it was completed, as the kernel itself decided */
 	MAJOR,
-	BAD,     /* it could not be: the task gets a SIGSEGV or SIGBUS */
-	SWAPPED, /* it takes an entry out of swap */
-	THREAD,  /* not of an exception: a thread begins, with its stack's top at `address` */
+	BAD,       /* it could not be: the task gets a SIGSEGV or SIGBUS */
+	SWAPPED,   /* it takes an entry out of swap */
+	THREAD,    /* not of an exception: a thread begins, with its stack's top at `address` */
+	MOVED = 8, /* mremap(2) maps `seen` pages at `address`: what was at `ip` before */
 };
 
 /* With CALLS: system calls that get or give memory, told when they return. */
@@ -32,6 +33,9 @@ enum mark {
 	FAILED = 128,  /* of a call: the kernel refused it */
 };
 
+/* Of THREAD: the kernel tells the process of its end, as the C libraries want it. */
+#define JOINABLE PRESENT
+
 /* A lane's state: the address space at its last exception; how many to come join no streak. */
 enum { SPACE, ALONE };
 
@@ -43,6 +47,7 @@ enum {
 	LANE_BAD,
 	LANE_RSS,
 	LANE_THREAD,
+	LANE_MOVED,
 	LANE_CALL,
 	LANES
 };
@@ -117,21 +122,22 @@ struct spill {
 #include <memtap/rss.h>
 #include <memtap/stacks.h>
 
-#define SIGBUS      7
-#define SIGSEGV     11
-#define SEGV_MAPERR 1
-#define PF_MEMALLOC 0x800 /* of task->flags: it reclaims memory, of whomever */
-#define USER_RING   3     /* in cs: where user space runs */
-#define ERROR_BITS  (PRESENT | WRITE)
-#define FAULT_WRITE 0x01 /* FAULT_FLAG_WRITE, and so on */
-#define FAULT_TRIED 0x20
-#define FAULT_USER  0x40
-#define RED_BYTES   65536     /* code may touch so far below its stack pointer */
-#define STACK_BYTES (8 << 20) /* and a stack reaches no further above it */
-#define ANON_BITS   24        /* of `seen` */
-#define ANON_MASK   ((1U << ANON_BITS) - 1)
-#define LONGEST     0xffff
-#define AFTER_MAJOR 64
+#define SIGBUS               7
+#define SIGSEGV              11
+#define SEGV_MAPERR          1
+#define CLONE_CHILD_CLEARTID 0x200000
+#define PF_MEMALLOC          0x800 /* of task->flags: it reclaims memory, of whomever */
+#define USER_RING            3     /* in cs: where user space runs */
+#define ERROR_BITS           (PRESENT | WRITE)
+#define FAULT_WRITE          0x01 /* FAULT_FLAG_WRITE, and so on */
+#define FAULT_TRIED          0x20
+#define FAULT_USER           0x40
+#define RED_BYTES            65536     /* code may touch so far below its stack pointer */
+#define STACK_BYTES          (8 << 20) /* and a stack reaches no further above it */
+#define ANON_BITS            24        /* of `seen` */
+#define ANON_MASK            ((1U << ANON_BITS) - 1)
+#define LONGEST              0xffff
+#define AFTER_MAJOR          64
 
 /* struct bpf_perf_event_data: the registers, sample_period, addr; as words. */
 #if defined(__x86_64__)
@@ -161,6 +167,58 @@ struct spill {
 #define REGS_BP(regs)       FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 29 * sizeof(u64))
 #define REGS_LINK(regs)     FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 30 * sizeof(u64))
 #endif
+
+/*
+ * System calls: their numbers, and their arguments in the registers. 32-bit programs on x86-64
+ * have others.
+ */
+#if defined(__x86_64__)
+#define NR_BRK                   12
+#define NR_MMAP                  9
+#define NR_MUNMAP                11
+#define NR_MREMAP                25
+#define NR_MPROTECT              10
+#define NR_MADVISE               28
+#define NR_32_BRK                45
+#define NR_32_MMAP2              192
+#define NR_32_MUNMAP             91
+#define NR_32_MREMAP             163
+#define NR_32_MPROTECT           125
+#define NR_32_MADVISE            219
+#define REGS_NUMBER(regs)        FIELD(regs, pt_regs, orig_ax)
+#define REGS_ARGUMENT_1(regs)    FIELD(regs, pt_regs, di)
+#define REGS_ARGUMENT_2(regs)    FIELD(regs, pt_regs, si)
+#define REGS_ARGUMENT_3(regs)    FIELD(regs, pt_regs, dx)
+#define REGS_ARGUMENT_4(regs)    FIELD(regs, pt_regs, r10)
+#define REGS_ARGUMENT_5(regs)    FIELD(regs, pt_regs, r8)
+#define REGS_32_ARGUMENT_1(regs) FIELD(regs, pt_regs, bx)
+#define REGS_32_ARGUMENT_2(regs) FIELD(regs, pt_regs, cx)
+#define REGS_32_ARGUMENT_3(regs) FIELD(regs, pt_regs, dx)
+#define REGS_32_ARGUMENT_4(regs) FIELD(regs, pt_regs, si)
+#define REGS_32_ARGUMENT_5(regs) FIELD(regs, pt_regs, di)
+#define ARGUMENT(number, regs, is_32)                                                          \
+	((is_32) ? REGS_32_ARGUMENT_##number(regs) : REGS_ARGUMENT_##number(regs))
+#define THREAD_IS_32_BIT(task) (FIELD(task, task_struct, thread_info__status) & TS_COMPAT)
+#define TS_COMPAT              2
+#else
+#define NR_BRK                        214
+#define NR_MMAP                       222
+#define NR_MUNMAP                     215
+#define NR_MREMAP                     216
+#define NR_MPROTECT                   226
+#define NR_MADVISE                    233
+#define REGS_NUMBER(regs)             FIELD(regs, pt_regs, syscallno)
+#define REGS_ARGUMENT_1(regs)         FIELD(regs, pt_regs, orig_x0)
+#define REGS_ARGUMENT_2(regs)         FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 8)
+#define REGS_ARGUMENT_3(regs)         FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 16)
+#define REGS_ARGUMENT_4(regs)         FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 24)
+#define REGS_ARGUMENT_5(regs)         FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 32)
+#define ARGUMENT(number, regs, is_32) REGS_ARGUMENT_##number(regs)
+#define THREAD_IS_32_BIT(task)        0
+#endif
+#define LAST_ERROR    4095
+#define MREMAP_FIXED  2
+#define PAGES(length) (((length) + (1 << PAGE_SHIFT) - 1) >> PAGE_SHIFT)
 
 static inline u16 faults_of(u64 task)
 {
@@ -480,40 +538,78 @@ int on_thread(u64 *ctx)
 	if (!claim(ctx, LANE_THREAD, tid))
 		return 0;
 	if (tgid != tid && followed(task, tgid))
-		note(ctx, LANE_THREAD, task, THREAD, REGS_SP(user_regs(task)), 0);
+		note(ctx, LANE_THREAD, task, THREAD, REGS_SP(user_regs(task)),
+		     ctx[1] & CLONE_CHILD_CLEARTID ? JOINABLE : 0);
 	return 0;
 }
 
-#ifdef CALLS
-#if defined(__x86_64__)
-#define NR_BRK                 12
-#define NR_MMAP                9
-#define NR_MUNMAP              11
-#define NR_MREMAP              25
-#define NR_MPROTECT            10
-#define NR_MADVISE             28
-#define REGS_NUMBER(regs)      FIELD(regs, pt_regs, orig_ax)
-#define REGS_ARGUMENT_1(regs)  FIELD(regs, pt_regs, di)
-#define REGS_ARGUMENT_2(regs)  FIELD(regs, pt_regs, si)
-#define REGS_ARGUMENT_3(regs)  FIELD(regs, pt_regs, dx)
-#define REGS_ARGUMENT_4(regs)  FIELD(regs, pt_regs, r10)
-#define THREAD_IS_32_BIT(task) (FIELD(task, task_struct, thread_info__status) & TS_COMPAT)
-#define TS_COMPAT              2
-#else
-#define NR_BRK                 214
-#define NR_MMAP                222
-#define NR_MUNMAP              215
-#define NR_MREMAP              216
-#define NR_MPROTECT            226
-#define NR_MADVISE             233
-#define REGS_NUMBER(regs)      FIELD(regs, pt_regs, syscallno)
-#define REGS_ARGUMENT_1(regs)  FIELD(regs, pt_regs, orig_x0)
-#define REGS_ARGUMENT_2(regs)  FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 8)
-#define REGS_ARGUMENT_3(regs)  FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 16)
-#define REGS_ARGUMENT_4(regs)  FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 24)
-#define THREAD_IS_32_BIT(task) 0
+/*
+ * What mremap(2) puts into the address space of the task that calls it: of that the kernel
+ * tells nobody. A mapping may have been joined with what is beside it. What is moved to a given
+ * address may be several (d23cb648e365), each as far from the first as before.
+ */
+static inline int moved(void *ctx, u64 task, u64 start, u64 end)
+{
+	u64 regs = user_regs(task), is_32 = THREAD_IS_32_BIT(task);
+	u64 from = ARGUMENT(1, regs, is_32), to = ARGUMENT(5, regs, is_32);
+	struct event this = {.address = start, .ip = from, .kind = MOVED};
+	struct lane *lane = enter(LANE_MOVED);
+
+	if (!lane)
+		return 0;
+	if (ARGUMENT(4, regs, is_32) & MREMAP_FIXED) {
+		this.address = start < to ? to : start;
+		this.ip = from + this.address - to;
+	}
+	this.tid = FIELD(task, task_struct, pid);
+	this.seen = (end - this.address) >> PAGE_SHIFT;
+	keep(ctx, lane, task, &this);
+	leave(lane);
+	return 0;
+}
+
+static inline int in_mremap(u64 task)
+{
+	u64 number = REGS_NUMBER(user_regs(task));
+
+#ifdef NR_32_MREMAP
+	if (THREAD_IS_32_BIT(task))
+		return number == NR_32_MREMAP;
 #endif
-#define LAST_ERROR 4095
+	return number == NR_MREMAP;
+}
+
+#if HAVE(mm_struct, mm_mt)
+/* tp_btf/ma_write(function, mas, pivot, entry): of all that is kept in maple trees. */
+int on_mapping(u64 *ctx)
+{
+	u64 task = (u64)current_task(), mas = ctx[1], vma = ctx[3];
+
+	if (!claim(ctx, LANE_MOVED, vma))
+		return 0;
+	u64 mm = FIELD(task, task_struct, mm);
+	if (!vma || !mm || FIELD(mas, ma_state, tree) != mm + OFFSET(mm_struct, mm_mt))
+		return 0;
+	if (!in_mremap(task) || !followed(task, FIELD(task, task_struct, tgid)))
+		return 0;
+	return moved(ctx, task, FIELD(mas, ma_state, index), FIELD(mas, ma_state, last) + 1);
+}
+#else
+/* tp_btf/sys_exit(regs, ret): before d4af56c5c7c6 mappings are kept in another way. */
+int on_mapping(u64 *ctx)
+{
+	u64 task = (u64)current_task(), start = ctx[1];
+
+	if (!claim(ctx, LANE_MOVED, start) || start > ~(u64)LAST_ERROR || !in_mremap(task))
+		return 0;
+	if (!followed(task, FIELD(task, task_struct, tgid)))
+		return 0;
+	u64 bytes = ARGUMENT(3, user_regs(task), THREAD_IS_32_BIT(task));
+	return moved(ctx, task, start, start + (PAGES(bytes) << PAGE_SHIFT));
+}
+#endif
+
+#ifdef CALLS
 
 #ifdef REQUESTS
 /* What a thread has last asked of malloc, and how often it has. */

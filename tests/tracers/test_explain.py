@@ -42,6 +42,14 @@ def test_what_was_given_back_is_touched_again() -> None:
     assert touched_again(rows()) == 0
 
 
+def test_what_has_moved_or_is_of_another_program_was_not_given_back() -> None:
+    faults = rows((1, 10, 5), (1, 0, 0), (1, 10, 5), (2, 10, 5), (2, 10, 5))
+    faults["ns"] = np.arange(5)
+    assert touched_again(faults) == 10
+    faults["kind"][1], faults["cause"][1] = Kind.MOVED, Cause.UNKNOWN
+    assert touched_again(faults) == 5
+
+
 def test_touched_again_agrees_with_a_set_of_every_page() -> None:
     chance = random.Random(5)
     for _ in range(100):

@@ -7,7 +7,7 @@ import pytest
 
 from memtap.bpf.stream import Events
 from memtap.tracers.faultmatch import Exceptions, Found
-from memtap.tracers.faultplan import Kind, Mark
+from memtap.tracers.faultplan import Kind
 
 EVENT = np.dtype(
     [
@@ -163,14 +163,6 @@ def test_nothing_is_counted_twice_however_it_is_cut() -> None:
         parts.append(feed(exceptions, last=True))
         counted = np.sort(np.concatenate(parts)["ns"])
         assert counted.tolist() == whole.tolist()
-
-
-@pytest.mark.parametrize(("address", "on_stack"), [(0x0FFF, True), (0x1000, False)])
-def test_a_stack_ends_where_its_thread_began(address: int, on_stack: bool) -> None:
-    (fault,) = faults(
-        told(Kind.THREAD, 0, address=0x1000), raised(7, address=address, marks=Mark.STACK)
-    )
-    assert bool(fault["marks"] & Mark.STACK) is on_stack
 
 
 def test_faults_come_by_thread_each_in_order_of_time() -> None:

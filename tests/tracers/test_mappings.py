@@ -15,15 +15,14 @@ import pytest
 
 from memtap.bpf.sideband import Began, Ended, Forked, Mapped, Told
 from memtap.tracers.mappings import (
-    NOWHERE,
     Mappings,
     Place,
     Region,
-    Space,
     parse_maps,
     region_of,
     tmpfs_devices,
 )
+from memtap.tracers.space import NOWHERE, Space
 
 GONE = 4194305  # no process has this number
 TMPFS = 42

@@ -12,7 +12,8 @@ from memtap.bpf.sideband import Mapped
 from memtap.bpf.stream import Events
 from memtap.tracers.faultmatch import Exceptions, Found
 from memtap.tracers.faultplan import PAGE_BYTES, Kind
-from memtap.tracers.mappings import NOWHERE, Mappings, Space
+from memtap.tracers.mappings import Mappings
+from memtap.tracers.space import NOWHERE, Space
 from memtap.tracers.streaks import ANON_BITS, ends_apart, in_parts
 from tests.bpf.ctext import number as defined
 from tests.bpf.ctext import source

@@ -1,0 +1,129 @@
+/*
+ * mover CASE FILE PAGES: memory that mremap(2) moves, then touched.
+ *
+ * FILE has that many pages at least. Prints how many minor faults touching it took: one for each
+ * page, as readahead and huge pages are kept away.
+ */
+#include "workload.h"
+#include <pthread.h>
+#include <sys/syscall.h>
+
+static size_t bytes;
+static long touched;
+
+static char *map(size_t length, int prot, int flags, int fd)
+{
+	char *start = mmap(NULL, length, prot, flags, fd, 0);
+
+	if (start == MAP_FAILED)
+		err(1, "mmap");
+	madvise(start, length, MADV_NOHUGEPAGE);
+	madvise(start, length, MADV_RANDOM);
+	return start;
+}
+
+static char *anon(size_t length)
+{
+	return map(length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+}
+
+static char *move(char *from, size_t before, size_t after, int flags, char *to)
+{
+	char *moved = mremap(from, before, after, flags | MREMAP_MAYMOVE, to);
+
+	if (moved == MAP_FAILED)
+		err(1, "mremap");
+	return moved;
+}
+
+/* One byte of each page, in no order: so that it is no streak. */
+static void touch(char *start, size_t length, int write)
+{
+	struct rusage before, after;
+	size_t pages = length / PAGE;
+
+	getrusage(RUSAGE_THREAD, &before);
+	for (size_t i = 0; i < pages; i++) {
+		volatile char *byte = start + (i % 2 ? i / 2 : pages - 1 - i / 2) * PAGE;
+
+		if (write)
+			*byte = 1;
+		else
+			(void)*byte;
+	}
+	getrusage(RUSAGE_THREAD, &after);
+	__atomic_add_fetch(&touched, after.ru_minflt - before.ru_minflt, __ATOMIC_RELAXED);
+}
+
+/* As realloc does it, with something above that is in the way each second time. */
+static void *grow(void *unused)
+{
+	size_t step = bytes / 16 / PAGE * PAGE;
+	char *block = anon(step);
+
+	touch(block, step, 1);
+	for (int i = 1; i < 16; i++) {
+		if (i % 2)
+			mmap(block + i * step, PAGE, PROT_NONE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+		block = move(block, i * step, (i + 1) * step, 0, NULL);
+		touch(block + i * step, step, 1);
+	}
+	return unused;
+}
+
+static void in_threads(void)
+{
+	pthread_t threads[4];
+
+	for (int i = 0; i < 4; i++)
+		if (pthread_create(&threads[i], NULL, grow, NULL))
+			errx(1, "pthread_create");
+	for (int i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 4)
+		errx(2, "usage: mover CASE FILE PAGES");
+	bytes = atol(argv[3]) * PAGE;
+	const char *which = argv[1];
+	int fd = check(open(argv[2], O_RDWR), argv[2]);
+	int memfd = check(memfd_create("moved", 0), "memfd");
+	char *old = map(bytes, PROT_READ, MAP_SHARED, fd), *start = anon(3 * bytes);
+
+	check(ftruncate(memfd, bytes), "ftruncate");
+	for (size_t at = 0; at < bytes; at += PAGE) /* so that none of its faults is major */
+		check(pread(fd, (char[1]){0}, 1, at), "pread");
+	munmap(old, bytes); /* of this the kernel tells nobody */
+	if (!strcmp(which, "grow")) {
+		grow(NULL);
+	} else if (!strcmp(which, "threads")) {
+		in_threads();
+	} else if (!strcmp(which, "over-a-file")) {
+		touch(move(start, bytes, bytes, MREMAP_FIXED, old), bytes, 1);
+	} else if (!strcmp(which, "a-part")) {
+		touch(move(start + bytes, bytes, bytes, MREMAP_FIXED, old), bytes, 1);
+	} else if (!strcmp(which, "kept")) { /* what is moved away is empty then */
+		move(start, bytes, bytes, MREMAP_FIXED | MREMAP_DONTUNMAP, old);
+		touch(start, bytes, 1);
+		touch(old, bytes, 1);
+	} else if (!strcmp(which, "heap")) { /* not the heap's any more */
+		start = (char *)(((unsigned long)sbrk(bytes + PAGE) + PAGE - 1) & -PAGE);
+		touch(move(start, bytes, bytes, MREMAP_FIXED, old), bytes, 1);
+	} else if (!strcmp(which, "file")) {
+		old = map(bytes, PROT_READ, MAP_SHARED, fd);
+		touch(move(old, bytes, bytes, MREMAP_FIXED, start), bytes, 0);
+	} else if (!strcmp(which, "memfd")) {
+		old = map(bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd);
+		touch(move(old, bytes, bytes, MREMAP_FIXED, start), bytes, 1);
+	} else if (!strcmp(which, "twice")) { /* an old size of 0 maps it once more */
+		start = map(bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd);
+		touch(move(start, 0, bytes, 0, NULL), bytes, 1);
+	} else {
+		errx(2, "no case %s", which);
+	}
+	printf("%ld\n", touched);
+	return 0;
+}

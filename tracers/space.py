@@ -1,0 +1,111 @@
+"""What stands at which address: numbers for ranges, of one process."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.tracers.faultplan import PAGE_BYTES
+from memtap.tracers.streaks import Parts
+
+Numbers = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
+
+# The number of what nothing stands in.
+NOWHERE = 0
+
+
+class Space:
+    """What a process has mapped: numbers of places, by address."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+        self.numbers: list[int] = []
+        self.shifts: list[int] = []  # from addresses to places in the file, modulo 2**64
+        self.latest = 0  # the end of what was mapped last
+        self._arrays: tuple[U64, U64, Numbers, U64] | None = None
+
+    def copy(self) -> Space:
+        """A child's."""
+        child = Space()
+        child.starts, child.ends = self.starts.copy(), self.ends.copy()
+        child.numbers, child.shifts = self.numbers.copy(), self.shifts.copy()
+        child.latest = self.latest
+        return child
+
+    def overlapping(self, start: int, end: int) -> tuple[int, int]:
+        """The slice of mappings that have an address in [start, end)."""
+        first = bisect_right(self.starts, start)
+        if first and self.ends[first - 1] > start:
+            first -= 1
+        last = first
+        while last < len(self.starts) and self.starts[last] < end:
+            last += 1
+        return first, last
+
+    def before(self, start: int) -> int:
+        """The number of the place that ends exactly here, or NOWHERE."""
+        at = bisect_left(self.starts, start) - 1
+        return self.numbers[at] if at >= 0 and self.ends[at] == start else NOWHERE
+
+    def at(self, address: int) -> tuple[int, int]:
+        """The number of the place at an address, or NOWHERE, and where in its file that is."""
+        found = bisect_right(self.starts, address) - 1
+        if found < 0 or address >= self.ends[found]:
+            return NOWHERE, 0
+        return self.numbers[found], (address + self.shifts[found]) % 2**64
+
+    def put(self, start: int, end: int, number: int, offset: int = 0) -> None:
+        """Maps [start, end), which begins at `offset` of its file, over what was there."""
+        self._replace(start, end, [(start, end, number, (offset - start) % 2**64)])
+
+    def drop(self, start: int, end: int) -> None:
+        """Unmaps [start, end)."""
+        self._replace(start, end, [])
+
+    def _replace(self, start: int, end: int, by: list[tuple[int, int, int, int]]) -> None:
+        first, last = self.overlapping(start, end)
+        pieces = by.copy()
+        if first < last:
+            if self.starts[first] < start:
+                pieces.insert(0, (self.starts[first], start, *self._what(first)))
+            if self.ends[last - 1] > end:
+                pieces.append((end, self.ends[last - 1], *self._what(last - 1)))
+        columns = self.starts, self.ends, self.numbers, self.shifts
+        for place, column in enumerate(columns):
+            column[first:last] = [piece[place] for piece in pieces]
+        self._arrays = None
+
+    def _what(self, at: int) -> tuple[int, int]:
+        return self.numbers[at], self.shifts[at]
+
+    def parts(self, start: int, count: int) -> Parts:
+        """So many pages from an address on: how many of them stand in which place, and where."""
+        found: Parts = []
+        while count:
+            at = bisect_right(self.starts, start) - 1
+            inside = at >= 0 and start < self.ends[at]
+            above = self.starts[at + 1] if at + 1 < len(self.starts) else 2**64
+            pages = min(count, -((start - (self.ends[at] if inside else above)) // PAGE_BYTES))
+            number, shift = self._what(at) if inside else (NOWHERE, 0)
+            found.append((pages, number, (start + shift) % 2**64))
+            start, count = start + pages * PAGE_BYTES, count - pages
+        return found
+
+    def locate(self, addresses: U64) -> tuple[Numbers, U64, Numbers]:
+        """Of each address the place, or NOWHERE, and the offset in its file.
+
+        And the place that is next above it.
+        """
+        if self._arrays is None:
+            starts = np.array([*self.starts, 2**64 - 1], np.uint64)
+            ends = np.array([*self.ends, 0], np.uint64)
+            numbers = np.array([*self.numbers, NOWHERE], np.uint32)
+            self._arrays = starts, ends, numbers, np.array([*self.shifts, 0], np.uint64)
+        starts, ends, numbers, shifts = self._arrays
+        at = np.searchsorted(starts, addresses, "right") - 1
+        found = np.where(addresses < ends[at], numbers[at], NOWHERE).astype(np.uint32)
+        return found, addresses + shifts[at], numbers[np.minimum(at + 1, len(numbers) - 1)]
