@@ -11,8 +11,9 @@ import click
 from memtap.cli.arrange import AsTheyCome, Order
 from memtap.cli.options import Options, TracingCommand, shared, sort_column
 from memtap.cli.tracing import Job, run
+from memtap.tracers.host import meminfo
 from memtap.tracers.malloccolumns import MALLOC_KEYS, malloc_columns
-from memtap.tracers.mallocplan import FRAMES, PLAN, with_requests
+from memtap.tracers.mallocplan import FRAMES, PLAN, huge_pages, with_requests
 
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
@@ -67,7 +68,8 @@ def command(options: Options) -> None:
     columns = malloc_columns(options.by)
     order = Order(sort_column(options.sort, columns, "requested_bytes"), rows=options.rows)
     # A recording may be asked later which code it was.
-    settings = (FRAMES,) if "site" in options.by or options.record else ()
+    frames = (FRAMES,) if "site" in options.by or options.record else ()
+    settings = (huge_pages(meminfo()), *frames)
     _check(options)
     plan = with_requests(PLAN) if options.uprobes else PLAN
     begin = partial(_edge, options), partial(_reporter, options), partial(_display, options, order)

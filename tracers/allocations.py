@@ -19,18 +19,32 @@ from memtap.tracers.mappings import MAP_SHARED, PROT_WRITE
 from memtap.tracers.owned import NOBODY, Held, Owned, Owner, Use
 from memtap.tracers.words import Word
 
-# Of mmap(2) and madvise(2).
-_MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE, _MAP_STACK = 0x10, 0x20, 0x4000, 0x20000
+# Of mmap(2), mremap(2) and madvise(2).
+_MAP_FIXED, _MAP_ANONYMOUS, _MAP_STACK = 0x10, 0x20, 0x20000
+_MREMAP_DONTUNMAP = 4
 _MADV_DONTNEED, _MADV_FREE = 4, 8
 
-# Of glibc's malloc.c and arena.c on 64 bits: what a heap of an arena reserves (twice that first, to
-# find an aligned half), and the threshold, before which it is and beyond which it never moves.
-_ARENA_BYTES = 64 << 20
-THRESHOLD, _HIGHEST_THRESHOLD = 128 << 10, 32 << 20
+# The threshold of glibc's malloc, before it moves.
+THRESHOLD = 128 << 10
 
-# A request becomes a chunk of the next 16 bytes that hold it and 8 more: from so many bytes below
-# the threshold on, it reaches it.
-_CHUNK_EXTRA = 23
+
+class _Limits(NamedTuple):
+    """Of glibc's malloc.c and arena.c.
+
+    Attributes:
+        arena: bytes that a heap of an arena reserves; twice that first, to find an aligned half.
+        highest: the threshold never moves beyond this.
+        extra: a request becomes a chunk of the next 16 bytes that hold it and a header: from so
+            many bytes below the threshold on, it reaches it.
+    """
+
+    arena: int
+    highest: int
+    extra: int
+
+
+_BITS_64 = _Limits(arena=64 << 20, highest=32 << 20, extra=23)
+_BITS_32 = _Limits(arena=1 << 20, highest=512 << 10, extra=19)
 
 
 class Call(IntEnum):
@@ -120,9 +134,10 @@ class Asked(NamedTuple):
     Attributes:
         start: an address or, of brk, the new break.
         length: in bytes; of brk, the break that was asked for.
-        flags: prot | flags << 8 of mmap, prot of mprotect, the advice of madvise.
+        flags: prot | flags << 8 of mmap, flags of mremap, prot of mprotect, the advice of madvise.
         site: the number of the code that made it; 0 is not known.
         ns: when.
+        tid: of the thread that made it.
     """
 
     start: int
@@ -130,6 +145,7 @@ class Asked(NamedTuple):
     flags: int = 0
     site: int = 0
     ns: int = 0
+    tid: int = 0
 
 
 _PATH_OF = {
@@ -156,19 +172,25 @@ class Allocator:
         self.threshold, self.dynamic = THRESHOLD, True
         self.heap: tuple[int, int] | None = None
         self._owned = Owned()
-        self._moving: tuple[Owner, int] = NOBODY, 0
+        self._moving: dict[int, tuple[Owner, int]] = {}
+        self._limits = _BITS_64
 
     def copy(self) -> Allocator:
         """A child's."""
         child = Allocator()
         child.threshold, child.dynamic, child.heap = self.threshold, self.dynamic, self.heap
+        child._limits = self._limits
         child._owned = self._owned.copy()
         return child
+
+    def runs_32_bits(self) -> None:
+        """It is that of a 32-bit program."""
+        self._limits = _BITS_32
 
     @property
     def least_mapped(self) -> int:
         """The smallest request that malloc would map on its own now, in bytes."""
-        return self.threshold - _CHUNK_EXTRA
+        return self.threshold - self._limits.extra
 
     def live(self) -> dict[tuple[Path, int], int]:
         """Bytes that the process holds since it is watched, by path and site."""
@@ -227,14 +249,13 @@ class Allocator:
             return self._use(asked, Use.OTHER, Rule.THREAD_STACK)
         if flags & (MAP_SHARED | _MAP_FIXED):
             return self._use(asked, Use.OTHER, Rule.ANOTHER)
-        wants_arena = asked.length in (_ARENA_BYTES, 2 * _ARENA_BYTES)
+        wants_arena = asked.length in (self._limits.arena, 2 * self._limits.arena)
         if not prot and wants_arena:  # older ones of glibc say MAP_NORESERVE as well
             return self._use(asked, Use.RESERVED, Rule.ARENA_RESERVED)
-        if not prot & PROT_WRITE or flags & _MAP_NORESERVE:
+        if not prot & PROT_WRITE:
             return self._use(asked, Use.OTHER, Rule.ANOTHER)
-        if (
-            asked.length <= self.threshold
-        ):  # the chunk, its header, up to a whole page: that is more
+        # The chunk, its header, up to a whole page: that is more than the threshold.
+        if asked.length <= self.threshold:
             self._was_set(asked.length)
         return self._use(asked, Use.CHUNK, Rule.CHUNK_MAPPED)
 
@@ -265,20 +286,27 @@ class Allocator:
         return self.heap is not None and self.heap[0] <= address < self.heap[1]
 
     def _leave(self, asked: Asked) -> Step:
-        """The first half of mremap(2)."""
-        held = self._owned.drop(asked.start, asked.length)
+        """The first half of mremap(2), which can also leave what it moves where it is."""
+        stays = asked.flags & _MREMAP_DONTUNMAP or not asked.length
+        held = self._owned.held(asked.start, asked.length or 1)
         owner = _most(held)
-        self._moving = owner, held.get(owner, 0)
+        self._moving[asked.tid] = owner, 0 if stays else sum(held.values())
+        if not stays:
+            self._owned.drop(asked.start, asked.length)
         return Step(_PATH_OF[owner[0]], Rule.CHUNK_RESIZED)
 
     def _arrive(self, asked: Asked) -> Step:
-        """The second half; what has moved still belongs to whoever had got it."""
-        (use, site), before = self._moving
+        """The second half; what has moved still belongs to whoever had got it.
+
+        What it is moved over is given back.
+        """
+        (use, site), before = self._moving.pop(asked.tid, (NOBODY, 0))
         owner = use or Use.OTHER, site
-        self._owned.put(asked.start, asked.length, owner, asked.ns)
+        back = _live(self._owned.put(asked.start, asked.length, owner, asked.ns))
         taken, given = max(0, asked.length - before), max(0, before - asked.length)
-        back = {site: given} if given else {}
-        return Step(_PATH_OF[use], Rule.CHUNK_RESIZED, taken, back)
+        if given:
+            back[site] = back.get(site, 0) + given
+        return Step(_PATH_OF[owner[0]], Rule.CHUNK_RESIZED, taken, back)
 
     def _munmap(self, asked: Asked) -> Step:
         whole = self._owned.is_whole(asked.start, asked.length)
@@ -294,7 +322,7 @@ class Allocator:
 
     def _freed(self, length: int) -> Rule:
         """As free() of glibc: who uses a mapped chunk again and again gets it from the heap."""
-        if not self.dynamic or not self.threshold < length <= _HIGHEST_THRESHOLD:
+        if not self.dynamic or not self.threshold < length <= self._limits.highest:
             return Rule.CHUNK_FREED
         self.threshold = length
         return Rule.THRESHOLD_RAISED

@@ -17,7 +17,7 @@ from memtap.tracers.chunk import Chunk, Interval, Origin
 from memtap.tracers.faultplan import Kind
 from memtap.tracers.malloccolumns import MALLOC_KEYS, malloc_columns
 from memtap.tracers.mallocheaps import Heaps
-from memtap.tracers.mallocrows import FAILED, FOREIGN, LOADER
+from memtap.tracers.mallocrows import FAILED, FOREIGN, IS_32_BIT, LOADER
 from memtap.tracers.mallocsizes import Sizes
 from memtap.tracers.mappings import Region
 from memtap.tracers.processes import Who
@@ -162,11 +162,13 @@ class Allocators:
 
 
 def _step(allocator: Allocator, call: Call, row: Any) -> Step:
+    if row["marks"] & IS_32_BIT:
+        allocator.runs_32_bits()
     if row["marks"] & FAILED:
         return Step(Path.OTHER, Rule.FAILED)
     if row["marks"] & LOADER and call is not Call.BRK:
         return Step(Path.OTHER, Rule.LOADER)
-    asked = Asked(*(int(row[name]) for name in ("address", "length", "flags", "site", "ns")))
+    asked = Asked(*(int(row[name]) for name in ("address", "length", "flags", "site", "ns", "tid")))
     if row["marks"] & FOREIGN and call is Call.MMAP:
         return allocator.map_other(asked)
     return allocator.call(call, asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from memtap.bpf.plan import Plan, Probe
@@ -22,6 +23,15 @@ REQUESTS = {
 
 # A macro of the C program: send the stacks of calls, for their sites.
 FRAMES = "FRAMES 1"
+
+
+def huge_pages(meminfo: Mapping[str, int]) -> str:
+    """A macro of the C program: the size of huge pages of which no size is asked for.
+
+    `meminfo` is /proc/meminfo, in KiB; where nothing is told of them there are none.
+    """
+    return f"HUGE_SHIFT {meminfo.get('Hugepagesize', 2048).bit_length() + 9}"
+
 
 PLAN = Plan(
     "malloc",

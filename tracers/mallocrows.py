@@ -6,9 +6,9 @@ import numpy as np
 
 from memtap.tracers import faultrows
 
-# Of `marks` of a call: not malloc made it; the dynamic loader did; the kernel refused it
-# (also in the C program).
-FOREIGN, LOADER, FAILED = 32, 64, 128
+# Of `marks` of a call: a 32-bit program made it; not malloc did; the dynamic loader did; the kernel
+# refused it (the first and the last also in the C program).
+IS_32_BIT, FOREIGN, LOADER, FAILED = 1, 32, 64, 128
 
 # A fault (faultrows.ROW, kind below Call.BRK), or a call: `kind` is a Call, `address` and `length`
 # are what it was about, `flags` its prot, flags or advice. See Allocator.call(). `request` is the

@@ -34,7 +34,10 @@ enum mark {
 };
 
 /* Of THREAD: the kernel tells the process of its end, as the C libraries want it. */
-#define JOINABLE PRESENT
+#define JOINABLE  PRESENT
+
+/* Of a call: a 32-bit program made it. */
+#define IS_32_BIT PRESENT
 
 /* A lane's state: the address space at its last exception; how many to come join no streak. */
 enum { SPACE, ALONE };
@@ -59,7 +62,7 @@ struct event {
 	u32 tgid;
 	u32 tid;
 	u32 seen;  /* so far: 24 bits of anon pages of the process, 8 of NUMA hints of the task;
-		    * of a call: prot | flags << 8, the protection, or the advice */
+		    * of a call: prot | flags << 8, flags, protection, or advice */
 	u16 count; /* of RAISED: a streak of so many, each a page above the one before */
 	u16 stack; /* with STACKS: its number in `stacks`, or IN_MORE and that in `more_stacks`
 		    */
@@ -191,11 +194,11 @@ struct spill {
 #define REGS_ARGUMENT_3(regs)    FIELD(regs, pt_regs, dx)
 #define REGS_ARGUMENT_4(regs)    FIELD(regs, pt_regs, r10)
 #define REGS_ARGUMENT_5(regs)    FIELD(regs, pt_regs, r8)
-#define REGS_32_ARGUMENT_1(regs) FIELD(regs, pt_regs, bx)
-#define REGS_32_ARGUMENT_2(regs) FIELD(regs, pt_regs, cx)
-#define REGS_32_ARGUMENT_3(regs) FIELD(regs, pt_regs, dx)
-#define REGS_32_ARGUMENT_4(regs) FIELD(regs, pt_regs, si)
-#define REGS_32_ARGUMENT_5(regs) FIELD(regs, pt_regs, di)
+#define REGS_32_ARGUMENT_1(regs) (u32) FIELD(regs, pt_regs, bx)
+#define REGS_32_ARGUMENT_2(regs) (u32) FIELD(regs, pt_regs, cx)
+#define REGS_32_ARGUMENT_3(regs) (u32) FIELD(regs, pt_regs, dx)
+#define REGS_32_ARGUMENT_4(regs) (u32) FIELD(regs, pt_regs, si)
+#define REGS_32_ARGUMENT_5(regs) (u32) FIELD(regs, pt_regs, di)
 #define ARGUMENT(number, regs, is_32)                                                          \
 	((is_32) ? REGS_32_ARGUMENT_##number(regs) : REGS_ARGUMENT_##number(regs))
 #define THREAD_IS_32_BIT(task) (FIELD(task, task_struct, thread_info__status) & TS_COMPAT)
@@ -216,9 +219,12 @@ struct spill {
 #define ARGUMENT(number, regs, is_32) REGS_ARGUMENT_##number(regs)
 #define THREAD_IS_32_BIT(task)        0
 #endif
-#define LAST_ERROR    4095
-#define MREMAP_FIXED  2
-#define PAGES(length) (((length) + (1 << PAGE_SHIFT) - 1) >> PAGE_SHIFT)
+#define LAST_ERROR     4095
+#define MREMAP_FIXED   2
+#define WHOLE(bytes)   (((bytes) + (1ULL << PAGE_SHIFT) - 1) >> PAGE_SHIFT << PAGE_SHIFT)
+#define MAP_HUGETLB    0x40000
+#define MAP_HUGE_SHIFT 26
+#define MAP_HUGE_MASK  63
 
 static inline u16 faults_of(u64 task)
 {
@@ -605,7 +611,7 @@ int on_mapping(u64 *ctx)
 	if (!followed(task, FIELD(task, task_struct, tgid)))
 		return 0;
 	u64 bytes = ARGUMENT(3, user_regs(task), THREAD_IS_32_BIT(task));
-	return moved(ctx, task, start, start + (PAGES(bytes) << PAGE_SHIFT));
+	return moved(ctx, task, start, start + WHOLE(bytes));
 }
 #endif
 
@@ -764,50 +770,75 @@ static inline void called(void *ctx, u64 task, u64 regs, u8 kind, u64 address, u
 #ifdef REQUESTS
 	note_request(&this);
 #endif
-	if (kind == MMAP)
+	if (kind == MMAP && !(marks & IS_32_BIT))
 		bpf_probe_read_user(&this.caller_0, 3 * sizeof(u64), (void *)REGS_SP(regs));
 	if (kind == MMAP && REGS_LINK(regs))
 		this.caller_0 = REGS_LINK(regs);
 	keep(ctx, lane, task, &this);
 #ifdef FRAMES
-	if (gets_memory(kind))
+	if (gets_memory(kind) && !(marks & IS_32_BIT))
 		send_frame(ctx, lane, task, regs);
 #endif
 	leave(lane);
 }
 
-static inline void remapped(void *ctx, u64 task, u64 regs, u64 address, u8 marks)
+/* What a system call is taken for; 0 if it is of no interest. */
+static inline u8 call_of(u64 number, u64 is_32)
 {
-	u64 from = REGS_ARGUMENT_1(regs);
+#ifdef NR_32_BRK
+	if (is_32)
+		return number == NR_32_BRK        ? BRK
+		       : number == NR_32_MMAP2    ? MMAP
+		       : number == NR_32_MUNMAP   ? MUNMAP
+		       : number == NR_32_MREMAP   ? MOVED_FROM
+		       : number == NR_32_MPROTECT ? MPROTECT
+		       : number == NR_32_MADVISE  ? MADVISE
+						  : 0;
+#endif
+	return number == NR_BRK        ? BRK
+	       : number == NR_MMAP     ? MMAP
+	       : number == NR_MUNMAP   ? MUNMAP
+	       : number == NR_MREMAP   ? MOVED_FROM
+	       : number == NR_MPROTECT ? MPROTECT
+	       : number == NR_MADVISE  ? MADVISE
+				       : 0;
+}
 
-	called(ctx, task, regs, MOVED_FROM, from, REGS_ARGUMENT_2(regs), 0, marks);
-	called(ctx, task, regs, MOVED_TO, address, REGS_ARGUMENT_3(regs), 0, marks);
+#ifndef HUGE_SHIFT
+#define HUGE_SHIFT 21
+#endif
+
+/* What mmap(2) really maps: whole pages, also of huge ones. */
+static inline u64 mapped_bytes(u64 length, u64 flags)
+{
+	u64 shift = PAGE_SHIFT;
+
+	if (flags & MAP_HUGETLB)
+		shift = flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK ?: HUGE_SHIFT;
+	return (length + (1ULL << shift) - 1) >> shift << shift;
 }
 
 static inline void call_ended(u64 *ctx, u64 regs)
 {
-	u64 number = REGS_NUMBER(regs), task = (u64)current_task(), result = ctx[1];
+	u64 task = (u64)current_task(), is_32 = THREAD_IS_32_BIT(task), result = ctx[1];
+	u8 kind = call_of(REGS_NUMBER(regs), is_32);
 
-	if (number != NR_BRK && number != NR_MMAP && number != NR_MUNMAP &&
-	    number != NR_MREMAP && number != NR_MPROTECT && number != NR_MADVISE)
+	if (!kind || !followed(task, FIELD(task, task_struct, tgid)))
 		return;
-	if (THREAD_IS_32_BIT(task) || !followed(task, FIELD(task, task_struct, tgid)))
-		return;
-	u64 start = REGS_ARGUMENT_1(regs), length = REGS_ARGUMENT_2(regs);
-	u32 how = REGS_ARGUMENT_3(regs);
-	u8 marks = result > ~(u64)LAST_ERROR ? FAILED : 0;
-	if (number == NR_BRK)
-		called(ctx, task, regs, BRK, result, start, 0, 0);
-	else if (number == NR_MMAP)
-		called(ctx, task, regs, MMAP, result, length, how | REGS_ARGUMENT_4(regs) << 8,
+	u64 start = ARGUMENT(1, regs, is_32), length = WHOLE(ARGUMENT(2, regs, is_32));
+	u64 third = ARGUMENT(3, regs, is_32), fourth = ARGUMENT(4, regs, is_32);
+	u8 marks = (result > ~(u64)LAST_ERROR ? FAILED : 0) | (is_32 ? IS_32_BIT : 0);
+	if (kind == BRK)
+		called(ctx, task, regs, BRK, WHOLE(result), WHOLE(start), 0, marks);
+	else if (kind == MMAP)
+		called(ctx, task, regs, MMAP, result,
+		       mapped_bytes(ARGUMENT(2, regs, is_32), fourth), third | fourth << 8,
 		       marks);
-	else if (number == NR_MREMAP)
-		remapped(ctx, task, regs, result, marks);
-	else if (number == NR_MUNMAP)
-		called(ctx, task, regs, MUNMAP, start, length, 0, marks);
 	else
-		called(ctx, task, regs, number == NR_MADVISE ? MADVISE : MPROTECT, start,
-		       length, how, marks);
+		called(ctx, task, regs, kind, start, length,
+		       kind == MOVED_FROM ? fourth : third, marks);
+	if (kind == MOVED_FROM)
+		called(ctx, task, regs, MOVED_TO, result, WHOLE(third), fourth, marks);
 }
 
 /* tp_btf/sys_exit(regs, ret): by then the arguments are still in the registers. */
