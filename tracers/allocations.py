@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from memtap.tracers.mappings import MAP_SHARED, PROT_WRITE
-from memtap.tracers.owned import NOBODY, Held, Owned, Owner, Use
+from memtap.tracers.mappings import MAP_SHARED, PROT_WRITE, Region
+from memtap.tracers.owned import NOBODY, Held, Owned, Owner, Use, decoded
 from memtap.tracers.words import Word
 
 # Of mmap(2), mremap(2) and madvise(2).
@@ -158,6 +158,9 @@ _PATH_OF = {
 }
 _ARENAS = (Use.RESERVED, Use.ARENA)
 
+# What an allocator's memory can be in.
+_OURS = (Region.ANON, Region.HEAP)
+
 
 class Allocator:
     """One process.
@@ -204,9 +207,29 @@ class Allocator:
             held[Path.BRK, 0] = held.get((Path.BRK, 0), 0) + before
         return held
 
-    def owners_of(self, addresses: npt.NDArray[np.uint64]) -> list[tuple[Path, int]]:
-        """The way that memory was got, and the site that got it, of each address."""
-        return [(_PATH_OF[use], site) for use, site in self._owned.at_all(addresses)]
+    def owner_of(self, address: int, region: int) -> tuple[Path, int]:
+        """The way that memory was got, and the site that got it.
+
+        The heap is told by its region, as it may have been there before; stacks are none of
+        malloc's, nor is what is not anonymous.
+        """
+        use, site = self._owned.at(address) if region in _OURS else NOBODY
+        if region == Region.HEAP:
+            return Path.BRK, site if use is Use.HEAP else 0
+        return _PATH_OF[use], site
+
+    def owners_of(
+        self, addresses: npt.NDArray[np.uint64], regions: npt.NDArray[np.uint8]
+    ) -> tuple[list[tuple[Path, int]], npt.NDArray[np.intp]]:
+        """The same of many addresses: the owners that there are, and the place of each one's."""
+        found = np.where(np.isin(regions, _OURS), self._owned.numbers_at(addresses), 0)
+        in_heap = regions == Region.HEAP
+        both, which = np.unique(np.stack([found, in_heap]), axis=1, return_inverse=True)
+        owners = [
+            (Path.BRK, site if use is Use.HEAP else 0) if heap else (_PATH_OF[use], site)
+            for (use, site), heap in zip(map(decoded, both[0].tolist()), both[1], strict=True)
+        ]
+        return owners, which.reshape(-1)
 
     def call(self, call: Call, asked: Asked) -> Step:
         """A system call that succeeded."""

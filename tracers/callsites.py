@@ -61,13 +61,17 @@ class CallSites:
 
     def _locate(self, calls: Events, ips: npt.NDArray[np.uint64]) -> Spots:
         spots = np.zeros((len(calls), 2), np.uint64)
-        for tgid in np.unique(calls["tgid"]).tolist():
-            mine = np.flatnonzero(calls["tgid"] == tgid)
+        order = np.argsort(calls["tgid"], kind="stable")
+        begins = np.flatnonzero(np.diff(calls["tgid"][order], prepend=-1))
+        for mine in np.split(order, begins[1:]) if len(order) else ():
+            tgid = int(calls["tgid"][mine[0]])
             spots[mine] = self._mappings.code_at(tgid, calls["ns"][mine], ips[mine])
         return spots
 
     def _of_malloc(self, numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
         distinct, which = np.unique(numbers, return_inverse=True)
+        if len(self._serves) > _REMEMBERED:
+            self._serves.clear()
         for number in distinct.tolist():
             if number not in self._serves:
                 self._serves[number] = serves_malloc(self._mappings.places[number].path)

@@ -6,8 +6,10 @@ what is right of it, the reports, sees chunks alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -19,6 +21,25 @@ from memtap.tracers.files import FileName
 BETWEEN = ";"
 
 Texts = dict[str, dict[int, str]]
+
+# Whoever tells what numbers stand for remembers no more of them than this, and tells others anew.
+# So whoever listens may forget all but the last ones, when nothing waits for a name.
+REMEMBERED = 1 << 14
+
+_Named = TypeVar("_Named")
+
+
+def tell(known: dict[int, _Named], news: Mapping[int, _Named]) -> None:
+    """Adds what numbers stand for, as the last that was told."""
+    for number, named in news.items():
+        known.pop(number, None)
+        known[number] = named
+
+
+def forget_first(known: dict[int, _Named]) -> None:
+    """Forgets what was told first, where it is more than needs to be remembered."""
+    for number in list(islice(known, max(0, len(known) - 2 * REMEMBERED))):
+        del known[number]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from memtap.bpf.session import Cut, Session
 from memtap.bpf.sideband import Began, Ended, Told
 from memtap.bpf.stream import Events, take
 from memtap.tracers import procfs
-from memtap.tracers.edge import Taken
+from memtap.tracers.edge import REMEMBERED, Taken
 from memtap.tracers.faultmatch import Exceptions
 from memtap.tracers.faultplan import COUNTS, FIRST_CALL, PAGE_BYTES, SWAP, TIMING, Kind
 from memtap.tracers.faultrows import ROW, already_spilled, by_process, rows_of, spilled_rows
@@ -39,9 +39,6 @@ _TOGETHER = 128
 
 # Of /proc/PID/task/TID/stat, counted from the field behind the name.
 _MINOR, _MAJOR = 7, 9
-
-# So many texts are remembered to have been told. Who reads them may forget older ones.
-TEXTS_KEPT = 1 << 16
 
 
 def faults_of(tgid: int, tid: int) -> int | None:
@@ -274,7 +271,7 @@ class FaultEdge:
 
     def texts(self, rows: Events) -> dict[str, dict[int, str]]:
         """The texts of sites that are new since the last time, and of places that rows name."""
-        if len(self._places_told) > TEXTS_KEPT:
+        if len(self._places_told) > REMEMBERED:
             self._places_told.clear()
         new = set(np.unique(rows["place"]).tolist()) - self._places_told
         self._places_told |= new

@@ -14,7 +14,7 @@ from memtap.bpf.stream import Events
 from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Interval, Origin
 from memtap.tracers.durations import bucket_of, histogram, quantile
-from memtap.tracers.edge import BETWEEN
+from memtap.tracers.edge import BETWEEN, forget_first, tell
 from memtap.tracers.explain import explain, touched_again
 from memtap.tracers.faultcolumns import FAULT_KEYS, fault_columns
 from memtap.tracers.faultplan import COUNTS, Kind
@@ -62,9 +62,9 @@ class Faults:
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; the report if an interval ends with it."""
-        self._who |= chunk.who
+        tell(self._who, chunk.who)
         for kind, texts in chunk.texts.items():
-            self._texts.setdefault(kind, {}).update(texts)
+            tell(self._texts.setdefault(kind, {}), texts)
         if len(chunk.rows):
             faults = select(chunk.rows, chunk.rows["kind"] != Kind.MOVED)
             self._tallies.append(tally(faults, self._numbers))
@@ -73,16 +73,21 @@ class Faults:
             return None
         tallied, self._tallies = self._tallies, []
         counted = merged(tallied, self._numbers)
-        rows = self._rows(counted)
+        report = self._report(counted, chunk.interval)
+        forget_first(self._who)
+        forget_first(self._texts["place"])
+        return report
+
+    def _report(self, counted: pl.DataFrame, interval: Interval) -> Report:
         return Report(
             "faults",
-            chunk.interval.time,
-            chunk.interval.seconds,
+            interval.time,
+            interval.seconds,
             fault_columns(self.by),
-            rows,
-            fault_audit(self._origin, chunk.interval, counted),
+            self._rows(counted),
+            fault_audit(self._origin, interval, counted),
             histogram(counted) if self._hist else None,
-            self._explained(counted, chunk.interval) if self._explains else None,
+            self._explained(counted, interval) if self._explains else None,
             self._stacked(counted) if self._stacks else None,
         )
 

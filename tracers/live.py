@@ -16,7 +16,7 @@ from memtap.bpf.loading import Loaded
 from memtap.bpf.session import Losses, Session
 from memtap.bpf.stream import Events
 from memtap.tracers.chunk import Chunk, Interval, Origin
-from memtap.tracers.edge import Edge
+from memtap.tracers.edge import REMEMBERED, Edge
 from memtap.tracers.host import Counters, buffers_and_cached, difference, vmstat
 from memtap.tracers.privileges import notes_of
 from memtap.tracers.processes import Processes, Who, descendants, read_parents
@@ -131,6 +131,8 @@ class Live:
         if unknown := [tgid for tgid, who in found.items() if who.uid < 0]:
             self.processes.consume()  # it ended while we looked: its last words are here by now
             found |= {tgid: self.processes.who(tgid) for tgid in unknown}
+        if len(self._told) > REMEMBERED:
+            self._told.clear()
         news = {tgid: who for tgid, who in found.items() if self._told.get(tgid) != who}
         self._told |= news
         return news

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from memtap.bpf.stream import Events
 from memtap.tracers.allocations import Allocator, Asked, Call, Path, Rule, Step
 from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Interval, Origin
+from memtap.tracers.edge import forget_first, tell
 from memtap.tracers.faultplan import Kind
 from memtap.tracers.malloccolumns import MALLOC_KEYS, malloc_columns
 from memtap.tracers.mallocheaps import Heaps
 from memtap.tracers.mallocrows import FAILED, FOREIGN, IS_32_BIT, LOADER
 from memtap.tracers.mallocsizes import Sizes
-from memtap.tracers.mappings import Region
 from memtap.tracers.processes import Who
 from memtap.tracers.report import Report, Row
 
 # The allocator of whom the threshold is known.
 GLIBC = "glibc"
+
+# Up to so many faults, looking at each takes less time than making arrays.
+_FEW = 64
+_OF_FAULTS = ["address", "region", "count", "time_ns"]
 
 # A process, a path, and the number of the code that went it.
 Key = tuple[int, Path, int]
@@ -51,9 +55,14 @@ class Tally:
     life_ns: int = 0
 
     def __iadd__(self, other: Tally) -> Tally:
-        for field in fields(self):
-            name = field.name
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.calls += other.calls
+        self.taken += other.taken
+        self.given += other.given
+        self.faults += other.faults
+        self.timed += other.timed
+        self.time_ns += other.time_ns
+        self.ended += other.ended
+        self.life_ns += other.life_ns
         return self
 
     @property
@@ -104,16 +113,20 @@ class Allocators:
     def feed(self, rows: Events) -> Iterator[Decision]:
         """Goes through rows in order of time; what could not be completed is no fault."""
         rows = rows[~np.isin(rows["kind"], (Kind.BAD, Call.REQUESTED, Call.WALKED))]
-        is_call = rows["kind"] >= Call.BRK
-        for tgid in np.unique(rows["tgid"]).tolist():
-            mine = np.flatnonzero(rows["tgid"] == tgid)
-            begin = 0
-            for at in np.flatnonzero(is_call[mine]).tolist():
-                self._faults(tgid, rows[mine[begin:at]])
-                if decision := self._call(tgid, rows[mine[at]]):
+        rows = rows[np.argsort(rows["tgid"], kind="stable")]
+        borders = np.flatnonzero(np.diff(rows["tgid"], prepend=-1, append=-1))
+        calls = np.flatnonzero(rows["kind"] >= Call.BRK)
+        ends = np.searchsorted(calls, borders)
+        for number, (begin, end) in enumerate(pairwise(borders.tolist())):
+            tgid = int(rows["tgid"][begin])
+            for at in calls[ends[number] : ends[number + 1]].tolist():
+                if begin < at:
+                    self._faults(tgid, rows[begin:at])
+                if decision := self._call(tgid, rows[at]):
                     yield decision
                 begin = at + 1
-            self._faults(tgid, rows[mine[begin:]])
+            if begin < end:
+                self._faults(tgid, rows[begin:end])
 
     def _call(self, tgid: int, row: Any) -> Decision | None:
         call, start = Call(int(row["kind"])), int(row["address"])
@@ -148,13 +161,22 @@ class Allocators:
 
     def _faults(self, tgid: int, rows: Events) -> None:
         """Faults between two calls: whose memory are they in?"""
-        if len(rows) == 0:
+        if len(rows) > _FEW:
+            self._many_faults(tgid, rows)
             return
-        owners, number = np.unique(_owners(self.of(tgid), rows), axis=0, return_inverse=True)
+        allocator = self.of(tgid)
+        for address, region, count, time_ns in rows[_OF_FAULTS].tolist():
+            tally = self.tallies[tgid, *allocator.owner_of(address, region)]
+            tally.faults += count
+            tally.timed += time_ns > 0
+            tally.time_ns += time_ns
+
+    def _many_faults(self, tgid: int, rows: Events) -> None:
+        owners, which = self.of(tgid).owners_of(rows["address"], rows["region"])
         timed = rows["time_ns"] > 0
-        for owner, (path, site) in enumerate(owners.tolist()):
-            mine = number.reshape(-1) == owner
-            self.tallies[tgid, Path(path), site] += Tally(
+        for at, owner in enumerate(owners):
+            mine = which == at
+            self.tallies[tgid, *owner] += Tally(
                 faults=int(rows["count"][mine].sum()),
                 timed=int((mine & timed).sum()),
                 time_ns=int(rows["time_ns"][mine].sum()),
@@ -174,22 +196,6 @@ def _step(allocator: Allocator, call: Call, row: Any) -> Step:
     return allocator.call(call, asked)
 
 
-def _owners(allocator: Allocator, rows: Events) -> npt.NDArray[np.int64]:
-    """The way that the memory of each fault was got, and the site.
-
-    The heap is told by its region, as it may have been there before; stacks are none of malloc's.
-    """
-    region = rows["region"]
-    owners = np.zeros((len(rows), 2), np.int64)
-    owners[:, 0] = np.where(region == Region.HEAP, Path.BRK, Path.OTHER)
-    mapped = np.flatnonzero(region == Region.ANON)
-    owners[mapped] = np.array(allocator.owners_of(rows["address"][mapped]), np.int64).reshape(-1, 2)
-    heap = np.flatnonzero(region == Region.HEAP)
-    found = np.array(allocator.owners_of(rows["address"][heap]), np.int64).reshape(-1, 2)
-    owners[heap, 1] = np.where(found[:, 0] == Path.BRK, found[:, 1], 0)
-    return owners
-
-
 class Malloc:
     """Chunks in, a report out at the end of each interval."""
 
@@ -205,8 +211,8 @@ class Malloc:
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; the report if an interval ends with it."""
-        self._who |= chunk.who
-        self._names |= chunk.texts.get("allocator", {})
+        tell(self._who, chunk.who)
+        tell(self._names, chunk.texts.get("allocator", {}))
         self._sites |= chunk.texts.get("site", {})
         is_call = chunk.rows["kind"] >= Call.BRK
         self._events += int(is_call.sum()) + int(chunk.rows["count"][~is_call].sum())
@@ -218,7 +224,10 @@ class Malloc:
 
     def _report(self, interval: Interval) -> Report:
         rows, notes = self._rows(), self._notes()
+        heaps = self._heaps.take(self._who)
         self._allocators.end_interval()
+        forget_first(self._who)
+        forget_first(self._names)
         events, self._events = self._events, 0
         return Report(
             "malloc",
@@ -228,7 +237,7 @@ class Malloc:
             rows,
             audit(self._origin, interval, events, notes=notes),
             sizes=self._sizes.take(),
-            heaps=self._heaps.take(self._who),
+            heaps=heaps,
         )
 
     def _notes(self) -> list[str]:

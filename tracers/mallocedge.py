@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from memtap.bpf.session import Cut, Session
 from memtap.bpf.sideband import Began, Ended, Forked
@@ -14,9 +15,9 @@ from memtap.tracers import heaps
 from memtap.tracers.allocations import Call
 from memtap.tracers.allocatornames import allocator_of, is_loader
 from memtap.tracers.callsites import CallSites
-from memtap.tracers.edge import Taken
+from memtap.tracers.edge import REMEMBERED, Taken
 from memtap.tracers.faultedge import FaultEdge, Ripe
-from memtap.tracers.grouping import chain, in_order
+from memtap.tracers.grouping import chain, group_numbers, in_order
 from memtap.tracers.mallocrows import FOREIGN, LOADER, ROW
 from memtap.tracers.mappings import Heard, Place, Region, parse_maps
 from memtap.tracers.requests import SIZES, Requests
@@ -40,6 +41,7 @@ class MallocEdge:
         self._site_of: dict[tuple[int, int], int] = {}
         self._seen: list[tuple[int, int, int]] = []
         self._allocators: dict[int, str] = {}
+        self._allocator_of: dict[int, str] = {}  # of places: the path, if it is an allocator's
         self._known: set[int] = set()
 
     def follow(self, tgid: int) -> None:
@@ -113,10 +115,15 @@ class MallocEdge:
                 rows[name] = calls[name]
         keys = zip(calls["tid"].tolist(), calls["ns"].tolist(), strict=True)
         rows["site"] = [self._site_of.pop(key, 0) for key in keys]
-        for made in np.unique(numbers[:, [0, 4, 5, 6]], axis=0):
-            same = (numbers[:, [0, 4, 5, 6]] == made).all(axis=1)
-            rows["marks"][same] |= self._maker(*map(int, made))
+        rows["marks"] |= self._makers(numbers[:, [0, 4, 5, 6]])
         return rows
+
+    def _makers(self, made: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
+        """Who made each call, by the numbers of its code and of what may have called that."""
+        group = group_numbers(*made.T)
+        _, one = np.unique(group, return_index=True)
+        makers = [self._maker(*each) for each in made[one].tolist()]
+        return np.array(makers, np.uint8)[group]
 
     def _maker(self, code: int, *callers: int) -> int:
         """Who made a call, by the places of its code and of what may have called that."""
@@ -135,16 +142,26 @@ class MallocEdge:
         for each in ripe.heard:
             if isinstance(each, Began):
                 self._allocators.pop(each.tgid, None)
+        if len(self._allocators) > REMEMBERED:
+            self._allocators.clear()
         news = {}
         for tgid in np.unique(ripe.calls["tgid"]).tolist():
-            mapped = self._faults.mappings.numbers_of(tgid)
-            name = allocator_of({self._place(number).path for number in mapped})
+            name = self._allocator_in(self._faults.mappings.numbers_of(tgid))
             if self._allocators.get(tgid) != name:
                 news[tgid] = self._allocators[tgid] = name
         for each in ripe.heard:
             if isinstance(each, Ended):
                 self._allocators.pop(each.tgid, None)
         return news
+
+    def _allocator_in(self, mapped: set[int]) -> str:
+        """Whose malloc a process has that has these places mapped."""
+        if len(self._allocator_of) > REMEMBERED:
+            self._allocator_of.clear()
+        for number in mapped - self._allocator_of.keys():
+            path = self._place(number).path
+            self._allocator_of[number] = path if allocator_of([path]) != "?" else ""
+        return allocator_of(filter(None, map(self._allocator_of.__getitem__, mapped)))
 
     def _lives(self, told: Iterable[Heard]) -> Events:
         """Births, new programs and ends of processes that we know; see Call."""

@@ -10,9 +10,6 @@ import numpy.typing as npt
 
 from memtap.tracers.space import Space
 
-# Up to so many addresses, looking each up takes less time than making arrays of all mappings.
-_FEW = 64
-
 _USE_BITS = 3
 
 
@@ -56,7 +53,7 @@ class Owned:
     def put(self, start: int, length: int, owner: Owner, ns: int) -> Held:
         """Gives a range to an owner, at a time; what was held of it before."""
         held = self.drop(start, length)
-        self._space.put(start, start + length, _number(owner))
+        self._space.put(start, start + length, encoded(owner))
         self._bytes[owner] += length
         self._born[start] = ns
         return held
@@ -65,8 +62,10 @@ class Owned:
         """Takes a range from whoever had it; what was held of it."""
         held = self.held(start, length)
         self._bytes.subtract(held)
+        first, last = self._space.overlapping(start, start + length)
+        for begin in self._space.starts[first:last]:
+            self._born.pop(begin, None)
         self._space.drop(start, start + length)
-        self._born.pop(start, None)
         return held
 
     def held(self, start: int, length: int) -> Held:
@@ -75,7 +74,7 @@ class Owned:
         first, last = self._space.overlapping(start, start + length)
         for at in range(first, last):
             end = min(self._space.ends[at], start + length)
-            held[_owner(self._space.numbers[at])] += end - max(self._space.starts[at], start)
+            held[decoded(self._space.numbers[at])] += end - max(self._space.starts[at], start)
         return held
 
     def is_whole(self, start: int, length: int) -> bool:
@@ -92,21 +91,19 @@ class Owned:
     def at(self, address: int) -> Owner:
         """Whose an address is."""
         first, last = self._space.overlapping(address, address + 1)
-        return _owner(self._space.numbers[first]) if first < last else NOBODY
+        return decoded(self._space.numbers[first]) if first < last else NOBODY
 
-    def at_all(self, addresses: npt.NDArray[np.uint64]) -> list[Owner]:
-        """at() of each; faster for many."""
-        if len(addresses) <= _FEW:
-            return [self.at(address) for address in addresses.tolist()]
-        numbers, _, _ = self._space.locate(addresses)
-        return [_owner(number) for number in numbers.tolist()]
+    def numbers_at(self, addresses: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
+        """at() of each, as a number for decoded()."""
+        return self._space.locate(addresses)[0]
 
 
-def _number(owner: Owner) -> int:
+def encoded(owner: Owner) -> int:
     """An owner as a number in a Space."""
     use, site = owner
     return site << _USE_BITS | use
 
 
-def _owner(number: int) -> Owner:
+def decoded(number: int) -> Owner:
+    """The owner that has this number."""
     return Use(number & (1 << _USE_BITS) - 1), number >> _USE_BITS

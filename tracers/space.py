@@ -16,6 +16,9 @@ U64 = npt.NDArray[np.uint64]
 # The number of what nothing stands in.
 NOWHERE = 0
 
+# Up to so many addresses, looking each up takes less time than making arrays of all mappings.
+_FEW = 32
+
 
 class Space:
     """What a process has mapped: numbers of places, by address."""
@@ -100,6 +103,8 @@ class Space:
 
         And the place that is next above it.
         """
+        if self._arrays is None and len(addresses) <= _FEW:
+            return self._locate_few(addresses.tolist())
         if self._arrays is None:
             starts = np.array([*self.starts, 2**64 - 1], np.uint64)
             ends = np.array([*self.ends, 0], np.uint64)
@@ -109,3 +114,15 @@ class Space:
         at = np.searchsorted(starts, addresses, "right") - 1
         found = np.where(addresses < ends[at], numbers[at], NOWHERE).astype(np.uint32)
         return found, addresses + shifts[at], numbers[np.minimum(at + 1, len(numbers) - 1)]
+
+    def _locate_few(self, addresses: list[int]) -> tuple[Numbers, U64, Numbers]:
+        """The same, without making arrays of all mappings."""
+        found = [self.at(address) for address in addresses]
+        above = [bisect_right(self.starts, address) for address in addresses]
+        beyond = [self.numbers[at] if at < len(self.numbers) else NOWHERE for at in above]
+        numbers, offsets = zip(*found, strict=True) if found else ((), ())
+        return (
+            np.array(numbers, np.uint32),
+            np.array(offsets, np.uint64),
+            np.array(beyond, np.uint32),
+        )

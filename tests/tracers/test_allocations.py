@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from memtap.tracers.allocations import THRESHOLD, Allocator, Asked, Call, Path, Rule, Step
+from memtap.tracers.mappings import Region
 
 KIB, MIB = 1 << 10, 1 << 20
 ANON, PRIVATE, FIXED, NORESERVE, STACK = 0x20, 0x02, 0x10, 0x4000, 0x20000
@@ -156,7 +157,11 @@ def live(allocator: Allocator, path: Path) -> int:
 
 
 def path_of(allocator: Allocator, address: int) -> Path:
-    return allocator.owners_of(np.array([address], np.uint64))[0][0]
+    found = allocator.owner_of(address, Region.ANON)
+    regions = np.array([Region.ANON], np.uint8)
+    owners, which = allocator.owners_of(np.array([address], np.uint64), regions)
+    assert owners[which[0]] == found
+    return found[0]
 
 
 def test_what_is_live_agrees_with_a_table_of_every_page() -> None:
