@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 # However long an interval is, events are taken in this often, so that memory stays small.
 TICK_S = 1.0
 
+# When we are told to end, what is not worked on in this time is given up.
+_PATIENCE_S = 0.3
+
 
 class Reporter(Protocol):
     """Chunks in, reports out."""
@@ -66,6 +69,7 @@ class _Signals:
     def __init__(self) -> None:
         self.interrupts = 0
         self.terminated = False
+        self.told_s = math.inf  # when the last one came
         self._ours, self.readable = socket.socketpair()
         self._ours.setblocking(False)
         self.readable.setblocking(False)
@@ -74,6 +78,7 @@ class _Signals:
             signal.signal(number, self._note)
 
     def _note(self, number: int, _frame: object) -> None:
+        self.told_s = time.monotonic()
         if number == signal.SIGINT:
             self.interrupts += 1
         else:
@@ -128,7 +133,8 @@ class Loop:
             ends = time.monotonic() >= end
             self._reports_left -= ends
             last = self._is_over() or self._reports_left < 1
-            self._handle(self._live.collect(ends or last, last))
+            for chunk in self._live.collect_in_pieces(ends or last, last, self._hurries):
+                self._handle(chunk)
             if last:
                 return
             if ends:
@@ -145,11 +151,18 @@ class Loop:
                 return
 
     def _is_over(self) -> bool:
-        if self._display.closed or self._signals.terminated:
+        if self._display.closed or self._is_told_to_end():
             return True
-        if self._program:  # Ctrl-C reaches PROGRAM too; it may want to end in its own way
-            return self._program.has_ended() or self._signals.interrupts > 1
-        return self._signals.interrupts > 0 or self._targets_are_gone()
+        return self._program.has_ended() if self._program else self._targets_are_gone()
+
+    def _is_told_to_end(self) -> bool:
+        """By a signal. Ctrl-C reaches PROGRAM too, which may want to end in its own way."""
+        return self._signals.terminated or self._signals.interrupts > bool(self._program)
+
+    def _hurries(self) -> bool:
+        """Whether we were told to end some time ago, and there is still work."""
+        late = time.monotonic() > self._signals.told_s + _PATIENCE_S
+        return late and self._is_told_to_end()
 
     def _targets_are_gone(self) -> bool:
         if not self._pidfds or not all(map(_is_dead, self._pidfds.values())):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -80,3 +80,11 @@ class Edge(Protocol):
 
     def learn(self, reporter: Any) -> None:
         """Tells the kernel what the report has found out that it can make use of."""
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """An Edge that also takes a cut in pieces; see pieces.py."""
+
+    def units_of(self, events: Events) -> int:
+        """How much of what its reports count these events are."""

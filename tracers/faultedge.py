@@ -203,7 +203,8 @@ class FaultEdge:
         calls, code = take(events, of_calls), numbers[of_calls]
         if len(calls):
             events, numbers = take(events, ~of_calls), numbers[~of_calls]
-        faults = self._exceptions.feed(events, numbers[:, :4], last)
+        settles = not cut.goes_on
+        faults = self._exceptions.feed(events, numbers[:, :4], last, settles=settles)
         if self._spilled and not self._counts:
             faults = take(faults, ~already_spilled(faults, self._spilled))
         self._threads.check(faults)
@@ -211,6 +212,12 @@ class FaultEdge:
         self._watched.tell(faults, cut.until_ns / 1e9, ended)
         rows = rows_of(faults, self.mappings.traits, self._swaps)
         return Ripe(rows, calls, code, heard)
+
+    def units_of(self, events: Events) -> int:
+        """See Divisible: faults, and calls."""
+        kinds = (Kind.MINOR, Kind.MAJOR) if self._counts else (Kind.RAISED,)
+        faults = events["count"][np.isin(events["kind"], kinds)].sum()
+        return int(faults + (events["kind"] >= FIRST_CALL).sum())
 
     def learn(self, reporter: object) -> None:
         """The kernel counts every fault; there is nothing it could leave out."""

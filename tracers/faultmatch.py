@@ -72,11 +72,12 @@ class Exceptions:
         self._counter = counter
         self._waiting: tuple[Events, Numbers] | None = None
 
-    def feed(self, events: Events, places: Numbers, last: bool) -> Events:
+    def feed(self, events: Events, places: Numbers, last: bool, *, settles: bool = True) -> Events:
         """Faults, as FAULT, by thread, out of events in order of time.
 
         `places` has a row for each event: the numbers of its place, its site and its stack, and
-        the offset in its file.
+        the offset in its file. With `settles`, these are all events up to now, so that the threads
+        can be asked what became of the last that they had.
         """
         if self._waiting is not None:
             events = chain(self._waiting[0], events)
@@ -84,7 +85,8 @@ class Exceptions:
         events, places = _by_thread(events, places)
         joined = _Joined(events, places)
         waits = joined.open & (not last)
-        waits[waits] = self._still_open(events[waits])
+        if settles:
+            waits[waits] = self._still_open(events[waits])
         of_waiting = waits[joined.exception]
         self._waiting = events[of_waiting], places[of_waiting]
         return joined.faults(~waits)

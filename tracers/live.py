@@ -6,18 +6,19 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Loaded
-from memtap.bpf.session import Losses, Session
+from memtap.bpf.session import Cut, Losses, Session
 from memtap.bpf.stream import Events
 from memtap.tracers.chunk import Chunk, Interval, Origin
-from memtap.tracers.edge import REMEMBERED, Edge
+from memtap.tracers.edge import REMEMBERED, Divisible, Edge
 from memtap.tracers.host import Counters, buffers_and_cached, difference, vmstat
+from memtap.tracers.pieces import Pieces
 from memtap.tracers.privileges import notes_of
 from memtap.tracers.processes import Processes, Who, descendants, read_parents
 from memtap.tracers.report import now
@@ -59,6 +60,7 @@ class Live:
         self.edge = edge(self.session)
         self.notes = [*self.session.notes, *notes_of(kernel, loaded.request.plan)]
         self._told: dict[int, Who] = {}
+        self._pieces, self._given_up = Pieces(), 0
         self._followed: set[int] = set()
         for tgid in targets:
             self.follow(tgid)
@@ -105,10 +107,37 @@ class Live:
 
         With `last`, tracing ends first, so nothing can come after it.
         """
+        return self._chunk(self._cut(last), ends, last)
+
+    def collect_in_pieces(
+        self, ends: bool, last: bool, hurries: Callable[[], bool]
+    ) -> Iterator[Chunk]:
+        """The same in several chunks, if there is much, the last of which `ends` the interval.
+
+        When it `hurries`, what is left counts as lost.
+        """
+        cut = self._cut(last)
+        if not isinstance(self.edge, Divisible):
+            yield self._chunk(cut, ends, last)
+            return
+        for piece in self._pieces.of(cut):
+            if hurries():
+                self._given_up += self.edge.units_of(piece.events)
+                piece = replace(piece, events=piece.events[:0], frames=piece.frames[:0])
+            if piece.goes_on:
+                if len(piece.events):
+                    yield self._chunk(piece, ends=False, last=False)
+            else:
+                yield self._chunk(piece, ends, last)
+
+    def _cut(self, last: bool) -> Cut:
         if last:
             self.session.detach()
         cut = self.session.cut()
         self.processes.consume()
+        return cut
+
+    def _chunk(self, cut: Cut, ends: bool, last: bool) -> Chunk:
         taken = self.edge.take(cut, last)
         return Chunk(
             rows=taken.rows,
@@ -145,6 +174,7 @@ class Live:
 
     def _end_interval(self) -> Interval:
         before, self._start = self._start, self._now()
+        given_up, self._given_up = self._given_up, 0
         buffers, cached = buffers_and_cached()
         return Interval(
             time=now(),
@@ -152,7 +182,7 @@ class Live:
             kernel=difference(self._start.kernel, before.kernel),
             buffers_bytes=buffers,
             cached_bytes=cached,
-            losses=self._start.losses - before.losses,
+            losses=self._start.losses - before.losses + Losses(lost=given_up),
             notes=(*self.notes, *self.processes.notes),
         )
 

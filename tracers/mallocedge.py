@@ -82,6 +82,10 @@ class MallocEdge:
             parts += [heaps.rows_of(tgid, cut.until_ns) for tgid in self._session.followed()]
         return Taken(in_order(np.concatenate(parts), "ns"), texts=texts)
 
+    def units_of(self, events: Events) -> int:
+        """See Divisible."""
+        return self._faults.units_of(events)
+
     def learn(self, reporter: object) -> None:
         """There is nothing that the kernel could leave out."""
 

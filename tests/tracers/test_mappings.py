@@ -6,7 +6,7 @@ import mmap
 import os
 import random
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ import pytest
 
 from memtap.bpf.sideband import Began, Ended, Forked, Mapped, Told
 from memtap.tracers.mappings import (
+    Heard,
     Mappings,
+    Moved,
     Place,
     Region,
     parse_maps,
@@ -34,7 +36,9 @@ def mapped(ns: int = 0, start: int = 0x1000, end: int = 0x3000, **other: Any) ->
     return Mapped(ns=ns, start=start, end=end, **usual | other)
 
 
-def places(faults: Iterable[tuple[int, int]], told: list[Told], tgid: int = GONE) -> list[Place]:
+def places(
+    faults: Iterable[tuple[int, int]], told: Sequence[Heard], tgid: int = GONE
+) -> list[Place]:
     """Where faults, given as (ns, address), were."""
     mappings = Mappings()
     found = locate(mappings, [(tgid, ns, address) for ns, address in faults], told)
@@ -42,7 +46,7 @@ def places(faults: Iterable[tuple[int, int]], told: list[Told], tgid: int = GONE
 
 
 def locate(
-    mappings: Mappings, asked: Iterable[tuple[int, int, int]], told: Iterable[Told] = ()
+    mappings: Mappings, asked: Iterable[tuple[int, int, int]], told: Iterable[Heard] = ()
 ) -> list[int]:
     """The numbers of the places of single addresses, given as (tgid, ns, address)."""
     tgids, ns, addresses = np.array(list(asked), np.uint64).reshape(-1, 3).T
@@ -52,7 +56,7 @@ def locate(
     return [int(number) for number in located.numbers]
 
 
-def regions(faults: Iterable[tuple[int, int]], told: list[Told]) -> list[Region]:
+def regions(faults: Iterable[tuple[int, int]], told: Sequence[Heard]) -> list[Region]:
     return [place.region for place in places(faults, told)]
 
 
@@ -69,6 +73,8 @@ def regions(faults: Iterable[tuple[int, int]], told: list[Told]) -> list[Region]
         ("", {}, Region.ANON),
         ("/dev/zero (deleted)", {"flags": 1}, Region.SHM),
         ("/memfd:x (deleted)", {"flags": 1}, Region.SHM),
+        ("/memfd:x (deleted)", {"flags": 2}, Region.SHM),
+        ("/dev/zero", {"flags": 2}, Region.ANON),
         ("/SYSV00000000 (deleted)", {"flags": 1}, Region.SHM),
         ("/dev/shm/x", {"flags": 1, "dev": TMPFS}, Region.SHM),
         ("/lib/x.so", {"prot": 5, "dev": 8}, Region.TEXT),
@@ -161,6 +167,52 @@ def test_processes_that_map_a_file_share_its_place_wherever_they_map_it() -> Non
     assert len(mappings.places) == len(mappings.traits) == 2
     assert located.numbers.tolist() == [1, 1]
     assert located.offsets.tolist() == [0x4234, 0x2234]
+
+
+def test_places_that_are_gone_are_forgotten() -> None:
+    mappings = Mappings()
+    for ns in range(20_000):
+        told = [mapped(ns, path=f"/{ns}", ino=ns), mapped(ns, 0x8000, 0x9000, path="/kept", ino=1)]
+        (kept,) = locate(mappings, [(GONE, ns + 1, 0x8000)], told)
+        assert mappings.places[kept].path == "/kept"
+    assert len(mappings.places) < 10_000
+    assert mappings.traits[kept].tolist() == [Region.DATA, True, False]
+
+
+def test_what_is_moved_stays_what_it_is() -> None:
+    file = mapped(1, 0x1000, 0x3000, path="/x", dev=8, prot=1, offset=0x5000)
+    told = [file, mapped(2, 0x7000, 0x8000), Moved(3, GONE, 0x9000, 0xB000, 0x1000)]
+    mappings = Mappings()
+    tgids, one = np.full(3, GONE, np.uint32), np.ones(3, np.uint16)
+    ns, addresses = np.array([2, 4, 4], np.uint64), np.array([0x9000, 0x9000, 0xA123], np.uint64)
+    located = mappings.locate(tgids, ns, addresses, one, told)
+    assert located.numbers[0] == NOWHERE
+    assert [mappings.places[n].path for n in located.numbers[1:].tolist()] == ["/x", "/x"]
+    assert located.offsets[1:].tolist() == [0x5000, 0x6123]
+
+
+def test_what_grows_below_its_beginning_keeps_its_offset() -> None:
+    file = mapped(1, 0x3000, 0x5000, path="/x", dev=8, prot=1, offset=0x5000)
+    told = [file, Moved(2, GONE, 0x3000, 0x9000, 0x4000)]
+    mappings = Mappings()
+    one, ns = np.ones(1, np.uint16), np.array([5], np.uint64)
+    at = np.array([0x8000], np.uint64)
+    located = mappings.locate(np.array([GONE], np.uint32), ns, at, one, told)
+    assert located.offsets.tolist() == [0xA000]
+
+
+@pytest.mark.parametrize("path", ["[heap]", "[stack]"])
+def test_the_heap_and_the_stack_are_only_where_they_are(path: str) -> None:
+    told = [mapped(1, path=path), Moved(2, GONE, 0x7000, 0x9000, 0x1000)]
+    assert regions([(3, 0x1000), (4, 0x7000)], told) == [
+        Region.HEAP if path == "[heap]" else Region.STACK,
+        Region.ANON,
+    ]
+
+
+def test_what_was_not_known_moves_nowhere() -> None:
+    told = [mapped(1, path="[heap]"), Moved(2, GONE, 0x1000, 0x3000, 0x7000)]
+    assert regions([(3, 0x1000)], told) == [Region.HEAP]
 
 
 def test_a_process_that_ended_is_known_until_the_next_time() -> None:

@@ -1,0 +1,46 @@
+"""Many processes at once: a run ends when it is told to, and what it had no time for is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.live.tracing import reporting, reports, scaled, slower
+
+Build = Callable[[str], Path]
+
+SECONDS = scaled(4)
+
+
+def cpu_s(pid: int) -> float:
+    """The time that a process was on a CPU."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize("tracer", ["malloc", "faults"])
+def test_a_run_that_is_told_to_end_does_not_work_for_long(
+    tracer: str, workload: Build, tmp_path: Path
+) -> None:
+    out = tmp_path / "reports"
+    spawner = [workload("spawner"), str(SECONDS)]
+    with (
+        reporting(out, tracer, "1", "-f", "json") as traced,
+        subprocess.Popen(spawner, stdout=subprocess.DEVNULL) as storm,
+    ):
+        time.sleep(SECONDS / 2)
+        before = cpu_s(traced.pid)
+        traced.send_signal(signal.SIGTERM)
+        _, status, usage = os.wait4(traced.pid, 0)
+        storm.kill()
+    assert os.waitstatus_to_exitcode(status) == 0
+    # Others may have the CPUs meanwhile, so how long it worked is what can be told.
+    assert usage.ru_utime + usage.ru_stime - before < slower(1)
+    last = reports(out.read_text())[-1]
+    assert last["audit"]["accuracy"] == ("estimated" if last["audit"]["lost"] else "exact")
