@@ -149,15 +149,18 @@ def _attach_kprobe(function: str, program: int) -> int:
 
 
 @_as_load_error()
-def attach_to_process(path: Path, offset: int, tgid: int, program: int) -> int:
-    """Attaches a program to the code at an offset of a file, for one process alone.
+def attach_to_process(
+    path: Path, offset: int, tgid: int, program: int, *, returns: bool = False
+) -> int:
+    """Attaches a program to the function at an offset of a file, for one process alone.
 
-    Raises LoadError.
+    It runs when the function begins, or when it `returns`. Raises LoadError.
     """
     unit = Path("/sys/bus/event_source/devices/uprobe/type").read_text()
     name = ct.create_string_buffer(os.fsencode(path))
     attributes = libbpf.PerfEventAttr(type=int(unit), size=ct.sizeof(libbpf.PerfEventAttr))
     attributes.config1, attributes.config2 = ct.addressof(name), offset
+    attributes.config = int(returns)  # format/retprobe
     return _attach_event(attributes, _ANY_CPU, program, f"uprobe:{path}+{offset:#x}", tgid)
 
 

@@ -226,10 +226,12 @@ class Session:
         for link in self._links.pop(function, []):
             os.close(link)
 
-    def attach_to(self, function: str, path: Path, offset: int, tgid: int) -> None:
-        """Attaches a function for uprobes to the code at an offset of a file, for one process."""
+    def attach_to(
+        self, function: str, path: Path, offset: int, tgid: int, *, returns: bool = False
+    ) -> None:
+        """Attaches a function for uprobes to that at an offset of a file, for one process."""
         program = self.loaded.programs[function]
-        link = objects.attach_to_process(path, offset, tgid, program)
+        link = objects.attach_to_process(path, offset, tgid, program, returns=returns)
         self._links.setdefault(function, []).append(link)
 
     def resume(self, function: str) -> None:

@@ -93,7 +93,7 @@ def _check(options: Options) -> None:
 def _edge(options: Options, session: Session) -> Edge:
     from memtap.tracers.mallocedge import MallocEdge
 
-    return MallocEdge(session, walks_heaps=options.heap)
+    return MallocEdge(session, walks_heaps=options.heap, program=options.program)
 
 
 def _reporter(options: Options, origin: Origin) -> object:

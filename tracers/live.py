@@ -123,7 +123,7 @@ class Live:
         for piece in self._pieces.of(cut):
             if hurries():
                 self._given_up += self.edge.units_of(piece.events)
-                piece = replace(piece, events=piece.events[:0], frames=piece.frames[:0])
+                piece = replace(piece, events=piece.events[:0], frames=piece.frames[:0], told=[])
             if piece.goes_on:
                 if len(piece.events):
                     yield self._chunk(piece, ends=False, last=False)

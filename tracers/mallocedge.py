@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +32,14 @@ class MallocEdge:
     row = ROW
     most_batches = FaultEdge.most_batches
 
-    def __init__(self, session: Session, walks_heaps: bool) -> None:
+    def __init__(
+        self, session: Session, walks_heaps: bool, program: Sequence[str] | None = None
+    ) -> None:
         self._session, self._walks_heaps = session, walks_heaps
         self._faults = FaultEdge(session, names_code=False)
         self._sites = CallSites(self._faults.mappings) if FRAMES in session.loaded.maps else None
-        self._requests = Requests(session) if SIZES in session.loaded.maps else None
+        counts = SIZES in session.loaded.maps
+        self._requests = Requests(session, program) if counts else None
         self._late: Events = np.empty(0, np.void)
         self._site_of: dict[tuple[int, int], int] = {}
         self._seen: list[tuple[int, int, int]] = []
@@ -77,6 +80,7 @@ class MallocEdge:
         if self._sites:
             texts["site"] = self._sites.texts.take()
         if self._requests:
+            self._requests.look(ripe.heard)
             parts.append(self._requests.take(cut.until_ns))
         if self._walks_heaps:
             parts += [heaps.rows_of(tgid, cut.until_ns) for tgid in self._session.followed()]

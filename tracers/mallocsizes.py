@@ -18,8 +18,17 @@ FOR_REQUESTS = (
 )
 _FREES = 0
 
+# The calls that can get memory for one.
+_GETTING = (Call.BRK, Call.MMAP, Call.MOVED_TO, Call.MPROTECT)
+
+# So much no malloc gives, nor does it ask anybody: what is larger has this power of two or more.
+_MOST = 63
+
 # A process, a thread, and the how manieth of its requests.
 _Request = tuple[int, int, int]
+
+# A power of two, and by which path it was; None if it was refused.
+_Way = tuple[int, Path | None]
 
 
 class Sizes:
@@ -27,7 +36,7 @@ class Sizes:
 
     def __init__(self) -> None:
         self._requests: Counter[int] = Counter()
-        self._asked: dict[_Request, tuple[int, Path]] = {}
+        self._asked: dict[_Request, _Way] = {}
 
     def feed(self, rows: Events) -> None:
         """Takes in how many requests there were (Call.REQUESTED)."""
@@ -35,10 +44,11 @@ class Sizes:
             self._requests[int(row["address"])] += int(row["length"])
 
     def note(self, row: Any, step: Step) -> None:
-        """Takes in a call; of several for one request the last tells the way."""
-        if row["request_number"] and step.rule in FOR_REQUESTS:
+        """Takes in a call; of several for one request the last tells the way, or the refusal."""
+        refused = step.rule is Rule.FAILED and row["kind"] in _GETTING
+        if row["request_number"] and (refused or step.rule in FOR_REQUESTS):
             request = int(row["tgid"]), int(row["tid"]), int(row["request_number"])
-            self._asked[request] = class_of(int(row["request"])), step.path
+            self._asked[request] = class_of(int(row["request"])), None if refused else step.path
 
     def take(self) -> list[dict[str, int]] | None:
         """A row for each size that was asked for since the last time; None if nobody looked.
@@ -57,12 +67,17 @@ def class_of(size: int) -> int:
     return max(1, size.bit_length())
 
 
-def _row(size: int, requests: int, asked: Counter[tuple[int, Path]]) -> dict[str, int]:
+def _row(size: int, requests: int, asked: Counter[_Way]) -> dict[str, int]:
     ways = {path.text: asked[size, path] for path in (Path.BRK, Path.MMAP, Path.ARENA)}
+    refused = asked[size, None]
+    reused = max(0, requests - sum(ways.values()) - refused)  # one may be counted a little later
+    if size > _MOST:
+        refused, reused = refused + reused, 0
     return {
         "from_bytes": 1 << size - 1 if size > 1 else 0,
         "to_bytes": (1 << size) - 1,
         "requests": requests,
-        "reused": max(0, requests - sum(ways.values())),  # one may be counted a little later
+        "reused": reused,
+        "refused": refused,
         **ways,
     }

@@ -282,6 +282,7 @@ def test_each_size_tells_its_way(workload: Build, tmp_path: Path) -> None:
         "to_bytes": (1 << 19) - 1,
         "requests": 50,
         "reused": 0,
+        "refused": 0,
         "brk": 0,
         "mmap": 50,
         "arena": 0,

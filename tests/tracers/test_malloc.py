@@ -150,9 +150,15 @@ def test_requests_are_told_by_size_and_by_the_way_that_the_kernel_was_asked() ->
     ]
     found = report(*several).sizes
     assert found == [
-        {"from_bytes": 0, "to_bytes": 1, "requests": 3, "reused": 3}
+        {"from_bytes": 0, "to_bytes": 1, "requests": 3, "reused": 3, "refused": 0}
         | {"brk": 0, "mmap": 0, "arena": 0},
-        {"from_bytes": 1 << 18, "to_bytes": (1 << 19) - 1, "requests": 10, "reused": 9}
+        {
+            "from_bytes": 1 << 18,
+            "to_bytes": (1 << 19) - 1,
+            "requests": 10,
+            "reused": 9,
+            "refused": 0,
+        }
         | {"brk": 0, "mmap": 1, "arena": 0},
     ]
     assert report(call(Call.MMAP)).sizes is None
