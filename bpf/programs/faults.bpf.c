@@ -646,7 +646,7 @@ static inline void count_size(int size)
 
 static inline int is_passed_on(struct request *last, u64 *ctx)
 {
-	return last && CTX_SP(ctx) < last->within;
+	return last && CTX_SP(ctx) <= last->within; /* the same where it ends in a jump */
 }
 
 static inline int requested(u64 *ctx, u64 bytes, u64 within)
@@ -728,7 +728,7 @@ int on_returned(u64 *ctx)
 	u32 tid = bpf_get_current_pid_tgid();
 	struct request *last = requests.lookup(&tid);
 
-	if (last && !is_passed_on(last, ctx))
+	if (last && CTX_SP(ctx) >= last->within)
 		last->within = 0;
 	return 0;
 }

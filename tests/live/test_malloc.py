@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.tracing import Row, eventually, memtap, reporting, reports, scaled
+from tests.live.tracing import WORKLOADS, Row, eventually, memtap, reporting, reports, scaled
 
 Build = Callable[[str], Path]
 
@@ -21,7 +21,11 @@ CALLS = "brk,mmap,munmap,mremap,mprotect,madvise"
 PROGRAMS = ("mallocer", "turns")
 PAGE = 4096
 LIBRARIES = Path(f"/usr/lib/{platform.machine()}-linux-gnu")
-OTHERS = {"jemalloc": "libjemalloc.so.2", "tcmalloc": "libtcmalloc_minimal.so.4"}
+OTHERS = {
+    "jemalloc": "libjemalloc.so.2",
+    "tcmalloc": "libtcmalloc_minimal.so.4",
+    "mimalloc": "libmimalloc.so",
+}
 _LINE = re.compile(r"^\d+ +(\w+)\((.*)\) += (0x[0-9a-f]+|-?\d+)")
 
 
@@ -146,6 +150,21 @@ def test_another_allocator_is_known_and_has_no_threshold(
     assert row["requested_bytes"] > 1000 * 1000
 
 
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_memory_of_another_allocator_is_its_own(
+    name: str, workload: Build, tmp_path: Path
+) -> None:
+    """Blocks of 3 MB are no other's; whether it maps them, or has a heap, is its choice."""
+    program = ["env", f"LD_PRELOAD={LIBRARIES / OTHERS[name]}"]
+    found, _ = paths(
+        [*program, *command_of(("keep", 10, 3_000_000), workload)], tmp_path / "report"
+    )
+    own = [found[path] for path in ("brk", "mmap") if path in found]
+    assert sum(row["live_bytes"] for row in own) >= 10 * 3_000_000
+    assert sum(row["faults"] for row in own) >= 10 * 3_000_000 // PAGE
+    assert found["other"]["live_bytes"] < 4 << 20
+
+
 def test_threads_that_take_turns_in_the_middle_of_calls(workload: Build, tmp_path: Path) -> None:
     """Two calls each time, and those that a program begins with."""
     begin = set()
@@ -249,26 +268,67 @@ input()
 """
 
 
-def test_every_request_is_counted_by_its_size(workload: Build, tmp_path: Path) -> None:
-    how = ["--uprobes", "-f", "json", "-o", tmp_path / "report"]
-    done = memtap("malloc", *how, "--", *command_of(("family", 1000, 0), workload))
+# Each size that `mallocer family` asks for has a power of two of its own.
+FAMILY = {
+    64: 1000,  # malloc(100)
+    256: 1000,  # calloc(10, 50)
+    512: 1000,  # malloc(1000), to be resized
+    1024: 1000,  # realloc(2000)
+    4096: 1000,  # realloc(NULL, 5000)
+    8192: 1000,  # aligned_alloc(64, 10000)
+    16384: 1000,  # aligned_alloc(16, 20000)
+    32768: 1000,  # posix_memalign(4096, 40000)
+    65536: 1000,  # valloc(70000)
+    131072: 1000,  # reallocarray(NULL, 1000, 140)
+}
+
+
+def requests_of(folder: Path, *program: object) -> dict[int, int]:
+    """How often a program asked for each size of FAMILY, beyond that."""
+    done = memtap("malloc", "--uprobes", "-f", "json", "-o", folder / "report", "--", *program)
     assert done.returncode == 0, done.stderr
     assert "stops the process at each malloc and free" in done.stderr
-    (found,) = reports((tmp_path / "report").read_text())
+    (found,) = reports((folder / "report").read_text())
     asked = {row["from_bytes"]: row["requests"] for row in found["sizes"]}
-    # Each size has a power of two of its own; stdout's buffer is one more, of 4096 or 1024.
-    of_stdout = {1024: asked[1024] - 1000, 4096: asked[4096] - 1000}
-    assert sum(of_stdout.values()) == 1
-    assert {size: count - of_stdout.get(size, 0) for size, count in asked.items()} == {
-        64: 1000,  # malloc(100)
-        256: 1000,  # calloc(10, 50)
-        512: 1000,  # malloc(1000), to be resized
-        1024: 1000,  # realloc(2000)
-        4096: 1000,  # realloc(NULL, 5000)
-        8192: 1000,  # aligned_alloc(64, 10000)
-        16384: 1000,  # aligned_alloc(16, 20000)
-        32768: 1000,  # posix_memalign(4096, 40000)
-    }
+    return {size: asked.get(size, 0) - count for size, count in FAMILY.items()}
+
+
+def built(program: Path, *flags: object, compiler: str = "cc") -> Path:
+    """mallocer, made in another way."""
+    source = WORKLOADS / "mallocer.c"
+    subprocess.check_call([compiler, "-O1", "-pthread", "-o", program, source, *map(str, flags)])
+    return program
+
+
+def test_every_request_is_counted_by_its_size(workload: Build, tmp_path: Path) -> None:
+    more = requests_of(tmp_path, *command_of(("family", 1000, 0), workload))
+    assert sum(more.values()) == more[1024] + more[4096] == 1  # stdout's buffer
+
+
+def test_every_request_of_a_static_program(tmp_path: Path) -> None:
+    more = requests_of(tmp_path, built(tmp_path / "m", "-static"), "family", "1000", "0")
+    assert all(0 <= count <= 8 for count in more.values()), more  # the loader's are its own
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_request_of_a_program_with_another_allocator(name: str, tmp_path: Path) -> None:
+    linked = built(tmp_path / "m", "-Wl,--no-as-needed", LIBRARIES / OTHERS[name])
+    more = requests_of(tmp_path, linked, "family", "1000", "0")
+    assert all(0 <= count <= 8 for count in more.values()), more
+    preloaded = ["env", f"LD_PRELOAD={LIBRARIES / OTHERS[name]}", built(tmp_path / "p")]
+    more = requests_of(tmp_path, *preloaded, "family", "1000", "0")
+    assert all(0 <= count <= 60 for count in more.values()), more  # and what env asked for
+
+
+def test_requests_that_are_refused_are_not_reused(workload: Build, tmp_path: Path) -> None:
+    command = command_of(("huge", 100, 1 << 50), workload)
+    done = memtap("malloc", "--uprobes", "-f", "json", "-o", tmp_path / "report", "--", *command)
+    assert done.returncode == 0, done.stderr
+    (found,) = reports((tmp_path / "report").read_text())
+    sizes = {row["from_bytes"]: row for row in found["sizes"]}
+    for size in (1 << 50, 1 << 63):
+        row = sizes[size]
+        assert (row["requests"], row["reused"], row["refused"]) == (100, 0, 100)
 
 
 def test_each_size_tells_its_way(workload: Build, tmp_path: Path) -> None:

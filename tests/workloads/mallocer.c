@@ -104,6 +104,17 @@ static void family(void)
 		if (posix_memalign(&block, 4096, 40000))
 			errx(1, "posix_memalign");
 		give(block);
+		give(valloc(70000));
+		give(reallocarray(NULL, 1000, 140));
+	}
+}
+
+/* More than there is, and more than there can be. */
+static void huge(void)
+{
+	for (long i = 0; i < count; i++) {
+		give(malloc(size));
+		give(calloc(size, size));
 	}
 }
 
@@ -157,6 +168,8 @@ int main(int argc, char **argv)
 		mallopt(M_TRIM_THRESHOLD, 1 << 30), stack_up();
 	else if (strcmp(argv[1], "family") == 0)
 		family();
+	else if (strcmp(argv[1], "huge") == 0)
+		huge();
 	else if (strcmp(argv[1], "set") == 0)
 		mallopt(M_MMAP_THRESHOLD, 64 << 10), again();
 	else

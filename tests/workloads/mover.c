@@ -1,8 +1,8 @@
 /*
  * mover CASE FILE PAGES: memory that mremap(2) moves, then touched.
  *
- * FILE has that many pages at least. Prints how many minor faults touching it took: one for each
- * page, as readahead and huge pages are kept away.
+ * FILE has that many pages at least. Prints how many minor faults touching it took: one for
+ * each page, as readahead and huge pages are kept away.
  */
 #include "workload.h"
 #include <pthread.h>

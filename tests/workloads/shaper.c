@@ -1,8 +1,8 @@
 /*
  * shaper SEED STEPS THREADS: maps and unmaps at random, in sizes that are no whole pages.
  *
- * Each thread has addresses of its own, over which it maps, moves and unmaps. Prints by how much
- * VmSize has grown, in bytes.
+ * Each thread has addresses of its own, over which it maps, moves and unmaps. Prints by how
+ * much VmSize has grown, in bytes.
  */
 #include "workload.h"
 #include <pthread.h>
@@ -64,8 +64,8 @@ static void step(char *range, unsigned *chance)
 		break;
 	case 6:
 		start = map(NULL, length, prot, MAP_PRIVATE);
-		mremap(start, length, length,
-		       MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, where);
+		mremap(start, length, length, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
+		       where);
 		break;
 	case 7: /* once more */
 		start = map(NULL, length, prot, MAP_SHARED);

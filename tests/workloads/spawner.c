@@ -1,6 +1,6 @@
 /*
- * spawner SECONDS: children that end at once, as many as there can be in that time, each of which
- * has touched something. Prints how many.
+ * spawner SECONDS: children that end at once, as many as there can be in that time, each of
+ * which has touched something. Prints how many.
  */
 #include "workload.h"
 #include <sys/wait.h>
