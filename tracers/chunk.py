@@ -7,16 +7,15 @@ that the live run gave.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from memtap.bpf.plan import Accuracy
 from memtap.bpf.session import Losses
 from memtap.bpf.stream import Events
+from memtap.tracers import claims
 from memtap.tracers.files import FileName
 from memtap.tracers.host import Counters
-from memtap.tracers.hostile import one_line
 from memtap.tracers.processes import Who
 
 
@@ -55,10 +54,8 @@ class Origin:
 
     @staticmethod
     def from_json(text: str) -> Origin:
-        """What to_json() gave."""
-        fields = json.loads(text)
-        fields["probes"], fields["notes"] = tuple(fields["probes"]), tuple(fields["notes"])
-        return Origin(**fields)
+        """What to_json() gave. Raises what claims.py does: anybody can have written it."""
+        return claims.made(Origin, json.loads(text))
 
 
 @dataclass(frozen=True)
@@ -121,32 +118,37 @@ class Chunk:
     def from_head(text: str, rows: Events) -> Chunk:
         """What head() gave, and the rows, as a chunk again.
 
-        Anybody can have written it, so no name is trusted to be printable.
+        Raises what claims.py does: anybody can have written it, and no name in it is printable.
         """
-        fields = json.loads(text)
+        said = json.loads(text)
         return Chunk(
             rows=rows,
-            until_ns=fields["until_ns"],
+            until_ns=claims.number(said["until_ns"]),
             who={
-                tgid: Who(one_line(comm), uid, one_line(user), one_line(cgroup))
-                for tgid, comm, uid, user, cgroup in fields["who"]
+                claims.number32(tgid): _who(values) for tgid, *values in claims.listed(said["who"])
             },
             paths={
-                number: FileName(one_line(dev), ino, one_line(path))
-                for number, dev, ino, path in fields["paths"]
+                claims.number(number): FileName(
+                    claims.text(dev), claims.number(ino), claims.text(path)
+                )
+                for number, dev, ino, path in claims.listed(said["paths"])
             },
             texts={
-                kind: {number: one_line(text) for number, text in texts}
-                for kind, texts in fields["texts"].items()
+                claims.text(kind): {claims.number32(n): claims.text(text) for n, text in texts}
+                for kind, texts in said["texts"].items()
             },
-            interval=_interval(fields["interval"]),
-            last=fields["last"],
+            interval=_interval(said["interval"]),
+            last=claims.flag(said["last"]),
         )
 
 
-def _interval(fields: dict[str, Any] | None) -> Interval | None:
-    if fields is None:
+def _who(values: list[Any]) -> Who:
+    """A process, of which nothing may be told that it does not have."""
+    said = dict(zip([field.name for field in fields(Who)][: len(values)], values, strict=True))
+    return claims.made(Who, said, uid=claims.user(said.pop("uid")))
+
+
+def _interval(said: dict[str, Any] | None) -> Interval | None:
+    if said is None:
         return None
-    datetime.fromisoformat(fields["time"])
-    losses, notes = Losses(**fields.pop("losses")), tuple(fields.pop("notes"))
-    return Interval(**fields, losses=losses, notes=notes)
+    return claims.made(Interval, said, time=claims.moment(said.pop("time")))

@@ -15,7 +15,7 @@ def printable(raw: bytes) -> str:
 
 def one_line(text: str) -> str:
     r"""A text with what does not print as \x1b and the like; the output of printable() as it is."""
-    return "".join(map(_shown, text))
+    return text if text.isprintable() else "".join(map(_shown, text))
 
 
 def _shown(character: str) -> str:

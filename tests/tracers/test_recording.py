@@ -205,9 +205,9 @@ def parquet(path: Path, metadata: dict[bytes, bytes]) -> None:
     pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(metadata), path)
 
 
-def without_its_end(path: Path) -> None:
+def within_its_first_chunk(path: Path) -> None:
     whole = record(path, SOME, SOME).read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
+    path.write_bytes(whole[: whole.index(b"PAR1", 4) - 100])
 
 
 NO_RECORDINGS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -216,7 +216,7 @@ NO_RECORDINGS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: path.write_text("hello" * 100),
         "is no Parquet file, is damaged or has no end",
     ),
-    "without its end": (without_its_end, "is no Parquet file, is damaged or has no end"),
+    "cut off within its first chunk": (within_its_first_chunk, "is no Parquet file, is damaged or has no end"),
     "somebody else's Parquet": (lambda path: parquet(path, {}), "is no recording of memtap"),
     "of another schema": (
         lambda path: parquet(path, {b"memtap": b'{"schema": 2}'}),
@@ -282,11 +282,13 @@ def test_whatever_is_damaged_is_said_and_never_shown_as_a_number(
         data[int(place * len(data))] ^= change
     path.write_bytes(data)
     try:
-        rows = [chunk.rows.tobytes() for chunk in Recording(path)]
+        damaged = Recording(path)
+        rows = [chunk.rows.tobytes() for chunk in damaged]
     except MemtapError:
         return
     path.write_bytes(whole)
-    assert rows == [chunk.rows.tobytes() for chunk in Recording(path)]
+    written = [chunk.rows.tobytes() for chunk in Recording(path)]
+    assert rows == (written[: len(rows)] if damaged.was_cut_off else written)
 
 
 def test_names_in_a_file_that_anybody_could_write_are_made_printable(tmp_path: Path) -> None:
