@@ -10,7 +10,7 @@ import click
 
 from memtap import __version__
 from memtap.bpf.errors import MemtapError
-from memtap.tracers.hostile import one_line
+from memtap.cli.confined import complain
 
 # Name, and what --help says of it; the module of that name is imported only when it is run.
 COMMANDS = {
@@ -88,7 +88,5 @@ def main() -> None:
     try:
         memtap(prog_name="memtap")
     except MemtapError as error:
-        click.echo(f"memtap: {one_line(error.what)}", err=True)
-        if error.hint:
-            click.echo(one_line(error.hint), err=True)
+        complain(error)
         sys.exit(1)

@@ -44,6 +44,7 @@ class Options(Shown):
     by: tuple[str, ...]
     record: Path | None
     replay: str | None
+    trust: bool
     batch: bool
     hist: bool
     explain: bool
@@ -185,6 +186,12 @@ _RECORDING = [
         help="No tracing, no root: the same report out of a recording (or a glob, or a "
         "folder of them).",
     ),
+    click.option(
+        "--trust",
+        is_flag=True,
+        help="With --from: the recording is of somebody whom you trust. It may take as much memory "
+        "and time as it likes; others may take half a gigabyte.",
+    ),
 ]
 # Options that only some commands have.
 _OWN = {
@@ -249,6 +256,8 @@ def _check(options: Options) -> None:
     if options.record and options.record == options.output:
         raise click.UsageError("--record and --output name the same file")
     if options.replay is None:
+        if options.trust:
+            raise click.UsageError("--trust is about what --from replays")
         return
     live = {
         "INTERVAL": options.interval,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +18,24 @@ from memtap.bpf.filters import Filter
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.plan import Plan
+from memtap.cli.confined import run_confined
 from memtap.cli.loop import Display, Loop
 from memtap.cli.options import Options
 from memtap.cli.program import Program
 from memtap.tracers.host import Counters, vmstat
+from memtap.tracers.hostile import one_line
 from memtap.tracers.processes import process_of
 
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
-    from memtap.tracers.chunk import Origin
+    from memtap.tracers.chunk import Chunk, Origin
     from memtap.tracers.edge import Edge
     from memtap.tracers.recording import Recording
+
+
+# What a replay may take of a CPU: so many seconds, and one more for so many bytes. The slowest
+# report takes a fifth of that.
+_CPU_S, _BYTES_PER_CPU_S = 50, 64 << 10
 
 
 @dataclass(frozen=True)
@@ -63,9 +71,7 @@ def page_edge(session: Session) -> Edge:
 def run(options: Options, job: Job) -> None:
     """Carries out a tracing command; ends the process with PROGRAM's status, if there is one."""
     if options.replay is not None:
-        from memtap.tracers.recording import find
-
-        _replay(find(options.replay), options.output, job)
+        _replay_any(options.replay, options, job)
         return
     kernel = Kernel()
     pids = tuple(map(process_of, options.pids))
@@ -88,37 +94,71 @@ def _filter(options: Options, pids: tuple[int, ...]) -> Filter:
     )
 
 
-def _replay(paths: list[Path], output: Path | None, job: Job) -> None:
+def _replay_any(pattern: str, options: Options, job: Job) -> None:
+    """Replays what somebody has recorded; in a process of its own, unless that is trusted."""
+    from memtap.tracers.recording import TRUST, find
+
+    paths, output = find(pattern), options.output
     if output and output.exists() and any(map(output.samefile, paths)):
         raise MemtapError(f"{output} is the recording itself", "name another file for the report")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
+    replay = partial(_replay, paths, job, options.trust)
+    if options.trust:
+        replay()
+        return
+    size = sum(path.stat().st_size for path in paths if path.is_file())
+    run_confined(replay, pattern, _CPU_S + size // _BYTES_PER_CPU_S, TRUST)
+
+
+def _replay(paths: list[Path], job: Job, trusted: bool) -> None:
     with ExitStack() as stack:
         display: Display | None = None
         for path in paths:
-            recording = _recording_of(path, job.plan)
+            recording = _recording_of(path, job.plan, trusted)
             reporter = job.reporter(recording.origin)
             if display is None:
                 display = job.display(reporter)
                 stack.callback(display.close)
-            for report in filter(None, map(reporter.feed, recording)):
+            for report in filter(None, map(reporter.feed, _chunks(recording))):
                 display.show(report)
                 if display.closed:
                     return
 
 
-def _recording_of(path: Path, plan: Plan) -> Recording:
+def _recording_of(path: Path, plan: Plan, trusted: bool) -> Recording:
     from memtap.tracers.recording import Recording
+    from memtap.tracers.rows import row_of
 
-    recording = Recording(path)
+    recording = Recording(path, trusted)
     if recording.origin.tracer != plan.name:
         what = f"{path} is a recording of {recording.origin.tracer}, not {plan.name}"
         raise MemtapError(what, "use the command that it was made with")
+    recording.require(row_of(plan.name))
+    if recording.was_cut_off:
+        what = "has no end: its recorder was killed, or still records; what is there is shown"
+        click.echo(f"memtap: note: {one_line(str(path))} {what}", err=True)
     return recording
 
 
+def _chunks(recording: Recording) -> Iterator[Chunk]:
+    """What was recorded, if all of it can have been."""
+    from memtap.tracers.rows import Checked
+
+    checked = Checked(recording.origin.tracer)
+    for chunk in recording:
+        try:
+            checked.look(chunk.rows)
+        except ValueError as error:
+            what = f"cannot read {recording.path}: it contradicts itself ({error})"
+            raise MemtapError(what, "it is damaged, or was not recorded by memtap") from error
+        yield chunk
+
+
 def _end(_number: int, _frame: object) -> None:
-    """Ends the process as a run ends that was told to: with status 0."""
+    """Ends the process as a run ends that was told to: with status 0, and only once."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     raise SystemExit(0)
 
 

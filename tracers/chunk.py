@@ -55,7 +55,8 @@ class Origin:
     @staticmethod
     def from_json(text: str) -> Origin:
         """What to_json() gave. Raises what claims.py does: anybody can have written it."""
-        return claims.made(Origin, json.loads(text))
+        said = json.loads(text)
+        return claims.made(Origin, said, page_bytes=claims.page_bytes(said.pop("page_bytes")))
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Chunk:
         said = json.loads(text)
         return Chunk(
             rows=rows,
-            until_ns=claims.number(said["until_ns"]),
+            until_ns=claims.number(said["until_ns"], claims.LATEST_NS),
             who={
                 claims.number32(tgid): _who(values) for tgid, *values in claims.listed(said["who"])
             },

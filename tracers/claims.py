@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # The longest text that we write is a stack of some hundred functions.
 _LONGEST = 1 << 20
 
+# No clock that counts since a host was started is later: 36 years.
+LATEST_NS = 1 << 60
+
 _U32, _U64 = (1 << 32) - 1, (1 << 64) - 1
 _LONGEST_S = 100 * 365 * 24 * 3600.0
 _YEARS = range(1970, 3000)
@@ -55,6 +58,11 @@ def number32(value: Any) -> int:
 def user(value: Any) -> int:
     """A user's number, or -1 where nobody knows."""
     return number(value, _U32, least=-1)
+
+
+def page_bytes(value: Any) -> int:
+    """The size of a page."""
+    return number(value, 1 << 20, least=1 << 10)
 
 
 def flag(value: Any) -> bool:

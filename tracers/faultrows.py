@@ -53,6 +53,12 @@ ROW = np.dtype(
     ]
 )
 
+
+def are_possible(rows: Events) -> bool:
+    """Whether the numbers of words are such."""
+    return bool(((rows["region"] <= max(Region)) & (rows["cause"] <= max(Cause))).all())
+
+
 _COPIED = [name for name in ROW.names or () if name not in ("region", "cause")]
 
 

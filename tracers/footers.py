@@ -86,17 +86,16 @@ def _shift(group: Struct, by: int) -> None:
                 fields[number] = kind, value + by
 
 
-def has_end(file: BinaryIO, size: int) -> bool:
-    """Whether a file ends as one that has an end."""
-    file.seek(max(size - len(MAGIC), 0))
-    return file.read(len(MAGIC)) == MAGIC
+def footer_bytes(file: BinaryIO, end: int) -> int | None:
+    """How long the end is that a file has before a place, by what it says; None if it has none."""
+    file.seek(max(end - _TAIL_BYTES, 0))
+    tail = file.read(_TAIL_BYTES)
+    return int(_LENGTH.unpack_from(tail)[0]) if tail[_LENGTH.size :] == MAGIC else None
 
 
 def read(file: BinaryIO, end: int, most: int) -> pq.FileMetaData:
     """The end that a file has before a place. Raises what is wrong with it, or ValueError."""
-    file.seek(max(end - _TAIL_BYTES, 0))
-    tail = file.read(_TAIL_BYTES)
-    size = _LENGTH.unpack(tail[: _LENGTH.size])[0] if tail.endswith(MAGIC) else 0
+    size = footer_bytes(file, end) or 0
     if not 0 < size <= min(most, end - _TAIL_BYTES - len(MAGIC)):
         raise ValueError("no end")
     file.seek(end - _TAIL_BYTES - size)
@@ -143,9 +142,7 @@ def _start(file: BinaryIO, end: int, most: int) -> int | None:
         for group in groups
         for number in range(group.num_columns)
     )
-    file.seek(end - _TAIL_BYTES)
-    (size,) = _LENGTH.unpack(file.read(_LENGTH.size))
-    start = end - _TAIL_BYTES - size - data - len(MAGIC)
+    start = end - _TAIL_BYTES - (footer_bytes(file, end) or 0) - data - len(MAGIC)
     if data < 0 or start < 0:
         return None
     file.seek(start)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from memtap.bpf.stream import Events
 from memtap.tracers import faultrows
+from memtap.tracers.allocations import Call
+from memtap.tracers.faultplan import Kind
 
 # Of `marks` of a call: a 32-bit program made it; not malloc did; the dynamic loader did; the kernel
 # refused it (the first and the last also in the C program).
@@ -23,3 +26,19 @@ ROW = np.dtype(
         ("request_number", "u4"),
     ]
 )
+
+_KINDS = np.array([*Kind, *Call])
+
+# Addresses of processes, and lengths of what they map, stay below this.
+_MOST = 1 << 62
+
+
+def are_possible(rows: Events) -> bool:
+    """Whether the numbers of words and of powers of two are such, and addresses those of memory."""
+    sizes = rows["kind"] == Call.REQUESTED
+    return bool(
+        faultrows.are_possible(rows)
+        and np.isin(rows["kind"], _KINDS).all()
+        and (rows["address"][sizes] <= 64).all()
+        and all((rows[name] < _MOST).all() for name in ("address", "length"))
+    )

@@ -6,6 +6,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from memtap.bpf.stream import Events
 from memtap.tracers.words import Word
 
 
@@ -47,3 +48,8 @@ ROW = np.dtype(
         ("scope", "u8"),
     ]
 )
+
+
+def are_possible(rows: Events) -> bool:
+    """Whether the numbers of words are such."""
+    return bool((rows["constraint"] <= max(Constraint)).all())

@@ -30,6 +30,15 @@ ROW = np.dtype(
 _ACCESSES = (Kind.READ, Kind.MAP, Kind.FAULT)
 
 
+# Pages of a file are counted up to here: its size is less than 2^63 bytes.
+_MOST_PAGES = 1 << 52
+
+
+def are_possible(rows: Events) -> bool:
+    """Whether its pages are such as a file can have."""
+    return bool((rows["index"] < _MOST_PAGES).all())
+
+
 def rows_of(events: Events, runs: Events, spilled: Events) -> Events:
     """Events, counted runs and what no ring had room for as one array.
 

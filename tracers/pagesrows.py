@@ -6,6 +6,8 @@ from enum import IntEnum
 
 import numpy as np
 
+from memtap.bpf.stream import Events
+
 
 class Kind(IntEnum):
     """What a row tells."""
@@ -30,3 +32,10 @@ ROW = np.dtype(
         ("fallbacks", "u8"),
     ]
 )
+
+_MOST_ORDERS = 64
+
+
+def are_possible(rows: Events) -> bool:
+    """Whether orders are such as a kernel can have."""
+    return bool((rows["order"] < _MOST_ORDERS).all())

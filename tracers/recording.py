@@ -30,10 +30,11 @@ from memtap.bpf.session import Losses
 from memtap.tracers import claims
 from memtap.tracers.caller import caller
 from memtap.tracers.chunk import Chunk, Origin
-from memtap.tracers.footers import Footer, chain, ending, footer_of, has_end, read
+from memtap.tracers.footers import Footer, chain, ending, footer_bytes, footer_of, read
 
 SCHEMA = 1
 _ABOUT, _ORIGIN, _AUDIT = b"memtap", b"memtap.origin", b"memtap.audit"
+TRUST = "if you know who made it, and of what, add --trust"
 _WHAT_TO_NAME = "name a file that --record wrote, a glob of such files, or their folder"
 
 # Space kept free for the end of the file: its metadata, which grows with every row group.
@@ -193,10 +194,10 @@ class Recording:
         self.path = path
         self._file = _open(path)
         weakref.finalize(self, self._file.close)
-        size = self._file.seek(0, os.SEEK_END)
-        self._left = sys.maxsize if trusted else _BYTES + _TIMES * size
         self._most = sys.maxsize if trusted else _MOST_FOOTER_BYTES
         with self._explained(f"{path} is no Parquet file, is damaged or has no end"):
+            size = self._file.seek(0, os.SEEK_END)
+            self._left = sys.maxsize if trusted else _BYTES + _TIMES * size
             self._chain, self.was_cut_off = self._find_chain(size)
             first = self._part(*self._chain[0])
             metadata = first.schema_arrow.metadata or {}
@@ -212,7 +213,10 @@ class Recording:
         A file of others is none of these. Whose recorder was killed ends in what is no end, or in
         that of a chunk; one that has an end which cannot be read is damaged.
         """
-        if has_end(self._file, size):
+        end = footer_bytes(self._file, size)
+        if end and end > self._most:
+            raise MemtapError(f"the end of {self.path} alone takes {end >> 20} MiB", TRUST)
+        if end:
             whole = [(0, size)]
             if _AUDIT in (read(self._file, size, self._most).metadata or {}):
                 return whole, False
@@ -255,13 +259,15 @@ class Recording:
         self._left -= size
         if self._left < 0:
             what = f"{self.path} becomes more than {_TIMES} times its size when it is unpacked"
-            raise MemtapError(what, "if you know who made it, and of what, add --trust")
+            raise MemtapError(what, TRUST)
 
     @contextmanager
     def _explained(self, what: str, hint: str = _WHAT_TO_NAME) -> Iterator[None]:
         """Says what is wrong with the file, in whichever way that was met."""
         try:
             yield
+        except MemoryError:  # Arrow's is a failure of its own as well
+            raise
         except OSError as error:
             said = f"cannot read {self.path}: {os.strerror(error.errno)}" if error.errno else what
             raise MemtapError(said, hint) from error

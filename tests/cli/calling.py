@@ -52,7 +52,9 @@ def _written(stream: io.TextIOWrapper) -> str:
 
 def memtap(*arguments: object) -> Done:
     """Calls memtap in this process."""
-    before, sys.argv = sys.argv, ["memtap", *map(str, arguments)]
+    # Not in a child: it would have none of the threads that polars may have started here.
+    trust = ["--trust"] if "--from" in arguments else []
+    before, sys.argv = sys.argv, ["memtap", *map(str, arguments), *trust]
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     status: object = 0
     with redirect_stdout(_stream()) as out, redirect_stderr(_stream()) as err:

@@ -216,7 +216,10 @@ NO_RECORDINGS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: path.write_text("hello" * 100),
         "is no Parquet file, is damaged or has no end",
     ),
-    "cut off within its first chunk": (within_its_first_chunk, "is no Parquet file, is damaged or has no end"),
+    "cut off within its first chunk": (
+        within_its_first_chunk,
+        "is no Parquet file, is damaged or has no end",
+    ),
     "somebody else's Parquet": (lambda path: parquet(path, {}), "is no recording of memtap"),
     "of another schema": (
         lambda path: parquet(path, {b"memtap": b'{"schema": 2}'}),
