@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Hashable
 
 import numpy as np
 import numpy.typing as npt
 
 from memtap.bpf.stream import Events
 from memtap.tracers.allocatornames import serves_malloc
-from memtap.tracers.callframes import WORD, Frames, Rule, Rules
+from memtap.tracers.aside import Question
+from memtap.tracers.callframes import WORD, Frames, Rule
 from memtap.tracers.grouping import group_numbers
 from memtap.tracers.mappings import Mappings
 from memtap.tracers.sites import Sites, code_of
@@ -29,17 +30,17 @@ class CallSites:
 
     Attributes:
         texts: what the numbers stand for.
+        notes: see Sites.
     """
 
-    def __init__(self, mappings: Mappings, root: Path = Path("/")) -> None:
+    def __init__(self, mappings: Mappings) -> None:
         self._mappings = mappings
         self._sites = Sites()
-        self._rules = Rules(root)
         self._known: dict[tuple[int, int], Rule | None] = {}
         self._serves: dict[int, bool] = {}
-        self.texts = self._sites.sites
+        self.texts, self.notes = self._sites.sites, self._sites.notes
 
-    def of(self, calls: Events) -> npt.NDArray[np.uint32]:
+    def of(self, calls: Events, last: bool = False) -> npt.NDArray[np.uint32]:
         """The number of the site of each call, given as Stream.take_frames() gives it.
 
         Where the stack cannot be followed out of malloc, it is the last function that was found.
@@ -54,10 +55,10 @@ class CallSites:
             if len(inner) == 0:
                 break
             tgids, left = calls["tgid"][left[inner]], left[inner]
-            frames = self._up(frames.take(inner), tgids, spots[inner], returns=depth > 0)
+            frames = self._up(frames.take(inner), tgids, spots[inner], depth > 0, last)
         ips, numbers, offsets = found.T
         places = self._mappings.places
-        return self._sites.of(calls["tgid"], ips, numbers.astype(np.uint32), offsets, places)
+        return self._sites.of(calls["tgid"], ips, numbers.astype(np.uint32), offsets, places, last)
 
     def _locate(self, calls: Events, ips: npt.NDArray[np.uint64]) -> Spots:
         spots = np.zeros((len(calls), 2), np.uint64)
@@ -79,24 +80,33 @@ class CallSites:
         return serves[which]
 
     def _up(
-        self, frames: Frames, tgids: npt.NDArray[np.uint32], spots: Spots, returns: bool
+        self,
+        frames: Frames,
+        tgids: npt.NDArray[np.uint32],
+        spots: Spots,
+        returns: bool,
+        last: bool,
     ) -> Frames:
         """To the callers. Of an address to return to, the call just before it is meant."""
         group = group_numbers(spots[:, 0], spots[:, 1])
         _, one = np.unique(group, return_index=True)
-        rules = [
-            self._rule(tgid, number, offset - returns)
-            for tgid, (number, offset) in zip(tgids[one].tolist(), spots[one].tolist(), strict=True)
-        ]
-        return frames.up(rules, group)
+        keys = [(number, offset - returns) for number, offset in spots[one].tolist()]
+        self._learn(dict(zip(keys, tgids[one].tolist(), strict=True)), last)
+        return frames.up([self._known.get(key) for key in keys], group)
 
-    def _rule(self, tgid: int, number: int, offset: int) -> Rule | None:
-        if (number, offset) not in self._known:
-            if len(self._known) > _REMEMBERED:
-                self._known.clear()
-            code = code_of(self._mappings.places[number], 0, 0)
-            self._known[number, offset] = self._rules.find(tgid, code, offset)
-        return self._known[number, offset]
+    def _learn(self, wanted: dict[tuple[int, int], int], last: bool) -> None:
+        """Asks for the rules that are not known, each of one of the processes that need it."""
+        if len(self._known) > _REMEMBERED:
+            self._known.clear()
+        questions: dict[Hashable, Question] = {
+            ("rule", *key): ("rule", tgid, key[1], code_of(self._mappings.places[key[0]], 0, 0))
+            for key, tgid in wanted.items()
+            if key not in self._known
+        }
+        if questions:
+            for key, rule in self._sites.aside.ask(questions, last).items():
+                if key[0] == "rule":
+                    self._known[key[1:]] = rule and Rule(*rule)
 
 
 def _frames(calls: Events) -> Frames:

@@ -6,7 +6,7 @@ what is right of it, the reports, sees chunks alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -50,11 +50,13 @@ class Taken:
         rows: the events, of the edge's type.
         paths: names of files, by the number that rows have; new ones alone.
         texts: other texts that rows name for the first time, by kind and number.
+        notes: what could not be seen, or told.
     """
 
     rows: Events
     paths: dict[int, FileName] = field(default_factory=dict)
     texts: Texts = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 class Edge(Protocol):

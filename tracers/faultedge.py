@@ -181,7 +181,8 @@ class FaultEdge:
         ripe = self.ripen(cut, last)
         self._spilled = self._spilled if len(spilled) else {}
         rows = np.concatenate([ripe.faults, spilled, _changes(ripe.heard)])
-        return Taken(rows, texts=self.texts(ripe.faults))
+        notes = self._sites.notes() if self._sites else []
+        return Taken(rows, texts=self.texts(ripe.faults), notes=notes)
 
     def ripen(self, cut: Cut, last: bool) -> Ripe:
         """What has become of events.
@@ -197,7 +198,7 @@ class FaultEdge:
         told = [each for each in self._untold if each.ns <= until]
         self._untold = self._untold[len(told) :]
         events, heard = _apart(events, told)
-        events, numbers = self._locate(ends_apart(events), heard)
+        events, numbers = self._locate(ends_apart(events), heard, last)
         self._threads.note(events[events["kind"] == Kind.THREAD], self.mappings.start_of)
         of_calls = events["kind"] >= FIRST_CALL
         calls, code = take(events, of_calls), numbers[of_calls]
@@ -222,7 +223,9 @@ class FaultEdge:
     def learn(self, reporter: object) -> None:
         """The kernel counts every fault; there is nothing it could leave out."""
 
-    def _locate(self, events: Events, told: list[Heard]) -> tuple[Events, npt.NDArray[np.uint64]]:
+    def _locate(
+        self, events: Events, told: list[Heard], last: bool
+    ) -> tuple[Events, npt.NDArray[np.uint64]]:
         """Events, each in one place, and the numbers of its place, its site and its stack.
 
         And its offset in its file. Of calls, their code is meant.
@@ -243,9 +246,13 @@ class FaultEdge:
             numbers[calls, -1 - column] = codes.pop()[0]
         if self._sites:
             known = self.mappings.places
-            numbers[:, 1] = self._sites.of(events["tgid"], events["ip"], *codes[0], known)
-            for stack, found in zip(stacks, codes[1:], strict=True):
-                number = self._sites.stack(stack.tgid, stack.frames, *found, known)
+            numbers[:, 1] = self._sites.of(events["tgid"], events["ip"], *codes[0], known, last)
+            taken = [
+                (stack.tgid, stack.frames, *found)
+                for stack, found in zip(stacks, codes[1:], strict=True)
+            ]
+            found = self._sites.stacks_of(taken, known, last)
+            for stack, number in zip(stacks, found, strict=True):
                 numbers[stack.events, 2] = number
         return in_parts(events, numbers, parts)
 

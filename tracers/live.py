@@ -61,6 +61,7 @@ class Live:
         self.notes = [*self.session.notes, *notes_of(kernel, loaded.request.plan)]
         self._told: dict[int, Who] = {}
         self._pieces, self._given_up = Pieces(), 0
+        self._notes: dict[str, None] = {}
         self._followed: set[int] = set()
         for tgid in targets:
             self.follow(tgid)
@@ -139,6 +140,7 @@ class Live:
 
     def _chunk(self, cut: Cut, ends: bool, last: bool) -> Chunk:
         taken = self.edge.take(cut, last)
+        self._notes |= dict.fromkeys(taken.notes)
         return Chunk(
             rows=taken.rows,
             until_ns=cut.until_ns,
@@ -176,6 +178,7 @@ class Live:
         before, self._start = self._start, self._now()
         given_up, self._given_up = self._given_up, 0
         buffers, cached = buffers_and_cached()
+        notes, self._notes = self._notes, {}
         return Interval(
             time=now(),
             seconds=round((self._start.ns - before.ns) / 1e9, 3),
@@ -183,7 +186,7 @@ class Live:
             buffers_bytes=buffers,
             cached_bytes=cached,
             losses=self._start.losses - before.losses + Losses(lost=given_up),
-            notes=(*self.notes, *self.processes.notes),
+            notes=(*self.notes, *self.processes.notes, *notes),
         )
 
 

@@ -84,7 +84,8 @@ class MallocEdge:
             parts.append(self._requests.take(cut.until_ns))
         if self._walks_heaps:
             parts += [heaps.rows_of(tgid, cut.until_ns) for tgid in self._session.followed()]
-        return Taken(in_order(np.concatenate(parts), "ns"), texts=texts)
+        notes = self._sites.notes() if self._sites else []
+        return Taken(in_order(np.concatenate(parts), "ns"), texts=texts, notes=notes)
 
     def units_of(self, events: Events) -> int:
         """See Divisible."""
@@ -102,7 +103,7 @@ class MallocEdge:
         calls = frames[ripe]
         if len(calls):
             keys = zip(calls["tid"].tolist(), calls["ns"].tolist(), strict=True)
-            self._site_of |= dict(zip(keys, self._sites.of(calls).tolist(), strict=True))
+            self._site_of |= dict(zip(keys, self._sites.of(calls, last).tolist(), strict=True))
 
     def _heaps(self) -> Events:
         """Of processes that were there before."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import string
 import subprocess
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,12 +26,16 @@ from memtap.tracers.hostile import one_line
 
 U64 = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
+Letters = npt.NDArray[np.uint8]
+Places = npt.NDArray[np.intp]
 
 _HIGHEST = 2**64 - 1
 
-# What is read of one file: of a section of an ELF file, and of a perf map.
-_MOST_BYTES = 256 << 20
+# What is read of one file: of a section of an ELF file, and of a perf map. Each is worked on in
+# some three times its size; reader.py bounds that as well.
+_MOST_BYTES = 64 << 20
 _MOST_MAP_BYTES = 64 << 20
+_MOST_MAP_LINES = 2_000_000
 _LONGEST_NAME = 4096
 
 # A few lines of C++ names can demangle to more than fits any memory.
@@ -43,6 +47,10 @@ _MANGLED = (b"_Z", b"_R")
 _ENDED = bytes.maketrans(b"\n\t", b"\0 ")
 _DIGITS = np.zeros(256, np.uint64)
 _DIGITS[list(string.hexdigits.encode())] = [int(digit, 16) for digit in string.hexdigits]
+_IS_DIGIT = np.zeros(256, bool)
+_IS_DIGIT[list(string.hexdigits.encode())] = True
+
+_NONE = np.empty(0, np.uint64)
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,14 @@ class Site:
         return name.replace(";", ":")
 
 
+def nameless(address: int, code: Code | None) -> Site:
+    """Code whose function nobody knows."""
+    if code is None:
+        return Site("", address, "")
+    offset = (address - code.start + (code.offset if code.has_file else 0)) & _HIGHEST
+    return Site("", offset, code.object)
+
+
 class Symbols:
     """Names code. It raises nothing: what cannot be read or understood has no name."""
 
@@ -89,13 +105,13 @@ class Symbols:
             address: an instruction's.
             code: what is or was mapped there, if anybody knows.
         """
+        without = nameless(address, code)
         if code is None:
-            return Site("", address, "")
-        offset = (address - code.start + (code.offset if code.has_file else 0)) & _HIGHEST
+            return without
         found = self._jitted(tgid, address) if code.may_be_jitted else None
         if found is None and (known := self._object(tgid, code)):
-            found = known.find(offset)
-        return Site(*found, code.object) if found else Site("", offset, code.object)
+            found = known.find(without.offset)
+        return Site(*found, code.object) if found else without
 
     def kernel(self, address: int) -> Site:
         """The code at an address of the kernel, from /proc/kallsyms."""
@@ -165,27 +181,74 @@ class Symbols:
 
 
 class _PerfMap:
-    """The functions that a process compiled: in the order of time, so the last that fits counts."""
+    """The functions that a process compiled: in the order of time, so the last that fits counts.
 
-    _LINE = re.compile(rb"^(?:0x)?([0-9a-f]{1,16}) (?:0x)?([0-9a-f]{1,16}) (.+)$", re.M | re.I)
+    Of lines `ADDRESS SIZE NAME`, the numbers in hexadecimal; of a map with too many the first.
+    """
+
+    _BLOCK = 4 << 20  # bytes that are taken apart at a time
 
     def __init__(self, text: bytes) -> None:
-        found = self._LINE.findall(text)
-        self._starts = np.array([int(start, 16) for start, _, _ in found], np.uint64)
-        self._sizes = np.array([int(size, 16) for _, size, _ in found], np.uint64)
-        self._names = [name for _, _, name in found]
-        self.weight = 4 * len(text)
+        self._text = text
+        begins = self._blocks()
+        found = [(*_perf_lines(text[begin:end]), begin) for begin, end in pairwise(begins)]
+        self._starts = np.concatenate([starts for starts, *_ in found] or [_NONE])
+        self._sizes = np.concatenate([sizes for _, sizes, *_ in found] or [_NONE])
+        self._names = np.concatenate([at + np.uint64(begin) for *_, at, begin in found] or [_NONE])
+        self.weight = len(text) + 3 * self._starts.nbytes
 
     @classmethod
     def read(cls, file: IO[bytes]) -> _PerfMap:
         return cls(file.read(_MOST_MAP_BYTES))
+
+    def _blocks(self) -> list[int]:
+        """Where blocks of whole lines begin, and the last one's end."""
+        begins, lines = [0], 0
+        while begins[-1] < len(self._text) and lines < _MOST_MAP_LINES:
+            end = self._text.rfind(b"\n", begins[-1], begins[-1] + self._BLOCK) + 1
+            end = end or len(self._text)
+            lines += self._text.count(b"\n", begins[-1], end)
+            begins.append(end)
+        return begins
 
     def find(self, address: int) -> tuple[str, int] | None:
         into = np.uint64(address) - self._starts  # wraps where it starts later
         fits = np.flatnonzero(into < self._sizes)
         if len(fits) == 0:
             return None
-        return _text(self._names[fits[-1]]), int(into[fits[-1]])
+        at = int(self._names[fits[-1]])
+        name = self._text[at : at + _LONGEST_NAME].partition(b"\n")[0]
+        return _text(name), int(into[fits[-1]])
+
+
+def _perf_lines(block: bytes) -> tuple[U64, U64, U64]:
+    """The addresses and sizes in lines, and where the names begin; of lines that have all three."""
+    text = np.frombuffer(block + b"\n", np.uint8)
+    ends = np.flatnonzero(text == ord("\n"))
+    begins = np.append(0, ends[:-1] + 1)
+    spaces = np.append(np.flatnonzero(text == ord(" ")), [len(text)] * 2)
+    first = np.searchsorted(spaces, begins)
+    one, two = spaces[first], spaces[np.minimum(first + 1, len(spaces) - 1)]
+    whole = two + 1 < ends
+    begins, one, two = begins[whole], one[whole], two[whole]
+    starts, are_starts = _hexadecimals(text, begins, one)
+    sizes, are_sizes = _hexadecimals(text, one + 1, two)
+    right = are_starts & are_sizes
+    return starts[right], sizes[right], (two[right] + 1).astype(np.uint64)
+
+
+def _hexadecimals(text: Letters, begins: Places, ends: Places) -> tuple[U64, Bools]:
+    """Numbers of up to 16 digits, with or without 0x before them; and which are such."""
+    prefixed = (text[begins] == ord("0")) & (text[begins + 1] | 0x20 == ord("x"))
+    begins = begins + 2 * prefixed
+    numbers = np.zeros(len(begins), np.uint64)
+    right = (begins < ends) & (ends - begins <= 16)
+    for place in range(16):
+        inside = begins + place < ends
+        letters = text[np.where(inside, begins + place, 0)]
+        right &= ~inside | _IS_DIGIT[letters]
+        numbers = np.where(inside, numbers << np.uint64(4) | _DIGITS[letters], numbers)
+    return numbers, right
 
 
 class _Table:
@@ -297,7 +360,7 @@ def _kernel_table(kallsyms: bytes) -> _Table:
     )
 
 
-def _hexadecimal(text: npt.NDArray[np.uint8], begins: npt.NDArray[np.intp], width: int) -> U64:
+def _hexadecimal(text: Letters, begins: Places, width: int) -> U64:
     """The numbers that begin there."""
     numbers = np.zeros(len(begins), np.uint64)
     for place in range(width):
