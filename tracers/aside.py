@@ -34,7 +34,8 @@ Question = tuple[str, int, int, Code | None]
 _GIVEN_UP_S = 10.0
 _MOST_STRIKES = 2
 
-# Of all children together, in an interval: after it, as nothing comes then; and until one is up.
+# How long all children together are waited for: in an interval; at the end, where nothing can be
+# told later; and there, if they have just been started.
 _WAIT_S, _LAST_WAIT_S, _START_S = 0.5, 2.0, 5.0
 
 # There are so many at a time, of those who were asked about last.
@@ -65,17 +66,18 @@ class Aside:
 
         An answer is None if there is none; a key that is missing may be asked again.
         """
-        users: dict[int, int] = {}
-        for key, question in questions.items():
-            tgid = question[1]
-            uid = users[tgid] if tgid in users else users.setdefault(tgid, _user_of(tgid))
-            if self._strikes[uid] < _MOST_STRIKES:
-                self._child(uid).add(key, question)
         answers: dict[Any, Any] = {}
-        self._wait(answers, _LAST_WAIT_S if last else _WAIT_S)
+        for child in self._children.values():
+            child.go_on(answers)
+        users = {tgid: _user_of(tgid) for tgid in {tgid for _, tgid, *_ in questions.values()}}
+        for key, question in questions.items():
+            uid = users[question[1]]
+            if key not in answers and self._strikes[uid] < _MOST_STRIKES:
+                self._child(uid).add(key, question)
+        self._wait(answers, last)
         for uid, child in list(self._children.items()):
             child.questions.clear()  # who asks again decides whether that is still of interest
-            if child.is_dead or child.late_s > _GIVEN_UP_S:
+            if child.is_dead or (child.asked and child.late_s > _GIVEN_UP_S):
                 self._strike(uid, child, answers)
         return answers
 
@@ -87,13 +89,14 @@ class Aside:
         self._children.move_to_end(uid)
         return self._children[uid]
 
-    def _wait(self, answers: dict[Any, Any], wait_s: float) -> None:
+    def _wait(self, answers: dict[Any, Any], last: bool) -> None:
         """Takes what comes; does not wait for those who were late before."""
         began = time.monotonic()
         for child in self._children.values():
             child.go_on(answers)
         while awaited := [child for child in self._children.values() if child.is_awaited]:
-            most = wait_s if all(child.is_up for child in awaited) else _START_S
+            are_up = all(child.is_up for child in awaited)
+            most = (_LAST_WAIT_S if are_up else _START_S) if last else _WAIT_S
             left = began + most - time.monotonic()
             if left <= 0:
                 break

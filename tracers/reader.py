@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import resource
 import signal
 import sys
@@ -20,6 +21,9 @@ from memtap.tracers.symbols import Symbols, nameless
 # What it may take: of memory beside what it has when it starts, and of a CPU once and for good.
 _MOST_BYTES = 256 << 20
 _ONCE_S, _SHARE = 5.0, 0.05
+
+# What is traced comes first.
+_NICE = 5
 
 # Of all names that it tells.
 _MOST_CHARACTERS = 16 << 20
@@ -65,6 +69,7 @@ def _confine() -> None:
     """It ends with its parent, and has so much memory; Ctrl-C is none of its business."""
     ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(_NICE)
     status = Path("/proc/self/status").read_text()
     now = int(status.partition("VmData:")[2].split()[0]) << 10
     most = now + _MOST_BYTES
