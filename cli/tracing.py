@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 _CPU_S, _BYTES_PER_CPU_S = 50, 64 << 10
 
 
+_NO_END = "has no end: its recorder was killed, or still records. All that is there was shown"
+
+
 @dataclass(frozen=True)
 class Job:
     """What one command does that others do not.
@@ -124,6 +127,8 @@ def _replay(paths: list[Path], job: Job, trusted: bool) -> None:
                 display.show(report)
                 if display.closed:
                     return
+            if recording.was_cut_off:
+                click.echo(f"memtap: note: {one_line(str(path))} {_NO_END}", err=True)
 
 
 def _recording_of(path: Path, plan: Plan, trusted: bool) -> Recording:
@@ -135,9 +140,6 @@ def _recording_of(path: Path, plan: Plan, trusted: bool) -> Recording:
         what = f"{path} is a recording of {recording.origin.tracer}, not {plan.name}"
         raise MemtapError(what, "use the command that it was made with")
     recording.require(row_of(plan.name))
-    if recording.was_cut_off:
-        what = "has no end: its recorder was killed, or still records; what is there is shown"
-        click.echo(f"memtap: note: {one_line(str(path))} {what}", err=True)
     return recording
 
 

@@ -12,19 +12,25 @@ import signal
 import sys
 import time
 import traceback
+from importlib import import_module
 from typing import IO, Any, NoReturn
+
+from memtap.cli.main import COMMANDS
 
 _HANG_S = 120
 _MOST_ERRORS, _MOST_OUT = 4000, 1 << 30
 
 
+# None of it starts a thread before it is used.
+_IMPORTED = ("cli.main", "cli.output", "cli.screen", "tracers.recording", "tracers.flame")
+
+
 def main() -> None:
-    # None of what starts threads is used here, only imported.
-    import polars  # noqa: F401
-    import pyarrow.parquet  # noqa: F401
-
-    import memtap.cli.main  # noqa: F401
-
+    for name in (*_IMPORTED, *(f"cli.{name}" for name in COMMANDS)):
+        import_module(f"memtap.{name}")
+    for name in (*COMMANDS, "malloctimeline"):
+        if name != "doctor":
+            import_module(f"memtap.tracers.{name}")
     out, err = (os.memfd_create(name) for name in ("out", "err"))
     for line in sys.stdin:
         for file in (out, err):

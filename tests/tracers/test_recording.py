@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -307,3 +310,159 @@ def test_a_time_that_is_none_is_damage(time: str, tmp_path: Path) -> None:
     path = record(tmp_path / "r", make_chunk(interval=make_interval(time=time)))
     with pytest.raises(MemtapError, match="damaged"):
         list(Recording(path))
+
+
+# What is left of a recorder that was killed.
+
+
+def recorder_that_kills_itself(path: Path, chunks: int) -> None:
+    """Another process records so much, and is killed before it can close the file."""
+    child = os.fork()
+    if child == 0:
+        recorder = Recorder(path, make_origin(), ROW)
+        for _ in range(chunks):
+            recorder.write(SOME)
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 30])
+def test_what_was_recorded_before_a_kill_is_there(chunks: int, tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    recorder_that_kills_itself(path, chunks)
+    recording = Recording(path)
+    assert recording.was_cut_off
+    assert recording.origin == make_origin()
+    back = list(recording)
+    assert len(back) == chunks
+    assert all(same(chunk, SOME) for chunk in back)
+
+
+def test_who_was_killed_before_anything_was_recorded_left_no_recording(tmp_path: Path) -> None:
+    recorder_that_kills_itself(tmp_path / "r", 0)
+    with pytest.raises(MemtapError, match="is no Parquet file, is damaged or has no end"):
+        Recording(tmp_path / "r")
+
+
+@given(part=st.floats(0, 1), zeros=st.sampled_from([0, 1, 7, 4096, 300_000]))
+def test_wherever_it_is_cut_off_all_that_was_whole_is_read(
+    part: float, zeros: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Behind the cut there may be the room that was kept for more."""
+    path = tmp_path_factory.mktemp("cut") / "r"
+    recorder, ends = Recorder(path, make_origin(), ROW), []
+    for _ in range(3):
+        recorder.write(SOME)
+        ends.append(recorder._file.tell())
+    recorder.close()
+    whole = path.read_bytes()
+    cut = int(part * len(whole))
+    path.write_bytes(whole[:cut] + bytes(zeros))
+    before = sum(end <= cut for end in ends)
+    try:
+        recording = Recording(path)
+    except MemtapError:
+        assert before == 0
+        return
+    assert len(list(recording)) == before
+    assert recording.was_cut_off == (cut < len(whole) or zeros > 0)
+
+
+def test_a_recording_is_plain_parquet(tmp_path: Path) -> None:
+    path = record(tmp_path / "r", SOME, make_chunk(read()), SOME)
+    table = pq.read_table(path)
+    assert table.column_names == [*(ROW.names or ()), "head"]
+    rows = [len(chunk.rows) + 1 for chunk in Recording(path)]
+    metadata = pq.read_metadata(path)
+    assert [metadata.row_group(n).num_rows for n in range(3)] == rows
+    assert len(table) == metadata.num_rows == sum(rows)
+
+
+def test_a_recording_can_be_read_while_it_grows(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "r", make_origin(), ROW)
+    for count in range(1, 4):
+        recorder.write(SOME)
+        assert len(list(Recording(tmp_path / "r"))) == count
+    recorder.close()
+    assert not Recording(tmp_path / "r").was_cut_off
+
+
+# What others have made.
+
+
+def test_what_becomes_too_large_is_refused_and_read_if_it_is_trusted(tmp_path: Path) -> None:
+    rows = np.zeros(3_000_000, ROW)
+    path = record(tmp_path / "r", replace(SOME, rows=rows))
+    assert path.stat().st_size < 100_000
+    with pytest.raises(MemtapError, match="becomes more than 100 times its size") as refused:
+        list(Recording(path))
+    assert "--trust" in refused.value.hint
+    (chunk,) = Recording(path, trusted=True)
+    assert len(chunk.rows) == len(rows)
+
+
+def test_the_type_of_rows_must_be_the_tracers(tmp_path: Path) -> None:
+    recording = Recording(record(tmp_path / "r", SOME))
+    recording.require(ROW)
+    with pytest.raises(MemtapError, match="has other columns"):
+        recording.require(np.dtype([(name, "u8") for name in ROW.names or ()]))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_only_a_regular_file_is_read(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "r")
+    with pytest.raises(MemtapError, match="it is no regular file"):
+        Recording(tmp_path / "r")
+
+
+HEADS: dict[str, object] = {
+    "a number that is too large": {"until_ns": 2**64},
+    "a number below none": {"until_ns": -1},
+    "no number": {"until_ns": True},
+    "a process of no number": {"who": [["1", "a", 0, "b", "/"]]},
+    "a process with more": {"who": [[1, "a", 0, "b", "/", "c", "d", "e", "f"]]},
+    "a user below -1": {"who": [[1, "a", -2, "b", "/"]]},
+    "a name that is none": {"who": [[1, None, 0, "b", "/"]]},
+    "a name without an end": {"paths": [[1, 1, "a" * (2 << 20)]]},
+    "texts of no kind": {"texts": []},
+    "a text of no number": {"texts": {"place": [["1", "a"]]}},
+    "neither true nor false": {"last": 1},
+    "an interval of no length": {"interval": {"seconds": float("nan")}},
+    "an interval without an end": {"interval": {"seconds": float("inf")}},
+    "an interval below none": {"interval": {"seconds": -1.0}},
+    "an interval of text": {"interval": {"seconds": "1"}},
+    "more of an interval": {"interval": {"more": 1}},
+    "losses below none": {"interval": {"losses": {"lost": -5}}},
+    "a counter that is none": {"interval": {"kernel": {"pgfault": 0.5}}},
+    "notes that are none": {"interval": {"notes": [1]}},
+    "a time before there was any": {"interval": {"time": "0001-01-01T00:00:00.000Z"}},
+    "a time of nowhere": {"interval": {"time": "2026-01-31T12:00:01.000"}},
+}
+
+
+@pytest.mark.parametrize("what", HEADS)
+def test_a_head_that_cannot_be_is_damage(what: str) -> None:
+    head = json.loads(SOME.head())
+    assert same(Chunk.from_head(json.dumps(head), SOME.rows), SOME)
+    changes = HEADS[what]
+    assert isinstance(changes, dict)
+    for name, change in changes.items():
+        head[name] = head[name] | change if name == "interval" else change
+    with pytest.raises((ValueError, TypeError, LookupError, AttributeError)):
+        Chunk.from_head(json.dumps(head), SOME.rows)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"page_bytes": 0}, {"accuracy": "perfect"}, {"filtered": 0}, {"notes": "a"}, {"host": None}],
+)
+def test_an_origin_that_cannot_be_is_damage(change: dict[str, object]) -> None:
+    said = json.loads(make_origin().to_json())
+    assert Origin.from_json(json.dumps(said)) == make_origin()
+    with pytest.raises((ValueError, TypeError)):
+        Origin.from_json(json.dumps(said | change))
+
+
+def test_notes_and_names_of_an_origin_are_made_printable() -> None:
+    origin = Origin.from_json(make_origin(notes=(RAW,), host=RAW, probes=(RAW,)).to_json())
+    assert (origin.notes, origin.host, origin.probes) == ((HOSTILE,), HOSTILE, (HOSTILE,))
