@@ -31,7 +31,7 @@ from memtap.tracers.processes import user_name
 Question = tuple[str, int, int, Code | None]
 
 # What a child that is late may be late by before it is given up, and how often that is borne.
-_GIVEN_UP_S = 10.0
+_GIVEN_UP_S = 30.0
 _MOST_STRIKES = 2
 
 # How long all children together are waited for: in an interval; at the end, where nothing can be
@@ -202,7 +202,7 @@ class _Child:
         """Ends it."""
         self._process.kill()
         with suppress(subprocess.TimeoutExpired):  # it is in the hands of a file system
-            self._process.wait(0.1)
+            self._process.wait(1)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
                 pipe.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import re
 import shutil
 import struct
 import subprocess
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from memtap.tracers import codefiles, symbols
 from memtap.tracers.codefiles import Code
@@ -296,6 +299,36 @@ def test_a_perf_map_that_grew_is_read_anew_and_its_last_line_counts(perf_map: Pa
     with perf_map.open("a") as file:
         file.write("10080 100 again \x1b[0m\nnot a line\n10300 8 torn")
     assert names.name(os.getpid(), 0x10110, JITTED) == Site("again \\x1b[0m", 0x90, "[anon]")
+
+
+LINE = re.compile(rb"^(?:0x)?([0-9a-f]{1,16}) (?:0x)?([0-9a-f]{1,16}) (.+)$", re.M | re.I)
+NUMBERS = st.builds(
+    lambda zero, number: zero + f"{number:x}".encode(),
+    st.sampled_from([b"", b"", b"0x", b"0X", b"0", b"x"]),
+    st.integers(0, 2**68),
+)
+LINES = st.builds(
+    lambda *parts: b"".join(parts),
+    NUMBERS,
+    st.sampled_from([b" ", b" ", b" ", b"  ", b"\t", b""]),
+    NUMBERS,
+    st.sampled_from([b" ", b" ", b" ", b""]),
+    st.sampled_from([b"a", b"a b", b" ", b"", b"\r", b"LazyCompile:~f /a.js:1"]),
+)
+ANYTHING = st.lists(st.sampled_from([bytes([n]) for n in b"0123456789abcdefxX \ng\r"]), max_size=90)
+
+
+@given(
+    st.lists(st.one_of(LINES, ANYTHING.map(b"".join)), max_size=8), st.sampled_from([b"\n", b""])
+)
+def test_lines_of_a_perf_map_are_those_that_are_such(lines: list[bytes], end: bytes) -> None:
+    text = b"\n".join(lines) + end
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(symbols._PerfMap, "_BLOCK", 64)  # so that lines are in several blocks
+        found = symbols._PerfMap(text)
+    names = [text[int(at) :].partition(b"\n")[0] for at in found._names]
+    numbers = zip(found._starts.tolist(), found._sizes.tolist(), names, strict=True)
+    assert list(numbers) == [(int(a, 16), int(b, 16), name) for a, b, name in LINE.findall(text)]
 
 
 def test_a_perf_map_names_no_code_of_files(perf_map: Path) -> None:
