@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from memtap.bpf.stream import Events
+from memtap.tracers.files import FileName
 from memtap.tracers.pagerows import ROW
 from memtap.tracers.processes import Who
 from tests.cli.calling import HOME, command, memtap, says, spawn
@@ -42,7 +43,7 @@ def many_groups(path: Path) -> None:
 
 
 def a_long_head(path: Path) -> None:
-    record(path, make_chunk(paths={(1, 1): "A" * (100 << 20)}))
+    record(path, make_chunk(paths={1: FileName("8:1", 1, "A" * (100 << 20))}))
 
 
 def many_processes(path: Path) -> None:
@@ -52,7 +53,7 @@ def many_processes(path: Path) -> None:
 def many_files(path: Path) -> None:
     """Little to read; but a row for each in the report."""
     several = np.arange(1_500_000)
-    record(path, replace(SECOND, rows=rows(len(several), ino=several, index=several * 3)))
+    record(path, replace(SECOND, rows=rows(len(several), file=several, index=several * 3)))
 
 
 def a_long_end(path: Path) -> None:

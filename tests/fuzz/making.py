@@ -8,6 +8,7 @@ import numpy as np
 
 from memtap.bpf.stream import Events
 from memtap.tracers.chunk import Chunk
+from memtap.tracers.files import FileName
 from memtap.tracers.processes import Who
 from memtap.tracers.recording import Recorder
 from memtap.tracers.rows import row_of
@@ -56,7 +57,7 @@ def _chunk(tracer: str, number: int, chance: np.random.Generator) -> Chunk:
         rows=rows,
         until_ns=(number + 1) * 10**9,
         who={tgid: Who(f"name {tgid}", tgid, "root", "/a") for tgid in range(1, 9)},
-        paths={(dev, ino): f"/file/{dev}/{ino}" for dev in range(9) for ino in range(9)},
+        paths={file: FileName("8:1", file, f"/file/{file}") for file in range(50)},
         texts={kind: {n: f"{kind};{n}" for n in range(50)} for kind in _TEXTS},
         interval=make_interval(kernel={"pgfault": 9, "cpu_run_virtual_total": 10**9}),
         last=number == _CHUNKS - 1,

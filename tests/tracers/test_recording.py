@@ -423,7 +423,7 @@ HEADS: dict[str, object] = {
     "a process with more": {"who": [[1, "a", 0, "b", "/", "c", "d", "e", "f"]]},
     "a user below -1": {"who": [[1, "a", -2, "b", "/"]]},
     "a name that is none": {"who": [[1, None, 0, "b", "/"]]},
-    "a name without an end": {"paths": [[1, 1, "a" * (2 << 20)]]},
+    "a name without an end": {"paths": [[1, "8:1", 1, "a" * (2 << 20)]]},
     "texts of no kind": {"texts": []},
     "a text of no number": {"texts": {"place": [["1", "a"]]}},
     "neither true nor false": {"last": 1},
