@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.calling import memtap, says, somebody, spawn
 from tests.cli.making import FIRST, SECOND, record
-from tests.tracers.builders import make_chunk, make_origin, read
+from tests.tracers.builders import make_chunk, make_origin, named, read
 
 A_RECORDING = "name a file that --record wrote, a glob of such files, or their folder"
 
@@ -119,7 +119,7 @@ def test_a_recording_is_not_overwritten_by_its_own_report(tmp_path: Path) -> Non
 
 
 def test_a_name_that_the_output_cannot_encode_is_no_traceback(tmp_path: Path) -> None:
-    path = record(tmp_path / "r.parquet", make_chunk(read(), paths={(8 << 20 | 1, 1): "/größe"}))
+    path = record(tmp_path / "r.parquet", make_chunk(read(), paths=named("/größe")))
     done = spawn(
         "cachetop", "-b", "file", "--from", path, env=os.environ | {"PYTHONIOENCODING": "ascii"}
     )
