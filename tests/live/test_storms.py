@@ -40,7 +40,8 @@ def test_a_run_that_is_told_to_end_does_not_work_for_long(
         _, status, usage = os.wait4(traced.pid, 0)
         storm.kill()
     assert os.waitstatus_to_exitcode(status) == 0
-    # Others may have the CPUs meanwhile, so how long it worked is what can be told.
-    assert usage.ru_utime + usage.ru_stime - before < slower(1)
+    # Others may have the CPUs meanwhile, so how long it worked is what can be told. What processes
+    # are called it still takes in: that took up to 3 s where two cores had 20 tasks to run.
+    assert usage.ru_utime + usage.ru_stime - before < slower(5)
     last = reports(out.read_text())[-1]
     assert last["audit"]["accuracy"] == ("estimated" if last["audit"]["lost"] else "exact")
