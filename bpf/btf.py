@@ -70,10 +70,11 @@ class _Parameter(ct.Structure):
 
 @dataclass(frozen=True)
 class Member:
-    """Where a member stands in its struct, both in bytes."""
+    """Where a member stands in its struct, in bytes; and its first bit in the first of them."""
 
     offset: int
     size: int
+    bit: int = 0
 
 
 class Btf:
@@ -138,8 +139,9 @@ class Btf:
             step = self._search(number, name) if number > 0 else None
             if step is None:
                 return None
-            number, offset = step
-            found = Member(found.offset + offset, self._lib.btf__resolve_size(self._btf, number))
+            number, bits = step
+            size = self._lib.btf__resolve_size(self._btf, number)
+            found = Member(found.offset + bits // 8, size, bits % 8)
         return found
 
     def enumerator(self, enum: str, name: str) -> int | None:
@@ -178,23 +180,23 @@ class Btf:
         return number
 
     def _members(self, number: int) -> Iterator[tuple[str, int, int]]:
-        """Name, type and byte offset of each member of a struct or union."""
+        """Name, type and offset (in bits) of each member of a struct or union."""
         number = self._unwrap(number)
         kind = self._type(number)
         if kind.kind not in (_STRUCT, _UNION):
             return
         for entry in (_Entry * kind.count).from_address(self._body(number)):
             bits = entry.third & 0xFFFFFF if kind.info >> 31 else entry.third
-            yield self._name(entry.name), entry.second, bits // 8
+            yield self._name(entry.name), entry.second, bits
 
     def _search(self, number: int, wanted: str) -> tuple[int, int] | None:
-        """Type and offset of a member, also inside anonymous structs and unions."""
-        for name, member, offset in self._members(number):
+        """Type and offset (in bits) of a member, also inside anonymous structs and unions."""
+        for name, member, bits in self._members(number):
             if name == wanted:
-                return member, offset
+                return member, bits
             inside = self._search(member, wanted) if name == "" else None
             if inside:
-                return inside[0], offset + inside[1]
+                return inside[0], bits + inside[1]
         return None
 
 
@@ -204,21 +206,25 @@ def vmlinux() -> Btf:
     return Btf()
 
 
+# What two of the macros mention; the others mention a member.
+_MENTIONS = {"ENUM": "enum", "FLAG": "flag"}
+
+
 def mentions(text: str) -> set[tuple[str, ...]]:
     """What a program mentions by the macros of memtap/fields.h, as tuples.
 
-    ("member", struct, member), ("enum", enum, enumerator), ("size", struct), ("kfunc", function)
-    and ("helper", name).
+    ("member", struct, member), ("flag", struct, member), ("enum", enum, enumerator),
+    ("size", struct), ("kfunc", function) and ("helper", name).
     """
     found: set[tuple[str, ...]] = set()
-    for match in re.finditer(r"\b(FIELD|PEEK|OFFSET|HAVE|ENUM|SIZE|KFUNC|HELPER)\(", text):
+    for match in re.finditer(r"\b(FIELD|PEEK|FLAG|OFFSET|HAVE|ENUM|SIZE|KFUNC|HELPER)\(", text):
         names = _arguments(text, match.end())
         if not all(re.fullmatch(r"\w+", name) for name in names[-2:]):
             continue
         if match[1] in ("SIZE", "KFUNC", "HELPER"):
             found.add((match[1].lower(), names[-1]))
         elif len(names) >= 2:
-            found.add(("enum" if match[1] == "ENUM" else "member", *names[-2:]))
+            found.add((_MENTIONS.get(match[1], "member"), *names[-2:]))
     return found
 
 
@@ -259,6 +265,8 @@ def defines(btf: Btf, text: str) -> str:
         elif kind == "enum":
             value = btf.enumerator(name, rest[0])
             lines += [] if value is None else [f"#define ENUM_{name}__{rest[0]} {value}"]
+        elif kind == "flag":
+            lines += _flag_defines(btf, name, rest[0])
         else:
             lines += _member_defines(btf, name, rest[0])
     return "".join(f"{line}\n" for line in lines)
@@ -268,6 +276,14 @@ def member_path(member: str) -> str:
     """`ioac__syscr` as written in C is `ioac.syscr`; leading underscores belong to the name."""
     bare = member.lstrip("_")
     return member[: len(member) - len(bare)] + bare.replace("__", ".")
+
+
+def _flag_defines(btf: Btf, struct: str, member: str) -> list[str]:
+    found = btf.member(struct, member)
+    if found is None:
+        return []
+    name = f"{struct}__{member}"
+    return [f"#define OFFSET_{name} {found.offset}", f"#define BIT_{name} {1 << found.bit}"]
 
 
 def _member_defines(btf: Btf, struct: str, member: str) -> list[str]:

@@ -185,5 +185,16 @@ def test_a_member_that_is_no_word_has_an_offset_alone(btf: Btf) -> None:
     ]
 
 
+def test_a_flag_is_a_bit_of_a_byte(btf: Btf, dump: Dump) -> None:
+    members = dump.find("STRUCT", "task_struct").members
+    bits = next(bits for name, _, bits in members if name == "in_iowait")
+    flag = btf.member("task_struct", "in_iowait")
+    assert flag and (flag.offset, flag.bit) == divmod(bits, 8)
+    assert defines(btf, "FLAG(task, task_struct, in_iowait)").splitlines() == [
+        f"#define OFFSET_task_struct__in_iowait {flag.offset}",
+        f"#define BIT_task_struct__in_iowait {1 << flag.bit}",
+    ]
+
+
 def test_what_the_kernel_does_not_have_is_not_defined(btf: Btf) -> None:
     assert defines(btf, "FIELD(i, inode, none) ENUM(pageflags, none) SIZE(none)") == ""

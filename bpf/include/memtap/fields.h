@@ -8,6 +8,7 @@
  * names in it and puts a #define for each in front. SIZE(page) is sizeof(struct page).
  * KFUNC(bpf_get_kmem_cache) is a function of the kernel that programs may call; with one u64 it
  * gives another. compiled.py makes the call, which BCC cannot, out of that number.
+ * FLAG(pointer, task_struct, in_iowait) is not 0 where a member that is a bit is set.
  * HELPER(task_pt_regs) tells in an #if whether this kernel has a helper, bpf_task_pt_regs().
  *
  * FIELD is a plain load: the verifier knows the pointers of BTF-typed programs (tp_btf,
@@ -27,6 +28,9 @@
 #define SIZE(type)                   SIZE_##type
 #define KFUNC(name)                  ((u64(*)(u64))(u64)KFUNC_##name)
 #define HELPER(name)                 HELPER_##name
+
+#define FLAG(pointer, type, member)                                                            \
+	(FIELD_AS(u8, pointer, OFFSET_##type##__##member) & BIT_##type##__##member)
 
 #define PEEK_AS(type, pointer, offset)                                                         \
 	({                                                                                     \
