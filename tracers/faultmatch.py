@@ -16,7 +16,7 @@ import numpy.typing as npt
 from memtap.bpf.stream import Events, take
 from memtap.tracers.faultplan import PAGE_BYTES, Kind, Mark
 from memtap.tracers.grouping import chain, group_numbers, stable_order
-from memtap.tracers.streaks import ANON_BITS
+from memtap.tracers.streaks import ANON_BITS, SWITCH_BITS
 
 Places = npt.NDArray[np.intp]
 Bools = npt.NDArray[np.bool_]
@@ -32,17 +32,21 @@ class Found(IntFlag):
     NUMA = 8
     RAISED = 16  # the exception was seen, so its marks are known
     USERFAULT = 32
+    WAITED = 64  # for I/O
+    SWITCHED = 128  # the thread left its CPU before its next exception, or nobody knows
 
 
 # A fault that was completed, or could not be (Kind.BAD); or `count` of them, of which only the
 # first's address and offset in its file are told. `time_ns` is from the exception to its
-# completion, if Found.TIMED.
+# completion, if Found.TIMED. `room_ns` is the most that it can be, or that they took together: what
+# lies between it and the thread's next exception, which no other fault has any of; 0 if not known.
 FAULT = np.dtype(
     [
         ("ns", "u8"),
         ("address", "u8"),
         ("offset", "u8"),
         ("time_ns", "u8"),
+        ("room_ns", "u8"),
         ("tgid", "u4"),
         ("tid", "u4"),
         ("count", "u4"),
@@ -72,18 +76,31 @@ class Exceptions:
         self._counter = counter
         self._waiting: tuple[Events, Numbers] | None = None
 
-    def feed(self, events: Events, places: Numbers, last: bool, *, settles: bool = True) -> Events:
+    @property
+    def unsettled(self) -> int:
+        """How many exceptions wait for what comes after them."""
+        return 0 if self._waiting is None else int((self._waiting[0]["kind"] == Kind.RAISED).sum())
+
+    def feed(
+        self,
+        events: Events,
+        places: Numbers,
+        last: bool,
+        *,
+        settles: bool = True,
+        until_ns: int = 0,
+    ) -> Events:
         """Faults, as FAULT, by thread, out of events in order of time.
 
         `places` has a row for each event: the numbers of its place, its site and its stack, and
         the offset in its file. With `settles`, these are all events up to now, so that the threads
-        can be asked what became of the last that they had.
+        can be asked what became of the last that they had; they are up to `until_ns`.
         """
         if self._waiting is not None:
             events = chain(self._waiting[0], events)
             places = chain(self._waiting[1], places)
         events, places = _by_thread(events, places)
-        joined = _Joined(events, places)
+        joined = _Joined(events, places, until_ns)
         waits = joined.open & (not last)
         if settles:
             waits[waits] = self._still_open(events[waits])
@@ -109,6 +126,29 @@ def _by_thread(events: Events, places: Numbers) -> tuple[Events, Numbers]:
     return take(events, order), places[order]
 
 
+def _last_of(which: Bools) -> Places:
+    """For each place the last one up to it that is meant; 0 where there is none."""
+    return np.maximum.accumulate(np.where(which, np.arange(len(which)), 0))
+
+
+def _tried_again(events: Events) -> Bools:
+    """Which exceptions are the one before, seen again after it had waited for I/O.
+
+    Where handle_mm_fault() is what is seen, it is called again after a wait.
+    """
+    kind = events["kind"]
+    again: Bools = kind == Kind.RAISED
+    if not (kind == Kind.WAITED).any():
+        return np.zeros(len(events), bool)
+    wait = np.maximum(np.arange(len(events)) - 1, 0)
+    first = _last_of(again)[wait]
+    again &= kind[wait] == Kind.WAITED
+    for name in ("tid", "number"):
+        again &= (events[name][wait] == events[name]) & (events[name][first] == events[name])
+    again &= events["address"][first] == events["address"]
+    return again
+
+
 class _Joined:
     """Events by thread and time, and the exception that each is of.
 
@@ -117,11 +157,11 @@ class _Joined:
         open: which are exceptions of which nothing is known yet.
     """
 
-    def __init__(self, events: Events, places: Numbers) -> None:
-        self._events, self._places = events, places
+    def __init__(self, events: Events, places: Numbers, until_ns: int) -> None:
+        self._events, self._places, self._until_ns = events, places, until_ns
         kind, place = events["kind"], np.arange(len(events))
-        raised = kind == Kind.RAISED
-        before = np.maximum.accumulate(np.where(raised, place, 0)) if len(events) else place
+        raised = (kind == Kind.RAISED) & ~_tried_again(events)
+        before = _last_of(raised)
         same = (events["tid"][before] == events["tid"]) & raised[before]
         same &= (events["number"][before] == events["number"]) & (kind != Kind.THREAD)
         self.exception: Places = np.where(same, before, place)
@@ -133,6 +173,8 @@ class _Joined:
         self._undone = raised & ~ended & has_following & again
         self.open = raised & ~ended & ~has_following
         self._raised = raised
+        switches = events["seen"] >> np.uint32(ANON_BITS) & np.uint32((1 << SWITCH_BITS) - 1)
+        self._switched = raised & ~(has_following & (switches[following] == switches))
 
     def _following(self, raised: Bools) -> tuple[Places, Bools]:
         """The next exception of each event's thread, and whether there is one."""
@@ -159,25 +201,46 @@ class _Joined:
         raised = events["kind"][chosen] == Kind.RAISED
         faults["kind"][raised] = Kind.MINOR
         faults["found"][raised] = Found.RAISED
+        faults["found"] |= np.where(self._switched[chosen], Found.SWITCHED, 0).astype(np.uint8)
+        faults["room_ns"] = self._room()[chosen]
         row = np.full(len(events), -1)
         row[chosen] = np.arange(len(chosen))
         self._tell_ends(faults, row)
         self._tell_seen(faults, chosen)
         return faults
 
+    def _room(self) -> Numbers:
+        """Of each exception: the time up to the thread's next one, divided among a streak's."""
+        events = self._events
+        room, raised = np.zeros(len(events), np.uint64), np.flatnonzero(self._raised)
+        if len(raised) == 0:
+            return room
+        tid, ns, count = (events[name][raised] for name in ("tid", "ns", "count"))
+        begins = np.append(True, (tid[1:] != tid[:-1]) | (ns[1:] != ns[:-1]))
+        first, of = np.flatnonzero(begins), np.cumsum(begins) - 1
+        end = np.full(len(first), max(self._until_ns, int(ns.max())), np.uint64)
+        followed = tid[first[1:]] == tid[first[:-1]]
+        end[:-1][followed] = ns[first[1:]][followed]
+        each = (np.maximum(end, ns[first]) - ns[first]) / np.add.reduceat(count.astype(int), first)
+        room[raised] = each[of] * count
+        return room
+
     def _tell_ends(self, faults: Events, row: Places) -> None:
-        """Kind and time, by the events that tell of an exception's end."""
+        """Kind and time, by the events that tell of an exception's end, or that it had to wait."""
         events = self._events
         of_other = self.exception != np.arange(len(events))
-        for kind in (Kind.MINOR, Kind.MAJOR, Kind.BAD, Kind.SWAPPED):
+        for kind in (Kind.WAITED, Kind.MINOR, Kind.MAJOR, Kind.BAD, Kind.SWAPPED):
             telling = np.flatnonzero((events["kind"] == kind) & of_other)
             telling = telling[row[self.exception[telling]] >= 0]
             told = row[self.exception[telling]]
             if kind == Kind.SWAPPED:
                 faults["found"][told] |= np.uint8(Found.SWAPPED)
                 continue
-            faults["kind"][told] = kind
-            faults["marks"][told] |= events["marks"][telling] & np.uint8(Mark.UNMAPPED)
+            if kind == Kind.WAITED:  # what comes after the wait takes microseconds
+                faults["found"][told] |= np.uint8(Found.WAITED)
+            else:
+                faults["kind"][told] = kind
+                faults["marks"][told] |= events["marks"][telling] & np.uint8(Mark.UNMAPPED)
             timed = faults["marks"][told] & Mark.UNTIMED == 0
             told, telling = told[timed], telling[timed]
             faults["time_ns"][told] = events["ns"][telling] - faults["ns"][told]
@@ -193,7 +256,8 @@ class _Joined:
         anon = (later - seen - small) & np.uint32((1 << ANON_BITS) - 1)
         huge = same & (anon >= _HUGE_PAGES) & (anon < 1 << (ANON_BITS - 1))
         huge = _without_small(faults, huge, same & ~huge)
-        hinted = same & (later >> np.uint32(ANON_BITS) != seen >> np.uint32(ANON_BITS))
+        above = np.uint32(ANON_BITS + SWITCH_BITS)
+        hinted = same & (later >> above != seen >> above)
         faults["found"] |= np.where(huge, Found.HUGE, 0).astype(np.uint8)
         faults["found"] |= np.where(hinted, Found.NUMA, 0).astype(np.uint8)
 

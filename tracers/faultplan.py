@@ -17,6 +17,7 @@ class Kind(IntEnum):
     BAD = 4
     SWAPPED = 5
     THREAD = 6
+    WAITED = 7
     MOVED = 8
 
 
@@ -53,17 +54,22 @@ STACKS = "STACKS 16384"
 # Tells what comes out of swap; attached only where there is any.
 SWAP = "on_rss"
 
+# Tells that a task has waited for I/O; in a fault that is what `file-wait` is known by.
+WAITING = "on_switch"
+
 # Tells of what userfaultfd(2) watches, when it is asked; see userfault.py.
 WATCHED = "on_vma"
 
-# Exceptions are raised with interrupts off, signals and rss_stat told of with a spinlock held, and
-# perf events with preemption off: there no other task can take its turn, and no spare is needed.
+# Exceptions are raised with interrupts off, signals, rss_stat and sched_switch told of with a
+# spinlock held, and perf events with preemption off: there no other task can take its turn, and no
+# spare is needed.
 _ENDS = (
     Probe(TIMING, "software", ("minor-faults",)),
     Probe("on_major", "software", ("major-faults",)),
     Probe("on_signal", "tp_btf", ("signal_generate",)),
     Probe("on_thread", "tp_btf", ("task_newtask",), spared="preempted"),
     Probe("on_mapping", "tp_btf", ("ma_write", "sys_exit"), spared="preempted"),
+    Probe(WAITING, "tp_btf", ("sched_switch",)),
     Probe(SWAP, "tp_btf", ("rss_stat",), wanted=lambda kernel: kernel.has_swap),
     Probe(WATCHED, "iter", ("task_vma",), wanted=lambda kernel: kernel.iterates_tasks),
 )

@@ -29,17 +29,20 @@ class Cause(Word):
     NUMA = 9
     USERFAULT = 10
     BAD_ACCESS = 11
+    FILE_WAIT = 12
 
 
 # A fault, or `count` of them, of which `address` and `offset` (in the file) are the first's.
-# `time_ns` is 0 where it is not known; `place`, `site` and `stack` are numbers of texts that a
-# chunk tells.
+# `time_ns` is 0 where it is not known; `room_ns` is the most that it can be, and `switched` whether
+# the thread may have left its CPU in that time, see faultmatch.FAULT. `place`, `site` and `stack`
+# are numbers of texts that a chunk tells.
 ROW = np.dtype(
     [
         ("ns", "u8"),
         ("address", "u8"),
         ("offset", "u8"),
         ("time_ns", "u8"),
+        ("room_ns", "u8"),
         ("count", "u4"),
         ("tgid", "u4"),
         ("tid", "u4"),
@@ -50,6 +53,7 @@ ROW = np.dtype(
         ("region", "u1"),
         ("cause", "u1"),
         ("marks", "u1"),
+        ("switched", "u1"),
     ]
 )
 
@@ -59,7 +63,7 @@ def are_possible(rows: Events) -> bool:
     return bool(((rows["region"] <= max(Region)) & (rows["cause"] <= max(Cause))).all())
 
 
-_COPIED = [name for name in ROW.names or () if name not in ("region", "cause")]
+_COPIED = [name for name in ROW.names or () if name not in ("region", "cause", "switched")]
 
 
 def rows_of(faults: Events, traits: npt.NDArray[np.uint8], swaps: bool) -> Events:
@@ -70,6 +74,7 @@ def rows_of(faults: Events, traits: npt.NDArray[np.uint8], swaps: bool) -> Event
     region, of_file, shared = traits[faults["place"]].T
     region = _refined(region, faults)
     rows["region"] = region
+    rows["switched"] = faults["found"] & Found.SWITCHED > 0
     rows["cause"] = causes(faults, region, of_file > 0, shared > 0, swaps)
     return rows
 
@@ -155,6 +160,7 @@ def causes(
         (found & Found.USERFAULT > 0, Cause.USERFAULT),
         (region == Region.UNKNOWN, Cause.UNKNOWN),
         (of_file & major, Cause.FILE_READ),
+        (of_file & (found & Found.WAITED > 0), Cause.FILE_WAIT),
         ((of_file | shm | present) & write & ~shared, Cause.COW),
         (of_file, Cause.FILE_MAP),
         (shm & major & swaps, Cause.SWAP_IN),

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from memtap.bpf.stream import Events, take
 from memtap.tracers.faultplan import PAGE_BYTES, Mark
 
-# Of the C program's `seen`.
-ANON_BITS = 24
+# Of the C program's `seen`: pages, and above them how often the task left its CPU.
+ANON_BITS = 20
+SWITCH_BITS = 4
 _ANON_MASK = np.uint32((1 << ANON_BITS) - 1)
 
 # Parts of an event: how many exceptions, the number of their place, the first one's offset there.

@@ -13,10 +13,11 @@ enum kind {
 	RAISED = 1, /* an exception */
 	MINOR,      /* it was completed, as the kernel itself decided */
 	MAJOR,
-	BAD,       /* it could not be: the task gets a SIGSEGV or SIGBUS */
-	SWAPPED,   /* it takes an entry out of swap */
-	THREAD,    /* not of an exception: a thread begins, with its stack's top at `address` */
-	MOVED = 8, /* mremap(2) maps `seen` pages at `address`: what was at `ip` before */
+	BAD,     /* it could not be: the task gets a SIGSEGV or SIGBUS */
+	SWAPPED, /* it takes an entry out of swap */
+	THREAD,  /* not of an exception: a thread begins, with its stack's top at `address` */
+	WAITED,  /* it had to wait for I/O, until then */
+	MOVED,   /* mremap(2) maps `seen` pages at `address`: what was at `ip` before */
 };
 
 /* With CALLS: system calls that get or give memory, told when they return. */
@@ -51,6 +52,7 @@ enum {
 	LANE_RSS,
 	LANE_THREAD,
 	LANE_MOVED,
+	LANE_WAIT,
 	LANE_CALL,
 	LANES
 };
@@ -61,8 +63,9 @@ struct event {
 	u32 dt_ns; /* since the base of the batch; that of the first of a streak */
 	u32 tgid;
 	u32 tid;
-	u32 seen;  /* so far: 24 bits of anon pages of the process, 8 of NUMA hints of the task;
-		    * of a call: prot | flags << 8, flags, protection, or advice */
+	u32 seen;  /* so far: 20 bits of anon pages of the process, 4 of how often the task left
+		    * its CPU, 8 of its NUMA hints; of a call: prot | flags << 8, the
+		    * protection, or the advice */
 	u16 count; /* of RAISED: a streak of so many, each a page above the one before */
 	u16 stack; /* with STACKS: its number in `stacks`, or IN_MORE and that in `more_stacks`
 		    */
@@ -137,10 +140,12 @@ struct spill {
 #define FAULT_USER           0x40
 #define RED_BYTES            65536     /* code may touch so far below its stack pointer */
 #define STACK_BYTES          (8 << 20) /* and a stack reaches no further above it */
-#define ANON_BITS            24        /* of `seen` */
+#define ANON_BITS            20        /* of `seen` */
 #define ANON_MASK            ((1U << ANON_BITS) - 1)
+#define SWITCH_MASK          15
+#define HINT_SHIFT           4 /* above those */
 #define LONGEST              0xffff
-#define AFTER_MAJOR          64
+#define AFTER_WAIT           512 /* pages of the longest readahead that is usual */
 
 /* struct bpf_perf_event_data: the registers, sample_period, addr; as words. */
 #if defined(__x86_64__)
@@ -242,6 +247,17 @@ static inline u32 hints_of(u64 task)
 #endif
 }
 
+/*
+ * What of the task must stand still while a streak goes on: how often it left its CPU, so that
+ * none of a streak but its last has waited, and its NUMA hints.
+ */
+static inline u32 steady_of(u64 task)
+{
+	u32 switches = FIELD(task, task_struct, nvcsw) + FIELD(task, task_struct, nivcsw);
+
+	return (switches & SWITCH_MASK) | (u8)hints_of(task) << HINT_SHIFT;
+}
+
 /* Right to some dozen pages: what each CPU has not yet added to the sum is left out. */
 static inline u32 anon_of(u64 task)
 {
@@ -254,10 +270,10 @@ static inline u32 anon_of(u64 task)
 #endif
 }
 
-/* Anon pages of the process so far, and above them NUMA hints of the task. */
+/* Anon pages of the process so far, and above them what is steady. */
 static inline u32 seen_of(u64 task)
 {
-	return (anon_of(task) & ANON_MASK) | hints_of(task) << ANON_BITS;
+	return (anon_of(task) & ANON_MASK) | steady_of(task) << ANON_BITS;
 }
 
 /* Where an address lies, so far as the process's own borders tell. */
@@ -328,7 +344,7 @@ static inline int goes_on(struct event *last, u64 task, struct event *this)
 	       last->address + ((u64)last->count << PAGE_SHIFT) == this->address &&
 	       (u16)(last->number + last->count) == this->number &&
 	       last->marks == this->marks && last->stack == this->stack &&
-	       last->seen >> ANON_BITS == (u8)hints_of(task) && last->count < LONGEST;
+	       last->seen >> ANON_BITS == steady_of(task) && last->count < LONGEST;
 }
 
 /*
@@ -366,13 +382,13 @@ static inline int raised(void *ctx, u64 task, u64 address, u64 regs, u8 marks)
 }
 
 /*
- * What is told of a task's last exception must not be taken for one that follows. After a major
- * fault others are likely, and each is to be timed.
+ * What is told of a task's last exception must not be taken for one that follows. After one
+ * that waited for I/O others are likely, and each is to be timed.
  */
 static inline void end_streak(int number, u8 kind)
 {
 	struct lane *lane = lane_of(number);
-	u64 alone = kind == MAJOR ? AFTER_MAJOR : 1;
+	u64 alone = kind == MAJOR || kind == WAITED ? AFTER_WAIT : 1;
 
 	if (lane && lane->state[ALONE] < alone)
 		lane->state[ALONE] = alone;
@@ -533,6 +549,40 @@ int on_rss(u64 *ctx)
 	if (!followed(task, FIELD(task, task_struct, tgid)))
 		return 0;
 	return note(ctx, LANE_RSS, task, SWAPPED, 0, 0);
+}
+
+/* Has this task, which goes on, waited for I/O of its own accord? */
+static inline int has_waited(u64 task)
+{
+	return FLAG(task, task_struct, in_iowait) && FIELD(task, task_struct, mm) &&
+	       followed(task, FIELD(task, task_struct, tgid));
+}
+
+/*
+ * tp_btf/sched_switch(preempt, prev, next): io_schedule() is how a fault waits for a page that
+ * others are reading, or that is being written. The last wait of several is the one that tells
+ * when it was over; those of a system call are of no exception, and change nothing.
+ */
+int on_switch(u64 *ctx)
+{
+	u64 task = ctx[2];
+	struct event this = {.kind = WAITED, .stack = NO_STACK};
+
+	if (!has_waited(task))
+		return 0;
+	struct lane *lane = enter(LANE_WAIT);
+	if (!lane)
+		return 0;
+	struct event *last = last_of(lane);
+	this.tid = FIELD(task, task_struct, pid);
+	this.number = faults_of(task);
+	this.seen = seen_of(task);
+	if (last && last->tid == this.tid && last->number == this.number)
+		lane->batch.head.used--;
+	keep(ctx, lane, task, &this);
+	end_streaks(WAITED);
+	leave(lane);
+	return 0;
 }
 
 /* tp_btf/task_newtask(task, clone_flags): a new thread stands at the top of its stack. */

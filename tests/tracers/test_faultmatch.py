@@ -7,7 +7,8 @@ import pytest
 
 from memtap.bpf.stream import Events
 from memtap.tracers.faultmatch import Exceptions, Found
-from memtap.tracers.faultplan import Kind
+from memtap.tracers.faultplan import Kind, Mark
+from memtap.tracers.streaks import ANON_BITS
 
 EVENT = np.dtype(
     [
@@ -88,6 +89,49 @@ def test_the_end_of_a_fault_tells_its_kind_and_time(kind: Kind) -> None:
     assert fault["found"] & Found.TIMED
 
 
+def test_a_wait_is_no_end_and_its_time_counts_where_nothing_tells_of_that() -> None:
+    found = faults(raised(7), told(Kind.WAITED, 7), told(Kind.WAITED, 7), raised(8), raised(9))
+    assert found["kind"].tolist() == [Kind.MINOR] * 3
+    assert (found["found"] & Found.WAITED > 0).tolist() == [True, False, False]
+    assert found["time_ns"].tolist() == [200, 0, 0]
+    (ended,) = faults(raised(7), told(Kind.WAITED, 7), told(Kind.MAJOR, 7))
+    assert (ended["kind"], ended["time_ns"]) == (Kind.MAJOR, 200)
+
+
+def test_the_wait_of_a_system_call_is_of_no_fault() -> None:
+    found = faults(raised(7), told(Kind.WAITED, 8), raised(8), told(Kind.WAITED, 9))
+    assert (found["found"] & Found.WAITED > 0).tolist() == [False, False]
+    assert len(faults(told(Kind.WAITED, 7))) == 0
+
+
+def test_an_exception_that_is_seen_again_after_a_wait_began_the_first_time() -> None:
+    again = [raised(7, address=9), told(Kind.WAITED, 7), raised(7, address=9)]
+    found = faults(*again, told(Kind.MINOR, 7), raised(8))
+    assert found["time_ns"].tolist() == [300, 0]
+    assert found["found"][0] & Found.WAITED
+    other = faults(raised(7, address=9), told(Kind.WAITED, 7), raised(7, address=8), raised(8))
+    assert other["address"].tolist() == [8, 0]
+
+
+def test_a_fault_has_the_room_up_to_the_next_exception_of_its_thread() -> None:
+    found = faults(raised(7), raised(3, tid=2), told(Kind.MINOR, 7), raised(8), raised(4, tid=2))
+    by_thread = {(int(f["tid"]), int(f["ns"])): int(f["room_ns"]) for f in found}
+    assert by_thread == {(1, 100): 300, (1, 400): 100, (2, 200): 300, (2, 500): 0}
+
+
+def test_those_of_a_streak_share_their_room() -> None:
+    streak = [raised(7, count=3, ns=100), raised(10, ns=100, marks=Mark.UNTIMED)]
+    found = faults(*streak, raised(11, ns=900))
+    assert found["room_ns"].tolist() == [600, 200, 0]
+
+
+def test_who_left_the_cpu_meanwhile_is_known_by_the_next_exception() -> None:
+    left = 1 << ANON_BITS
+    found = faults(raised(7, seen=5), raised(8, seen=6), raised(9, seen=7 + left))
+    # Of the last nobody knows.
+    assert (found["found"] & Found.SWITCHED > 0).tolist() == [False, True, True]
+
+
 def test_what_is_told_of_another_number_is_not_its_own() -> None:
     found = faults(raised(7), told(Kind.MAJOR, 8))
     assert found["kind"].tolist() == [Kind.MINOR, Kind.MAJOR]
@@ -112,7 +156,13 @@ def test_swap() -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "huge"),
-    [(0, 512, True), (0, 480, True), (0, 64, False), (600, 0, False), (2**24 - 5, 507, True)],
+    [
+        (0, 512, True),
+        (0, 480, True),
+        (0, 64, False),
+        (600, 0, False),
+        (2**ANON_BITS - 5, 507, True),
+    ],
 )
 def test_a_huge_page_is_seen_in_the_sum_of_anon_pages(before: int, after: int, huge: bool) -> None:
     first, _ = faults(raised(7, seen=before), raised(8, seen=after, address=1 << 21))

@@ -14,7 +14,7 @@ from memtap.tracers.faultmatch import Exceptions, Found
 from memtap.tracers.faultplan import PAGE_BYTES, Kind
 from memtap.tracers.mappings import Mappings
 from memtap.tracers.space import NOWHERE, Space
-from memtap.tracers.streaks import ANON_BITS, ends_apart, in_parts
+from memtap.tracers.streaks import ANON_BITS, SWITCH_BITS, ends_apart, in_parts
 from tests.bpf.ctext import number as defined
 from tests.bpf.ctext import source
 from tests.tracers.test_faultmatch import Told, events_of, feed, gone, raised, told
@@ -67,7 +67,7 @@ def test_2_mib_that_a_streak_went_through_hold_no_huge_page() -> None:
 def test_numbers_and_pages_begin_anew_after_the_largest() -> None:
     _, last = ends_apart(events_of(raised(65534, count=4, seen=0xABFFFFFE)))
     assert last["number"] == 1
-    assert last["seen"] == 0xAB000001
+    assert last["seen"] == 0xABF00001
 
 
 def merged(several: list[Told]) -> list[Told]:
@@ -158,4 +158,7 @@ def test_parts_agree_with_a_table_of_every_page() -> None:
 
 
 def test_the_bits_of_what_was_seen_are_those_of_the_program() -> None:
-    assert defined(source("programs/faults.bpf.c"), "ANON_BITS") == ANON_BITS
+    program = source("programs/faults.bpf.c")
+    assert defined(program, "ANON_BITS") == ANON_BITS
+    assert defined(program, "SWITCH_MASK") == (1 << SWITCH_BITS) - 1
+    assert defined(program, "HINT_SHIFT") == SWITCH_BITS
