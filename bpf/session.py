@@ -119,6 +119,7 @@ class Session:
     Attributes:
         loaded: the program.
         counters: what it counts, if it does.
+        births: how many processes were told to be born, or to begin a program.
     """
 
     def __init__(self, loaded: Loaded, kernel: Kernel) -> None:
@@ -128,6 +129,7 @@ class Session:
         self._stream = Stream(loaded.layouts)
         self._told: list[Told] = []
         self._lost_records = 0
+        self.births = 0
         self._rings = self._open_rings() if _RINGS in loaded.maps else None
         self._spills = Spills(loaded) if _SPILLS in loaded.maps else None
         self.counters = Counters(loaded) if IN_USE in loaded.maps else None
@@ -177,6 +179,7 @@ class Session:
             self._lost_records += told.count
         elif told:
             self._told.append(told)
+            self.births += isinstance(told, sideband.Forked | sideband.Began)
 
     @property
     def notes(self) -> list[str]:

@@ -50,11 +50,13 @@ def command(options: Options) -> None:
     SHARE         of all faults in the table
     TIME_MS       from the exception to the completed fault, all together
     P50_US P99_US MAX_US  of one fault
+    TIMED         of how many faults the times are (--wide)
     REGION        heap, stack, thread-stack, anon, file, shm, text, data,
                   vdso, hugetlb, unmapped
     CAUSE         first-touch, zero-page (read of untouched memory), cow,
-                  file-map (page was cached), file-read (it was not), shm,
-                  swap-in, thp, numa, userfault, bad-access
+                  file-map (page was cached), file-wait (it was, but still
+                  being read), file-read (it was not), shm, swap-in, thp,
+                  numa, userfault, bad-access
     SITE          the instruction: function+offset object
 
     \b

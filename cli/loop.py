@@ -145,8 +145,11 @@ class Loop:
             left = until - time.monotonic()
             if left <= 0:
                 return
-            for key, _ in self._selector.select(left):
+            ready = self._selector.select(min(left, self._live.patience_s))
+            for key, _ in ready:
                 key.data()
+            if not ready:
+                self._live.consume()
             if self._live.is_full:
                 return
 

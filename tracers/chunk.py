@@ -70,6 +70,7 @@ class Interval:
         buffers_bytes, cached_bytes: Buffers and Cached of /proc/meminfo, at its end.
         losses: what was lost in it.
         notes: what could not be seen in it.
+        unsettled: how many events the kernel may have counted in it that are rows of the next.
     """
 
     time: str
@@ -79,6 +80,7 @@ class Interval:
     cached_bytes: int
     losses: Losses
     notes: tuple[str, ...] = ()
+    unsettled: int = 0
 
 
 @dataclass(frozen=True)

@@ -51,12 +51,15 @@ class Taken:
         paths: names of files, by the number that rows have; new ones alone.
         texts: other texts that rows name for the first time, by kind and number.
         notes: what could not be seen, or told.
+        unsettled: events of before the cut that the kernel may have counted, and that become rows
+            only later.
     """
 
     rows: Events
     paths: dict[int, FileName] = field(default_factory=dict)
     texts: Texts = field(default_factory=dict)
     notes: Sequence[str] = ()
+    unsettled: int = 0
 
 
 class Edge(Protocol):
@@ -74,8 +77,11 @@ class Edge(Protocol):
     def follow(self, tgid: int) -> None:
         """A process that is there already is going to be traced."""
 
-    def consumed(self) -> None:
-        """Events have come in; they are not cut yet."""
+    def consumed(self) -> float:
+        """Events have come in, and are not cut yet, or nothing has for as long as it said.
+
+        Gives how many seconds it can do without being called again.
+        """
 
     def take(self, cut: Cut, last: bool) -> Taken:
         """Makes rows of a cut; after the `last` no other comes."""

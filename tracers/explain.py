@@ -20,6 +20,9 @@ _MUCH = 0.2
 # A page of an address space has a number of so many bits.
 _PAGE_BITS = 45
 
+# Of so many faults it does not matter that none like them was timed.
+_LITTLE = 0.01
+
 # What a cause means, said of N faults.
 _MEANING = {
     Cause.FIRST_TOUCH: "first writes to memory that was new, which the kernel had to clear",
@@ -27,6 +30,8 @@ _MEANING = {
     Cause.COW: "writes to pages that were shared, by fork or with a file, and had to be copied",
     Cause.FILE_MAP: "touches of file pages that were in the page cache and only had to be mapped",
     Cause.FILE_READ: "touches of file pages that had to be read from storage first",
+    Cause.FILE_WAIT: "touches of file pages that were in the page cache, but still being read "
+    "ahead or written, and had to be waited for",
     Cause.SHM: "touches of shared memory that was not mapped yet",
     Cause.SWAP_IN: "touches of pages that had been swapped out",
     Cause.THP: "first touches that got a huge page at once, instead of one fault for each 4 KiB",
@@ -41,7 +46,7 @@ def explain(counted: pl.DataFrame, interval: Interval, again: int) -> list[str]:
     """A few sentences.
 
     Args:
-        counted: `region`, `cause`, `bucket`, `count` and `time_ns`; see faults.tally().
+        counted: by `region` and `cause`; see faulttimes.merged().
         interval: when.
         again: how many first touches were of memory that had been given back; touched_again().
     """
@@ -85,16 +90,17 @@ def _most_frequent(counted: pl.DataFrame) -> Iterator[str]:
 
 
 def _most_costly(counted: pl.DataFrame) -> Iterator[str]:
-    """Where a rarer cause took most of the time."""
-    total = _sum(counted, "time_ns")
-    by = counted.group_by("cause").agg(pl.col("count").sum(), pl.col("time_ns").sum())
-    cause, count, ns = by.sort("time_ns", "cause", descending=True).row(0)
-    shares = ns / max(total, 1), count / _sum(counted, "count")
-    if total and shares[0] - shares[1] > _MUCH:
+    """Where a rarer cause took most of the time, whatever those that were not timed took."""
+    sums = pl.col("count", "timed", "least_ns", "most_ns").sum()
+    by = counted.group_by("cause").agg(sums).sort("least_ns", "cause", descending=True)
+    cause, count, timed, least, most = by.row(0)
+    total = least + by["most_ns"].sum() - most
+    share, of_count = (least / total if total else 0), count / _sum(counted, "count")
+    if share - of_count > _MUCH:
         yield (
-            f"{shares[0]:.0%} of their time went to {shares[1]:.1%} of them: "
-            f"{_number(count)} {_MEANING[Cause(cause)]} ({Cause(cause).text}), "
-            f"{ns / count / 1e3:.1f} us each."
+            f"{_at_least(counted)}{share:.0%} of their time went to "
+            f"{_number(count)} of them: {_MEANING[Cause(cause)]} ({Cause(cause).text}), "
+            f"{least / timed / 1e3:.1f} us each{_of_timed(timed, count)}."
         )
 
 
@@ -110,15 +116,31 @@ def _given_back(counted: pl.DataFrame, again: int) -> Iterator[str]:
 
 
 def _run_time(counted: pl.DataFrame, interval: Interval) -> Iterator[str]:
-    """How much of the time of what is traced went into faults."""
+    """How much of the time of what is traced went into faults, if enough of them were timed."""
+    timed, count = _sum(counted, "timed"), _sum(counted, "count")
+    if timed == 0 or _without_times(counted) > _LITTLE * count:
+        return
     total, ran = _sum(counted, "time_ns"), interval.kernel.get("cpu_run_virtual_total", 0)
-    if total and ran:
-        yield (
-            f"They took {_time(total)}, waiting included; what is traced was on a CPU for "
-            f"{_time(ran)}: {_share(total, ran)}."
-        )
-    elif total and interval.seconds:
-        yield f"They took {_time(total)}, waiting included, in {interval.seconds:.1f} s."
+    took = f"They took {'' if timed == count else 'about '}{_time(total)}, waiting included"
+    took += "" if timed == count else f", by the times of {_number(timed)} of them"
+    if ran:
+        yield f"{took}; what is traced was on a CPU for {_time(ran)}: {_share(total, ran)}."
+    elif interval.seconds:
+        yield f"{took}, in {interval.seconds:.1f} s."
+
+
+def _without_times(counted: pl.DataFrame) -> int:
+    """How many faults are of a region and cause of which none was timed."""
+    by = counted.group_by("region", "cause").agg(pl.col("count", "timed").sum())
+    return _sum(by.filter(pl.col("timed") == 0), "count")
+
+
+def _at_least(counted: pl.DataFrame) -> str:
+    return "" if _sum(counted, "timed") == _sum(counted, "count") else "At least "
+
+
+def _of_timed(timed: int, count: int) -> str:
+    return "" if timed == count else f" by the times of {_number(timed)}"
 
 
 def _share(part: int, whole: int) -> str:

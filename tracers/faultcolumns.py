@@ -26,6 +26,7 @@ _COUNTS = (
     Column("p50_ns", "P50_US", "us"),
     Column("p99_ns", "P99_US", "us"),
     Column("max_ns", "MAX_US", "us"),
+    Column("timed", "TIMED", table=False),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,8 +31,17 @@ CALLERS = ("caller_0", "caller_1", "caller_2")
 if TYPE_CHECKING:
     from memtap.tracers.sites import Sites
 
-# After so many batches of events in a second, the timing of minor faults rests.
-_TIMED_BATCHES = 32
+# After so many batches of events in a second, the timing of minor faults rests for the first time.
+# When it has begun again it rests after fewer, of which there are no more in a second.
+_FIRST_BATCHES = 32
+_MORE_BATCHES = 2
+
+# To begin costs up to a millisecond on each CPU; it rests so many times as long, but not for ever.
+_REST = 64
+_MOST_COST_S = 1 / _REST
+
+# So soon it is seen whether there are enough.
+_SOON_S = 0.001
 
 # So many are worked on at a time: then all that is made of them fits into a CPU's cache.
 _TOGETHER = 128
@@ -59,27 +69,58 @@ def _sites() -> Sites:
 
 
 class Pace:
-    """Has minor faults timed until there are enough of them, anew each second.
+    """Has a part of the minor faults timed: in each second the first, then some every now and then.
 
-    To time them costs more than all other probes together, and in a storm of faults some
-    thousands tell as much as all of them.
+    To time them costs more than all other probes together, and in a storm of faults some thousands
+    tell as much as all of them. So timing rests as soon as there are enough. It begins again before
+    long, and sooner where a process was born or began a program: so that whoever comes later has
+    faults that are timed, too.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._began, self._received = 0.0, 0
-        self._rests = False
+        self._second = self._began = self._rested = self._rest_s = 0.0
+        self._received = self._births = 0
+        self._allowed, self._rests, self._cost_s = _FIRST_BATCHES, False, 0.0
 
-    def look(self, now: float) -> None:
-        """Decides anew; `now` is in seconds."""
-        if now >= self._began + 1:
-            self._began, self._received = now, self._session.received
-            if self._rests:
-                self._session.resume(TIMING)
-            self._rests = False
-        elif not self._rests and self._session.received > self._received + _TIMED_BATCHES:
-            self._session.rest(TIMING)
-            self._rests = True
+    def look(self, now: float) -> float:
+        """Decides anew; gives seconds until it wants to look again. `now` is in seconds."""
+        if now >= self._second + 1:
+            self._second = now
+            self._begin(now, _FIRST_BATCHES)
+        elif self._rests and now >= self._wakes():
+            self._begin(now, _MORE_BATCHES)
+        elif not self._rests and self._timed() > self._allowed:
+            self._rest(now)
+        return self._patience(now)
+
+    def _timed(self) -> int:
+        """How many batches came in since it began."""
+        return self._session.received - self._received
+
+    def _begin(self, now: float, allowed: int) -> None:
+        if self._rests:
+            begin = time.monotonic()
+            self._session.resume(TIMING)
+            self._cost_s = min(time.monotonic() - begin, _MOST_COST_S)
+        self._began, self._allowed, self._rests = now, allowed, False
+        self._received = self._session.received
+
+    def _rest(self, now: float) -> None:
+        self._session.rest(TIMING)
+        timed = 0 if self._allowed == _FIRST_BATCHES else self._timed() / _FIRST_BATCHES
+        self._rests, self._births, self._rested = True, self._session.births, now
+        self._rest_s = max(self._cost_s * _REST, timed)
+
+    def _wakes(self) -> float:
+        """When timing is to begin again: after a birth in a quarter of the time."""
+        born = self._session.births > self._births
+        return self._rested + (self._rest_s / 4 if born else self._rest_s)
+
+    def _patience(self, now: float) -> float:
+        if self._rests:
+            return max(self._wakes() - now, 0)
+        return math.inf if self._allowed == _FIRST_BATCHES else max(now - self._began, _SOON_S)
 
 
 @dataclass
@@ -169,10 +210,9 @@ class FaultEdge:
         """Reads what a process has mapped, before it changes that."""
         self.mappings.read(tgid)
 
-    def consumed(self) -> None:
+    def consumed(self) -> float:
         """Paces the timing of minor faults."""
-        if self._pace:
-            self._pace.look(time.monotonic())
+        return self._pace.look(time.monotonic()) if self._pace else math.inf
 
     def take(self, cut: Cut, last: bool) -> Taken:
         """See Edge."""
@@ -182,7 +222,8 @@ class FaultEdge:
         self._spilled = self._spilled if len(spilled) else {}
         rows = np.concatenate([ripe.faults, spilled, _changes(ripe.heard)])
         notes = self._sites.notes() if self._sites else []
-        return Taken(rows, texts=self.texts(ripe.faults), notes=notes)
+        unsettled = self._exceptions.unsettled
+        return Taken(rows, texts=self.texts(ripe.faults), notes=notes, unsettled=unsettled)
 
     def ripen(self, cut: Cut, last: bool) -> Ripe:
         """What has become of events.
@@ -204,8 +245,9 @@ class FaultEdge:
         calls, code = take(events, of_calls), numbers[of_calls]
         if len(calls):
             events, numbers = take(events, ~of_calls), numbers[~of_calls]
-        settles = not cut.goes_on
-        faults = self._exceptions.feed(events, numbers[:, :4], last, settles=settles)
+        faults = self._exceptions.feed(
+            events, numbers[:, :4], last, settles=not cut.goes_on, until_ns=cut.until_ns
+        )
         if self._spilled and not self._counts:
             faults = take(faults, ~already_spilled(faults, self._spilled))
         self._threads.check(faults)

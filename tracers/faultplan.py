@@ -68,8 +68,8 @@ _ENDS = (
     Probe("on_major", "software", ("major-faults",)),
     Probe("on_signal", "tp_btf", ("signal_generate",)),
     Probe("on_thread", "tp_btf", ("task_newtask",), spared="preempted"),
-    Probe("on_mapping", "tp_btf", ("ma_write", "sys_exit"), spared="preempted"),
     Probe(WAITING, "tp_btf", ("sched_switch",)),
+    Probe("on_mapping", "tp_btf", ("ma_write", "sys_exit"), spared="preempted"),
     Probe(SWAP, "tp_btf", ("rss_stat",), wanted=lambda kernel: kernel.has_swap),
     Probe(WATCHED, "iter", ("task_vma",), wanted=lambda kernel: kernel.iterates_tasks),
 )

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from math import inf
 from typing import Any
-
-import numpy as np
 
 os.environ.setdefault("POLARS_MAX_THREADS", "1")  # the other CPUs belong to those we watch
 import polars as pl
 
-from memtap.bpf.stream import Events
 from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Interval, Origin
-from memtap.tracers.durations import bucket_of, histogram, quantile
+from memtap.tracers.durations import histogram, quantile
 from memtap.tracers.edge import BETWEEN, forget_first, tell
 from memtap.tracers.explain import explain, touched_again
 from memtap.tracers.faultcolumns import FAULT_KEYS, fault_columns
 from memtap.tracers.faultplan import COUNTS, Kind
 from memtap.tracers.faultrows import Cause
-from memtap.tracers.grouping import group_numbers, select
+from memtap.tracers.faulttimes import merged, tally
+from memtap.tracers.grouping import select
 from memtap.tracers.mappings import Region
 from memtap.tracers.processes import Who
 from memtap.tracers.report import Report, Row, percentage
@@ -36,7 +36,9 @@ _NUMBERS = {
 }
 _EXPLAINED = ("region", "cause")
 _STACKED = ("tgid", "stack")
-_SUMS = ("count", "time_ns")
+
+# What the kernel itself counts of a task's faults, in struct taskstats.
+_COUNTERS = {Kind.MINOR: "ac_minflt", Kind.MAJOR: "ac_majflt"}
 
 
 class Faults:
@@ -59,6 +61,7 @@ class Faults:
         self._texts: dict[str, dict[int, str]] = {"place": {}, "site": {}, "stack": {}}
         self._tallies: list[pl.DataFrame] = []
         self._again = 0
+        self._unraised = Unraised()
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; the report if an interval ends with it."""
@@ -85,7 +88,7 @@ class Faults:
             interval.seconds,
             fault_columns(self.by),
             self._rows(counted),
-            fault_audit(self._origin, interval, counted),
+            fault_audit(self._origin, interval, counted, self._unraised),
             histogram(counted) if self._hist else None,
             self._explained(counted, interval) if self._explains else None,
             self._stacked(counted) if self._stacks else None,
@@ -137,79 +140,57 @@ class Faults:
         return [pl.Series(name, values) for name, values in series.items()]
 
 
-def fault_audit(origin: Origin, interval: Interval, counted: pl.DataFrame) -> dict[str, Any]:
-    """The audit: what the kernel counted for the targets beyond what we saw, is said.
+class Unraised:
+    """Faults that the kernel took for the targets without an exception (get_user_pages()).
 
-    That are faults that it took for them without an exception (get_user_pages()). Of how many
-    faults the times are is said as well.
+    That is what it counted for them beyond what we saw, over all intervals: what it counted in one
+    can be seen in the next, and is none of them.
     """
-    notes = []
-    minor, major = (_of_kind(counted, kind) for kind in (Kind.MINOR, Kind.MAJOR))
-    timed = counted.filter(pl.col("bucket") > 0)
-    if origin.way != COUNTS and len(timed) < len(counted):
-        notes.append(
-            f"times are of {_of_kind(timed, Kind.MINOR)} of {minor} minor faults, and of "
-            f"{_of_kind(timed, Kind.MAJOR)} of {major} major ones"
-        )
-    for name, seen, counter in (("minor", minor, "ac_minflt"), ("major", major, "ac_majflt")):
-        more = interval.kernel.get(counter, 0) - seen
-        if more > 0:
-            notes.append(
-                f"{more} {name} fault{'s' * (more > 1)} more by the kernel's own count "
-                f"({counter}): taken without an exception, as for exec, mlock, MAP_POPULATE, "
-                "O_DIRECT and ptrace"
-            )
+
+    def __init__(self) -> None:
+        self._more, self._said = dict.fromkeys(_COUNTERS, 0), dict.fromkeys(_COUNTERS, 0)
+
+    def notes(self, interval: Interval, counted: pl.DataFrame) -> Iterator[str]:
+        """What is to be said of them at the end of an interval."""
+        for kind, counter in _COUNTERS.items():
+            self._more[kind] += interval.kernel.get(counter, 0) - _of_kind(counted, kind)
+            new = self._more[kind] - interval.unsettled - self._said[kind]
+            if new > 0:
+                self._said[kind] += new
+                yield (
+                    f"{new} {kind.name.lower()} fault{'s' * (new > 1)} more by the kernel's own "
+                    f"count ({counter}): taken without an exception, as for exec, mlock, "
+                    "MAP_POPULATE, O_DIRECT and ptrace"
+                )
+
+
+def fault_audit(
+    origin: Origin, interval: Interval, counted: pl.DataFrame, unraised: Unraised
+) -> dict[str, Any]:
+    """The audit: how many faults had no exception, and of how many the times are, is said."""
+    notes = [*_of_times(origin, counted), *unraised.notes(interval, counted)]
     total = int(counted["count"].sum())
     if not origin.filtered and interval.kernel.get("pgfault", 0) > total:
         notes.append(f"the whole host had {interval.kernel['pgfault']} faults (pgfault)")
     return audit(origin, interval, total, notes=notes)
 
 
+def _of_times(origin: Origin, counted: pl.DataFrame) -> Iterator[str]:
+    """Of how many faults the times are, and between what the sum of all is for certain."""
+    timed = counted.filter(pl.col("timed") > 0)
+    if origin.way == COUNTS or len(timed) == len(counted):
+        return
+    minor, major = (
+        f"{_of_kind(timed, kind)} of {_of_kind(counted, kind)}" for kind in (Kind.MINOR, Kind.MAJOR)
+    )
+    said = f"times are of {minor} minor faults, and of {major} major ones"
+    least, most = (float(counted[name].sum()) for name in ("least_ns", "most_ns"))
+    known = f": all took from {least / 1e6:.1f} to {most / 1e6:.1f} ms" if most < inf else ""
+    yield said + known
+
+
 def _of_kind(counted: pl.DataFrame, kind: Kind) -> int:
     return int(counted.filter(pl.col("kind") == kind)["count"].sum())
-
-
-def tally(rows: Events, numbers: list[str]) -> pl.DataFrame:
-    """Faults by some of their numbers, by kind and by how long they took.
-
-    Columns: `numbers`, `kind`, `bucket`, `count`, `time_ns` and `longest` (both ns).
-    """
-    bucket = bucket_of(rows["time_ns"])
-    numbers = [*numbers, "kind"]
-    group = group_numbers(*(rows[name] for name in numbers), bucket)
-    _, one = np.unique(group, return_index=True)
-    size = len(one)
-    longest = np.zeros(size, np.uint64)
-    np.maximum.at(longest, group, rows["time_ns"])
-    keys = {name: rows[name][one].astype(np.int64) for name in numbers}
-    return pl.DataFrame(
-        keys
-        | {
-            "bucket": bucket[one].astype(np.int64),
-            "count": np.bincount(group, rows["count"], size).astype(np.int64),
-            "time_ns": np.bincount(group, rows["time_ns"], size).astype(np.int64),
-            "longest": longest.astype(np.int64),
-        }
-    )
-
-
-def merged(tallies: list[pl.DataFrame], numbers: list[str]) -> pl.DataFrame:
-    """Tallies as one, each key, kind and bucket once.
-
-    In a storm not every minor fault is timed. `weight` is for how many faults of its kind a row
-    with a time stands, and `time_ns` is what these took; rows without a time have a weight of 0.
-    """
-    keys = [*numbers, "kind"]
-    columns = [*keys, "bucket", *_SUMS, "longest"]
-    empty = pl.DataFrame(schema=dict.fromkeys(columns, pl.Int64))
-    grouped = pl.concat([empty, *tallies]).group_by([*keys, "bucket"])
-    summed = grouped.agg(pl.col(_SUMS).sum(), pl.col("longest").max())
-    timed = pl.when(pl.col("bucket") > 0).then(pl.col("count")).otherwise(0)
-    scale = pl.col("count").sum().over(keys) / timed.sum().over(keys)
-    return summed.with_columns(
-        weight=pl.when(timed > 0).then(timed * scale).otherwise(0.0),
-        time_ns=pl.when(timed > 0).then(pl.col("time_ns") * scale).otherwise(0).round(),
-    ).cast({"time_ns": pl.Int64})
 
 
 def _count_of(kind: Kind) -> pl.Expr:
@@ -217,20 +198,22 @@ def _count_of(kind: Kind) -> pl.Expr:
 
 
 def summaries(counted: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    """What a report says of each group: counts, time, quantiles.
+    """What a report says of each group: counts, time, quantiles, and of how many these are.
 
     Times and quantiles are null where no fault was timed.
     """
-    timed = counted.filter(pl.col("bucket") > 0).sort("bucket").group_by(keys)
+    timed = counted.filter(pl.col("timed") > 0).sort("bucket").group_by(keys)
     times = timed.agg(
-        pl.col("time_ns").sum(),
         quantile(0.5).alias("p50_ns"),
         quantile(0.99).alias("p99_ns"),
         pl.col("longest").max().alias("max_ns"),
     )
+    any_timed = pl.col("timed").sum() > 0
     counts = counted.group_by(keys).agg(
         _count_of(Kind.MINOR).alias("minor"),
         _count_of(Kind.MAJOR).alias("major"),
         pl.col("count").sum().alias("total"),
+        pl.when(any_timed).then(pl.col("time_ns").sum()).alias("time_ns"),
+        pl.col("timed").sum(),
     )
     return counts.join(times, on=keys, how="left", nulls_equal=True).sort(keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import socket
@@ -41,6 +42,7 @@ class Live:
 
     Attributes:
         notes: what the buffers and our privileges keep from us.
+        patience_s: after so many seconds consume() is to be called, whether anything comes or not.
     """
 
     def __init__(
@@ -59,13 +61,15 @@ class Live:
         self.session = Session(loaded, kernel)
         self.edge = edge(self.session)
         self.notes = [*self.session.notes, *notes_of(kernel, loaded.request.plan)]
+        self.patience_s = math.inf
         self._told: dict[int, Who] = {}
         self._pieces, self._given_up = Pieces(), 0
         self._notes: dict[str, None] = {}
+        self._counters_at_cut: Counters = {}
         self._followed: set[int] = set()
         for tgid in targets:
             self.follow(tgid)
-        self._start = self._now()
+        self._start = self._now(self._counted())
 
     def follow(self, tgid: int) -> None:
         """Traces a process, and the children that it has, unless the filter says not to."""
@@ -95,7 +99,7 @@ class Live:
     def consume(self) -> None:
         """Takes in what the kernel has sent, so that nothing overflows."""
         self.session.consume()
-        self.edge.consumed()
+        self.patience_s = self.edge.consumed()
         self.processes.consume()
 
     @property
@@ -106,9 +110,10 @@ class Live:
     def collect(self, ends: bool, last: bool = False) -> Chunk:
         """Everything up to now; `ends` makes it the end of an interval.
 
-        With `last`, tracing ends first, so nothing can come after it.
+        With `last`, tracing ends first, so nothing can come after it. The kernel's own counters are
+        read before: what they have counted is in this chunk, or known to be unsettled.
         """
-        return self._chunk(self._cut(last), ends, last)
+        return self._chunk(self._cut(ends, last), ends, last)
 
     def collect_in_pieces(
         self, ends: bool, last: bool, hurries: Callable[[], bool]
@@ -117,7 +122,7 @@ class Live:
 
         When it `hurries`, what is left counts as lost.
         """
-        cut = self._cut(last)
+        cut = self._cut(ends, last)
         if not isinstance(self.edge, Divisible):
             yield self._chunk(cut, ends, last)
             return
@@ -131,7 +136,8 @@ class Live:
             else:
                 yield self._chunk(piece, ends, last)
 
-    def _cut(self, last: bool) -> Cut:
+    def _cut(self, ends: bool, last: bool) -> Cut:
+        self._counters_at_cut = self._counted() if ends else {}
         if last:
             self.session.detach()
         cut = self.session.cut()
@@ -147,7 +153,7 @@ class Live:
             who=self._news(taken.rows),
             paths=taken.paths,
             texts=taken.texts,
-            interval=self._end_interval() if ends else None,
+            interval=self._end_interval(taken.unsettled) if ends else None,
             last=last,
         )
 
@@ -168,14 +174,17 @@ class Live:
         self._told |= news
         return news
 
-    def _now(self) -> _Start:
+    def _counted(self) -> Counters:
         counters = self._counters()
         if self._filter.by_tgid:
             counters |= self.processes.counted()
-        return _Start(time.monotonic_ns(), self.session.losses(), counters)
+        return counters
 
-    def _end_interval(self) -> Interval:
-        before, self._start = self._start, self._now()
+    def _now(self, counted: Counters) -> _Start:
+        return _Start(time.monotonic_ns(), self.session.losses(), counted)
+
+    def _end_interval(self, unsettled: int) -> Interval:
+        before, self._start = self._start, self._now(self._counters_at_cut)
         given_up, self._given_up = self._given_up, 0
         buffers, cached = buffers_and_cached()
         notes, self._notes = self._notes, {}
@@ -187,6 +196,7 @@ class Live:
             cached_bytes=cached,
             losses=self._start.losses - before.losses + Losses(lost=given_up),
             notes=(*self.notes, *self.processes.notes, *notes),
+            unsettled=unsettled,
         )
 
 

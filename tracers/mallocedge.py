@@ -61,9 +61,9 @@ class MallocEdge:
         if heaps:
             self._seen.append((tgid, heaps[0].start, heaps[-1].end - heaps[0].start))
 
-    def consumed(self) -> None:
+    def consumed(self) -> float:
         """See Edge."""
-        self._faults.consumed()
+        return self._faults.consumed()
 
     def take(self, cut: Cut, last: bool) -> Taken:
         """See Edge."""

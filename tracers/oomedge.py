@@ -46,12 +46,13 @@ class OomEdge:
     def follow(self, tgid: int) -> None:
         """Nothing is kept of processes."""
 
-    def consumed(self) -> None:
+    def consumed(self) -> float:
         """Looks at all processes as soon as one was killed; each victim is a batch of its own."""
         if self._session.received > self._seen:
             self._seen = self._session.received
             self._looks.append((self._seen, [*filter(None, oomscores.look())]))
             self._cgroups = dict(self._directories())
+        return math.inf
 
     def _directories(self) -> Iterator[tuple[int, str]]:
         """The cgroups that there are, by their inodes."""

@@ -34,8 +34,9 @@ class PagesEdge:
     def follow(self, tgid: int) -> None:
         """Nothing is kept of processes."""
 
-    def consumed(self) -> None:
+    def consumed(self) -> float:
         """Nothing is sent."""
+        return math.inf
 
     def take(self, cut: Cut, last: bool) -> Taken:
         """See Edge."""

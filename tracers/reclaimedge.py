@@ -23,8 +23,9 @@ class ReclaimEdge:
     def follow(self, tgid: int) -> None:
         """Nothing is kept of processes."""
 
-    def consumed(self) -> None:
+    def consumed(self) -> float:
         """They wait for the cut."""
+        return math.inf
 
     def take(self, cut: Cut, last: bool) -> Taken:
         """See Edge."""

@@ -10,7 +10,7 @@ from memtap.bpf.stream import Events
 from memtap.tracers.explain import explain, touched_again
 from memtap.tracers.faultplan import PAGE_BYTES, Kind
 from memtap.tracers.faultrows import ROW, Cause
-from memtap.tracers.faults import merged, tally
+from memtap.tracers.faulttimes import merged, tally
 from memtap.tracers.host import Counters
 from memtap.tracers.mappings import Region
 from tests.tracers.builders import make_interval
@@ -72,6 +72,35 @@ def test_time_is_set_against_the_time_on_a_cpu() -> None:
     assert "0.1 ms: 2.5 times as much" in said(faults, {"cpu_run_virtual_total": 100_000})
     assert "They took 0.2 ms, waiting included, in 1.0 s." in said(faults)
     assert "took" not in said(rows((1, 10, 1)))
+
+
+def of_cause(cause: Cause, time_ns: int, **other: int) -> Events:
+    return rows((1, 10, 1), cause=cause, time_ns=time_ns, **other)
+
+
+def test_a_rarer_cause_that_took_most_of_the_time_is_named() -> None:
+    slow, fast = of_cause(Cause.FILE_WAIT, 10**7), of_cause(Cause.FIRST_TOUCH, 1000)
+    assert (
+        "100% of their time went to 1 of them: touches of file pages that were in the page cache, "
+        "but still being read ahead or written, and had to be waited for (file-wait), 10000.0 us"
+    ) in said(np.concatenate([slow, *[fast] * 9]))
+
+
+def test_what_was_not_timed_can_have_taken_all_the_room_that_it_had() -> None:
+    slow, fast = of_cause(Cause.FILE_READ, 10**7), of_cause(Cause.FIRST_TOUCH, 0, room_ns=10**6)
+    text = said(np.concatenate([slow, *[fast] * 9]))
+    assert "At least 53% of their time went to 1 of them" in text
+    unknown = of_cause(Cause.FIRST_TOUCH, 0)
+    assert "went to" not in said(np.concatenate([slow, *[unknown] * 9]))
+
+
+def test_no_time_is_concluded_from_causes_of_which_none_was_timed() -> None:
+    slow, untimed = of_cause(Cause.FILE_READ, 10**7), of_cause(Cause.COW, 0)
+    assert "They took" not in said(np.concatenate([slow, *[untimed] * 9]))
+    several = [slow, of_cause(Cause.COW, 1000), *[untimed] * 9]
+    assert "They took about 10.0 ms, waiting included, by the times of 2 of them" in said(
+        np.concatenate(several)
+    )
 
 
 def test_nothing_is_said_to_be_nothing() -> None:

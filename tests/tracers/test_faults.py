@@ -14,6 +14,7 @@ from memtap.tracers.chunk import Chunk
 from memtap.tracers.faultplan import Kind
 from memtap.tracers.faultrows import ROW, Cause
 from memtap.tracers.faults import Faults
+from memtap.tracers.faulttimes import merged, tally
 from memtap.tracers.mappings import Region
 from memtap.tracers.processes import Who
 from memtap.tracers.report import Report, Row
@@ -123,6 +124,44 @@ def test_where_nothing_was_timed_there_are_no_times() -> None:
     assert [row[name] for name in ("time_ns", "p50_ns", "p99_ns", "max_ns")] == [None] * 4
 
 
+def test_a_few_that_waited_do_not_stand_for_many_that_did_not() -> None:
+    timed = [*(fault(time_ns=500) for _ in range(10)), fault(time_ns=10**9, switched=1)]
+    others = [fault(time_ns=0, count=50_000, room_ns=10**10), fault(time_ns=0, switched=1)]
+    (row,) = rows(*timed, *others)
+    assert row["time_ns"] == 50_010 * 500 + 2 * 10**9
+    assert (row["timed"], row["total"], row["max_ns"]) == (11, 50_012, 10**9)
+
+
+def test_what_was_not_timed_took_no_longer_than_there_was_room() -> None:
+    (row,) = rows(fault(time_ns=10**6), fault(time_ns=0, count=1000, room_ns=800_000))
+    assert row["time_ns"] == 10**6 + 800_000
+    assert (row["max_ns"], row["p50_ns"]) == (10**6, pytest.approx(10**6, rel=0.02))
+
+
+def test_what_others_of_a_kind_took_is_said_of_no_row_without_one_that_was_timed() -> None:
+    one, other = rows(fault(time_ns=500), fault(tgid=200, time_ns=0, count=9))
+    assert (one["time_ns"], one["timed"]) == (500, 1)
+    assert (other["time_ns"], other["p99_ns"], other["timed"]) == (None, None, 0)
+    (both,) = rows(fault(time_ns=500), fault(tgid=200, time_ns=0, count=9), by="region")
+    assert (both["time_ns"], both["timed"]) == (5000, 1)
+
+
+def test_whatever_was_timed_sums_stay_between_what_is_certain() -> None:
+    chance = np.random.default_rng(3)
+    for _ in range(100):
+        count = int(chance.integers(1, 60))
+        found = rows_of(*[fault() for _ in range(count)])
+        room = chance.integers(1, 10 ** chance.integers(2, 9, count))
+        found["room_ns"], found["switched"] = room, chance.integers(0, 2, count)
+        found["cause"], found["tgid"] = chance.integers(1, 4, count), chance.integers(1, 4, count)
+        found["time_ns"] = np.where(chance.random(count) < 0.3, chance.integers(1, room + 1), 0)
+        counted = merged([tally(found, ["region"])], ["region"])
+        least, most = int(found["time_ns"].sum()), int(room[found["time_ns"] == 0].sum())
+        assert least <= counted["time_ns"].sum() <= least + most
+        assert (counted["least_ns"].sum(), counted["most_ns"].sum()) == (least, least + most)
+        assert counted["timed"].sum() == (found["time_ns"] > 0).sum()
+
+
 def test_an_interval_has_all_since_the_last() -> None:
     faults = Faults(make_origin())
     assert faults.feed(chunk(fault(), interval=None)) is None
@@ -136,6 +175,14 @@ def test_of_how_many_faults_the_times_are_is_said() -> None:
     found = faults.feed(chunk(*several))
     assert found and found.audit["notes"] == [
         "times are of 1 of 3 minor faults, and of 1 of 1 major ones"
+    ]
+
+
+def test_between_what_the_sum_of_all_times_is_for_certain_is_said() -> None:
+    faults = Faults(make_origin(way="exceptions"))
+    found = faults.feed(chunk(fault(time_ns=2_000_000), fault(time_ns=0, room_ns=500_000)))
+    assert found and found.audit["notes"] == [
+        "times are of 1 of 2 minor faults, and of 0 of 0 major ones: all took from 2.0 to 2.5 ms"
     ]
 
 
@@ -155,3 +202,13 @@ def test_what_the_kernel_counted_more_is_said() -> None:
     found = report(fault(), fault(kind=Kind.MAJOR), interval=interval)
     (note,) = found.audit["notes"]
     assert note.startswith("11 minor faults more by the kernel's own count (ac_minflt)")
+
+
+def test_what_the_kernel_counted_and_the_next_interval_shows_is_not_more() -> None:
+    faults, said = Faults(make_origin()), []
+    for counted, seen, unsettled in ((4, 2, 2), (2, 4, 0), (5, 3, 1), (0, 1, 0), (4, 3, 0)):
+        interval = make_interval(kernel={"ac_minflt": counted}, unsettled=unsettled)
+        found = faults.feed(chunk(*(fault() for _ in range(seen)), interval=interval))
+        assert found
+        said.append([int(note.split()[0]) for note in found.audit["notes"]])
+    assert said == [[], [], [1], [], [1]]
