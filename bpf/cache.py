@@ -37,7 +37,8 @@ class Cache:
         with suppress(OSError, UnicodeDecodeError):
             if _is_ours(self._folder.lstat()):
                 kept = _read(path)
-                os.utime(path)
+                with suppress(OSError):  # a disk that is read-only has its order for good
+                    os.utime(path)
                 return kept
         return None
 
@@ -47,11 +48,20 @@ class Cache:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             if not _is_ours(self._folder.lstat()):
                 return
-            with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
-                file.write(_digest(answer.encode()) + answer.encode())
-            Path(file.name).replace(self._path(text))
+            self._write(self._path(text), answer.encode())
             for old in sorted(self._folder.iterdir(), key=_used_ns)[:-MOST_FILES]:
                 old.unlink()
+
+    def _write(self, path: Path, answer: bytes) -> None:
+        """All of it or nothing: a disk can be full."""
+        with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
+            try:
+                file.write(_digest(answer) + answer)
+                file.close()
+                Path(file.name).replace(path)
+            except OSError:
+                Path(file.name).unlink()
+                raise
 
     def _path(self, text: str) -> Path:
         digest = hashlib.sha256(text.encode())
@@ -83,9 +93,10 @@ def _digest(data: bytes) -> bytes:
 
 def _read(path: Path) -> str | None:
     """The text after the digest, if the digest is right."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-        data = file.read()
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO is not waited for
+    with os.fdopen(os.open(path, flags), "rb") as file:
         ours = _is_ours(os.fstat(file.fileno()))
+        data = file.read()
     digest, answer = data[:_HEX_DIGITS], data[_HEX_DIGITS:]
     return answer.decode() if ours and digest == _digest(answer) else None
 

@@ -6,10 +6,9 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import memtap
 from memtap.bpf.btf import KFUNC_CALL
@@ -129,8 +128,8 @@ class _Child:
     """A process that compiles."""
 
     def __init__(self, text: str) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (end() closes it)
-        with tempfile.TemporaryFile() as file:
+        self._errors = _in_memory("errors")
+        with _in_memory("program") as file:
             file.write(text.encode())
             file.seek(0)
             self._process = subprocess.Popen(
@@ -157,6 +156,11 @@ class _Child:
         if self._process.stdout:
             self._process.stdout.close()
         self._errors.close()
+
+
+def _in_memory(name: str) -> BinaryIO:
+    """A file of no file system: none may have room, or may be written to."""
+    return os.fdopen(os.memfd_create(name), "w+b")
 
 
 def compiler_command() -> list[str]:

@@ -34,3 +34,25 @@ class LoadError(MemtapError):
         if error.errno == errno.EPERM:
             hint = "run it as root; if you are root, memtap doctor tells what forbids it"
         return cls(error.strerror or os.strerror(error.errno or 0), hint, log)
+
+
+# What the C library says of a shared object that does not fit, and Python of a thread.
+_NO_ROOM = ("failed to map segment", "cannot allocate memory", "can't start new thread")
+
+
+def shortage(error: BaseException) -> MemtapError | None:
+    """What there was too little of, if an error came of that; None if it is of another kind."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.EMFILE, errno.ENFILE):
+        return MemtapError("too many files are open", "raise that limit first: ulimit -n 4096")
+    words = str(error).lower()
+    if (
+        isinstance(error, MemoryError)
+        or number == errno.ENOMEM
+        or any(w in words for w in _NO_ROOM)
+    ):
+        return MemtapError(
+            "there is not enough memory",
+            "free some, or raise what this process or its cgroup may have (ulimit -a)",
+        )
+    return None

@@ -153,8 +153,14 @@ class Kernel:
         lines = self._read("proc/kallsyms").splitlines()
         return frozenset(line.split()[2] for line in lines if line.split()[1] in "tT")
 
+    def require_proc(self) -> None:
+        """MemtapError, with what to do, where /proc does not tell of this process."""
+        if not (self.root / "proc/self/status").exists():
+            raise MemtapError("/proc is not mounted", "mount -t proc proc /proc")
+
     def require_tracing(self) -> None:
         """MemtapError, with what to do, unless BPF programs can be loaded at all."""
+        self.require_proc()
         if not self.may_trace:
             raise MemtapError("tracing needs root, or CAP_BPF and CAP_PERFMON", "run it with sudo")
         if self.lockdown == "confidentiality":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from memtap.tracers.report import Column, Report, Row
@@ -17,16 +18,21 @@ class Order:
         column: the name of the column.
         reverse: the other way round.
         rows: how many are kept; None for all.
+        ties: the column by which those come that have the same in the first, largest first; None
+            where they keep their order.
     """
 
     column: str
     reverse: bool = False
     rows: int | None = None
+    ties: str | None = None
 
     def arrange(self, report: Report) -> Report:
-        """The report with its rows in this order, and no more than `rows` of them."""
+        """The report with its rows in this order, and no more than `rows` of whatever it lists."""
         leaks = report.leaks and report.leaks[: self.rows]
-        return replace(report, rows=self._ordered(report.rows)[: self.rows], leaks=leaks)
+        stacks = report.stacks and dict(islice(report.stacks.items(), self.rows))
+        rows = self._ordered(report.rows)[: self.rows]
+        return replace(report, rows=rows, leaks=leaks, stacks=stacks)
 
     def by(self, column: str) -> Order:
         """The same by another column."""
@@ -37,6 +43,8 @@ class Order:
         return replace(self, reverse=not self.reverse)
 
     def _ordered(self, rows: Sequence[Row]) -> list[Row]:
+        if ties := self.ties:
+            rows = sorted(rows, key=lambda row: row[ties], reverse=True)
         known = [row for row in rows if row[self.column] is not None]
         unknown = [row for row in rows if row[self.column] is None]
         falling = bool(known) and not isinstance(known[0][self.column], str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command("cachetop", cls=TracingCommand)
 @shared(
-    tuple(CACHETOP_KEYS),
+    CACHETOP_KEYS,
     click.option("--batch", is_flag=True, help="Print tables, also on a terminal."),
 )
 def command(options: Options) -> None:
@@ -48,7 +49,8 @@ def command(options: Options) -> None:
     memtap cachetop -b process,file -p 1234   what one process reads
     """
     columns = cachetop_columns(options.by)
-    order = Order(sort_column(options.sort, columns, "hits_pages"), rows=options.rows)
+    column = sort_column(options.sort, columns, "misses_pages")
+    order = Order(column, rows=options.rows, ties="hits_pages")
     begin = page_edge, partial(_reporter, options), partial(_display, options, order)
     run(options, Job(PLAN, (NAME_FILES,), *begin))
 
@@ -70,7 +72,15 @@ def _display(options: Options, order: Order, reporter: Cachetop) -> Display:
 
 
 def _on_screen(options: Options) -> bool:
-    """Redrawn in place, if a terminal is all ours."""
+    """Redrawn in place, if a terminal is all ours and can be drawn on."""
     elsewhere = options.batch or options.output or options.program or options.replay
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    return options.format == "table" and terminal and not elsewhere
+    if options.format != "table" or elsewhere or not terminal:
+        return False
+    from memtap.cli.screen import can_be_drawn_on
+
+    if can_be_drawn_on():
+        return True
+    kind = os.environ.get("TERM", "")
+    click.echo(f"memtap: note: no drawing on a terminal of kind {kind!r} (TERM): tables", err=True)
+    return False

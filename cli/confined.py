@@ -18,11 +18,11 @@ from typing import NoReturn
 import click
 
 from memtap.bpf.errors import MemtapError
+from memtap.cli.endings import ENDINGS
 from memtap.tracers.hostile import one_line
 
 # What the child's own data may take. Its code and that of libraries takes some 80 MiB beside that.
 _MOST_BYTES = 400 << 20
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PDEATHSIG = 1  # of uapi/linux/prctl.h
 
 
@@ -48,7 +48,7 @@ def run_confined(work: Callable[[], None], about: str, cpu_s: int, hint: str) ->
     child = os.fork()
     if child == 0:
         _be_child(work, about, cpu_s, hint)
-    for number in _ENDING:
+    for number in ENDINGS:
         signal.signal(number, lambda number, _: _tell(child, number))
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status == -signal.SIGXCPU:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from memtap.cli.options import format_option, output_option, verbose_option
+from memtap.cli.options import Command, format_option, output_option, verbose_option
 
 if TYPE_CHECKING:
     from memtap.cli.render import Look
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from memtap.tracers.report import Row
 
 
-@click.command("doctor")
+@click.command("doctor", cls=Command)
 @format_option
 @output_option
 @verbose_option
@@ -45,7 +45,9 @@ def command(format: str, output: Path | None, verbose: bool) -> None:
     from memtap.tracers.doctor import diagnose, to_dict
 
     stream = open_output(output)
-    diagnosis = diagnose(Kernel())
+    kernel = Kernel()
+    kernel.require_proc()
+    diagnosis = diagnose(kernel)
     if format == "json":
         text = json.dumps(to_dict(diagnosis)) + "\n"
     elif format == "csv":

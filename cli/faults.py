@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.command("faults", cls=TracingCommand)
 @shared(
-    tuple(FAULT_KEYS),
+    FAULT_KEYS,
     click.option("--hist", is_flag=True, help="How long faults took, as a histogram."),
     click.option("--explain", is_flag=True, help="Say in plain words what the numbers say."),
     click.option("--stacks", is_flag=True, help="The user stacks that fault most."),
@@ -68,7 +68,10 @@ def command(options: Options) -> None:
     columns = fault_columns(options.by)
     order = Order(sort_column(options.sort, columns, "total"), rows=options.rows)
     begin = partial(_edge, options), partial(_reporter, options), partial(_display, options, order)
-    run(options, Job(PLAN, (STACKS,) if _wants_stacks(options) else (), *begin))
+    if _wants_stacks(options):
+        run(options, Job(PLAN, (STACKS,), *begin, wants=("stack", "stacks")))
+    else:
+        run(options, Job(PLAN, (), *begin))
 
 
 def _wants_stacks(options: Options) -> bool:

@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -17,8 +18,10 @@ from typing import TYPE_CHECKING, Protocol
 import click
 
 from memtap.bpf.errors import MemtapError
+from memtap.cli.endings import note_endings, told_s
 from memtap.cli.options import DEFAULT_INTERVAL_S, Options
 from memtap.cli.program import Program
+from memtap.cli.telling import absent, partial_remark, remarked
 
 if TYPE_CHECKING:
     from memtap.tracers.chunk import Chunk
@@ -63,26 +66,30 @@ class Display(Protocol):
         """Gives the terminal back."""
 
 
-class _Signals:
-    """SIGINT and SIGTERM as something to wait for."""
+class Signals:
+    """Signals that end a run, as something to wait for; from its making on, they are noted."""
 
     def __init__(self) -> None:
-        self.interrupts = 0
-        self.terminated = False
-        self.told_s = math.inf  # when the last one came
         self._ours, self.readable = socket.socketpair()
         self._ours.setblocking(False)
         self.readable.setblocking(False)
         signal.set_wakeup_fd(self._ours.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
+        self._noted = note_endings()
 
-    def _note(self, number: int, _frame: object) -> None:
-        self.told_s = time.monotonic()
-        if number == signal.SIGINT:
-            self.interrupts += 1
-        else:
-            self.terminated = True
+    @property
+    def interrupts(self) -> int:
+        """How often Ctrl-C was pressed."""
+        return self._noted.count(signal.SIGINT)
+
+    @property
+    def terminated(self) -> bool:
+        """Whether another one came."""
+        return len(self._noted) > self.interrupts
+
+    @property
+    def told_s(self) -> float:
+        """When the last one came; never, if none did."""
+        return told_s()
 
     def listen(self) -> None:
         """Empties the socket; the handler has run by then."""
@@ -98,6 +105,7 @@ class Loop:
         live: Live,
         reporter: Reporter,
         display: Display,
+        signals: Signals,
         pids: Sequence[int],
         program: Program | None,
     ) -> None:
@@ -106,8 +114,10 @@ class Loop:
         self._pidfds = {pid: _pidfd(pid) for pid in pids}
         self._interval = options.interval or (math.inf if program else DEFAULT_INTERVAL_S)
         self._reports_left = options.count or math.inf
+        self._options = options
+        self._has_rows = False  # has something come in since the last report?
         self._recorder = _start_recording(options.record, live)
-        self._signals = _Signals()
+        self._signals = signals
         self._selector = selectors.DefaultSelector()
         self._watch(live.readable, live.consume)
         self._watch(display.inputs, display.listen)
@@ -134,7 +144,7 @@ class Loop:
             self._reports_left -= ends
             last = self._is_over() or self._reports_left < 1
             for chunk in self._live.collect_in_pieces(ends or last, last, self._hurries):
-                self._handle(chunk)
+                self._handle(self._remarked(chunk, partial=not ends))
             if last:
                 return
             if ends:
@@ -172,14 +182,31 @@ class Loop:
             return False
         return not set(self._live.session.followed()) - set(self._pidfds)
 
+    def _remarked(self, chunk: Chunk, partial: bool) -> Chunk:
+        """With what there is to say of an interval that ends with this chunk."""
+        self._has_rows |= len(chunk.rows) > 0
+        if chunk.interval is None:
+            return chunk
+        remarks = [] if self._has_rows or self._program else self._reasons()
+        if partial and math.isfinite(self._interval) and not self._options.each:
+            remarks.append(partial_remark(chunk.interval.seconds, self._interval))
+        self._has_rows = False
+        return replace(chunk, interval=replace(chunk.interval, remarks=tuple(remarks)))
+
+    def _reasons(self) -> list[str]:
+        """Why nothing came in, if that can be seen."""
+        ended = [str(pid) for pid, pidfd in self._pidfds.items() if _is_dead(pidfd)]
+        gone = [f"process {' and '.join(ended)} ended"] if ended else []
+        return gone + absent(self._options.comms)
+
     def _handle(self, chunk: Chunk) -> None:
         if self._recorder:
             self._keep(self._recorder, chunk)
         report = self._reporter.feed(chunk)
         if not chunk.last:
             self._live.edge.learn(self._reporter)
-        if report:
-            self._display.show(report)
+        if report and chunk.interval:
+            self._display.show(remarked(report, chunk.interval.remarks))
 
     def _keep(self, recorder: Recorder, chunk: Chunk) -> None:
         from memtap.tracers.recording import RecordingFullError
@@ -191,8 +218,7 @@ class Loop:
             self._recorder = None
 
     def close(self) -> None:
-        """Ends the recording, and gives the terminal back."""
-        self._display.close()
+        """Ends the recording."""
         if self._recorder:
             self._recorder.close()
         self._selector.close()

@@ -27,7 +27,7 @@ _TIMELINE_S = 0.5
 
 @click.command("malloc", cls=TracingCommand)
 @shared(
-    tuple(MALLOC_KEYS),
+    MALLOC_KEYS,
     click.option("--timeline", is_flag=True, help="Each call as it happens, and why, a line each."),
     click.option(
         "--heap",
@@ -64,7 +64,8 @@ def command(options: Options) -> None:
     memtap malloc --heap -p 1234 10            what of its heap is stuck
     """
     if options.timeline:
-        options = replace(options, interval=options.interval or _TIMELINE_S)
+        interval = options.interval or _TIMELINE_S
+        options = replace(options, interval=interval, each="line for each call")
     columns = malloc_columns(options.by)
     order = Order(sort_column(options.sort, columns, "requested_bytes"), rows=options.rows)
     # A recording may be asked later which code it was.

@@ -73,7 +73,8 @@ def command(options: Options) -> None:
         return
     if options.sort is None:
         order = AsTheyCome("time", rows=options.rows)
-    options = replace(options, interval=options.interval or _TOLD_AFTER_S)
+    if options.interval is None:
+        options = replace(options, interval=_TOLD_AFTER_S, each="table for each kill")
     begin = _edge, partial(_reporter, options), partial(_display, options, order)
     run(options, Job(PLAN, (), *begin, counters=partial(vmstat, names=("oom_kill",))))
 
@@ -98,21 +99,24 @@ def _display(options: Options, order: Order, _reporter: object) -> Display:
 
 def _rank(options: Options, order: Order) -> None:
     """Looks once, or at the end of each interval."""
+    from memtap.bpf.kernel import Kernel
     from memtap.cli.output import Printer
     from memtap.cli.pace import pace
+    from memtap.cli.telling import absent, remarked
     from memtap.tracers.oomranking import Ranking
     from memtap.tracers.processes import process_of
 
     if options.program or options.record or options.cgroups:
         raise click.UsageError("--scores looks at what there is: no PROGRAM, --record or --cgroup")
+    Kernel().require_proc()
     ranking = Ranking(tuple(map(process_of, options.pids)), options.comms, options.explain)
     printer = Printer(options, rolling=False, order=order)
     if options.interval is None:
-        printer.show(ranking.report())
+        printer.show(remarked(ranking.report(), absent(options.comms)))
         return
     count, end = options.count or math.inf, time.monotonic()
     with pace() as is_told_to_end:
         while count > 0 and not printer.closed:
             end = max(end + options.interval, time.monotonic())
             count = 0 if is_told_to_end(end) else count - 1
-            printer.show(ranking.report())
+            printer.show(remarked(ranking.report(), absent(options.comms)))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class Options(Shown):
-    """What the user asked for; see `shared` for what the fields mean."""
+    """What the user asked for; see `shared` for what the fields mean.
+
+    `each` is what comes as things happen, where that is not a report for each interval.
+    """
 
     interval: float | None
     count: int | None
@@ -58,9 +64,44 @@ class Options(Shown):
     flame: Path | None
     dump_c: bool
     dry_run: bool
+    each: str | None = None
 
 
-class TracingCommand(click.Command):
+# Options of other tools, or of habit, and what does the same here.
+_HABITS = {
+    **dict.fromkeys(
+        ("-i", "--interval", "-d", "--delay", "--duration"),
+        "the interval is an argument: 5 for a report every 5 seconds",
+    ),
+    **dict.fromkeys(
+        ("-n", "--count", "--iterations"), "the count is the second argument: 1 5 for five reports"
+    ),
+    **dict.fromkeys(("--top", "--limit", "--lines"), "--rows N shows the first N"),
+    **{f"--{format}": f"--format {format} does that" for format in ("json", "csv", "table")},
+    "-j": "--format json does that",
+    **dict.fromkeys(("-u", "--user", "--uid"), "--by user groups by users, where a command can"),
+    **dict.fromkeys(("-t", "--tid", "--thread"), "--by thread groups by threads, in faults"),
+    "--group": "--by KEY groups",
+    "--name": "--comm NAME does that",
+    "--input": "--from FILE does that",
+}
+
+
+class Command(click.Command):
+    """A command that knows the habits of those who use other tools."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Says what is meant by an option that does not exist, where that can be known."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name not in _HABITS:
+                raise
+            said = f"No such option {error.option_name!r}: {_HABITS[error.option_name]}."
+            raise click.UsageError(said, ctx) from error
+
+
+class TracingCommand(Command):
     """A command whose arguments end at `--`; what follows is a program to run and trace."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -69,7 +110,13 @@ class TracingCommand(click.Command):
         ctx.params["program"] = tuple(args[at + 1 :])
         if at == len(args) - 1 and not ctx.resilient_parsing:
             raise click.UsageError("-- wants a PROGRAM after it", ctx)
-        return super().parse_args(ctx, args[:at])
+        try:
+            return super().parse_args(ctx, args[:at])
+        except click.BadParameter as error:
+            if error.param and error.param.name == "interval":
+                said = f"{error.message}; a PROGRAM to trace comes after --"
+                raise click.BadParameter(said, ctx, error.param) from error
+            raise
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """The usage line, with what `--` is for."""
@@ -87,17 +134,32 @@ def seconds(text: str) -> float:
     return number
 
 
-def keys_out_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    """Makes what turns `KEY,KEY` into keys, each once, or into a usage error that lists them."""
+def keys_out_of(known: Mapping[str, Sequence[Column]]) -> Callable[[str], tuple[str, ...]]:
+    """Makes what turns `KEY,KEY` into keys, each once, or into a usage error that lists them.
+
+    The heading of a column will do for a key that has it.
+    """
 
     def keys(text: str) -> tuple[str, ...]:
-        chosen = tuple(dict.fromkeys(text.split(",")))
-        for key in chosen:
-            if key not in known:
-                raise click.BadParameter(f"{key!r} is none of {', '.join(known)}")
-        return chosen
+        return tuple(dict.fromkeys(_key(word.strip(), known) for word in text.split(",")))
 
     return keys
+
+
+def _key(word: str, known: Mapping[str, Sequence[Column]]) -> str:
+    """The key that is called so, or else the one that has the fewest columns with such a one."""
+    if word.lower() in known:
+        return word.lower()
+    having = [key for key, columns in known.items() if _column(word, columns)]
+    if having:
+        return min(having, key=lambda key: len(known[key]))
+    raise click.BadParameter(f"{word!r} is none of {', '.join(known)}{_near(word, known)}")
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    """What may have been meant, in brackets behind what is wrong."""
+    near = get_close_matches(word.lower(), known, 1)
+    return f" (Did you mean {near[0]!r}?)" if near else ""
 
 
 _FILE = click.Path(path_type=Path)
@@ -148,7 +210,7 @@ _WHOSE: list[Decorator] = [
 format_option = click.option(
     "-f",
     "--format",
-    type=click.Choice(["table", "json", "csv"]),
+    type=click.Choice(["table", "json", "csv"], case_sensitive=False),
     default="table",
     show_default=True,
     help="JSON is one object per report and line.",
@@ -205,11 +267,12 @@ _INSIDE = [
 ]
 
 
-def shared(keys: Sequence[str], *more: Decorator) -> Decorator:
+def shared(keys: Iterable[str], *more: Decorator) -> Decorator:
     """Adds the options of the contract; the command is called with one `Options`.
 
     Args:
-        keys: what the command can group by, the default first.
+        keys: what the command can group by, the default first; with their columns, if they have
+            some.
         more: options of the command's own.
     """
     own = [by_option(keys), *SHOWING, *more]
@@ -238,23 +301,25 @@ def together(*parameters: Decorator) -> Decorator:
     return decorate
 
 
-def by_option(keys: Sequence[str]) -> Decorator:
+def by_option(keys: Iterable[str]) -> Decorator:
     """What a command groups by: any of its keys, the first if nothing else is wanted."""
+    known = keys if isinstance(keys, Mapping) else dict.fromkeys(keys, ())
     return click.option(
         "-b",
         "--by",
-        type=keys_out_of(keys),
+        type=keys_out_of(known),
         metavar="KEY[,KEY]",
-        default=keys[0],
+        default=next(iter(known)),
         show_default=True,
-        help=f"Group by any of: {', '.join(keys)}.",
+        help=f"Group by any of: {', '.join(known)}.",
     )
 
 
 def _check(options: Options) -> None:
     """A usage error where options contradict each other."""
-    if options.record and options.record == options.output:
-        raise click.UsageError("--record and --output name the same file")
+    for (one, first), (other, second) in combinations(_files(options).items(), 2):
+        if first == second and (one == "--record" or first.is_file() or not first.exists()):
+            raise click.UsageError(f"{one} and {other} name the same file")
     if options.replay is None:
         if options.trust:
             raise click.UsageError("--trust is about what --from replays")
@@ -275,16 +340,54 @@ def _check(options: Options) -> None:
             raise click.UsageError(f"--from replays what was recorded; {name} has no place there")
 
 
+def _files(options: Options) -> dict[str, Path]:
+    """The files that are written, by their options."""
+    named = {
+        "--record": options.record,
+        "--output": options.output,
+        "--folded": options.folded,
+        "--flame": options.flame,
+    }
+    return {name: path for name, path in named.items() if path}
+
+
 def sort_column(wanted: str | None, columns: Sequence[Column], default: str) -> str:
     """The name of the column to sort by, given by its name or its heading in any case.
 
-    The name may lack its unit.
+    Both may lack their unit.
     """
     if wanted is None:
         return default
-    for column in columns:
-        names = column.name, column.name.removesuffix("_bytes"), column.heading.lower()
-        if wanted.lower() in names:
-            return column.name
-    known = ", ".join(column.name for column in columns)
-    raise click.UsageError(f"no column {wanted!r} to sort by; there are {known}")
+    found = _column(wanted, columns)
+    if found:
+        return found.name
+    known = [column.name for column in columns]
+    near = _near(
+        wanted, [name for each in columns for name in (*_names(each), *_short_names(each))]
+    )
+    raise click.UsageError(f"no column {wanted!r} to sort by{near}; there are {', '.join(known)}")
+
+
+# What ends a name or a heading and need not be said.
+_UNIT = re.compile(r"(_(bytes|pages|pct|ns|kb|mb|ms|us)|%)$")
+# Names that ps and top have for columns of ours.
+_ALSO = {"rss": "res", "res": "rss", "vsz": "virt", "vsize": "virt", "command": "comm"}
+
+
+def _column(wanted: str, columns: Sequence[Column]) -> Column | None:
+    """The column that is called so: by its whole name, if one is, before one without its unit."""
+    word = wanted.lower()
+    for called in (word, _ALSO.get(word)):
+        for names in (_names, _short_names):
+            for column in columns:
+                if called in names(column):
+                    return column
+    return None
+
+
+def _names(column: Column) -> tuple[str, ...]:
+    return column.name, column.heading.lower()
+
+
+def _short_names(column: Column) -> tuple[str, ...]:
+    return tuple(_UNIT.sub("", name) for name in _names(column))

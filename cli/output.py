@@ -5,16 +5,29 @@ from __future__ import annotations
 import errno
 import io
 import os
+import select
 import shutil
+import stat
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+import click
+
 from memtap.bpf.errors import MemtapError
 from memtap.cli.arrange import Order
+from memtap.cli.endings import is_told_to_end
 from memtap.cli.options import Shown
 from memtap.cli.render import Blocks, Csv, Json, Look, Renderer, Rolling
+from memtap.tracers.caller import caller
+from memtap.tracers.hostile import one_line
 from memtap.tracers.report import Report
+
+# So many characters fit into a pipe that has room (PIPE_BUF), however they are written.
+_PIECE = select.PIPE_BUF // 10
+_PATIENCE_MS = 500
 
 
 def open_output(path: Path | None) -> TextIO:
@@ -24,35 +37,114 @@ def open_output(path: Path | None) -> TextIO:
             sys.stdout.reconfigure(errors="backslashreplace")
         return sys.stdout
     try:
-        return path.open("w", encoding="utf-8")
+        return os.fdopen(_create(path), "w", encoding="utf-8")
     except OSError as error:
-        raise MemtapError(f"cannot write {path}: {error.strerror}", "name another file") from error
+        raise _unwritable(path, error) from error
 
 
-def write(stream: TextIO, text: str) -> bool:
+def _create(path: Path) -> int:
+    """Opens a file for writing; one that was not there before is the user's who called sudo."""
+    flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY
+    try:
+        return os.open(path, flags | os.O_TRUNC)
+    except FileNotFoundError:  # also where a symbolic link leads
+        new = flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        fd = os.open(os.path.realpath(path), new, 0o666)
+    if owner := caller():
+        with suppress(PermissionError):  # not every file system has owners
+            os.fchown(fd, *owner)
+    return fd
+
+
+def _unwritable(path: Path, error: OSError) -> MemtapError:
+    return MemtapError(f"cannot write {path}: {error.strerror}", "name another file")
+
+
+@contextmanager
+def readers_of(paths: Iterable[Path | None]) -> Iterator[None]:
+    """Waits until each of the files that is a FIFO has a reader, and lets none lack one again."""
+    held: list[int] = []
+    try:
+        for path in paths:
+            if path and path.is_fifo():
+                held.append(_open_fifo(path))
+        yield
+    finally:
+        for fd in held:
+            os.close(fd)
+
+
+def _open_fifo(path: Path) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise _unwritable(path, error) from error
+    click.echo(f"memtap: note: waiting for somebody to read {one_line(str(path))}", err=True)
+    return os.open(path, os.O_WRONLY)
+
+
+def write(stream: TextIO, text: str, what: str = "the report", option: str = "--output") -> bool:
     """Writes at once, so that a pipe has it now; False if its reader has gone away.
 
-    Raises MemtapError if it cannot be written for another reason, such as a full disk.
+    The same if a pipe is full, nobody reads from it, and we are told to end. Raises MemtapError if
+    it cannot be written for another reason, such as a full disk, which names what and the option.
     """
     try:
-        stream.write(text)
-        stream.flush()
+        for piece in _pieces(stream, text):
+            stream.write(piece)
+            stream.flush()
     except OSError as error:
+        is_gone = _has_gone(stream, error)
         # Python would try once more, and complain, when it flushes stdout at its own end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        if error.errno == errno.EPIPE:
+        if is_gone:
             return False
-        reason = f"cannot write the report: {error.strerror}"
-        raise MemtapError(reason, "name another file with --output") from error
+        reason = f"cannot write {what}: {error.strerror}"
+        raise MemtapError(reason, f"name another file with {option}") from error
     return True
 
 
+def _has_gone(stream: TextIO, error: OSError) -> bool:
+    """Whether nobody can read any more: from a pipe, or on a terminal that was closed."""
+    is_device = stat.S_ISCHR(os.fstat(stream.fileno()).st_mode)
+    return error.errno == errno.EPIPE or (error.errno == errno.EIO and is_device)
+
+
+def _pieces(stream: TextIO, text: str) -> Iterator[str]:
+    """The text, where it can be written without waiting for long; else in pieces, each in time."""
+    try:
+        descriptor = stream.fileno()
+    except io.UnsupportedOperation:  # it is no file
+        yield text
+        return
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        yield text
+        return
+    for at in range(0, len(text), _PIECE):
+        _wait_for_room(descriptor)
+        yield text[at : at + _PIECE]
+
+
+def _wait_for_room(descriptor: int) -> None:
+    """Until something can be written; OSError (EPIPE) if we are told to end before."""
+    room = select.poll()
+    room.register(descriptor, select.POLLOUT)
+    while not room.poll(_PATIENCE_MS):
+        if is_told_to_end():
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def is_styled(stream: TextIO) -> bool:
-    """Whether headings may be bold and warnings coloured: on a terminal, unless NO_COLOR."""
-    return stream.isatty() and not os.environ.get("NO_COLOR")
+    """Whether headings may be bold and warnings coloured: on a terminal that can, unless NO_COLOR.
+
+    What has no TERM, or a dumb one, cannot.
+    """
+    can = os.environ.get("TERM", "dumb") != "dumb"
+    return can and stream.isatty() and not os.environ.get("NO_COLOR")
 
 
-def choose_renderer(options: Shown, stream: TextIO, rolling: bool) -> Renderer:
+def choose_renderer(options: Shown, stream: TextIO, rolling: bool, rows: int | None) -> Renderer:
     """The renderer of the format asked for, dressed for where it goes."""
     if options.format == "json":
         return Json()
@@ -64,6 +156,7 @@ def choose_renderer(options: Shown, stream: TextIO, rolling: bool) -> Renderer:
         timestamp=options.timestamp,
         verbose=options.verbose,
         wide=options.wide,
+        rows=rows,
     )
     return Rolling(look) if rolling else Blocks(look)
 
@@ -74,7 +167,7 @@ class Printer:
     def __init__(self, options: Shown, rolling: bool, order: Order) -> None:
         self._order = order
         self._stream = open_output(options.output)
-        self._renderer = choose_renderer(options, self._stream, rolling)
+        self._renderer = choose_renderer(options, self._stream, rolling, order.rows)
         self.closed = False
         self.inputs: list[int] = []
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_ENDINGS = (signal.SIGINT, signal.SIGTERM)
+from memtap.cli.endings import ENDINGS
 
 
 @contextmanager
@@ -16,11 +16,11 @@ def pace() -> Iterator[Callable[[float], bool]]:
 
     Signals wait in the meantime, so that none comes in the middle of a report.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
 
     def is_told_to_end(until: float) -> bool:
         left = max(0.0, until - time.monotonic())
-        return signal.sigtimedwait(_ENDINGS, left) is not None
+        return signal.sigtimedwait(ENDINGS, left) is not None
 
     try:
         yield is_told_to_end

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("pages", cls=TracingCommand)
-@shared(tuple(PAGES_KEYS))
+@shared(PAGES_KEYS)
 def command(options: Options) -> None:
     """What does the buddy allocator hand out, and what is left? A table per INTERVAL.
 

@@ -7,7 +7,15 @@ from pathlib import Path
 import click
 
 from memtap.cli.arrange import AsTheyCome, Order
-from memtap.cli.options import SHOWING, Decorator, Shown, human_option, sort_column, together
+from memtap.cli.options import (
+    SHOWING,
+    Command,
+    Decorator,
+    Shown,
+    human_option,
+    sort_column,
+    together,
+)
 
 _PARAMETERS: tuple[Decorator, ...] = (
     click.argument("pid", type=click.IntRange(min=1)),
@@ -17,7 +25,7 @@ _PARAMETERS: tuple[Decorator, ...] = (
 )
 
 
-@click.command("pmap")
+@click.command("pmap", cls=Command)
 @together(*_PARAMETERS)
 def command(
     pid: int,
@@ -54,9 +62,11 @@ def command(
     memtap pmap $$ -x                    as procps shows it
     memtap pmap $$ -f json | jq '[.rows[] | {region, rss_bytes}]'
     """
+    from memtap.bpf.kernel import Kernel
     from memtap.cli.output import Printer
     from memtap.tracers.pmap import pmap_columns, report
 
+    Kernel().require_proc()
     columns = pmap_columns("human" if human else "kib", wide, extended)
     order = Order(sort_column(sort, columns, ""), rows=rows) if sort else AsTheyCome("", rows=rows)
     printer = Printer(Shown(format, output, timestamp, wide, verbose), rolling=False, order=order)

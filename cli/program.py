@@ -68,7 +68,7 @@ def _become(argv: list[str], wait: int, fail: int) -> None:
     try:
         if os.read(wait, 1) != b"g":
             os._exit(0)
-        for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         _be_the_caller()
         os.execvp(argv[0], argv)

@@ -14,6 +14,7 @@ from memtap.cli.arrange import Order, Tree
 from memtap.cli.options import (
     INTERVAL_AND_COUNT,
     SHOWING,
+    Command,
     Decorator,
     Shown,
     by_option,
@@ -34,7 +35,7 @@ _PARAMETERS: tuple[Decorator, ...] = (
     *INTERVAL_AND_COUNT,
     pid_option("this process"),
     comm_option,
-    by_option(tuple(PS_KEYS)),
+    by_option(PS_KEYS),
     click.option("--tree", is_flag=True, help="Processes below their parents."),
     human_option,
     *SHOWING,
@@ -56,7 +57,7 @@ class Options(Shown):
     rows: int | None
 
 
-@click.command("ps")
+@click.command("ps", cls=Command)
 @together(*_PARAMETERS)
 def command(**values: Any) -> None:
     """How much memory does every process take? Largest PSS first; root sees all of it.
@@ -108,9 +109,12 @@ def command(**values: Any) -> None:
 
 def _run(options: Options, columns: tuple[Column, ...], order: Order) -> None:
     """Looks once, or at the end of each interval."""
+    from memtap.bpf.kernel import Kernel
     from memtap.cli.output import Printer
+    from memtap.cli.telling import absent, remarked
     from memtap.tracers.processes import process_of
 
+    Kernel().require_proc()
     pids = tuple(dict.fromkeys(map(process_of, options.pids)))
     reader = Reader(Whom(pids, options.comms, cgroups="cgroup" in options.by))
     reports = Ps(options.by, columns)
@@ -118,24 +122,29 @@ def _run(options: Options, columns: tuple[Column, ...], order: Order) -> None:
     if options.interval is None:
         seen = reader.look()
         _warn(seen.unread)
-        printer.show(reports.report(seen))
+        printer.show(remarked(reports.report(seen), absent(options.comms)))
     else:
-        _follow(reader, reports, printer, options.interval, options.count or math.inf)
+        _follow(reader, reports, printer, options)
 
 
-def _follow(reader: Reader, reports: Ps, printer: Printer, interval: float, count: float) -> None:
+def _follow(reader: Reader, reports: Ps, printer: Printer, options: Options) -> None:
     """Until COUNT reports are out, or a signal, or the reader's end."""
     from memtap.cli.pace import pace
+    from memtap.cli.telling import absent, partial_remark, remarked
 
+    interval, count = options.interval or math.inf, options.count or math.inf
     with pace() as is_told_to_end:
         before = reader.look()
         _warn(before.unread)
         end = before.at_s
         while count > 0 and not printer.closed:
             end = max(end + interval, time.monotonic())
-            count = 0 if is_told_to_end(end) else count - 1
+            is_cut = is_told_to_end(end)
+            count = 0 if is_cut else count - 1
             seen = reader.look()
-            printer.show(reports.change(before, seen))
+            span = seen.at_s - before.at_s
+            remarks = [partial_remark(span, interval)] if is_cut else []
+            printer.show(remarked(reports.change(before, seen), remarks + absent(options.comms)))
             if reader.whom.pids and not any(row["virt_bytes"] for row in seen.rows):
                 return  # all that were asked for have ended, though they may still be zombies
             before = seen

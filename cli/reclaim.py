@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("reclaim", cls=TracingCommand)
-@shared(tuple(RECLAIM_KEYS))
+@shared(RECLAIM_KEYS)
 def command(options: Options) -> None:
     """Who stalls in reclaim, compaction or swap, and what does kswapd do? A table per INTERVAL.
 

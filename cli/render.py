@@ -23,6 +23,14 @@ WIDTH = 79
 STACKS_SHOWN = 5
 LEAKS_SHOWN = 10
 
+# What is left of a column that gives way, at least; and of a process's name, which has 15
+# characters but for the kernel's workers.
+_LEAST = 6
+COMM_WIDTH = 15
+
+# What a line begins with that goes on where another one ended.
+_INDENT = "    "
+
 # What stands last in a line, cut to fit; and what begins at the left of its column.
 _LONG = ("path", "tree")
 _LEFT = ("text", "user", *_LONG)
@@ -71,6 +79,7 @@ class Look:
         timestamp: whether a time stands before each table.
         verbose: whether the audit is always shown.
         wide: whether columns that a table leaves out are shown.
+        rows: how many of whatever is listed are shown; None for as many as is usual.
     """
 
     width: int | None = None
@@ -78,6 +87,7 @@ class Look:
     timestamp: bool = False
     verbose: bool = False
     wide: bool = False
+    rows: int | None = None
 
     def heading(self, text: str) -> str:
         """A line of headings."""
@@ -138,24 +148,74 @@ def table_columns(report: Report, look: Look) -> list[Column]:
     return sorted(shown, key=lambda column: column.kind in _LONG)
 
 
-def table_lines(
-    columns: Sequence[Column], rows: Sequence[Row], width: int | None, totals: Row | None = None
-) -> list[str]:
-    """A line of headings and one per row, aligned; not wider than `width`, if there is one.
+def table_lines(columns: Sequence[Column], rows: Sequence[Row], width: int | None) -> list[str]:
+    """A line of headings and one per row, aligned; not wider than `width`, if there is one."""
+    return [line for block in table_blocks(columns, rows, width) for line in block]
 
-    The totals stand below a rule.
+
+def table_blocks(
+    columns: Sequence[Column], rows: Sequence[Row], width: int | None, totals: Row | None = None
+) -> list[list[str]]:
+    """What table_lines() gives, the lines of each row together.
+
+    Long columns give way; where that is not enough, each line goes on in others, indented. The
+    totals stand below a rule.
     """
     cells = [[column.heading for column in columns]]
     cells += [[cell(column, row) for column in columns] for row in rows]
     if totals:
         cells.append([cell(c, totals) if c.name in totals else "" for c in columns])
     widths = [max(map(_cells, texts)) for texts in zip(*cells, strict=True)]
-    if width and columns[-1].kind in _LONG:
-        widths[-1] = max(len(columns[-1].heading), width - sum(widths[:-1]) - len(widths) + 1)
-    lines = [_line(columns, texts, widths) for texts in cells]
+    parts = _parts(columns, widths, width) if width else [slice(0, len(columns))]
+    blocks = [_lines(columns, texts, widths, parts) for texts in cells]
     if totals:
-        lines.insert(-1, "-" * len(lines[0]))
-    return lines
+        blocks[-1].insert(0, "-" * max(map(_cells, blocks[0])))
+    return blocks
+
+
+def _parts(columns: Sequence[Column], widths: list[int], width: int) -> list[slice]:
+    """Which columns stand in one line; those that can give way do, so that lines are not wider.
+
+    `widths` is changed to what is left of each.
+    """
+    least = [_least(column, wide) for column, wide in zip(columns, widths, strict=True)]
+    parts, begin, used = [], 0, 0
+    for at, needed in enumerate(least):
+        if at > begin and used + needed > width:
+            parts.append(slice(begin, at))
+            begin, used = at, len(_INDENT)
+        used += needed + 1
+    parts.append(slice(begin, len(columns)))
+    for part in parts:
+        spaces = part.stop - part.start - 1 + (len(_INDENT) if part.start else 0)
+        widths[part] = _shrunk(widths[part], least[part], width - spaces)
+    return parts
+
+
+def _least(column: Column, width: int) -> int:
+    """How narrow a column can become."""
+    if column.kind in _LONG:
+        return min(width, max(len(column.heading), _LEAST))
+    return min(width, COMM_WIDTH) if column.name == "comm" else width
+
+
+def _shrunk(widths: Sequence[int], least: Sequence[int], width: int) -> list[int]:
+    """The widths, the widest made narrower until all fit, or none can become so."""
+    widths = list(widths)
+    while sum(widths) > width:
+        can = [at for at, wide in enumerate(widths) if wide > least[at]]
+        if not can:
+            break
+        widest = max(can, key=lambda at: widths[at])
+        widths[widest] -= 1
+    return widths
+
+
+def _lines(
+    columns: Sequence[Column], texts: Sequence[str], widths: Sequence[int], parts: Sequence[slice]
+) -> list[str]:
+    lines = [_line(columns[part], texts[part], widths[part]) for part in parts]
+    return lines[:1] + [_INDENT + line for line in lines[1:]]
 
 
 def _cells(text: str) -> int:
@@ -175,6 +235,8 @@ def _line(columns: Sequence[Column], texts: Sequence[str], widths: Sequence[int]
 def _placed(column: Column, text: str, width: int) -> str:
     if column.kind in _LONG and _cells(text) > width:
         text = _end_of(text, width)
+    elif column.name == "comm" and len(text) > width:
+        text = text[: width - 1] + "+"
     filler = " " * (width - _cells(text))
     return text + filler if column.kind in _LEFT else filler + text
 
@@ -210,10 +272,10 @@ def size_lines(sizes: Sequence[dict[str, int]]) -> list[str]:
     return lines
 
 
-def stack_lines(stacks: dict[tuple[str, ...], int]) -> list[str]:
+def stack_lines(stacks: dict[tuple[str, ...], int], most: int | None = None) -> list[str]:
     """The most frequent stacks, each from the innermost frame on."""
     lines = []
-    for frames, count in list(stacks.items())[:STACKS_SHOWN]:
+    for frames, count in list(stacks.items())[: most or STACKS_SHOWN]:
         first, *more = _wrapped(frames)
         lines += [f"{count:>7}{first[7:]}", *more]
     return lines
@@ -225,13 +287,12 @@ def _wrapped(frames: Sequence[str]) -> list[str]:
     return [f"{'':8}{line}" for line in lines]
 
 
-def leak_lines(leaks: Sequence[Row], width: int | None) -> list[str]:
+def leak_lines(leaks: Sequence[Row], width: int | None, most: int | None = None) -> list[str]:
     """The oldest of what is kept, each with its stack, if it is known, below it."""
-    shown = leaks[:LEAKS_SHOWN]
-    head, *rows = table_lines(LEAKS, shown, width)
-    lines = [head]
-    for row, line in zip(shown, rows, strict=True):
-        lines += [line, *_wrapped(row["frames"])]
+    shown = leaks[: most or LEAKS_SHOWN]
+    lines, *blocks = table_blocks(LEAKS, shown, width)
+    for row, block in zip(shown, blocks, strict=True):
+        lines += [*block, *_wrapped(row["frames"])]
     return lines
 
 
@@ -262,11 +323,31 @@ def local_time(time: str) -> str:
     return datetime.fromisoformat(time).astimezone().strftime("%H:%M:%S")
 
 
+class _Audits:
+    """What is said of how far tables can be believed: each note once, however often it is true."""
+
+    def __init__(self, look: Look) -> None:
+        self._look = look
+        self._told: set[str] = set()
+
+    def lines(self, report: Report) -> list[str]:
+        """The audit, if not all is exact or it is wanted, and notes that were not told before."""
+        look, flawless = self._look, is_flawless(report.audit)
+        line = audit_line(report.audit)
+        lines = [line if flawless else look.warning(line)] if look.verbose or not flawless else []
+        if look.verbose:
+            news = [note for note in report.audit["notes"] if note not in self._told]
+            self._told.update(news)
+            lines += [f"  note: {note}" for note in news]
+        return lines
+
+
 class Blocks:
     """A table for each report, with an empty line between two."""
 
     def __init__(self, look: Look) -> None:
         self._look = look
+        self._audits = _Audits(look)
         self._gap = ""
 
     def render(self, report: Report) -> str:
@@ -274,18 +355,17 @@ class Blocks:
         look = self._look
         lines = [local_time(report.time)] if look.timestamp else []
         columns = table_columns(report, look)
-        head, *rows = table_lines(columns, report.rows, look.width, report.totals)
-        lines += [look.heading(head), *rows]
+        head, *rows = table_blocks(columns, report.rows, look.width, report.totals)
+        lines += [look.heading(line) for line in head]
+        lines += [line for row in rows for line in row]
+        lines += report.remarks
         lines += histogram_lines(report.histogram or [])
-        lines += stack_lines(report.stacks or {})
+        lines += stack_lines(report.stacks or {}, look.rows)
         lines += size_lines(report.sizes or [])
         lines += table_lines(HEAPS, report.heaps, look.width) if report.heaps else []
-        lines += leak_lines(report.leaks, look.width) if report.leaks else []
+        lines += leak_lines(report.leaks, look.width, look.rows) if report.leaks else []
         lines += [line for text in report.explanation or [] for line in textwrap.wrap(text, WIDTH)]
-        if look.verbose or not is_flawless(report.audit):
-            lines.append(_audit(report, look))
-        if look.verbose:
-            lines += [f"  note: {note}" for note in report.audit["notes"]]
+        lines += self._audits.lines(report)
         gap, self._gap = self._gap, "\n"
         return gap + "".join(f"{line}\n" for line in lines)
 
@@ -298,6 +378,7 @@ class Rolling:
 
     def __init__(self, look: Look) -> None:
         self._look = look
+        self._audits = _Audits(look)
         self._until_heading = 0
 
     def render(self, report: Report) -> str:
@@ -313,11 +394,5 @@ class Rolling:
         time = local_time(report.time) + " " if look.timestamp else ""
         for row in report.rows:
             lines.append(time + _line(columns, [cell(c, row) for c in columns], widths))
-        if look.verbose or not is_flawless(report.audit):
-            lines.append(_audit(report, look))
+        lines += [*report.remarks, *self._audits.lines(report)]
         return "".join(f"{line}\n" for line in lines)
-
-
-def _audit(report: Report, look: Look) -> str:
-    line = audit_line(report.audit)
-    return line if is_flawless(report.audit) else look.warning(line)

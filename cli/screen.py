@@ -5,6 +5,7 @@ from __future__ import annotations
 import curses
 import locale
 import os
+import select
 import sys
 from contextlib import suppress
 
@@ -12,6 +13,7 @@ import click
 
 from memtap.bpf.errors import MemtapError
 from memtap.cli.arrange import Order, next_column
+from memtap.cli.keys import Keys
 from memtap.cli.options import Options
 from memtap.cli.render import (
     Blocks,
@@ -33,8 +35,10 @@ class Screen:
     """Shows cachetop, and listens to keys."""
 
     def __init__(self, reporter: Cachetop, order: Order, options: Options) -> None:
-        self.closed = False
-        self.inputs = [sys.stdin.fileno()]
+        self._is_left = False
+        self._keys = Keys()
+        self._terminal = sys.stdin.fileno()
+        self.inputs = [self._terminal]
         self._reporter, self._order = reporter, order
         self._look = Look(wide=options.wide)
         self._verbose = options.verbose
@@ -44,6 +48,12 @@ class Screen:
         self._window = _open()
         self._put_all(["waiting for the first interval to end"], KEYS_LINE)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the user has left: by q, by Esc, or because the terminal is gone."""
+        self._is_left |= self._keys.is_escape() and not _is_readable(self._terminal)
+        return self._is_left
+
     def show(self, report: Report) -> None:
         """Shows a report, unless the user wants to look at another one for longer."""
         if not self._paused:
@@ -52,19 +62,23 @@ class Screen:
 
     def listen(self) -> None:
         """Does what the keys that were pressed ask for."""
-        while (key := self._window.getch()) != curses.ERR:
-            self._press(chr(key) if 0 <= key < 0x110000 else "")
+        data = _read(self._terminal)
+        if not data:
+            self._is_left = True
+        for key in self._keys.feed(data):
+            self._press(key)
         self._draw()
 
     def close(self) -> None:
         """Gives the terminal back; after COUNT reports the last one stays on it."""
-        curses.endwin()
+        with suppress(curses.error):  # it is gone
+            curses.endwin()
         if self._keeps_last and self._report and not self.closed:
             click.echo(Blocks(self._look).render(self._order.arrange(self._report)), nl=False)
 
     def _press(self, key: str) -> None:
-        if key in ("q", "\x1b"):
-            self.closed = True
+        if key == "q":
+            self._is_left = True
         elif key in (" ", "p"):
             self._paused = not self._paused
         elif key == "r":
@@ -83,18 +97,22 @@ class Screen:
         self._reporter.by = (keys[(place + 1) % len(keys)],)
         self._report = self._reporter.report()
         if self._order.column not in [column.name for column in self._report.columns]:
-            self._order = self._order.by("hits_pages")
+            self._order = self._order.by("misses_pages")
 
     def _draw(self) -> None:
-        if self._report is None:
+        if self._report is None or self._is_left:
             return
         report = self._order.arrange(self._report)
-        height, width = self._size()
+        try:
+            height, width = self._size()
+        except OSError:  # the terminal is gone
+            self._is_left = True
+            return
         columns = table_columns(report, self._look)
         lines = table_lines(columns, report.rows[: max(height - 3, 0)], width)
         flawless = is_flawless(report.audit) and not self._verbose
         bottom = KEYS_LINE if flawless else audit_line(report.audit)
-        self._put_all([self._title(report), *lines], bottom)
+        self._put_all([self._title(report), *lines, *report.remarks], bottom)
 
     def _title(self, report: Report) -> str:
         by, column = ",".join(self._reporter.by), self._order.column
@@ -105,10 +123,10 @@ class Screen:
 
     def _size(self) -> tuple[int, int]:
         """Height and width; follows a terminal that was resized."""
-        size = os.get_terminal_size()
-        if self._window.getmaxyx() != (size.lines, size.columns):
-            curses.resizeterm(size.lines, size.columns)
-        return size.lines, size.columns
+        size = terminal_size(sys.stdout.fileno())
+        if self._window.getmaxyx() != size:
+            curses.resizeterm(*size)
+        return size
 
     def _put_all(self, lines: list[str], bottom: str) -> None:
         """A title, headings and rows, and a line at the bottom, all at once."""
@@ -122,12 +140,29 @@ class Screen:
         height, width = self._window.getmaxyx()
         if 0 <= line < height:
             filled = text.ljust(width) if attribute == curses.A_REVERSE else text
+            known = filled.encode(self._window.encoding, "replace").decode(self._window.encoding)
             # insnstr, because addnstr fails in the last column of the last line.
-            self._window.insnstr(line, 0, filled, width, attribute)
+            self._window.insnstr(line, 0, known, width, attribute)
+
+
+def can_be_drawn_on() -> bool:
+    """Whether curses can place text on the terminal that TERM names."""
+    try:
+        curses.setupterm()
+        return curses.tigetstr("cup") is not None
+    except curses.error:
+        return False
+
+
+def terminal_size(descriptor: int) -> tuple[int, int]:
+    """Lines and columns of a terminal; those of a usual one if it does not know (a serial line)."""
+    size = os.get_terminal_size(descriptor)
+    return size.lines or 24, size.columns or 80
 
 
 def _open() -> curses.window:
-    locale.setlocale(locale.LC_ALL, "")
+    with suppress(locale.Error):  # LC_ALL names one that is not installed
+        locale.setlocale(locale.LC_ALL, "")
     try:
         window = curses.initscr()
     except curses.error as error:
@@ -135,7 +170,18 @@ def _open() -> curses.window:
         raise MemtapError(f"this terminal cannot be drawn on: {error}", hint) from error
     curses.noecho()
     curses.cbreak()
-    window.nodelay(True)
     with suppress(curses.error):  # not every terminal can hide its cursor
         curses.curs_set(0)
     return window
+
+
+def _is_readable(descriptor: int) -> bool:
+    return bool(select.select([descriptor], [], [], 0)[0])
+
+
+def _read(descriptor: int) -> bytes:
+    """What a terminal sent; nothing if it is gone."""
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:
+        return b""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.command("slab", cls=TracingCommand)
 @shared(
-    tuple(SLAB_KEYS),
+    SLAB_KEYS,
     click.option(
         "--leaks",
         is_flag=True,

@@ -42,6 +42,7 @@ class StackFiles:
 
         self._display.close()
         if self._folded:
-            write(self._folded, folded(self._stacks))
+            write(self._folded, folded(self._stacks), "the stacks", "--folded")
         if self._flame:
-            write(self._flame, flame_page(self._stacks, "memtap faults", "faults"))
+            page = flame_page(self._stacks, "memtap faults", "faults")
+            write(self._flame, page, "the flame graph", "--flame")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,9 +18,12 @@ from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.plan import Plan
 from memtap.cli.confined import run_confined
-from memtap.cli.loop import Display, Loop
+from memtap.cli.endings import end_in_order
+from memtap.cli.limits import require_room
+from memtap.cli.loop import Display, Loop, Signals
 from memtap.cli.options import Options
 from memtap.cli.program import Program
+from memtap.cli.telling import absent, begun, note, remarked
 from memtap.tracers.host import Counters, vmstat
 from memtap.tracers.hostile import one_line
 from memtap.tracers.processes import process_of
@@ -53,6 +55,8 @@ class Job:
         display: makes where the reports are shown.
         counters: reads those of the host that its counts can be compared with.
         last_words: those of targets that ended, of struct taskstats.
+        wants: a field of its rows that a recording must have kept for what was asked for, and what
+            is kept there; both "" if there is no such.
     """
 
     plan: Plan
@@ -62,6 +66,7 @@ class Job:
     display: Callable[[Any], Display]
     counters: Callable[[], Counters] = vmstat
     last_words: tuple[str, ...] = ()
+    wants: tuple[str, str] = ("", "")
 
 
 def page_edge(session: Session) -> Edge:
@@ -73,10 +78,19 @@ def page_edge(session: Session) -> Edge:
 
 def run(options: Options, job: Job) -> None:
     """Carries out a tracing command; ends the process with PROGRAM's status, if there is one."""
+    from memtap.cli.output import readers_of
+
+    require_room()
+    with readers_of((options.output, options.folded, options.flame)):
+        _run(options, job)
+
+
+def _run(options: Options, job: Job) -> None:
     if options.replay is not None:
         _replay_any(options.replay, options, job)
         return
     kernel = Kernel()
+    kernel.require_proc()
     pids = tuple(map(process_of, options.pids))
     request = Request(job.plan, _filter(options, pids), job.settings)
     if options.dump_c:
@@ -104,8 +118,7 @@ def _replay_any(pattern: str, options: Options, job: Job) -> None:
     paths, output = find(pattern), options.output
     if output and output.exists() and any(map(output.samefile, paths)):
         raise MemtapError(f"{output} is the recording itself", "name another file for the report")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)
+    end_in_order()
     replay = partial(_replay, paths, job, options.trust)
     if options.trust:
         replay()
@@ -115,6 +128,7 @@ def _replay_any(pattern: str, options: Options, job: Job) -> None:
 
 
 def _replay(paths: list[Path], job: Job, trusted: bool) -> None:
+    _require_kept(paths, job, trusted)
     with ExitStack() as stack:
         display: Display | None = None
         for path in paths:
@@ -123,12 +137,30 @@ def _replay(paths: list[Path], job: Job, trusted: bool) -> None:
             if display is None:
                 display = job.display(reporter)
                 stack.callback(display.close)
-            for report in filter(None, map(reporter.feed, _chunks(recording))):
-                display.show(report)
+            for chunk in _chunks(recording):
+                report = reporter.feed(chunk)
+                if report and chunk.interval:
+                    display.show(remarked(report, chunk.interval.remarks))
                 if display.closed:
                     return
             if recording.was_cut_off:
                 click.echo(f"memtap: note: {one_line(str(path))} {_NO_END}", err=True)
+
+
+def _require_kept(paths: list[Path], job: Job, trusted: bool) -> None:
+    """MemtapError if none of the recordings kept what the job wants, though events are there."""
+    field, what = job.wants
+    if not field:
+        return
+    has_rows = False
+    for path in paths:
+        for chunk in _recording_of(path, job.plan, trusted):
+            if chunk.rows[field].any():
+                return
+            has_rows |= len(chunk.rows) > 0
+    if has_rows:
+        names = " and ".join(map(str, paths))
+        raise MemtapError(f"{names} has no {what}", f"record again, with --{what}")
 
 
 def _recording_of(path: Path, plan: Plan, trusted: bool) -> Recording:
@@ -157,13 +189,6 @@ def _chunks(recording: Recording) -> Iterator[Chunk]:
         yield chunk
 
 
-def _end(_number: int, _frame: object) -> None:
-    """Ends the process as a run ends that was told to: with status 0, and only once."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    raise SystemExit(0)
-
-
 def _trace(
     options: Options, job: Job, request: Request, kernel: Kernel, pids: tuple[int, ...]
 ) -> int:
@@ -173,6 +198,9 @@ def _trace(
     with ExitStack() as stack:
         if program:
             stack.callback(program.end)
+        else:
+            for absence in absent(options.comms):
+                note(f"{absence}; it waits for one")
         attempts = Attempts(request, kernel, Cache())
         stack.callback(attempts.abandon)
         from memtap.tracers.live import Live
@@ -186,13 +214,24 @@ def _trace(
         if options.dry_run:
             click.echo(_attached(live.origin))
             return 0
-        for note in (*live.origin.notes, *live.notes, *processes.notes):
-            click.echo(f"memtap: note: {note}", err=True)
+        if not _shows_notes(options):
+            for each in (*live.origin.notes, *live.notes, *processes.notes):
+                note(each)
         reporter = job.reporter(live.origin)
-        loop = Loop(options, live, reporter, job.display(reporter), pids, program)
+        signals = Signals()  # before a display changes the terminal, which then must be given back
+        display = job.display(reporter)
+        stack.callback(display.close)
+        if not display.inputs:
+            begun(click.get_current_context().info_name or "memtap", options)
+        loop = Loop(options, live, reporter, display, signals, pids, program)
         stack.callback(loop.close)
         loop.run()
     return program.status() if program else 0
+
+
+def _shows_notes(options: Options) -> bool:
+    """Whether the reports show them to the same person."""
+    return options.verbose and options.format == "table" and options.output is None
 
 
 def _attached(origin: Origin) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import polars as pl
-
 from memtap.tracers.chunk import Chunk, Interval, Origin
+from memtap.tracers.frames import pl
 from memtap.tracers.pagecolumns import CACHESTAT, CACHESTAT_WIDE
 from memtap.tracers.pagecounts import COUNTS, PageCache, page_audit
 from memtap.tracers.report import Report, Row, percentage

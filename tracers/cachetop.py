@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import polars as pl
-
 from memtap.tracers.chunk import Chunk, Origin
 from memtap.tracers.files import UNKNOWN, FileName, forget
+from memtap.tracers.frames import pl
 from memtap.tracers.pagecolumns import CACHETOP_KEYS, cachetop_columns
 from memtap.tracers.pagecounts import COUNTS, PageCache, page_audit
 from memtap.tracers.processes import Who

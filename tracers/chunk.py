@@ -71,6 +71,7 @@ class Interval:
         losses: what was lost in it.
         notes: what could not be seen in it.
         unsettled: how many events the kernel may have counted in it that are rows of the next.
+        remarks: what else there is to say of it.
     """
 
     time: str
@@ -81,6 +82,7 @@ class Interval:
     losses: Losses
     notes: tuple[str, ...] = ()
     unsettled: int = 0
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ shown. Facts about the host stand beside that, to explain it.
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -43,6 +44,10 @@ REPORTS = {
     "reclaim": Request(reclaimplan.PLAN),
     "oom": Request(oomplan.PLAN),
 }
+
+
+# Where the programs that we start are, whatever PATH says.
+_PATH = "/usr/bin:/bin"
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,9 @@ def _libraries(compilers: set[str]) -> Iterator[Fact]:
         yield Fact("libbpf", "absent", error.hint)
     parquet = find_spec("pyarrow") is not None
     todo = "" if parquet else "pip install 'memtap[record]'"
+    demangles = all(shutil.which(name, path=_PATH) for name in ("c++filt", "prlimit"))
+    state = "as they are written" if demangles else "as the linker has them: no c++filt"
+    yield Fact("C++, Rust names", state, "" if demangles else "apt install binutils util-linux")
     yield Fact("recordings", "--record and --from work" if parquet else "no pyarrow", todo)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
+
+from memtap.tracers.frames import pl
 
 # Each power of two has so many buckets.
 STEPS = 32

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import polars as pl
 
 from memtap.bpf.stream import Events
 from memtap.tracers.chunk import Interval
 from memtap.tracers.faultplan import PAGE_BYTES, Kind
 from memtap.tracers.faultrows import Cause
+from memtap.tracers.frames import pl
 from memtap.tracers.grouping import group_numbers
 from memtap.tracers.mappings import Region
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from math import inf
 from typing import Any
-
-os.environ.setdefault("POLARS_MAX_THREADS", "1")  # the other CPUs belong to those we watch
-import polars as pl
 
 from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Interval, Origin
@@ -19,6 +15,7 @@ from memtap.tracers.faultcolumns import FAULT_KEYS, fault_columns
 from memtap.tracers.faultplan import COUNTS, Kind
 from memtap.tracers.faultrows import Cause
 from memtap.tracers.faulttimes import merged, tally
+from memtap.tracers.frames import pl
 from memtap.tracers.grouping import select
 from memtap.tracers.mappings import Region
 from memtap.tracers.processes import Who

@@ -8,15 +8,11 @@ for, up to the next exception; no two faults share any of that, so no sum exceed
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
-
-os.environ.setdefault("POLARS_MAX_THREADS", "1")  # the other CPUs belong to those we watch
-import polars as pl
 
 from memtap.bpf.stream import Events
 from memtap.tracers.durations import STEPS, bucket_of
+from memtap.tracers.frames import pl
 from memtap.tracers.grouping import group_numbers
 
 # What a fault that was not timed is like, from the best answer to the last.

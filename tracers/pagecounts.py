@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-os.environ.setdefault("POLARS_MAX_THREADS", "1")  # the other CPUs belong to those we watch
-import polars as pl
-
 from memtap.bpf.stream import Events
 from memtap.tracers import pagesteps
 from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Interval, Origin
 from memtap.tracers.files import BUCKETS, bucket_of, serial
+from memtap.tracers.frames import pl
 from memtap.tracers.freshness import Bools, Marks
 from memtap.tracers.grouping import chain, group_numbers, in_order, select
 from memtap.tracers.pagecache import Flag, Kind

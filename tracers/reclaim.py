@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import numpy.typing as npt
-
-os.environ.setdefault("POLARS_MAX_THREADS", "1")  # the other CPUs belong to those we watch
-import polars as pl
 
 from memtap.bpf.stream import Events
 from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Interval, Origin
 from memtap.tracers.durations import bucket_of, quantile
+from memtap.tracers.frames import pl
 from memtap.tracers.grouping import group_numbers
 from memtap.tracers.processes import Who
 from memtap.tracers.reclaimcolumns import RECLAIM_KEYS, reclaim_columns

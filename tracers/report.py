@@ -66,6 +66,7 @@ class Report:
             `to_bytes`, and counts.
         heaps: if it was asked for, what the heaps of processes are like.
         leaks: if it was asked for, what is kept, the oldest first; `frames` from the outermost on.
+        remarks: what else there is to say of the interval: why it has no rows, that it is short.
         totals: for the table alone, the sums of columns over all rows, also those that are cut off.
     """
 
@@ -82,6 +83,7 @@ class Report:
     heaps: list[Row] | None = None
     leaks: list[Row] | None = None
     totals: Row | None = None
+    remarks: tuple[str, ...] = ()
 
     SCHEMA = 1
 
@@ -95,6 +97,7 @@ class Report:
             "sizes": self.sizes,
             "heaps": self.heaps,
             "leaks": self.leaks,
+            "remarks": list(self.remarks) or None,
         }
         return {
             "report": self.name,

@@ -97,3 +97,10 @@ def test_what_was_used_last_stays(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == MOST_FILES
     assert kept.find("0") == "answer"
     assert kept.find("1") is None
+
+
+def test_a_fifo_is_not_waited_for(folder: Path) -> None:
+    path = only_file(folder)
+    path.unlink()
+    os.mkfifo(path, 0o600)
+    assert Cache(folder).find("text") is None

@@ -16,6 +16,7 @@ from typing import Any
 import click
 import pytest
 
+from memtap.cli.endings import ENDINGS
 from memtap.cli.main import main
 from memtap.cli.options import Options, TracingCommand, shared
 
@@ -55,7 +56,7 @@ def memtap(*arguments: object) -> Done:
     # Not in a child: it would have none of the threads that polars may have started here.
     trust = ["--trust"] if "--from" in arguments else []
     before, sys.argv = sys.argv, ["memtap", *map(str, arguments), *trust]
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in ENDINGS}
     status: object = 0
     with redirect_stdout(_stream()) as out, redirect_stderr(_stream()) as err:
         try:

@@ -88,3 +88,14 @@ def test_an_order_can_be_turned_and_go_by_another_column() -> None:
 def test_after_the_last_column_comes_the_first(name: str, step: int, found: str) -> None:
     columns = [Column(letter, letter.upper()) for letter in "abc"]
     assert next_column(columns, name, step) == found
+
+
+def test_what_is_equal_comes_by_another_column() -> None:
+    rows = [{"a": 0, "b": 1}, {"a": 2, "b": 0}, {"a": 0, "b": 9}]
+    report = Report("r", "2026-01-31T12:00:01.000Z", 1.0, (), rows, {"notes": []})
+    assert [row["b"] for row in Order("a", ties="b").arrange(report).rows] == [0, 9, 1]
+    assert [row["b"] for row in Order("a", reverse=True, ties="b").arrange(report).rows] == [
+        9,
+        1,
+        0,
+    ]

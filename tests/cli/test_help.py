@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from memtap import __version__
-from memtap.cli.main import COMMANDS
+from memtap.cli.commands import COMMANDS
 from memtap.tracers.pagecolumns import CACHESTAT_WIDE, CACHETOP_KEYS, cachetop_columns
 from tests.cli.calling import HOME, memtap
 

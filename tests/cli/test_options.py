@@ -7,8 +7,15 @@ from pathlib import Path
 import click
 import pytest
 
-from memtap.cli.options import sort_column
-from memtap.tracers.pagecolumns import CACHESTAT, cachetop_columns
+from memtap.cli.options import keys_out_of, sort_column
+from memtap.tracers.faultcolumns import FAULT_KEYS, fault_columns
+from memtap.tracers.pagecolumns import CACHESTAT, CACHETOP_KEYS, cachetop_columns
+from memtap.tracers.pagescolumns import PAGES_KEYS
+from memtap.tracers.pmap import pmap_columns
+from memtap.tracers.ps import PS_KEYS, ps_columns
+from memtap.tracers.reclaimcolumns import RECLAIM_KEYS, reclaim_columns
+from memtap.tracers.report import Column
+from memtap.tracers.slabcolumns import SLAB_KEYS, slab_columns
 from tests.cli.calling import NOBODY, memtap, understood
 
 REFUSED = [
@@ -153,3 +160,119 @@ def test_an_unknown_column_is_answered_with_those_that_there_are() -> None:
     with pytest.raises(click.UsageError) as caught:
         sort_column("nope", CACHESTAT, "hits_pages")
     assert caught.value.message.endswith(", ".join(column.name for column in CACHESTAT))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "column"),
+    [
+        ("MISSES_PAGES", "misses_pages"),
+        ("read_hit", "read_hit_pct"),
+        ("READ_HIT", "read_hit_pct"),
+        ("write_hit%", "write_hit_pct"),
+        ("Command", "comm"),
+        ("CMD", "comm"),
+        ("Misses", "misses_pages"),
+    ],
+)
+def test_units_and_cases_need_not_be_said(wanted: str, column: str) -> None:
+    assert sort_column(wanted, cachetop_columns(("process",)), "hits_pages") == column
+
+
+@pytest.mark.parametrize(
+    ("columns", "wanted", "column"),
+    [
+        (ps_columns(("process",), "kib", False, False), "rss", "res_bytes"),
+        (ps_columns(("process",), "kib", False, False), "RSS", "res_bytes"),
+        (ps_columns(("process",), "human", False, False), "Pss", "pss_bytes"),
+        (ps_columns(("process",), "kib", False, False), "vsz", "virt_bytes"),
+        (pmap_columns("kib", False, False), "rss", "rss_bytes"),
+        (pmap_columns("kib", False, False), "RSS_KB", "rss_bytes"),
+        (fault_columns(("process",)), "TIME_MS", "time_ns"),
+        (fault_columns(("process",)), "time", "time_ns"),
+        (fault_columns(("process",)), "p99_us", "p99_ns"),
+        (reclaim_columns(("process",)), "stall_ms", "stall_ns"),
+        (slab_columns(("cache",)), "alloc_kb", "allocated_bytes"),
+    ],
+)
+def test_every_heading_is_a_column_to_sort_by(
+    columns: tuple[Column, ...], wanted: str, column: str
+) -> None:
+    assert sort_column(wanted, columns, "") == column
+
+
+def test_all_headings_and_names_of_all_reports_find_their_own_column() -> None:
+    for columns in (
+        *(cachetop_columns((key,)) for key in CACHETOP_KEYS),
+        *(fault_columns((key,)) for key in FAULT_KEYS),
+        *(slab_columns((key,)) for key in SLAB_KEYS),
+        *(reclaim_columns((key,)) for key in RECLAIM_KEYS),
+        ps_columns(("process",), "kib", False, False),
+    ):
+        for column in columns:
+            for wanted in (
+                column.name,
+                column.heading,
+                column.heading.lower(),
+                column.name.upper(),
+            ):
+                assert sort_column(wanted, columns, "") == column.name
+
+
+@pytest.mark.parametrize(
+    ("keys", "word", "key"),
+    [
+        (CACHETOP_KEYS, "PATH", "file"),
+        (CACHETOP_KEYS, "File", "file"),
+        (CACHETOP_KEYS, "CGROUP", "cgroup"),
+        (CACHETOP_KEYS, "USER", "user"),
+        (CACHETOP_KEYS, "uid", "user"),
+        (CACHETOP_KEYS, "PID", "process"),
+        (FAULT_KEYS, "TID", "thread"),
+        (FAULT_KEYS, "SITE", "site"),
+        (FAULT_KEYS, "Region", "region"),
+        (PS_KEYS, "CMD", "comm"),
+        (PAGES_KEYS, "TYPE", "migratetype"),
+        (SLAB_KEYS, "CACHE", "cache"),
+    ],
+)
+def test_a_heading_is_a_key_to_group_by(
+    keys: dict[str, tuple[Column, ...]], word: str, key: str
+) -> None:
+    assert keys_out_of(keys)(word) == (key,)
+    assert keys_out_of(keys)(f"{word},{key}") == (key,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("memleak", "'memtap slab --leaks'"),
+        ("memleak-bpfcc", "'memtap slab --leaks'"),
+        ("oomkill", "'memtap oom'"),
+        ("oomkill.bt", "'memtap oom'"),
+        ("slabratetop", "'memtap slab'"),
+        ("drsnoop", "'memtap reclaim'"),
+        ("top", "'memtap ps'"),
+        ("cachetpo", "Did you mean 'memtap cachetop'?"),
+        ("Faults", "Did you mean 'memtap faults'?"),
+        ("fault", "Did you mean 'memtap faults'?"),
+        ("memleek", "Did you mean 'memtap slab --leaks'?"),
+        ("zzz", "There are cachestat, cachetop, faults"),
+        ("cachestat -i 5", "the interval is an argument: 5 for"),
+        ("cachetop -i", "the interval is an argument"),
+        ("cachetop --interval=5", "the interval is an argument"),
+        ("ps -n 5", "the count is the second argument"),
+        ("faults --json", "--format json does that"),
+        ("doctor --json", "--format json does that"),
+        ("faults --stcks", "--stacks"),
+        ("faults -b proces", "(Did you mean 'process'?)"),
+        ("faults -s totl", "(Did you mean 'total'?)"),
+        ("ps -s pps", "(Did you mean 'pss'?)"),
+        ("faults ./app", "a PROGRAM to trace comes after --"),
+        ("faults --flame x --folded x", "--folded and --flame name the same file"),
+        ("faults -o x --flame x", "--output and --flame name the same file"),
+    ],
+)
+def test_what_was_meant_is_said(arguments: str, said: str) -> None:
+    done = memtap(*arguments.split())
+    assert (done.status, done.out) == (2, "")
+    assert said in done.err.splitlines()[-1]

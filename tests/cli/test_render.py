@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from memtap.cli.arrange import Order
 from memtap.cli.render import Blocks, Look, Rolling, local_time
 from memtap.tracers.processes import Who
 from tests.cli.making import CAT, PATHS, SECOND, WHO, stat_report, top_report
@@ -143,3 +144,74 @@ def test_times_are_local() -> None:
     heading, line = Rolling(Look(timestamp=True)).render(stat_report(SECOND)).splitlines()
     assert (heading.split()[:2], line.split()[:2]) == (["TIME", "HITS"], ["17:30:02", "5"])
     assert heading.index("HITS") + len("HITS") == line.index(" 5 ") + len(" 5")
+
+
+DEEP = "/kubepods.slice/kubepods-burstable.slice/cri-containerd-0123456789abcdef.scope"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+@pytest.mark.parametrize("by", ["process", "file", "cgroup", "user", "process,file"])
+def test_wide_tables_fit_and_all_their_columns_can_be_seen(by: str, width: int) -> None:
+    """Where there is room CGROUP is whole; where there is none, its end is shown, as of a PATH."""
+    who = {100: Who("kworker/u16:3-events_unbound", 0, "root", DEEP)}
+    chunk = make_chunk(read(), who=who, paths=named("/deep" * 30 + "/end"))
+    report = top_report(chunk, tuple(by.split(",")))
+    lines = Blocks(Look(width=width, wide=True)).render(report).splitlines()
+    assert max(map(len, lines)) <= width
+    headings = [column.heading for column in report.columns]
+    text = " ".join(lines)
+    assert [heading for heading in headings if f" {heading} " not in f" {text} "] == []
+    assert "CGROUP" not in headings or ".scope" in text or "ope" in text
+    assert "PATH" not in headings or "/end" in text
+    whole = Blocks(Look(wide=True)).render(report)
+    assert "CGROUP" not in headings or DEEP in whole
+    assert len(whole.splitlines()) == 2
+
+
+def test_a_long_name_gives_way_after_paths_and_a_usual_one_never() -> None:
+    who = {
+        100: Who("kworker/u16:3-events_unbound", 0, "root", "/"),
+        200: Who("a" * 15, 0, "root", "/"),
+    }
+    report = top_report(make_chunk(read(), read(tgid=200), who=who))
+    lines = Blocks(Look(width=65)).render(report).splitlines()
+    assert "kworker/u16:3-+" in lines[1] + lines[2]
+    assert "a" * 15 in lines[1] + lines[2]
+    assert "kworker/u16:3-events_unbound" in Blocks(Look(width=80)).render(report)
+
+
+def test_rows_are_counted_for_stacks_too() -> None:
+    stacks = {("main", f"f{number}"): 100 - number for number in range(50)}
+    report = replace(top_report(MIXED), stacks=stacks)
+    for rows, shown in ((None, 5), (1, 1), (3, 3), (20, 20), (90, 50)):
+        text = Blocks(Look(rows=rows)).render(Order("hits_pages", rows=rows).arrange(report))
+        assert text.count(" < main") == shown
+    assert len(Order("hits_pages", rows=3).arrange(report).stacks or {}) == 3
+
+
+def test_a_note_is_told_once_however_often_it_is_true() -> None:
+    noted = make_chunk(read(), interval=make_interval(notes=("a", "b")))
+    for renderer in (Blocks(Look(verbose=True)), Rolling(Look(verbose=True))):
+        texts = [renderer.render(stat_report(noted)) for _ in range(3)]
+        assert [text.count("note: ") for text in texts] == [2, 0, 0]
+        more = make_chunk(read(), interval=make_interval(notes=("a", "c")))
+        assert [
+            line for line in renderer.render(stat_report(more)).splitlines() if "note:" in line
+        ] == ["  note: c"]
+
+
+def test_remarks_stand_below_the_rows() -> None:
+    report = replace(top_report(MIXED), remarks=("first", "second"))
+    assert Blocks(Look()).render(report) == BY_PROCESS + "first\nsecond\n"
+    assert report.to_dict()["remarks"] == ["first", "second"]
+    assert "remarks" not in top_report(MIXED).to_dict()
+
+
+def test_a_number_is_never_cut() -> None:
+    report = stat_report(MIXED)
+    report.rows[0]["hits_pages"] = 123_456_789_012
+    assert "123456789012" in Rolling(Look()).render(report).split()
+    report = top_report(MIXED)
+    report.rows[0]["hits_pages"] = 123_456_789_012
+    for width in (20, 40, 60, 80):
+        assert "123456789012" in Blocks(Look(width=width, wide=True)).render(report).split()

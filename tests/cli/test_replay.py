@@ -70,10 +70,11 @@ def test_rows_are_sorted_and_cut(arguments: str, pids: list[int], recording: Pat
     assert column("pid", "cachetop", *arguments.split(), "--from", recording) == pids
 
 
-def test_most_hits_come_first(tmp_path: Path) -> None:
+def test_most_misses_come_first_and_then_most_hits(tmp_path: Path) -> None:
     hits = [read(tgid=1), read(0, 3, tgid=2), read(0, 2, tgid=3)]
     path = record(tmp_path / "r.parquet", make_chunk(*hits, add(9, 1), read(9, 1, tgid=1)))
-    assert column("pid", "cachetop", "--from", path) == [2, 3, 1]
+    assert column("pid", "cachetop", "--from", path) == [1, 2, 3]
+    assert column("pid", "cachetop", "-s", "hits", "--from", path) == [2, 3, 1]
 
 
 @pytest.mark.parametrize(

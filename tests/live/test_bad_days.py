@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.live.held import are_gone, held_by, in_kernel, of_session, watched
 from tests.live.tracing import (
+    LONGEST_S,
     MEMTAP,
     PAGE,
     Trace,
@@ -30,11 +34,7 @@ Build = Callable[[str], Path]
 Run = Callable[..., Trace]
 
 
-def programs() -> set[str]:
-    """The names of our programs that the kernel holds, by bpftool; no other memtap may run."""
-    listed = json.loads(subprocess.check_output(["bpftool", "-j", "prog", "list"]))
-    names = {program.get("name", "") for program in listed}
-    return names & {"on_read", "on_map", "on_fault", "on_add", "on_delete", "on_dirty", "flush"}
+PROGRAMS = {"on_read", "on_map", "on_fault", "on_add", "on_delete", "on_dirty", "flush"}
 
 
 def says(done: subprocess.CompletedProcess[str], what: str, hint: str) -> None:
@@ -53,31 +53,90 @@ def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+ENDINGS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
+
+
+@pytest.mark.parametrize("number", ENDINGS)
 def test_a_signal_ends_a_run_with_its_last_report(
     number: int, running: subprocess.Popen[str]
 ) -> None:
-    assert programs()
+    held = held_by(running.pid)
+    assert held
     running.send_signal(number)
     assert running.wait() == 0
     assert running.stderr is not None and running.stderr.read() == ""
-    assert eventually(lambda: not programs(), 2)
+    assert are_gone(held)
 
 
 def test_even_kill_9_leaves_nothing_attached(running: subprocess.Popen[str]) -> None:
-    assert len(programs()) == 7
+    held = held_by(running.pid)
+    assert {in_kernel()[number] for number in held} >= PROGRAMS
+    assert len(held) == 7
     running.kill()
-    assert eventually(lambda: not programs(), 5)
+    assert are_gone(held)
 
 
 def test_killed_while_compiling_it_leaves_nothing(tmp_path: Path) -> None:
+    command = hiding([*MEMTAP, "cachestat", "-o", str(tmp_path / "out")])
+    held: set[int] = set()
     for delay in (0.1, 0.3, 0.5, 0.6, 0.7):
-        process = subprocess.Popen(hiding([*MEMTAP, "cachestat", "-o", str(tmp_path / "out")]))
+        process = subprocess.Popen(command, start_new_session=True)
         time.sleep(delay)
+        held |= held_by(process.pid)
         process.kill()
         process.wait()
-    assert eventually(lambda: not programs(), 5)
-    assert eventually(lambda: subprocess.call(["pgrep", "-f", "memtap.bpf.compiler"]) == 1, 5)
+        assert eventually(lambda: not of_session(process.pid), 5)  # noqa: B023 (at once)
+    assert are_gone(held)
+
+
+@pytest.mark.parametrize("number", ENDINGS)
+def test_a_signal_before_a_run_begins_ends_it_quietly(number: int, tmp_path: Path) -> None:
+    """While it imports, compiles, loads; the interpreter itself is started by then."""
+    command = hiding([*MEMTAP, "faults", "0.2", "-o", str(tmp_path / "out")])
+    for delay in (0, 0.1, 0.2, 0.4, 0.8):
+        process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert eventually(lambda: handles(process.pid, number), 60)  # noqa: B023 (at once)
+        time.sleep(delay)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, ""), delay
+        assert eventually(lambda: not of_session(process.pid), 5)  # noqa: B023 (at once)
+
+
+def handles(pid: int, number: int) -> bool:
+    """Whether a process has a handler of memtap for a signal: Python has none for SIGTERM."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    both = 1 << signal.SIGTERM - 1 | 1 << number - 1
+    return int(caught, 16) & both == both
+
+
+def test_nohup_is_obeyed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["nohup", *MEMTAP, "cachestat", "0.2", "-o", str(out)]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        assert eventually(lambda: out.exists() and out.read_text() != "", 30)
+        process.send_signal(signal.SIGHUP)
+        lines = len(out.read_text().splitlines())
+        assert eventually(lambda: len(out.read_text().splitlines()) > lines + 2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LONGEST_S) == 0
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize("number", ENDINGS)
+def test_a_recording_survives_what_ends_a_run(number: int, tmp_path: Path) -> None:
+    recording = tmp_path / "r.parquet"
+    with reporting(tmp_path / "out", "cachestat", "0.2", "--record", recording) as process:
+        process.send_signal(number)
+        assert process.wait(LONGEST_S) == 0
+    done = memtap("cachestat", "--from", recording)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (tmp_path / "out").read_text()
 
 
 def test_a_closed_pipe_ends_a_run(tmp_path: Path) -> None:
@@ -94,7 +153,7 @@ def test_a_run_ends_with_its_target(file_reader: subprocess.Popen[bytes], tmp_pa
     with reporting(out, "cachetop", "1", "-p", file_reader.pid, "-f", "json") as process:
         file_reader.kill()
         file_reader.wait()
-        assert process.wait(20) == 0
+        assert process.wait(LONGEST_S) == 0
     first, *_, last = reports(out.read_text())
     assert first["rows"][0]["hits_pages"] > 0
     assert last["interval_s"] < 1
@@ -238,6 +297,14 @@ def test_without_libbpf() -> None:
     says(done, "libbpf.so.1 is missing", "apt install libbpf1")
 
 
+def test_doctor_says_what_names_of_cpp_need() -> None:
+    code = "from memtap.tracers.doctor import _libraries as l; print(*(f.todo for f in l(set())))"
+    command = [sys.executable, "-c", code]
+    assert subprocess.check_output(command, text=True).strip() == ""
+    hidden = hiding(command, "/usr/bin/c++filt")
+    assert subprocess.check_output(hidden, text=True).strip() == "apt install binutils util-linux"
+
+
 def test_doctor_without_root_says_so() -> None:
     done = as_nobody("doctor", "-f", "json")
     assert done.returncode == 1
@@ -247,20 +314,20 @@ def test_doctor_without_root_says_so() -> None:
 
 
 def test_doctor_of_this_host_finds_every_report_to_run() -> None:
-    done = memtap("doctor", "-f", "json")
+    done, held = watched("doctor", "-f", "json")
     found = json.loads(done.stdout)
     names = {"cachestat", "cachetop", "faults", "malloc", "slab", "pages", "reclaim", "oom"}
     assert {row["report"] for row in found["rows"]} == names
     assert all(row["way"] for row in found["rows"])
     assert done.returncode == 0
-    assert not programs()
+    assert held and are_gone(held)
 
 
 def test_a_dry_run_attaches_and_leaves() -> None:
-    done = memtap("cachetop", "--dry-run")
+    done, held = watched("cachetop", "--dry-run")
     assert done.returncode == 0
     assert "tp_btf:" in done.stdout or "kprobe:" in done.stdout
-    assert not programs()
+    assert held and are_gone(held)
 
 
 def test_the_program_can_be_shown_and_compiled_by_itself(tmp_path: Path) -> None:
@@ -349,7 +416,7 @@ def test_nothing_is_lost_while_the_reader_is_stopped(
             time.sleep(max(0, 0.5 - (time.monotonic() - start)))
         process.send_signal(signal.SIGCONT)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(LONGEST_S) == 0
     found = reports(out.read_text())
     for report in found:
         audit = report["audit"]
@@ -369,3 +436,198 @@ def spinning(count: int) -> Iterator[None]:
         for each in busy:
             each.kill()
             each.wait()
+
+
+def fifo_at(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+@pytest.mark.parametrize("option", ["-o", "--folded", "--flame"])
+def test_a_fifo_waits_for_its_reader_before_tracing_begins(option: str, tmp_path: Path) -> None:
+    fifo = fifo_at(tmp_path / "fifo")
+    command = [*MEMTAP, "faults", "0.2", "2", option, str(fifo), "-p", str(os.getpid())]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"memtap: note: waiting for somebody to read {fifo}\n"
+        assert not held_by(process.pid)
+        text = fifo.read_text()
+        assert process.wait(LONGEST_S) == 0
+    assert text != ""
+
+
+@pytest.mark.parametrize("number", ENDINGS)
+def test_a_fifo_that_nobody_reads_can_be_left(number: int, tmp_path: Path) -> None:
+    fifo = fifo_at(tmp_path / "fifo")
+    command = [*MEMTAP, "cachestat", "-o", str(fifo)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "waiting" in process.stderr.readline()
+        process.send_signal(number)
+        assert process.wait(LONGEST_S) == 0
+        assert process.stderr.read() == ""
+
+
+def test_a_reader_who_leaves_a_fifo_ends_a_run(tmp_path: Path) -> None:
+    fifo = fifo_at(tmp_path / "fifo")
+    with subprocess.Popen([*MEMTAP, "cachestat", "0.1", "-o", str(fifo)]) as process:
+        with fifo.open() as file:
+            assert "HITS" in file.readline()
+        assert process.wait(LONGEST_S) == 0
+
+
+@pytest.mark.parametrize("number", ENDINGS)
+def test_a_reader_who_is_stuck_does_not_keep_a_run_from_ending(number: int) -> None:
+    """As when a pager shows the first page of what a pipe has long been full of."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    command = [*MEMTAP, "cachestat", "0.01", "-f", "json", "-p", str(os.getpid())]
+    process = subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    try:
+        os.close(writer)
+        assert eventually(lambda: waiting_bytes(reader) > 0, LONGEST_S)
+        time.sleep(1)  # of a report every 10 ms one is stuck by now, as nobody reads
+        process.send_signal(number)
+        _, err = process.communicate(timeout=LONGEST_S)
+        assert (process.returncode, err) == (0, "")
+    finally:
+        process.kill()
+        os.close(reader)
+
+
+def waiting_bytes(descriptor: int) -> int:
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+@pytest.mark.parametrize(
+    ("option", "what"), [("--flame", "the flame graph"), ("--folded", "the stacks")]
+)
+def test_a_full_disk_names_the_file_that_did_not_fit(option: str, what: str) -> None:
+    done = memtap("faults", "0.2", "1", option, "/dev/full", "-p", os.getpid())
+    first, second = done.stderr.splitlines()
+    assert first == f"memtap: cannot write {what}: No space left on device"
+    assert second == f"name another file with {option}"
+    assert done.returncode == 1
+
+
+def limited(limit: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """memtap under a limit of ulimit(1)."""
+    shell = f'ulimit {limit}; exec "$@"'
+    return subprocess.run(
+        ["sh", "-c", shell, "sh", *MEMTAP, *arguments], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("command", ["cachestat", "faults", "malloc", "slab"])
+@pytest.mark.parametrize(
+    ("limit", "what"),
+    [
+        *((f"-n {files}", "open files") for files in (16, 20, 24, 32, 50)),
+        *((f"-v {kib}", "bytes of addresses") for kib in (150_000, 400_000, 800_000)),
+        ("-d 100000", "bytes of data"),
+        ("-s 64", "bytes of stack"),
+    ],
+)
+def test_what_is_too_little_is_said(limit: str, what: str, command: str) -> None:
+    says(limited(limit, command, "0.2", "1"), what, "raise that limit first: ulimit")
+
+
+def test_a_little_more_is_enough() -> None:
+    files = 40 + 8 * (os.cpu_count() or 1)
+    for limit in (f"-n {files}", f"-v {1 << 20}", "-s 256", "-d 400000"):
+        done = limited(limit, "faults", "0.2", "1")
+        assert (done.returncode, done.stderr) == (0, ""), limit
+
+
+@pytest.mark.parametrize("limit", ["-n 12", "-v 30000", "-v 60000", "-v 100000"])
+def test_what_traces_nothing_says_it_too_or_does_its_work(limit: str) -> None:
+    done = limited(limit, "ps", "-r", "1")
+    if done.returncode:
+        first, second = done.stderr.splitlines()[-2:]
+        assert first.startswith("memtap: ") and "ulimit" in second
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["cachestat", "faults", "ps", "pmap 1", "oom --scores", "doctor"]
+)
+@pytest.mark.parametrize("hide", ["umount -l /proc", "mount -t tmpfs none /proc"])
+def test_without_proc(hide: str, command: str) -> None:
+    script = f'{hide}; exec "$@"'
+    words = ["unshare", "-m", "sh", "-c", script, "sh", *MEMTAP, *command.split()]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    says(done, "/proc is not mounted", "mount -t proc proc /proc")
+
+
+def test_without_a_place_for_temporary_files_it_compiles() -> None:
+    """The whole disk is read-only, and nothing was compiled before."""
+    script = 'mount -t tmpfs none /var/cache; mount -o remount,ro,bind /; exec "$@"'
+    command = [*MEMTAP, "cachestat", "-f", "csv", "0.1", "1"]
+    words = ["unshare", "-m", "sh", "-c", script, "sh", *command]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd="/")
+    assert "Traceback" not in done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_was_compiled_is_used_from_a_disk_that_is_read_only() -> None:
+    run = " ".join([*MEMTAP, "cachestat", "-f", "csv", "0.1", "1"])
+    script = f"{run} && mount -o remount,ro /var/cache && mount --bind /dev/null {llvm()} && {run}"
+    done = subprocess.run(hiding(["sh", "-c", script]), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_full_disk_keeps_nothing_of_what_was_compiled(tmp_path: Path) -> None:
+    run = " ".join([*MEMTAP, "cachestat", "-f", "csv", "-o", "/dev/null", "0.1", "1"])
+    script = f"mount -t tmpfs -o size=8k none /var/cache && {run} && ls -A /var/cache/memtap"
+    words = ["unshare", "-m", "sh", "-c", script]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_recording_without_stacks_gives_no_flame_graph(tmp_path: Path) -> None:
+    bare, full = tmp_path / "bare.parquet", tmp_path / "full.parquet"
+    memtap("faults", "-o", "/dev/null", "--record", bare, "--", "true")
+    memtap("faults", "-o", "/dev/null", "--stacks", "--record", full, "--", "true")
+    flame = tmp_path / "flame.html"
+    for option in (("--flame", flame), ("--folded", flame), ("--stacks",)):
+        says(memtap("faults", "--from", bare, *option), f"{bare} has no stacks", "with --stacks")
+        assert not flame.exists()
+    done = memtap("faults", "--from", full, "--flame", flame)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "<html" in flame.read_text()
+
+
+def test_files_that_sudo_wrote_are_the_callers(tmp_path: Path) -> None:
+    """Those that are new; what was there before stays whose it was."""
+    caller = os.environ | {"SUDO_UID": "65534", "SUDO_GID": "65533"}
+    names = ("out", "folded", "flame.html", "r.parquet")
+    out, folded, flame, recording = (tmp_path / name for name in names)
+    elsewhere, link = tmp_path / "elsewhere", tmp_path / "link"
+    link.symlink_to(elsewhere)
+    old = tmp_path / "old"
+    old.write_text("")
+    files = ("-o", out, "--folded", folded, "--flame", flame, "--record", recording)
+    mine = ("-p", os.getpid(), "0.2", "1")
+    assert memtap("faults", *files, *mine, env=caller).returncode == 0
+    assert memtap("cachestat", "-o", old, *mine, env=caller).returncode == 0
+    assert memtap("ps", "-o", link, env=caller).returncode == 0
+    for path in (out, folded, flame, recording, elsewhere):
+        assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65533), path
+        assert path.stat().st_size > 0
+    assert old.stat().st_uid == os.geteuid() and old.read_text()
+
+
+def test_a_program_has_the_signals_and_variables_that_it_would_have_had() -> None:
+    code = (
+        "import os, signal;"
+        "print([n for n in range(1, 32) if signal.getsignal(n) == signal.SIG_IGN]);"
+        "print([n for n in os.environ if n.startswith(('POLARS', 'OPENBLAS'))])"
+    )
+    program = [sys.executable, "-S", "-c", code]
+    alone = subprocess.check_output(program, text=True)
+    for command in ("cachetop", "faults", "malloc", "slab", "pages", "reclaim"):
+        assert memtap(command, "-o", "/dev/null", "--", *program).stdout == alone, command
+    status = ["grep", "^SigIgn", "/proc/self/status"]
+    alone = subprocess.check_output(status, text=True)
+    assert memtap("faults", "-o", "/dev/null", "--", *status).stdout == alone

@@ -1,0 +1,101 @@
+"""The commands by their names, and what is said of a name that is none."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+
+import click
+
+from memtap import __version__
+
+# Name, and what --help says of it; the module of that name is imported only when it is run.
+COMMANDS = {
+    "cachestat": "Is the page cache working: hits, misses and dirtied pages of the whole host.",
+    "cachetop": "Which process, file, cgroup or user uses and misses the page cache.",
+    "faults": "Who faults, where in memory, why, and at what cost.",
+    "malloc": "Which way malloc went to the kernel (brk, mmap, arena), and what it cost.",
+    "slab": "Which kernel caches, code and processes allocate, waste and keep.",
+    "pages": "What the buddy allocator hands out, to whom, and what is left in large blocks.",
+    "reclaim": "Who stalls in reclaim, compaction or swap, and what kswapd does.",
+    "oom": "Who was killed for lack of memory, why that one, and who is next.",
+    "ps": "How much memory every process takes, alone and shared, or took in an interval.",
+    "pmap": "What one process has mapped, and what of that is in memory.",
+    "doctor": "What this host can trace, how exactly, and what to do for more.",
+}
+
+# Other tools that people know, and what of memtap does their work.
+PEERS = {
+    "memleak": "slab --leaks",
+    "oomkill": "oom",
+    "slabratetop": "slab",
+    "slabtop": "slab",
+    "drsnoop": "reclaim",
+    "compactsnoop": "reclaim",
+    "vmscan": "reclaim",
+    "swapin": "reclaim",
+    "brkstack": "malloc --timeline",
+    "mallocstacks": "malloc -b site",
+    "pgfault": "faults",
+    "buddyinfo": "pages",
+    "smem": "ps",
+    "top": "ps",
+    "htop": "ps",
+}
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order of COMMANDS."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"memtap.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is meant; of a name that is none, which one may be."""
+        name = args[0]
+        if name in COMMANDS or name.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        raise click.UsageError(f"No such command {name!r}.{_meant(name)}", ctx)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in --help, without importing the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _meant(name: str) -> str:
+    """What was meant, as far as can be told, as a sentence behind another."""
+    known = name.lower().removesuffix("-bpfcc").removesuffix(".bt").removesuffix(".py")
+    if known in PEERS:
+        return f" Its work is done by 'memtap {PEERS[known]}'."
+    near = get_close_matches(known, [*COMMANDS, *PEERS], 1)
+    if near:
+        return f" Did you mean 'memtap {PEERS.get(near[0], near[0])}'?"
+    return f" There are {', '.join(COMMANDS)}."
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="memtap", message="%(prog)s %(version)s")
+def memtap() -> None:
+    """Traces the memory of this host: who uses it, what it costs, and how far to believe that.
+
+    \b
+    Try:  sudo memtap doctor           what works here
+          sudo memtap cachestat 1 5    five looks at the page cache, a second each
+          sudo memtap cachetop         the same by process, live
+          memtap ps                    what every process takes, alone and shared
+
+    A report that is not exact says so below its rows; with -v each says what was counted, what
+    was lost, and what cannot be seen here. MEMTAP COMMAND --help explains a command and its
+    columns.
+    """

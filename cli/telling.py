@@ -1,0 +1,110 @@
+"""What a user is told besides the numbers: that tracing has begun, and why a table is empty."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+
+import click
+
+from memtap.bpf.filters import COMM_BYTES
+from memtap.cli.options import DEFAULT_INTERVAL_S, Options
+from memtap.tracers.hostile import one_line
+from memtap.tracers.report import Report
+
+# What did not happen where a report has no rows.
+_NOTHING = {
+    "cachetop": "nobody used the page cache",
+    "faults": "no page faults",
+    "malloc": "no memory was asked of the kernel, or given back",
+    "slab": "no kernel objects were allocated",
+    "pages": "no pages were allocated",
+    "reclaim": "nobody had to reclaim memory",
+    "oom": "nobody was killed",
+    "ps": "nothing changed",
+}
+
+
+def note(text: str) -> None:
+    """Something that the user should know, on stderr."""
+    click.echo(f"memtap: note: {one_line(text)}", err=True)
+
+
+def remarked(report: Report, remarks: Iterable[str] = ()) -> Report:
+    """A report with remarks; with one more on what did not happen, if it has no rows."""
+    remarks = tuple(remarks)
+    if not report.rows and report.name in _NOTHING:
+        span = f" in {report.interval_s:.1f} s" if report.interval_s else ""
+        remarks = (f"{_NOTHING[report.name]}{span}", *remarks)
+    return replace(report, remarks=remarks)
+
+
+def partial_remark(seconds: float, interval: float) -> str:
+    """That an interval was cut short."""
+    return f"a partial interval: {seconds:.1f} s of {interval:g} s"
+
+
+def absent(comms: Sequence[str]) -> list[str]:
+    """Of these names, those that no process has now, each as a sentence."""
+    if not comms:
+        return []
+    present = set(_names())
+    return [_absent(comm, present) for comm in comms if _cut(comm) not in present]
+
+
+def _cut(comm: str) -> str:
+    """A name as far as the kernel keeps it."""
+    return os.fsencode(comm)[: COMM_BYTES - 1].decode(errors="surrogateescape")
+
+
+def _absent(comm: str, present: Iterable[str]) -> str:
+    near = get_close_matches(_cut(Path(comm).name), present, 1)
+    hint = f"; there is {near[0]!r}" if near else ""
+    return f"no process is called {comm!r}{hint}"
+
+
+def _names(root: Path = Path("/")) -> Iterable[str]:
+    """The names of all processes."""
+    for entry in os.listdir(root / "proc"):
+        if entry.isdigit():
+            try:
+                comm = (root / "proc" / entry / "comm").read_bytes()
+            except OSError:
+                continue
+            yield comm.decode(errors="surrogateescape").rstrip("\n")
+
+
+def begun(command: str, options: Options) -> None:
+    """That tracing has begun, and when a report comes; for those who look at a terminal."""
+    if sys.stderr.isatty():
+        said = f"{command} traces {_whom(options)}; {_when(options)}"
+        click.echo(f"memtap: {one_line(said)}", err=True)
+
+
+def _whom(options: Options) -> str:
+    """Whose events are kept; all that is said must be true of them."""
+    kinds = [
+        ("process", list(map(str, options.pids))),
+        ("program", list(options.program[:1])),
+        ("processes called", list(options.comms)),
+        ("cgroup", list(options.cgroups)),
+    ]
+    return (
+        ", ".join(f"{kind} {' and '.join(names)}" for kind, names in kinds if names) or "the host"
+    )
+
+
+def _when(options: Options) -> str:
+    end = "it ends" if options.program else "Ctrl-C"
+    if options.each:
+        return f"a {options.each}, until {end}"
+    if options.interval is None and options.program:
+        return f"a report when {end}"
+    every = f"{options.interval or DEFAULT_INTERVAL_S:g} s"
+    if options.count is None:
+        return f"a report every {every}, until {end}"
+    return f"{options.count} report{'s' * (options.count > 1)}, one every {every}"
