@@ -39,9 +39,9 @@ def command(options: Options) -> None:
     READ_HIT%   hits of hits and misses
     WRITE_HIT%  pages made dirty that were cached before (by file with --wide)
     INSERTED    pages that entered the cache (by file)
-    EVICTED     pages that left it (by file); --wide: REMOVED those that left because
-                the file was truncated or deleted
-    --wide      DIRTY_FOLIO pages of the folios that became dirty, as the kernel counts
+    EVICTED     pages that left it (by file)
+    --wide      REMOVED pages that left it as the file was cut or deleted;
+                DIRTY_FOLIO pages of the folios that became dirty
 
     \b
     memtap cachetop                           live, by process
