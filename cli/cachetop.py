@@ -40,8 +40,8 @@ def command(options: Options) -> None:
     WRITE_HIT%  pages made dirty that were cached before (by file with --wide)
     INSERTED    pages that entered the cache (by file)
     EVICTED     pages that left it (by file)
-    --wide      REMOVED pages that left it as the file was cut or deleted;
-                DIRTY_FOLIO pages of the folios that became dirty
+    REMOVED     those that left it as the file was cut or deleted (--wide)
+    DIRTY_FOLIO pages of the folios that became dirty (--wide)
 
     \b
     memtap cachetop                           live, by process

@@ -54,7 +54,7 @@ def _written(stream: io.TextIOWrapper) -> str:
 def memtap(*arguments: object) -> Done:
     """Calls memtap in this process."""
     # Not in a child: it would have none of the threads that polars may have started here.
-    trust = ["--trust"] if "--from" in arguments else []
+    trust = ["--trust"] if "--from" in arguments[:-1] else []
     before, sys.argv = sys.argv, ["memtap", *map(str, arguments), *trust]
     handlers = {number: signal.getsignal(number) for number in ENDINGS}
     status: object = 0
