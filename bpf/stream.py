@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +26,7 @@ LANE_HEAD_BYTES, RUNS, _OPEN_BYTES = 32, 64, 8
 STACK_WORDS = 128
 
 
-@dataclass(frozen=True)
-class NameRecord:
+class NameRecord(NamedTuple):
     """`struct name_head` of memtap/names.h, and the names: the file's own, its folder's, ... ."""
 
     file: int
@@ -42,7 +40,7 @@ class NameRecord:
     names: list[bytes]
 
 
-_NAME_MEMBERS = [member.name for member in fields(NameRecord) if member.name != "names"]
+_NAME_MEMBERS = NameRecord._fields[:-1]
 
 
 def dtype_of(layout: dict[str, Any]) -> np.dtype[np.void]:

@@ -61,9 +61,12 @@ class Cachetop:
         if "file" in self.by:  # two files of one name, one after the other, are two
             tally, groups = tally.join(self._path_table(), on="file"), [*keys, "file"]
         sums = tally.group_by(groups).agg(pl.col(COUNTS).sum()).sort(groups)
-        rows = [_row(found) for found in sums.drop("file", strict=False).to_dicts()]
-        shown = [column.name for column in cachetop_columns(self.by) if column.name not in keys]
-        return [row for row in rows if any(row[name] for name in shown)]
+        return [_row(found) for found in self._shown(sums).select(*keys, *COUNTS).to_dicts()]
+
+    def _shown(self, sums: pl.DataFrame) -> pl.DataFrame:
+        """The rows that have something to show: only by file it is shown what came and went."""
+        shown = COUNTS if "file" in self.by else COUNTS[: COUNTS.index("inserted")]
+        return sums.filter(pl.any_horizontal(pl.col(shown) > 0))
 
     def _who_table(self) -> pl.DataFrame:
         tgids = self._tally["tgid"].unique().to_list()

@@ -112,7 +112,7 @@ class Chunk:
             {
                 "until_ns": self.until_ns,
                 "who": [[tgid, *asdict(who).values()] for tgid, who in self.who.items()],
-                "paths": [[number, *asdict(name).values()] for number, name in self.paths.items()],
+                "paths": [[number, *name] for number, name in self.paths.items()],
                 "texts": {kind: list(texts.items()) for kind, texts in self.texts.items()},
                 "interval": asdict(self.interval) if self.interval else None,
                 "last": self.last,

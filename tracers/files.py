@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntFlag
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -48,8 +48,7 @@ class NameFlag(IntFlag):
     ALONE = 4
 
 
-@dataclass(frozen=True)
-class FileName:
+class FileName(NamedTuple):
     """How a file is called.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from memtap.bpf.stream import RECORD_EVENTS, RECORD_NAME, RECORD_RUNS, NameRecord, Stream, dtype_of
 from tests.bpf.ctext import LAYOUTS
 
-MEMBERS = [member.name for member in fields(NameRecord) if member.name != "names"]
+MEMBERS = NameRecord._fields[:-1]
 PADDING = b"\xaa" * 4  # of perf, to a multiple of 8 bytes with its own header of 4
 
 
