@@ -20,6 +20,7 @@ class Filter:
     Attributes:
         tgids: only these processes, if `by_tgid`.
         by_tgid: also true with no tgid yet, when a program is about to be started.
+        starts: a program is about to be started; it counts from its first instruction on.
         follow: children join their parents.
         comms: only processes of one of these names.
         cgroups: only processes in one of these cgroups or below.
@@ -27,6 +28,7 @@ class Filter:
 
     tgids: tuple[int, ...] = ()
     by_tgid: bool = False
+    starts: bool = False
     follow: bool = True
     comms: tuple[str, ...] = ()
     cgroups: tuple[str, ...] = ()
@@ -47,6 +49,19 @@ class Filter:
             tests = [_under_cgroup(path, btf) for path in self.cgroups]
             lines.append("FOLLOW_CGROUP(task) (" + " || ".join(tests) + ")")
         return lines
+
+
+def cgroup_defines(btf: Btf, own: str | None = None) -> list[str]:
+    """The macro that memtap/cgroups.h looks at: where v1 accounts memory, its hierarchy tells.
+
+    `own` is the text of /proc/self/cgroup.
+    """
+    text = Path("/proc/self/cgroup").read_text() if own is None else own
+    controllers = [line.split(":")[1].split(",") for line in text.splitlines()]
+    number = btf.enumerator("cgroup_subsys_id", "memory_cgrp_id")
+    if number is None or not any("memory" in names for names in controllers):
+        return []
+    return [f"MEMORY_SUBSYS {number}"]
 
 
 def tgid_blocks() -> int:

@@ -12,13 +12,23 @@ from memtap.bpf import objects
 from memtap.bpf.cache import Cache
 from memtap.bpf.compiled import Compiled, Compiling
 from memtap.bpf.errors import LoadError
-from memtap.bpf.filters import Filter
+from memtap.bpf.filters import Filter, cgroup_defines
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.plan import Plan, Probe, Way
 from memtap.bpf.source import compose
 
 _ON_FORK = Probe("on_fork", "tp_btf", ("sched_process_fork",))
 _ON_FREE = Probe("on_free", "tp_btf", ("sched_process_free",))
+_ON_EXEC = Probe("on_exec", "tp_btf", ("task_rename",))
+
+# Which cgroups processes are in (memtap/cgroups.h), and their arguments (memtap/arguments.h).
+_KNOWING = (
+    Probe("on_birth", "tp_btf", ("sched_process_fork",)),
+    Probe("on_move", "tp_btf", ("cgroup_attach_task",)),
+    Probe("on_end", "tp_btf", ("sched_process_exit",)),
+    Probe("on_program", "tp_btf", ("sched_process_exec",)),
+    Probe("on_inherit", "tp_btf", ("sched_process_fork",)),
+)
 
 # The tables of memtap/counters.h, and the map of maps in which the one that is in use stands.
 TABLES, IN_USE = ("totals_0", "totals_1"), "totals"
@@ -47,13 +57,15 @@ class Request:
         if spares := max(probe.spares(kernel) for probe in way.probes):
             settings.append(f"SPARES {spares}")
         settings += [*self.settings, *self.filter.defines(kernel.btf)]
+        settings += cgroup_defines(kernel.btf)
         return compose(self.plan.program or self.plan.name, settings, kernel.btf)
 
     def probes(self, way: Way) -> tuple[Probe, ...]:
-        """What is attached: the way's own probes and those that keep the set of processes."""
+        """What sees events: the way's own probes, and those that keep the set of processes."""
         keeping = (_ON_FREE,) if self.filter.by_tgid else ()
         joining = (_ON_FORK,) if self.filter.by_tgid and self.filter.follow else ()
-        return way.probes + joining + keeping
+        starting = (_ON_EXEC,) if self.filter.starts else ()
+        return way.probes + joining + keeping + starting
 
 
 @dataclass(frozen=True)
@@ -94,7 +106,7 @@ class Loaded:
     def __init__(self, request: Request, way: Way, compiled: Compiled, kernel: Kernel) -> None:
         self.request, self.way = request, way
         self.layouts, self.compiler = compiled.layouts, compiled.compiler
-        wanted = [probe for probe in request.probes(way) if probe.wanted(kernel)]
+        wanted = [probe for probe in request.probes(way) + _KNOWING if probe.wanted(kernel)]
         self._attached = [each for probe in wanted for each in _attachments(probe, kernel)]
         self.maps: dict[str, int] = {}
         self.entries = {spec.name: spec.entries for spec in compiled.maps}
@@ -119,13 +131,19 @@ class Loaded:
     @property
     def countable(self) -> list[str]:
         """The functions of which each run that the kernel refused is an event that was missed."""
-        return [each.name for each in self._attached if not (each.probe.reads_user or each.spare)]
+        return [
+            each.name
+            for each in self._attached
+            if not (each.probe.reads_user or each.spare or each.probe in _KNOWING)
+        ]
 
     @property
     def probes(self) -> tuple[str, ...]:
-        """What attach() attaches to, as `kind:target`."""
+        """What sees the events, as `kind:target`."""
         return tuple(
-            f"{each.probe.kind}:{each.target}" for each in self._attached if not each.spare
+            f"{each.probe.kind}:{each.target}"
+            for each in self._attached
+            if not each.spare and each.probe not in _KNOWING
         )
 
     def attach(self, cpus: Sequence[int]) -> dict[str, list[int]]:

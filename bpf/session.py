@@ -56,6 +56,10 @@ _LOST, _MAP_FULL, _CAUGHT, _SPILLED, _REFUSED = range(5)
 _STACK_DEPTH = 127  # PERF_MAX_STACK_DEPTH
 _IN_MORE = 0x8000  # IN_MORE of faults.bpf.c
 
+# Of memtap/filter.h: `enum target_mark`, and how many numbers `struct counted` has.
+_FOLLOWED, _PENDING = 1, 2
+_AT_EXEC = 5
+
 _FLUSH_TRIES = 1000
 
 # So long a task that was put aside waits for its turn, mostly.
@@ -293,11 +297,28 @@ class Session:
 
     def follow(self, tgid: int) -> None:
         """Adds a process to those whose events are kept."""
-        self._targets()[tgid] = 1
+        self._targets()[tgid] = _FOLLOWED
+
+    def expect(self, tgid: int) -> None:
+        """Adds a process as soon as it executes a program; see Filter.starts."""
+        self._targets()[tgid] = _PENDING
 
     def followed(self) -> list[int]:
         """The processes whose events are kept: those asked for, and children, while they live."""
-        return [int(tgid) for tgid in np.flatnonzero(self._targets())]
+        return [int(tgid) for tgid in np.flatnonzero(self._targets() == _FOLLOWED)]
+
+    def at_exec(self) -> list[int]:
+        """What the expected process had counted when it executed its program; else only zeros.
+
+        Its minor and major faults, bytes read from and written to storage, and ns on a CPU.
+        """
+        return [int(number) for number in self.shared("at_exec", 1, _AT_EXEC)[0]]
+
+    def look_up(self, name: str, key: bytes, value_bytes: int) -> bytes | None:
+        """The value of a key in a map; None where there is none."""
+        value = ct.create_string_buffer(value_bytes)
+        missing = self._lib.bpf_map_lookup_elem(self.loaded.maps[name], key, value)
+        return None if missing else value.raw
 
     def _targets(self) -> npt.NDArray[np.uint8]:
         blocks = tgid_blocks()

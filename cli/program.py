@@ -8,9 +8,13 @@ import pwd
 import select
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 
 from memtap.bpf.errors import MemtapError
 from memtap.tracers.caller import caller
+
+# What Python ignores (an ignored signal stays so in a new program), and what ends a run.
+_OURS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM)
 
 _SIGNAL_STATUS = 128  # a shell's status for a program that a signal ended is 128 + its number
 
@@ -18,8 +22,9 @@ _SIGNAL_STATUS = 128  # a shell's status for a program that a signal ended is 12
 class Program:
     """A child process that waits, before it becomes PROGRAM, to be told to go.
 
-    It is forked before this process has threads, and traced from its first instruction on. It
-    runs as the user who called sudo. If we die before go(), it never starts.
+    It is forked before this process has threads. What it does as long as it is ours is not
+    traced, but that is as little as can be: it waits as the user who called sudo, with nothing
+    left to do but to execute PROGRAM. If we die before go(), it never does.
     """
 
     def __init__(self, argv: Sequence[str]) -> None:
@@ -38,7 +43,8 @@ class Program:
 
     def go(self) -> None:
         """Lets it start. Raises MemtapError if it cannot be run."""
-        os.write(self._go, b"g")
+        with suppress(BrokenPipeError):  # somebody has ended it: its status will tell
+            os.write(self._go, b"g")
         os.close(self._go)
         number = os.read(self._failure, 16)
         if number:
@@ -64,13 +70,13 @@ class Program:
 
 
 def _become(argv: list[str], wait: int, fail: int) -> None:
-    """The child: waits for the word, gives up root, and becomes the program; never returns."""
+    """The child: gives up root, waits for the word, and becomes the program; never returns."""
     try:
-        if os.read(wait, 1) != b"g":
-            os._exit(0)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM):
+        for number in _OURS:
             signal.signal(number, signal.SIG_DFL)
         _be_the_caller()
+        if os.read(wait, 1) != b"g":
+            os._exit(0)
         os.execvp(argv[0], argv)
     except OSError as error:
         os.write(fail, str(error.errno or errno.EINVAL).encode())

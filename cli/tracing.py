@@ -105,6 +105,7 @@ def _run(options: Options, job: Job) -> None:
 def _filter(options: Options, pids: tuple[int, ...]) -> Filter:
     return Filter(
         by_tgid=bool(pids or options.program),
+        starts=bool(options.program),
         follow=options.follow,
         comms=options.comms,
         cgroups=options.cgroups,
@@ -208,8 +209,8 @@ def _trace(
 
         processes = Processes(kernel.btf, kernel.possible_cpus, job.last_words)
         stack.callback(processes.close)
-        targets = [*pids, *([program.pid] if program else [])]
-        live = Live(attempts.wait(), kernel, processes, job.edge, targets, job.counters)
+        starting = program.pid if program else None
+        live = Live(attempts.wait(), kernel, processes, job.edge, pids, job.counters, starting)
         stack.callback(live.close)
         if options.dry_run:
             click.echo(_attached(live.origin))

@@ -19,6 +19,7 @@ from memtap.bpf.stream import Events
 from memtap.tracers.chunk import Chunk, Interval, Origin
 from memtap.tracers.edge import REMEMBERED, Divisible, Edge
 from memtap.tracers.host import Counters, buffers_and_cached, difference, vmstat
+from memtap.tracers.noted import Noted
 from memtap.tracers.pieces import Pieces
 from memtap.tracers.privileges import notes_of
 from memtap.tracers.processes import Processes, Who, descendants, read_parents
@@ -38,7 +39,8 @@ class Live:
     """A tracing session and everything around it that a report needs. Close it after use.
 
     `processes` must have been listening before, so that whoever is traced is known; `edge` makes
-    what turns events into rows; `counters` reads the host's own, which stand beside ours.
+    what turns events into rows; `counters` reads the host's own, which stand beside ours. Of the
+    `targets` what they do is traced from now on, of `starting` from when it executes a program.
 
     Attributes:
         notes: what the buffers and our privileges keep from us.
@@ -53,12 +55,14 @@ class Live:
         edge: Callable[[Session], Edge],
         targets: Sequence[int] = (),
         counters: Callable[[], Counters] = vmstat,
+        starting: int | None = None,
     ) -> None:
         self._filter = loaded.request.filter
         self._counters = counters
         self.origin = origin_of(loaded, kernel)
         self.processes = processes
         self.session = Session(loaded, kernel)
+        processes.noted = Noted(self.session)
         self.edge = edge(self.session)
         self.notes = [*self.session.notes, *notes_of(kernel, loaded.request.plan)]
         self.patience_s = math.inf
@@ -69,20 +73,23 @@ class Live:
         self._followed: set[int] = set()
         for tgid in targets:
             self.follow(tgid)
+        self._starting = starting
+        if starting is not None:
+            self._keep(starting, self.session.expect)
         self._start = self._now(self._counted())
 
     def follow(self, tgid: int) -> None:
         """Traces a process, and the children that it has, unless the filter says not to."""
-        self._follow_one(tgid)
+        self._keep(tgid, self.session.follow)
         if self._filter.follow:
             # A child that is found here may have got one itself before it was followed.
             while news := descendants(tgid, read_parents()) - self._followed:
                 for child in news:
-                    self._follow_one(child)
+                    self._keep(child, self.session.follow)
 
-    def _follow_one(self, tgid: int) -> None:
+    def _keep(self, tgid: int, mark: Callable[[int], None]) -> None:
         self._followed.add(tgid)
-        self.session.follow(tgid)
+        mark(tgid)
         self.edge.follow(tgid)
         self.processes.targets.add(tgid)
 
@@ -177,8 +184,15 @@ class Live:
     def _counted(self) -> Counters:
         counters = self._counters()
         if self._filter.by_tgid:
+            self._see_start()
             counters |= self.processes.counted()
         return counters
+
+    def _see_start(self) -> None:
+        """Once the program has begun, leaves out what its process had counted before."""
+        if self._starting is not None and any(self.session.at_exec()):
+            self.processes.targets.began(self._starting, self.session.at_exec())
+            self._starting = None
 
     def _now(self, counted: Counters) -> _Start:
         return _Start(time.monotonic_ns(), self.session.losses(), counted)

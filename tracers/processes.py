@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from memtap.bpf.errors import MemtapError
 from memtap.tracers.host import Counters
 from memtap.tracers.hostile import printable
+from memtap.tracers.noted import ARGUMENT_BYTES, Noted, arguments_text
 from memtap.tracers.targets import Targets
 
 if TYPE_CHECKING:
@@ -44,17 +45,25 @@ _SO_RCVBUFFORCE = 33
 
 _OVERFLOW = "process events came too fast to be read: some processes may lack their names"
 _COUNTED = ("ac_minflt", "ac_majflt", "read_bytes", "write_bytes", "cpu_run_virtual_total")
-_LAST_WORDS = ("ac_comm", "ac_uid", "ac_pid", "ac_ppid", "ac_tgid")
+_LAST_WORDS = ("ac_comm", "ac_uid", "ac_pid", "ac_tgid")
 
 
 @dataclass(frozen=True)
 class Who:
-    """A process. `uid` is -1, and the texts are "?", where nobody can know any more."""
+    """A process. `uid` is -1, and the texts are "?", where nobody can know any more.
+
+    Attributes:
+        comm: its name, at most 15 bytes.
+        uid, user: the number and name of its real user.
+        cgroup: the path of its cgroup, in the hierarchy that memory is accounted by.
+        args: its program and arguments; the name in brackets where it has none, as ps(1) does.
+    """
 
     comm: str = "?"
     uid: int = -1
     user: str = "?"
     cgroup: str = "?"
+    args: str = "?"
 
 
 @cache
@@ -69,7 +78,7 @@ def user_name(uid: int) -> str:
 def read_who(pid: int, root: Path = Path("/")) -> Who | None:
     """A living process, from /proc/PID/status and /proc/PID/cgroup; None if it is gone.
 
-    A zombie has left its cgroup already, so that is "?".
+    One that ends has left its cgroup already, so that is "?".
     """
     try:
         status = (root / f"proc/{pid}/status").read_bytes()
@@ -77,9 +86,17 @@ def read_who(pid: int, root: Path = Path("/")) -> Who | None:
     except OSError:
         return None
     fields = dict(line.partition(b":\t")[::2] for line in status.splitlines())
-    uid = int(fields[b"Uid"].split()[0])
-    path = "?" if fields[b"State"].startswith(b"Z") else pick_cgroup(cgroup)
-    return Who(printable(_unescape_status(fields[b"Name"])), uid, user_name(uid), path)
+    uid, name = int(fields[b"Uid"].split()[0]), printable(_unescape_status(fields[b"Name"]))
+    path = "?" if fields[b"State"].startswith((b"Z", b"X")) else pick_cgroup(cgroup)
+    return Who(name, uid, user_name(uid), path, _read_arguments(root / f"proc/{pid}", name))
+
+
+def _read_arguments(process: Path, name: str) -> str:
+    try:
+        with (process / "cmdline").open("rb") as file:
+            return arguments_text(file.read(ARGUMENT_BYTES)) or f"[{name}]"
+    except OSError:
+        return Who.args
 
 
 def process_of(pid: int) -> int:
@@ -184,11 +201,13 @@ class Processes:
     Attributes:
         notes: what cannot be known on this host.
         targets: the processes whose own counters are wanted.
+        noted: what the kernel notes of processes, once a session has begun.
     """
 
     def __init__(self, btf: Btf, possible_cpus: str, more: tuple[str, ...] = ()) -> None:
         self.notes: list[str] = []
         self.targets = Targets()
+        self.noted: Noted | None = None
         self._living: dict[int, Who] = {}
         self._dead: OrderedDict[int, Who] = OrderedDict()
         self._parents: dict[int, int] = {}
@@ -236,19 +255,26 @@ class Processes:
         return self.targets.totals(looked)
 
     def who(self, tgid: int) -> Who:
-        """The process of this number, dead or alive."""
-        known = self._living.get(tgid)
-        if known is None:
-            known = read_who(tgid)
-            if known is None or known.cgroup == "?":
-                return self._dead.get(tgid) or self._zombie(tgid, known or Who())
-            self._living[tgid] = known
-        return known
+        """The process of this number, dead or alive.
 
-    def _zombie(self, tgid: int, known: Who) -> Who:
-        """A process whose last words were not heard yet; its cgroup is mostly its parent's."""
-        parent = self._parents.get(tgid)
-        return replace(known, cgroup=self.who(parent).cgroup) if parent else known
+        Its cgroup is the one that it is in now, or was in when it ended.
+        """
+        known = self._living.get(tgid) or read_who(tgid)
+        noted = self.noted.cgroup(tgid) if self.noted else None
+        if known and known.cgroup != "?":  # neither gone nor about to be
+            self._living[tgid] = known
+        else:
+            known = self._dead.get(tgid) or known or Who()
+        return replace(known, cgroup=noted or known.cgroup, args=self._arguments(tgid, known))
+
+    def _arguments(self, tgid: int, known: Who) -> str:
+        """Of whom nobody has seen alive: what was noted, or what its parent had."""
+        args = None
+        if known.args == Who.args and self.noted:
+            args = self.noted.arguments(tgid)
+            if args is None and (parent := self._parents.get(tgid)):
+                args = self.who(parent).args
+        return known.args if args is None else args or f"[{known.comm}]"
 
     def forget_unwatched(self) -> None:
         """Forgets the living, where nothing would tell us that they changed."""
@@ -300,12 +326,10 @@ class Processes:
     def _bury(self, tgid: int, stats: bytes) -> None:
         comm = self._bytes(stats, "ac_comm").partition(b"\0")[0]
         uid = self._number(stats, "ac_uid")
-        known = self._living.pop(tgid, None)
-        parent = self._parents.pop(tgid, self._number(stats, "ac_ppid"))
-        cgroup = (known or self._dead.get(tgid) or self.who(parent)).cgroup
-        self._dead[tgid] = Who(printable(comm), uid, user_name(uid), cgroup)
+        known = self._living.pop(tgid, None) or self._dead.pop(tgid, Who())
+        self._dead[tgid] = replace(known, comm=printable(comm), uid=uid, user=user_name(uid))
         if len(self._dead) > _REMEMBERED:
-            self._dead.popitem(last=False)
+            self._parents.pop(self._dead.popitem(last=False)[0], None)
 
     def _bytes(self, stats: bytes, name: str) -> bytes:
         place = self._fields[name]

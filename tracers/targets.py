@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from memtap.tracers.host import Counters, difference, total
 
 Threads = dict[int, Counters]  # by thread number
+
+# Of struct taskstats, in the order of `struct counted` in memtap/filter.h.
+_COUNTED = ("ac_minflt", "ac_majflt", "read_bytes", "write_bytes", "cpu_run_virtual_total")
 
 
 def read_threads(process: Path) -> Threads | None:
@@ -69,6 +73,11 @@ class Targets:
         threads = read_threads(self._proc / str(tgid))
         if threads is not None:
             self._at_start[tgid] = total(*threads.values())
+
+    def began(self, tgid: int, counted: Sequence[int]) -> None:
+        """What a process had counted when it began its program; the numbers of _COUNTED."""
+        if tgid in self._at_start:
+            self._at_start[tgid] = dict(zip(_COUNTED, counted, strict=True))
 
     def forked(self, parent: int, child: int) -> None:
         """A child joins its parent; it has counted nothing yet."""

@@ -21,6 +21,8 @@ BATCH = source("include/memtap/batch.h")
 LOSSES = source("include/memtap/losses.h")
 FILTER = source("include/memtap/filter.h")
 NAMES = source("include/memtap/names.h")
+CGROUPS = source("include/memtap/cgroups.h")
+ARGUMENTS = source("include/memtap/arguments.h")
 
 
 def number(text: str, name: str) -> int:

@@ -9,11 +9,14 @@ import pytest
 
 from memtap.bpf import filters, session, spills, stream
 from memtap.bpf.plan import Way
+from memtap.tracers import noted, targets
 from memtap.tracers.files import BUCKETS, NameFlag, bucket_of
 from memtap.tracers.pagecache import NAME_FILES, PLAN, Flag, Kind
 from memtap.tracers.pagerows import ROW
 from tests.bpf.ctext import (
+    ARGUMENTS,
     BATCH,
+    CGROUPS,
     FILTER,
     LAYOUTS,
     LOSSES,
@@ -94,7 +97,22 @@ def test_a_lane_has_room_for_its_batch_and_its_runs() -> None:
 
 
 def test_processes_are_marked_in_blocks_of_the_same_size() -> None:
-    assert f"u8 followed[{filters.TGIDS_PER_BLOCK}];" in FILTER
+    assert f"u8 marks[{filters.TGIDS_PER_BLOCK}];" in FILTER
+
+
+def test_marks_of_processes_are_the_same() -> None:
+    marks = enumerators(FILTER, "FOREIGN")
+    assert marks == {"FOREIGN": 0, "FOLLOWED": session._FOLLOWED, "PENDING": session._PENDING}
+
+
+def test_what_had_been_counted_at_exec_has_as_many_numbers() -> None:
+    assert members(FILTER, "counted") == dict.fromkeys(members(FILTER, "counted"), 8)
+    assert len(members(FILTER, "counted")) == session._AT_EXEC == len(targets._COUNTED)
+
+
+def test_what_is_noted_of_processes_is_as_long() -> None:
+    assert number(CGROUPS, "CGROUP_NAME") == noted._NAME_BYTES
+    assert number(ARGUMENTS, "ARGUMENT_BYTES") == noted.ARGUMENT_BYTES
 
 
 def test_a_comm_is_as_long() -> None:

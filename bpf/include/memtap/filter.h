@@ -3,23 +3,28 @@
  * Whose events are kept, decided before anything is stored.
  *
  * bpf/filters.py defines what the user asked for: FOLLOW_TGIDS (the processes are marked in the
- * map `targets`), FOLLOW_CHILDREN (so do those they fork), FOLLOW_COMM(comm) and
+ * map `targets`), FOLLOW_CHILDREN (so are those they fork), FOLLOW_COMM(comm) and
  * FOLLOW_CGROUP(task). Filters of different kinds must all agree.
  */
 #ifndef MEMTAP_FILTER_H
 #define MEMTAP_FILTER_H
+
+#include <memtap/arguments.h>
+#include <memtap/cgroups.h>
 
 struct comm {
 	u64 words[2];
 };
 
 #ifdef FOLLOW_TGIDS
+enum target_mark { FOREIGN, FOLLOWED, PENDING /* as soon as it executes a program */ };
+
 /*
  * A byte for every number a process can have (TGID_BLOCKS comes from kernel.pid_max), shared
  * with user space: a lookup costs 3 ns where a hash costs 50, and it is never full.
  */
 struct tgid_block {
-	u8 followed[64];
+	u8 marks[64];
 };
 
 BPF_F_TABLE("array", int, struct tgid_block, targets, TGID_BLOCKS, BPF_F_MMAPABLE);
@@ -29,7 +34,7 @@ static inline u8 *target(u32 tgid)
 	int number = tgid / 64;
 	struct tgid_block *block = targets.lookup(&number);
 
-	return block ? &block->followed[tgid % 64] : NULL;
+	return block ? &block->marks[tgid % 64] : NULL;
 }
 #endif
 
@@ -43,43 +48,11 @@ static inline struct comm comm_of(u64 task)
 	return comm;
 }
 
-/*
- * Is the cgroup of this css, or one above it, the one with this id? Walks by css->parent, which
- * every kernel has; cgroup->ancestor_ids became ->ancestors in 7f203bc89eb6.
- */
-static inline int css_is_under(u64 css, u64 id)
-{
-	for (int depth = 0; depth < 32 && css; depth++) {
-		u64 cgroup = PEEK(css, cgroup_subsys_state, cgroup);
-		u64 node = PEEK(cgroup, cgroup, kn);
-
-		if (PEEK(node, kernfs_node, id) == id)
-			return 1;
-		css = PEEK(css, cgroup_subsys_state, parent);
-	}
-	return 0;
-}
-
-static inline int is_under_v2(u64 task, u64 id)
-{
-	u64 set = PEEK(task, task_struct, cgroups);
-
-	return css_is_under(PEEK(set, css_set, dfl_cgrp) + OFFSET(cgroup, self), id);
-}
-
-static inline int is_under_v1(u64 task, int subsys, u64 id)
-{
-	u64 set = PEEK(task, task_struct, cgroups);
-	u64 css = PEEK_AS(u64, set, OFFSET(css_set, subsys) + subsys * sizeof(u64));
-
-	return css_is_under(css, id);
-}
-
 static inline int followed(u64 task, u32 tgid)
 {
 #ifdef FOLLOW_TGIDS
 	u8 *mark = target(tgid);
-	if (!mark || !*mark)
+	if (!mark || *mark != FOLLOWED)
 		return 0;
 #endif
 #ifdef FOLLOW_COMM
@@ -101,10 +74,10 @@ int on_fork(u64 *ctx)
 	u8 *parent = target(FIELD(ctx[0], task_struct, tgid));
 	u8 *child = target(FIELD(ctx[1], task_struct, tgid));
 
-	if (!parent || !*parent)
+	if (!parent || *parent != FOLLOWED)
 		return 0;
 	if (child)
-		*child = 1;
+		*child = FOLLOWED;
 	else
 		count(COUNT_MAP_FULL, 1);
 	return 0;
@@ -122,7 +95,51 @@ int on_free(u64 *ctx)
 	u8 *mark = target(tgid);
 
 	if (mark && FIELD(ctx[0], task_struct, pid) == tgid)
-		*mark = 0;
+		*mark = FOREIGN;
+	return 0;
+}
+
+/* What a process that was pending had counted when it executed its program. */
+struct counted {
+	u64 minor;
+	u64 major;
+	u64 read_bytes;
+	u64 write_bytes;
+	u64 cpu_ns;
+};
+
+BPF_F_TABLE("array", int, struct counted, at_exec, 1, BPF_F_MMAPABLE);
+
+static inline void note_counted(u64 task)
+{
+	int first = 0;
+	struct counted *counted = at_exec.lookup(&first);
+
+	if (!counted)
+		return;
+	counted->minor = FIELD(task, task_struct, min_flt);
+	counted->major = FIELD(task, task_struct, maj_flt);
+#if HAVE(task_struct, ioac__read_bytes)
+	counted->read_bytes = FIELD(task, task_struct, ioac__read_bytes);
+	counted->write_bytes = FIELD(task, task_struct, ioac__write_bytes);
+#endif
+	counted->cpu_ns = FIELD(task, task_struct, se__sum_exec_runtime);
+}
+
+/*
+ * tp_btf/task_rename(task, comm): a program that is executed gives the process its name. From
+ * perf_event_exec(), which is called directly before, perf counts, too (enable_on_exec). By
+ * then the old memory is gone, and nothing of the new program has run; what follows, its
+ * loading, is its own. A program that cannot be executed does not get as far.
+ */
+int on_exec(u64 *ctx)
+{
+	u8 *mark = target(FIELD(ctx[0], task_struct, tgid));
+
+	if (!mark || *mark != PENDING)
+		return 0;
+	note_counted(ctx[0]);
+	*mark = FOLLOWED;
 	return 0;
 }
 #endif

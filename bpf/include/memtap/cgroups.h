@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Cgroups: is a task below one, and which was a process in that nobody could look at in time?
+ *
+ * A process is put into its cgroup before it is born, or moved there later, and many are gone,
+ * and their cgroups removed, before user space looks into /proc. So whenever one is born, moved
+ * or ends, its cgroup is noted here, and the name of that when it is first seen. What is noted
+ * is always of the process that has the number now, or had it last.
+ *
+ * bpf/filters.py defines MEMORY_SUBSYS where memory is accounted by a v1 hierarchy.
+ */
+#ifndef MEMTAP_CGROUPS_H
+#define MEMTAP_CGROUPS_H
+
+#define MOST_PROCESSES 32768
+#define MOST_CGROUPS   4096
+#define CGROUP_DEPTH   32
+#define CGROUP_NAME    256 /* NAME_MAX, and the NUL */
+
+struct cgroup_name {
+	u64 above; /* the id of the cgroup that this one is in; 0 for the root */
+	char text[CGROUP_NAME];
+};
+
+BPF_TABLE("lru_hash", u32, u64, cgroup_of, MOST_PROCESSES);
+BPF_TABLE("lru_hash", u64, struct cgroup_name, cgroup_names, MOST_CGROUPS);
+
+static inline u64 css_of_v2(u64 task)
+{
+	u64 set = PEEK(task, task_struct, cgroups);
+
+	return PEEK(set, css_set, dfl_cgrp) + OFFSET(cgroup, self);
+}
+
+static inline u64 css_of_v1(u64 task, int subsys)
+{
+	u64 set = PEEK(task, task_struct, cgroups);
+
+	return PEEK_AS(u64, set, OFFSET(css_set, subsys) + subsys * sizeof(u64));
+}
+
+/* What a directory of the hierarchy is, to kernfs. */
+static inline u64 node_of(u64 css)
+{
+	return PEEK(PEEK(css, cgroup_subsys_state, cgroup), cgroup, kn);
+}
+
+/* The inode number of the directory. */
+static inline u64 id_of(u64 css)
+{
+	return PEEK(node_of(css), kernfs_node, id);
+}
+
+/*
+ * Is the cgroup of this css, or one above it, the one with this id? Walks by css->parent, which
+ * every kernel has; cgroup->ancestor_ids became ->ancestors in 7f203bc89eb6.
+ */
+static inline int css_is_under(u64 css, u64 id)
+{
+	for (int depth = 0; depth < CGROUP_DEPTH && css; depth++) {
+		if (id_of(css) == id)
+			return 1;
+		css = PEEK(css, cgroup_subsys_state, parent);
+	}
+	return 0;
+}
+
+static inline int is_under_v2(u64 task, u64 id)
+{
+	return css_is_under(css_of_v2(task), id);
+}
+
+static inline int is_under_v1(u64 task, int subsys, u64 id)
+{
+	return css_is_under(css_of_v1(task, subsys), id);
+}
+
+/* Notes the names of a cgroup and of those that it is in, up to one that is known. */
+static inline void name_cgroup(u64 css)
+{
+#pragma clang loop unroll(disable)
+	for (int depth = 0; depth < CGROUP_DEPTH && css; depth++) {
+		u64 id = id_of(css), parent = PEEK(css, cgroup_subsys_state, parent);
+		struct cgroup_name name = {.above = parent ? id_of(parent) : 0};
+
+		if (cgroup_names.lookup(&id))
+			return;
+		bpf_probe_read_kernel_str(name.text, sizeof(name.text),
+					  (void *)PEEK(node_of(css), kernfs_node, name));
+		cgroup_names.update(&id, &name);
+		css = parent;
+	}
+}
+
+static inline int note_cgroup(u64 task)
+{
+#ifdef MEMORY_SUBSYS
+	u64 css = css_of_v1(task, MEMORY_SUBSYS);
+#else
+	u64 css = css_of_v2(task);
+#endif
+	u32 tgid = PEEK(task, task_struct, tgid);
+	u64 id = id_of(css);
+
+	name_cgroup(css);
+	cgroup_of.update(&tgid, &id);
+	return 0;
+}
+
+/* tp_btf/sched_process_fork(parent, child): by now it is in the cgroup that it is born in. */
+int on_birth(u64 *ctx)
+{
+	u64 child = ctx[1];
+
+	if (FIELD(child, task_struct, pid) != FIELD(child, task_struct, tgid))
+		return 0;
+	return note_cgroup(child);
+}
+
+/* tp_btf/cgroup_attach_task(dst_cgrp, path, task, threadgroup): it has been moved. */
+int on_move(u64 *ctx)
+{
+	return note_cgroup(ctx[2]);
+}
+
+/* tp_btf/sched_process_exit(task): of one that was there before anybody looked. */
+int on_end(u64 *ctx)
+{
+	if (FIELD(ctx[0], task_struct, pid) != FIELD(ctx[0], task_struct, tgid))
+		return 0;
+	return note_cgroup(ctx[0]);
+}
+
+#endif
