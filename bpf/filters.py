@@ -12,6 +12,9 @@ from memtap.bpf.errors import MemtapError
 COMM_BYTES = 16  # TASK_COMM_LEN, the NUL included
 TGIDS_PER_BLOCK = 64
 
+# PROC_PID_INIT_INO: in another, processes have other numbers than in the kernel.
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC
+
 
 @dataclass(frozen=True)
 class Filter:
@@ -21,6 +24,7 @@ class Filter:
         tgids: only these processes, if `by_tgid`.
         by_tgid: also true with no tgid yet, when a program is about to be started.
         starts: a program is about to be started; it counts from its first instruction on.
+        own: the number of this process, if what it does itself is left out; else 0.
         follow: children join their parents.
         comms: only processes of one of these names.
         cgroups: only processes in one of these cgroups or below.
@@ -29,6 +33,7 @@ class Filter:
     tgids: tuple[int, ...] = ()
     by_tgid: bool = False
     starts: bool = False
+    own: int = 0
     follow: bool = True
     comms: tuple[str, ...] = ()
     cgroups: tuple[str, ...] = ()
@@ -49,6 +54,12 @@ class Filter:
             tests = [_under_cgroup(path, btf) for path in self.cgroups]
             lines.append("FOLLOW_CGROUP(task) (" + " || ".join(tests) + ")")
         return lines
+
+
+def own_tgid() -> int:
+    """The number of this process as the kernel has it; 0 where that cannot be told."""
+    inode = Path("/proc/self/ns/pid").stat().st_ino
+    return os.getpid() if inode == _FIRST_PID_NAMESPACE else 0
 
 
 def cgroup_defines(btf: Btf, own: str | None = None) -> list[str]:

@@ -57,6 +57,8 @@ class Request:
         if spares := max(probe.spares(kernel) for probe in way.probes):
             settings.append(f"SPARES {spares}")
         settings += [*self.settings, *self.filter.defines(kernel.btf)]
+        if self.filter.own and self.plan.own == "kernel":
+            settings.append("LEAVE_OWN_OUT 1")
         settings += cgroup_defines(kernel.btf)
         return compose(self.plan.program or self.plan.name, settings, kernel.btf)
 
@@ -120,7 +122,8 @@ class Loaded:
         for spec in sorted(compiled.maps, key=lambda spec: spec.name == IN_USE):
             self.maps[spec.name] = objects.create_map(spec, self.maps.get(TABLES[0]))
         for each in self._attached:
-            code = compiled.programs[each.probe.function].using(self.maps, each.spare)
+            function, own = compiled.programs[each.probe.function], self.request.filter.own
+            code = function.using(self.maps, each.spare, own)
             self.programs[each.name] = objects.load_program(
                 each.name, each.probe.kind, each.target, code, kernel
             )

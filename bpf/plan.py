@@ -13,6 +13,10 @@ from memtap.bpf.kernel import Kernel
 Kind = Literal["tp_btf", "raw_tp", "fentry", "fexit", "kprobe", "software", "iter", "uprobe"]
 Accuracy = Literal["exact", "bounded", "estimated"]
 
+# Where events of our own are left out: by the kernel; of the rows that were made of all events; or
+# by the report, as it has to know what they did to others.
+LeftOut = Literal["kernel", "rows", "report"]
+
 # When a program has a spare.
 Spared = Literal["never", "always", "preempted"]
 
@@ -119,6 +123,7 @@ class Plan:
         program: the name of its file, without `.bpf.c`; that of the tracer unless another is given.
         ways: how it can be attached.
         mappings: whether the tracer also has to hear of what processes map; see sideband.py.
+        own: where what we do ourselves is left out of reports of the whole host.
         wakeup: after so many batches of a CPU the reader wakes up; 0 is when its ring is an eighth
             full, because the reader looks at the end of an interval anyway.
     """
@@ -128,6 +133,7 @@ class Plan:
     mappings: bool = False
     wakeup: int = 0
     program: str = ""
+    own: LeftOut = "kernel"
 
     def possible(self, kernel: Kernel) -> Iterator[Way]:
         """The ways whose probes all exist here, best first; loading them may still fail.

@@ -51,7 +51,7 @@ _RINGS, _SPILLS = "records", "spills"
 _BUSY, _FULL, _NO_RING = 1, 2, 4
 
 # What memtap/losses.h counts.
-_LOST, _MAP_FULL, _CAUGHT, _SPILLED, _REFUSED = range(5)
+_LOST, _MAP_FULL, _CAUGHT, _SPILLED, _REFUSED, _OWN = range(6)
 
 _STACK_DEPTH = 127  # PERF_MAX_STACK_DEPTH
 _IN_MORE = 0x8000  # IN_MORE of faults.bpf.c
@@ -356,6 +356,10 @@ class Session:
         missed = self._missed - self._missed_early
         records = max(0, self._lost_records - refused)  # a ring counts both in one sum
         return Losses(lost, missed, map_full, records, spilled)
+
+    def left_out(self) -> int:
+        """How many events of our own the kernel has left out so far; see Filter.own."""
+        return self._count(_OWN)
 
     def _see_missed(self) -> None:
         """Brings `_missed` up to date, unless spares are gone that would have taken some of it."""

@@ -45,6 +45,7 @@ class Options(Shown):
     comms: tuple[str, ...]
     cgroups: tuple[str, ...]
     follow: bool
+    own: bool
     sort: str | None
     rows: int | None
     by: tuple[str, ...]
@@ -205,6 +206,12 @@ _WHOSE: list[Decorator] = [
         "--follow/--no-follow",
         default=True,
         help="Whether children of traced processes are traced too. They are by default.",
+    ),
+    click.option(
+        "--self",
+        "own",
+        is_flag=True,
+        help="Also what memtap does itself, which reports of the host leave out otherwise.",
     ),
 ]
 format_option = click.option(

@@ -13,7 +13,7 @@ import click
 
 from memtap.bpf.cache import Cache
 from memtap.bpf.errors import MemtapError
-from memtap.bpf.filters import Filter
+from memtap.bpf.filters import Filter, own_tgid
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.plan import Plan
@@ -106,6 +106,7 @@ def _filter(options: Options, pids: tuple[int, ...]) -> Filter:
     return Filter(
         by_tgid=bool(pids or options.program),
         starts=bool(options.program),
+        own=0 if pids or options.program or options.own else own_tgid(),
         follow=options.follow,
         comms=options.comms,
         cgroups=options.cgroups,

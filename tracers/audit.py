@@ -19,7 +19,13 @@ def accuracy(promised: Accuracy, losses: Losses, unseen: int) -> Accuracy:
 
 
 def audit(
-    origin: Origin, interval: Interval, events: int, *, unseen: int = 0, notes: Sequence[str] = ()
+    origin: Origin,
+    interval: Interval,
+    events: int,
+    *,
+    unseen: int = 0,
+    notes: Sequence[str] = (),
+    own: int = 0,
 ) -> dict[str, Any]:
     """The `audit` object of a report, as the contract has it.
 
@@ -29,6 +35,7 @@ def audit(
         events: how many there are.
         unseen: how many it would have if all could be seen, less that; they bound the report.
         notes: what else to say of this report.
+        own: events of the tracing process that the report left out, beside those of the interval.
     """
     losses = interval.losses
     return {
@@ -39,6 +46,7 @@ def audit(
         "map_full": losses.map_full,
         "probes": list(origin.probes),
         "kernel": interval.kernel,
+        "self": interval.own | {"events": interval.own.get("events", 0) + own},
         "notes": [
             *origin.notes,
             *interval.notes,

@@ -13,7 +13,7 @@ class Cachestat:
     """Chunks in, a report out at the end of each interval."""
 
     def __init__(self, origin: Origin, wide: bool = False) -> None:
-        self.cache = PageCache()
+        self.cache = PageCache(origin.own)
         self._origin = origin
         self._columns = CACHESTAT_WIDE if wide else CACHESTAT
 

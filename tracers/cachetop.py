@@ -17,7 +17,7 @@ class Cachetop:
     """Chunks in, a report out at the end of each interval."""
 
     def __init__(self, origin: Origin, by: tuple[str, ...] = ("process",)) -> None:
-        self.cache = PageCache()
+        self.cache = PageCache(origin.own)
         self._origin = origin
         self.by = by
         self._who: dict[int, Who] = {}

@@ -32,6 +32,7 @@ class Origin:
         filtered: whether only some processes were traced.
         page_bytes: the size of a page.
         host, machine, kernel, boot_id: of the traced machine; `kernel` as uname -r has it.
+        own: the process that traced, if reports leave it out; else 0.
         clock: what the events' `ns` count.
     """
 
@@ -46,6 +47,7 @@ class Origin:
     machine: str
     kernel: str
     boot_id: str
+    own: int = 0
     clock: str = "CLOCK_MONOTONIC"
 
     def to_json(self) -> str:
@@ -72,6 +74,7 @@ class Interval:
         notes: what could not be seen in it.
         unsettled: how many events the kernel may have counted in it that are rows of the next.
         remarks: what else there is to say of it.
+        own: what tracing itself took meanwhile, see own_work().
     """
 
     time: str
@@ -83,6 +86,7 @@ class Interval:
     notes: tuple[str, ...] = ()
     unsettled: int = 0
     remarks: tuple[str, ...] = ()
+    own: Counters = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Loaded
 from memtap.bpf.session import Cut, Losses, Session
-from memtap.bpf.stream import Events
+from memtap.bpf.stream import Events, take
 from memtap.tracers.chunk import Chunk, Interval, Origin
 from memtap.tracers.edge import REMEMBERED, Divisible, Edge
 from memtap.tracers.host import Counters, buffers_and_cached, difference, vmstat
@@ -33,6 +34,7 @@ class _Start:
     ns: int
     losses: Losses
     kernel: Counters
+    own: Counters
 
 
 class Live:
@@ -66,6 +68,8 @@ class Live:
         self.edge = edge(self.session)
         self.notes = [*self.session.notes, *notes_of(kernel, loaded.request.plan)]
         self.patience_s = math.inf
+        self._own, self._left_out = loaded.request.filter.own, 0
+        self._drops_own = bool(self._own) and loaded.request.plan.own != "report"
         self._told: dict[int, Who] = {}
         self._pieces, self._given_up = Pieces(), 0
         self._notes: dict[str, None] = {}
@@ -154,10 +158,11 @@ class Live:
     def _chunk(self, cut: Cut, ends: bool, last: bool) -> Chunk:
         taken = self.edge.take(cut, last)
         self._notes |= dict.fromkeys(taken.notes)
+        rows = self._of_others(taken.rows) if self._drops_own else taken.rows
         return Chunk(
-            rows=taken.rows,
+            rows=rows,
             until_ns=cut.until_ns,
-            who=self._news(taken.rows),
+            who=self._news(rows),
             paths=taken.paths,
             texts=taken.texts,
             interval=self._end_interval(taken.unsettled) if ends else None,
@@ -167,6 +172,14 @@ class Live:
     def close(self) -> None:
         """Ends tracing and gives everything back."""
         self.session.close()
+
+    def _of_others(self, rows: Events) -> Events:
+        """Rows that are not of this process, nor of its children, which it has for its own work."""
+        own = np.isin(rows["tgid"], [self._own, *self.processes.children])
+        if not own.any():
+            return rows
+        self._left_out += events_of(rows[own])
+        return take(rows, ~own)
 
     def _news(self, rows: Events) -> dict[int, Who]:
         """The processes of these rows, except those that are as they were told before."""
@@ -195,7 +208,8 @@ class Live:
             self._starting = None
 
     def _now(self, counted: Counters) -> _Start:
-        return _Start(time.monotonic_ns(), self.session.losses(), counted)
+        own = own_work() | {"events": self._left_out + self.session.left_out()}
+        return _Start(time.monotonic_ns(), self.session.losses(), counted, own)
 
     def _end_interval(self, unsettled: int) -> Interval:
         before, self._start = self._start, self._now(self._counters_at_cut)
@@ -211,7 +225,21 @@ class Live:
             losses=self._start.losses - before.losses + Losses(lost=given_up),
             notes=(*self.notes, *self.processes.notes, *notes),
             unsettled=unsettled,
+            own=difference(self._start.own, before.own),
         )
+
+
+def own_work() -> Counters:
+    """What this process has taken so far: ns on a CPU, minor and major faults."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    cpu_ns = round((usage.ru_utime + usage.ru_stime) * 1e9)
+    return {"cpu_ns": cpu_ns, "minor": usage.ru_minflt, "major": usage.ru_majflt}
+
+
+def events_of(rows: Events) -> int:
+    """How many events rows stand for."""
+    counts = [name for name in ("count", "allocs", "frees") if name in (rows.dtype.names or ())]
+    return int(sum(rows[name].sum() for name in counts)) if counts else len(rows)
 
 
 def origin_of(loaded: Loaded, kernel: Kernel) -> Origin:
@@ -228,4 +256,5 @@ def origin_of(loaded: Loaded, kernel: Kernel) -> Origin:
         machine=platform.machine(),
         kernel=kernel.release,
         boot_id=kernel.boot_id,
+        own=loaded.request.filter.own,
     )

@@ -107,6 +107,7 @@ PLAN = Plan(
             notes=_MARKED_NOTES,
         ),
     ),
+    own="report",
 )
 
 # A macro of the C program: send the path of each file when it is first seen.

@@ -82,7 +82,8 @@ class PageCache:
             kernel only added them up. Their first access is taken for a hit.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, own: int = 0) -> None:
+        self._own, self._left_out = own, 0
         self._marks = {name: Marks() for name in MARKS}
         self._late = np.empty(0, ROW)
         self._under_way = _Judged(np.empty(0, ROW), np.empty(0, _FOUND))
@@ -119,6 +120,11 @@ class PageCache:
         events, self._events = self._events, 0
         return events
 
+    def take_left_out(self) -> int:
+        """The same of events that were not counted, as the process `own` had caused them."""
+        left_out, self._left_out = self._left_out, 0
+        return left_out
+
     @property
     def unused_pages(self) -> int:
         """How many pages are fresh now, block devices' own caches left out."""
@@ -154,8 +160,10 @@ class PageCache:
         return _Judged(rows, found)
 
     def _count(self, judged: _Judged) -> None:
-        runs = judged.rows["kind"] == Kind.HITS
-        self._events += int(np.sum(~runs)) + int(judged.rows["pages"][runs].sum())
+        own = (judged.rows["tgid"] == self._own) & (self._own > 0)
+        self._left_out += _events(judged.rows[own])
+        judged = judged.take(~own)
+        self._events += _events(judged.rows)
         self._tallies.append(_tally(judged.rows, judged.found))
 
 
@@ -176,7 +184,13 @@ def page_audit(
     notes = [
         note.format(count, unknown=cache.unknown_pages) for note, count in doubts.items() if count
     ]
-    return audit(origin, interval, events, unseen=sum(doubts.values()), notes=notes)
+    unseen, own = sum(doubts.values()), cache.take_left_out()
+    return audit(origin, interval, events, unseen=unseen, notes=notes, own=own)
+
+
+def _events(rows: Events) -> int:
+    runs = rows["kind"] == Kind.HITS
+    return int(np.sum(~runs)) + int(rows["pages"][runs].sum())
 
 
 def hits(accesses: pl.Expr, misses: pl.Expr) -> pl.Expr:

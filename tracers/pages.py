@@ -66,7 +66,8 @@ class Pages:
     def _report(self, interval: Interval) -> Report:
         rows = self._rows()
         events = sum(each.allocs + each.frees for each in self._sums.values())
-        notes = [] if self._origin.filtered else bulk_notes(interval.kernel, self._pages())
+        own = interval.own.get("events", 0)
+        notes = [] if self._origin.filtered else bulk_notes(interval.kernel, self._pages(), own)
         self._sums.clear()
         return Report(
             "pages",
@@ -140,9 +141,13 @@ class Pages:
         return {}
 
 
-def bulk_notes(kernel: dict[str, int], pages: int) -> list[str]:
-    """Pages of which only the kernel's own count (pgalloc_*) knows: handed out many at a time."""
+def bulk_notes(kernel: dict[str, int], pages: int, own: int) -> list[str]:
+    """Pages of which only the kernel's own count (pgalloc_*) knows: handed out many at a time.
+
+    Or to us, which was left out; `own` tells how often.
+    """
     counted = sum(value for name, value in kernel.items() if name.startswith("pgalloc_"))
     if counted <= pages:
         return []
-    return [f"the kernel handed out {counted - pages} pages more (pgalloc_*): in bulk"]
+    whom = ", or to memtap itself" if own else ""
+    return [f"the kernel handed out {counted - pages} pages more (pgalloc_*): in bulk{whom}"]

@@ -201,6 +201,7 @@ class Processes:
     Attributes:
         notes: what cannot be known on this host.
         targets: the processes whose own counters are wanted.
+        children: those of this process, while they live.
         noted: what the kernel notes of processes, once a session has begun.
     """
 
@@ -208,6 +209,7 @@ class Processes:
         self.notes: list[str] = []
         self.targets = Targets()
         self.noted: Noted | None = None
+        self.children: set[int] = set()
         self._living: dict[int, Who] = {}
         self._dead: OrderedDict[int, Who] = OrderedDict()
         self._parents: dict[int, int] = {}
@@ -302,6 +304,10 @@ class Processes:
         self._living.pop(child, None)
         self._dead.pop(child, None)
         self._parents[child] = parent
+        if parent == os.getpid():
+            self.children.add(child)
+        else:
+            self.children.discard(child)  # the number was one of theirs
         self.targets.forked(parent, child)
 
     def _last_words(self, message: bytes) -> None:

@@ -106,7 +106,11 @@ class Slab:
             slab_columns(self.by),
             rows,
             audit(
-                self._origin, interval, events, unseen=sum(off.values()), notes=_notes(rows, off)
+                self._origin,
+                interval,
+                events,
+                unseen=sum(off.values()),
+                notes=[*_notes(rows, off), *self._own_notes(interval)],
             ),
             leaks=self._leak_rows(until_ns) if self._leaks else None,
         )
@@ -118,6 +122,12 @@ class Slab:
             if cache in self._texts["unseen"]:
                 off[self._texts["unseen"][cache]] += abs(tally.live)
         return +off
+
+    def _own_notes(self, interval: Interval) -> list[str]:
+        """Objects that the kernel does not tell apart by process are of all processes."""
+        if not self._origin.own or interval.own.get("events", 0):
+            return []
+        return ["what memtap itself allocates is in it; -b process leaves that out"]
 
     def _rows(self) -> list[Row]:
         """A row for each group that did something, or has something."""

@@ -133,6 +133,7 @@ PLAN = Plan(
             )
         ),
     ),
+    own="rows",  # whoever frees an object is mostly not the one who allocated it
 )
 
 

@@ -4,7 +4,8 @@
  *
  * bpf/filters.py defines what the user asked for: FOLLOW_TGIDS (the processes are marked in the
  * map `targets`), FOLLOW_CHILDREN (so are those they fork), FOLLOW_COMM(comm) and
- * FOLLOW_CGROUP(task). Filters of different kinds must all agree.
+ * FOLLOW_CGROUP(task), LEAVE_OWN_OUT (not memtap itself). Filters of different kinds must all
+ * agree.
  */
 #ifndef MEMTAP_FILTER_H
 #define MEMTAP_FILTER_H
@@ -48,6 +49,17 @@ static inline struct comm comm_of(u64 task)
 	return comm;
 }
 
+#ifdef LEAVE_OWN_OUT
+/* The number of memtap's own process. What is compiled is kept, so it is put here later. */
+static inline u64 own_tgid(void)
+{
+	u64 answer;
+
+	asm volatile("%0 = 0x5e1f0" : "=r"(answer)); /* OWN_TGID of bpf/compiled.py */
+	return answer;
+}
+#endif
+
 static inline int followed(u64 task, u32 tgid)
 {
 #ifdef FOLLOW_TGIDS
@@ -63,6 +75,12 @@ static inline int followed(u64 task, u32 tgid)
 #ifdef FOLLOW_CGROUP
 	if (!FOLLOW_CGROUP(task))
 		return 0;
+#endif
+#ifdef LEAVE_OWN_OUT
+	if (tgid == own_tgid()) {
+		count(COUNT_OWN, 1);
+		return 0;
+	}
 #endif
 	return 1;
 }

@@ -5,9 +5,10 @@
 
 /*
  * COUNT_REFUSED is how many records a full ring refused: the ring counts them itself as well,
- * in one sum with the side-band records that it had no room for.
+ * in one sum with the side-band records that it had no room for. COUNT_OWN is no loss: events
+ * of memtap itself, which reports leave out.
  */
-enum { COUNT_LOST, COUNT_MAP_FULL, COUNT_CAUGHT, COUNT_SPILLED, COUNT_REFUSED, COUNTS };
+enum { COUNT_LOST, COUNT_MAP_FULL, COUNT_CAUGHT, COUNT_SPILLED, COUNT_REFUSED, COUNT_OWN, COUNTS };
 
 BPF_PERCPU_ARRAY(counts, u64, COUNTS);
 
