@@ -68,10 +68,9 @@ def command(options: Options) -> None:
     columns = fault_columns(options.by)
     order = Order(sort_column(options.sort, columns, "total"), rows=options.rows)
     begin = partial(_edge, options), partial(_reporter, options), partial(_display, options, order)
-    if _wants_stacks(options):
-        run(options, Job(PLAN, (STACKS,), *begin, wants=("stack", "stacks")))
-    else:
-        run(options, Job(PLAN, (), *begin))
+    by_thread = "thread" in options.by or options.record is not None
+    settings, wants = ((STACKS,), ("stack", "stacks")) if _wants_stacks(options) else ((), ("", ""))
+    run(options, Job(PLAN, settings, *begin, wants=wants, names_threads=by_thread))
 
 
 def _wants_stacks(options: Options) -> bool:

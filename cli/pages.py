@@ -47,7 +47,7 @@ def command(options: Options) -> None:
     default = "order" if by_order else "allocated_bytes"
     order = Order(sort_column(options.sort, columns, default), rows=options.rows)
     # A recording may be asked later who it was.
-    settings = (BY_PROCESS,) if "process" in options.by or options.record else ()
+    settings = (BY_PROCESS,) if {"process", "comm"} & {*options.by} or options.record else ()
     display = partial(_display, options, AsTheyCome("order") if by_order else order)
     counters = partial(vmstat, names=VMSTAT)
     run(options, Job(PLAN, settings, _edge, partial(_reporter, options), display, counters))

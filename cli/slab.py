@@ -66,7 +66,7 @@ def _settings(options: Options) -> tuple[str, ...]:
     """The least that tells what was asked for; a recording may be asked for the rest later."""
     wanted = {
         BY_SITE: "site" in options.by or options.leaks or options.record,
-        BY_PROCESS: "process" in options.by or options.leaks or options.record,
+        BY_PROCESS: {"process", "comm"} & {*options.by} or options.leaks or options.record,
         LEAKS: options.leaks,
         STACKS: options.stacks,
     }

@@ -57,6 +57,7 @@ class Job:
         last_words: those of targets that ended, of struct taskstats.
         wants: a field of its rows that a recording must have kept for what was asked for, and what
             is kept there; both "" if there is no such.
+        names_threads: whether its rows may be told apart by thread.
     """
 
     plan: Plan
@@ -67,6 +68,7 @@ class Job:
     counters: Callable[[], Counters] = vmstat
     last_words: tuple[str, ...] = ()
     wants: tuple[str, str] = ("", "")
+    names_threads: bool = False
 
 
 def page_edge(session: Session) -> Edge:
@@ -211,7 +213,16 @@ def _trace(
         processes = Processes(kernel.btf, kernel.possible_cpus, job.last_words)
         stack.callback(processes.close)
         starting = program.pid if program else None
-        live = Live(attempts.wait(), kernel, processes, job.edge, pids, job.counters, starting)
+        live = Live(
+            attempts.wait(),
+            kernel,
+            processes,
+            job.edge,
+            pids,
+            job.counters,
+            starting,
+            job.names_threads,
+        )
         stack.callback(live.close)
         if options.dry_run:
             click.echo(_attached(live.origin))

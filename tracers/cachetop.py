@@ -72,7 +72,7 @@ class Cachetop:
         tgids = self._tally["tgid"].unique().to_list()
         found = [(tgid, self._who.get(tgid, Who())) for tgid in tgids]
         return pl.DataFrame(
-            [(tgid, tgid, w.uid, w.user, w.comm, w.cgroup) for tgid, w in found],
+            [(tgid, tgid, w.uid, w.user, w.comm, w.cgroup, w.args) for tgid, w in found],
             schema={
                 "tgid": pl.Int64,
                 "pid": pl.Int64,
@@ -80,6 +80,7 @@ class Cachetop:
                 "user": pl.String,
                 "comm": pl.String,
                 "cgroup": pl.String,
+                "args": pl.String,
             },
             orient="row",
         )

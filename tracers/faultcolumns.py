@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from memtap.tracers.report import Column, key_columns
-from memtap.tracers.whocolumns import CGROUP, PROCESS
+from memtap.tracers.whocolumns import CGROUP, COMM, PROCESS
 
 # What identifies a row, by what the user groups by.
 FAULT_KEYS: dict[str, tuple[Column, ...]] = {
     "process": PROCESS,
-    "thread": (Column("tid", "TID"), *PROCESS),
+    "thread": (Column("tid", "TID"), Column("thread", "THREAD", "text"), *PROCESS),
     "region": (Column("region", "REGION", "text"),),
     "cause": (Column("cause", "CAUSE", "text"),),
     "file": (Column("path", "PATH", "path"),),
     "site": (Column("site", "SITE", "path"),),
     "cgroup": CGROUP,
+    "comm": COMM,
 }
 _COUNTS = (
     Column("minor", "MINOR"),
@@ -32,10 +33,12 @@ _COUNTS = (
 
 # A table has 80 columns: each key more takes the place of two of these.
 _LEFT_OUT = ("p50_ns", "max_ns", "share_pct", "p99_ns", "user", "time_ns")
+# And a thread's own name that of these.
+_BY_THREAD = ("user", "p50_ns", "max_ns")
 
 
 def fault_columns(by: tuple[str, ...]) -> tuple[Column, ...]:
     """The columns of a report grouped by these keys."""
-    hidden = _LEFT_OUT[: 2 * (len(by) - 1)]
+    hidden = _LEFT_OUT[: 2 * (len(by) - 1)] + _BY_THREAD * ("thread" in by)
     columns = (*key_columns(FAULT_KEYS, by), *_COUNTS)
     return tuple(replace(c, table=c.table and c.name not in hidden) for c in columns)

@@ -30,6 +30,7 @@ _NUMBERS = {
     "file": ("place",),
     "site": ("site",),
     "cgroup": ("tgid",),
+    "comm": ("tgid",),
 }
 _EXPLAINED = ("region", "cause")
 _STACKED = ("tgid", "stack")
@@ -124,15 +125,15 @@ class Faults:
         if "tgid" in counted.columns:
             found = [self._who.get(tgid, Who()) for tgid in counted["tgid"]]
             series["pid"] = counted["tgid"].to_list()
-            for name in ("uid", "user", "comm", "cgroup"):
+            for name in ("uid", "user", "comm", "cgroup", "args"):
                 series[name] = [getattr(who, name) for who in found]
         if "region" in counted.columns:
             series["region"] = [Region(number).text for number in counted["region"]]
         if "cause" in counted.columns:
             series["cause"] = [Cause(number).text for number in counted["cause"]]
-        for kind, name in (("place", "path"), ("site", "site")):
+        for kind, name in (("place", "path"), ("site", "site"), ("tid", "thread")):
             if kind in counted.columns:
-                texts = self._texts[kind]
+                texts = self._texts.get(kind, {})
                 series[name] = [texts.get(number, "?") for number in counted[kind]]
         return [pl.Series(name, values) for name, values in series.items()]
 

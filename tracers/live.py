@@ -18,7 +18,7 @@ from memtap.bpf.loading import Loaded
 from memtap.bpf.session import Cut, Losses, Session
 from memtap.bpf.stream import Events, take
 from memtap.tracers.chunk import Chunk, Interval, Origin
-from memtap.tracers.edge import REMEMBERED, Divisible, Edge
+from memtap.tracers.edge import REMEMBERED, Divisible, Edge, Texts
 from memtap.tracers.host import Counters, buffers_and_cached, difference, vmstat
 from memtap.tracers.noted import Noted
 from memtap.tracers.pieces import Pieces
@@ -43,6 +43,7 @@ class Live:
     `processes` must have been listening before, so that whoever is traced is known; `edge` makes
     what turns events into rows; `counters` reads the host's own, which stand beside ours. Of the
     `targets` what they do is traced from now on, of `starting` from when it executes a program.
+    With `names_threads` texts of kind `tid` tell the names of threads.
 
     Attributes:
         notes: what the buffers and our privileges keep from us.
@@ -58,6 +59,7 @@ class Live:
         targets: Sequence[int] = (),
         counters: Callable[[], Counters] = vmstat,
         starting: int | None = None,
+        names_threads: bool = False,
     ) -> None:
         self._filter = loaded.request.filter
         self._counters = counters
@@ -71,6 +73,7 @@ class Live:
         self._own, self._left_out = loaded.request.filter.own, 0
         self._drops_own = bool(self._own) and loaded.request.plan.own != "report"
         self._told: dict[int, Who] = {}
+        self._told_threads: dict[int, str] | None = {} if names_threads else None
         self._pieces, self._given_up = Pieces(), 0
         self._notes: dict[str, None] = {}
         self._counters_at_cut: Counters = {}
@@ -164,7 +167,7 @@ class Live:
             until_ns=cut.until_ns,
             who=self._news(rows),
             paths=taken.paths,
-            texts=taken.texts,
+            texts=taken.texts | self._thread_news(rows),
             interval=self._end_interval(taken.unsettled) if ends else None,
             last=last,
         )
@@ -193,6 +196,21 @@ class Live:
         news = {tgid: who for tgid, who in found.items() if self._told.get(tgid) != who}
         self._told |= news
         return news
+
+    def _thread_news(self, rows: Events) -> Texts:
+        """The names of threads of these rows, if they are asked for, except those told before."""
+        if self._told_threads is None:
+            return {}
+        _, one = np.unique(rows["tid"], return_index=True)
+        threads = rows[["tid", "tgid"]][one].tolist()
+        found = {tid: self.processes.thread(tgid, tid) for tid, tgid in threads}
+        if Who.comm in found.values():
+            self.processes.consume()  # some have ended while we looked
+            found = {tid: self.processes.thread(tgid, tid) for tid, tgid in threads}
+        told = self._told_threads
+        news = {tid: name for tid, name in found.items() if told.get(tid) != name}
+        told |= news
+        return {"tid": news}
 
     def _counted(self) -> Counters:
         counters = self._counters()

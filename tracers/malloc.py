@@ -22,6 +22,7 @@ from memtap.tracers.mallocrows import FAILED, FOREIGN, IS_32_BIT, LOADER
 from memtap.tracers.mallocsizes import Sizes
 from memtap.tracers.processes import Who
 from memtap.tracers.report import Report, Row
+from memtap.tracers.whocolumns import identity
 
 # The allocator of whom the threshold is known.
 GLIBC = "glibc"
@@ -259,13 +260,7 @@ class Malloc:
         ]
 
     def _identity(self, tgid: int, path: Path, site: int) -> Row:
-        who = self._who.get(tgid, Who())
-        return {
-            "pid": tgid,
-            "uid": who.uid,
-            "user": who.user,
-            "comm": who.comm,
-            "cgroup": who.cgroup,
+        return identity(tgid, self._who.get(tgid, Who())) | {
             "allocator": self._names.get(tgid, "?"),
             "path": path.text,
             "site": self._sites.get(site, "?"),

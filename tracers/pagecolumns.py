@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from memtap.tracers.report import Column, key_columns
-from memtap.tracers.whocolumns import CGROUP, PROCESS, USER
+from memtap.tracers.whocolumns import CGROUP, COMM, PROCESS, USER
 
 # The first six keep the names and the order of bcc's cachestat.
 CACHESTAT = (
@@ -36,6 +36,7 @@ CACHETOP_KEYS: dict[str, tuple[Column, ...]] = {
     ),
     "cgroup": CGROUP,
     "user": (Column("uid", "UID"), USER),
+    "comm": COMM,
 }
 _COUNTS = (
     Column("hits_pages", "HITS"),

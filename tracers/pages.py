@@ -14,6 +14,7 @@ from memtap.tracers.pagescolumns import PAGES_KEYS, pages_columns
 from memtap.tracers.pagesrows import UNTOLD, Kind
 from memtap.tracers.processes import Who
 from memtap.tracers.report import Report, Row
+from memtap.tracers.whocolumns import identity
 
 # A process, an order, a migrate type.
 Key = tuple[int, int, int]
@@ -85,12 +86,20 @@ class Pages:
         names = [column.name for key in self.by for column in PAGES_KEYS[key]]
         groups: dict[tuple[Any, ...], list[Key]] = defaultdict(list)
         for key in sorted(self._sums.keys() | self._always()):
-            identity = self._identity(*key)
-            groups[tuple(identity[name] for name in names)].append(key)
+            groups[self._group(key, names)].append(key)
+        live: dict[tuple[Any, ...], int] = defaultdict(int)
+        for key, pages in self._live.items():
+            live[self._group(key, names)] += pages
         return [
-            dict(zip(names, group, strict=True)) | self._totals(keys) | self._left(keys[0])
+            dict(zip(names, group, strict=True))
+            | self._totals(keys, live[group])
+            | self._left(keys[0])
             for group, keys in groups.items()
         ]
+
+    def _group(self, key: Key, names: list[str]) -> tuple[Any, ...]:
+        identity = self._identity(*key)
+        return tuple(identity[name] for name in names)
 
     def _always(self) -> set[Key]:
         """What is told of though nobody asked for it: how much of each order is left."""
@@ -99,33 +108,21 @@ class Pages:
         return set()
 
     def _identity(self, tgid: int, order: int, migratetype: int) -> Row:
-        who = self._who.get(tgid, Who())
-        return {
-            "pid": tgid,
-            "uid": who.uid,
-            "user": who.user,
-            "comm": who.comm,
-            "cgroup": who.cgroup,
+        return identity(tgid, self._who.get(tgid, Who())) | {
             "order": order,
             "migratetype": self._types.get(migratetype, str(migratetype)),
         }
 
-    def _totals(self, keys: list[Key]) -> Row:
+    def _totals(self, keys: list[Key], live: int) -> Row:
         found = [(key[1], self._sums.get(key, Sums())) for key in keys]
         page = self._origin.page_bytes
         return {
             "allocs": sum(sums.allocs for _, sums in found),
             "frees": sum(sums.frees for _, sums in found),
             "allocated_bytes": sum(sums.allocs << order for order, sums in found) * page,
-            "live_bytes": sum(self._live[key] for key in self._alike(keys)) * page,
+            "live_bytes": live * page,
             "fallbacks": sum(sums.fallbacks for _, sums in found),
         }
-
-    def _alike(self, keys: list[Key]) -> set[Key]:
-        """All that was ever counted for the same row."""
-        places = [("process", "order", "migratetype").index(name) for name in self.by]
-        wanted = {tuple(key[place] for place in places) for key in keys}
-        return {key for key in self._live if tuple(key[place] for place in places) in wanted}
 
     def _left(self, key: Key) -> Row:
         _, order, migratetype = key

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from memtap.tracers.report import Column, key_columns
-from memtap.tracers.whocolumns import PROCESS
+from memtap.tracers.whocolumns import COMM, PROCESS
 
 # What identifies a row, by what the user groups by.
 PAGES_KEYS: dict[str, tuple[Column, ...]] = {
     "order": (Column("order", "ORDER"),),
     "process": PROCESS,
     "migratetype": (Column("migratetype", "TYPE", "text"),),
+    "comm": COMM,
 }
 _COUNTS = (
     Column("allocs", "ALLOCS"),

@@ -210,6 +210,7 @@ class Processes:
         self.targets = Targets()
         self.noted: Noted | None = None
         self.children: set[int] = set()
+        self._dead_threads: OrderedDict[int, str] = OrderedDict()
         self._living: dict[int, Who] = {}
         self._dead: OrderedDict[int, Who] = OrderedDict()
         self._parents: dict[int, int] = {}
@@ -269,6 +270,14 @@ class Processes:
             known = self._dead.get(tgid) or known or Who()
         return replace(known, cgroup=noted or known.cgroup, args=self._arguments(tgid, known))
 
+    def thread(self, tgid: int, tid: int) -> str:
+        """The name of a thread, dead or alive."""
+        try:
+            comm = Path(f"/proc/{tgid}/task/{tid}/comm").read_bytes()
+        except OSError:
+            return self._dead_threads.get(tid, Who.comm)
+        return printable(comm.removesuffix(b"\n"))
+
     def _arguments(self, tgid: int, known: Who) -> str:
         """Of whom nobody has seen alive: what was noted, or what its parent had."""
         args = None
@@ -320,6 +329,10 @@ class Processes:
         if tgid in self.targets:
             counted: Counters = {name: self._number(stats, name) for name in self._counted}
             self.targets.died(tgid, tid, counted)
+        self._dead_threads.pop(tid, None)
+        self._dead_threads[tid] = self._comm(stats)
+        if len(self._dead_threads) > _REMEMBERED:
+            self._dead_threads.popitem(last=False)
         if tid == tgid:
             self._bury(tgid, stats)
 
@@ -330,12 +343,14 @@ class Processes:
         return self._threads.pop(tid, tid)
 
     def _bury(self, tgid: int, stats: bytes) -> None:
-        comm = self._bytes(stats, "ac_comm").partition(b"\0")[0]
         uid = self._number(stats, "ac_uid")
         known = self._living.pop(tgid, None) or self._dead.pop(tgid, Who())
-        self._dead[tgid] = replace(known, comm=printable(comm), uid=uid, user=user_name(uid))
+        self._dead[tgid] = replace(known, comm=self._comm(stats), uid=uid, user=user_name(uid))
         if len(self._dead) > _REMEMBERED:
             self._parents.pop(self._dead.popitem(last=False)[0], None)
+
+    def _comm(self, stats: bytes) -> str:
+        return printable(self._bytes(stats, "ac_comm").partition(b"\0")[0])
 
     def _bytes(self, stats: bytes, name: str) -> bytes:
         place = self._fields[name]

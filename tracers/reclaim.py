@@ -79,7 +79,7 @@ class Reclaim:
     def _names(self, counted: pl.DataFrame) -> list[pl.Series]:
         """The columns that the keys stand for, one value for each row."""
         who = [self._who.get(tgid, Who()) for tgid in counted["tgid"]]
-        names = ("uid", "user", "comm", "cgroup")
+        names = ("uid", "user", "comm", "cgroup", "args")
         series = [pl.Series(name, [getattr(each, name) for each in who]) for name in names]
         return [counted["tgid"].alias("pid"), *series]
 

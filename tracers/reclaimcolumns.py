@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from memtap.tracers.report import Column, key_columns
-from memtap.tracers.whocolumns import CGROUP, PROCESS
+from memtap.tracers.whocolumns import CGROUP, COMM, PROCESS
 
 # What identifies a row, by what the user groups by. There is no room for the user.
 RECLAIM_KEYS: dict[str, tuple[Column, ...]] = {
     "process": tuple(replace(c, table=c.table and c.name != "user") for c in PROCESS),
     "cgroup": CGROUP,
     "node": (Column("node", "NODE"),),
+    "comm": COMM,
 }
 _COUNTS = (
     Column("direct_reclaims", "STALLS"),

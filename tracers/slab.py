@@ -16,6 +16,7 @@ from memtap.tracers.processes import Who
 from memtap.tracers.report import Report, Row, percentage
 from memtap.tracers.slabcolumns import SLAB_KEYS, slab_columns
 from memtap.tracers.slabrows import Kind
+from memtap.tracers.whocolumns import identity
 
 # A process, and the numbers of a cache and of code.
 Owner = tuple[int, int, int]
@@ -153,12 +154,7 @@ class Slab:
 
     def _identity(self, tgid: int, cache: int, site: int) -> Row:
         who = _NO_PROCESS.get(tgid) or self._who.get(tgid, Who())
-        return {
-            "pid": 0 if tgid == NOBODY else tgid,
-            "uid": who.uid,
-            "user": who.user,
-            "comm": who.comm,
-            "cgroup": who.cgroup,
+        return identity(0 if tgid == NOBODY else tgid, who) | {
             "cache": self._texts["cache"].get(cache, "?"),
             "site": self._texts["site"].get(site, "?"),
         }

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from memtap.tracers.report import Column, key_columns
-from memtap.tracers.whocolumns import PROCESS
+from memtap.tracers.whocolumns import COMM, PROCESS
 
 # What identifies a row, by what the user groups by.
 SLAB_KEYS: dict[str, tuple[Column, ...]] = {
     "cache": (Column("cache", "CACHE", "text"),),
     "site": (Column("site", "SITE", "path"),),
     "process": PROCESS,
+    "comm": COMM,
 }
 _COUNTS = (
     Column("allocs", "ALLOCS"),
