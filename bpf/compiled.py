@@ -125,6 +125,10 @@ class Compiling:
         return compiled
 
 
+# CPATH and others would have the compiler look for headers elsewhere.
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+
+
 class _Child:
     """A process that compiles."""
 
@@ -134,7 +138,11 @@ class _Child:
             file.write(text.encode())
             file.seek(0)
             self._process = subprocess.Popen(
-                compiler_command(), stdin=file, stdout=subprocess.PIPE, stderr=self._errors
+                compiler_command(),
+                stdin=file,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=_ENVIRONMENT,
             )
 
     def answer(self) -> str:

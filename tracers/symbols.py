@@ -38,8 +38,10 @@ _MOST_MAP_BYTES = 64 << 20
 _MOST_MAP_LINES = 2_000_000
 _LONGEST_NAME = 4096
 
-# A few lines of C++ names can demangle to more than fits any memory.
-_DEMANGLE = ("prlimit", "--as=134217728", "--fsize=16777216", "--cpu=1", "c++filt", "--no-params")
+# A few lines of C++ names can demangle to more than fits any memory. Not by PATH, nor with anything
+# else of the environment: we are root, and that may be somebody else's.
+_LIMITED = ("/usr/bin/prlimit", "--as=134217728", "--fsize=16777216", "--cpu=1")
+_DEMANGLE = (*_LIMITED, "/usr/bin/c++filt", "--no-params")
 _MANGLED = (b"_Z", b"_R")
 
 # Of /proc/kallsyms: a name's end, and what divides it from its module, as _Table and
@@ -329,7 +331,7 @@ def _demangled(names: list[bytes]) -> list[bytes]:
         with tempfile.TemporaryFile() as out:
             text = b"\n".join(names)
             done = subprocess.run(
-                _DEMANGLE, input=text, stdout=out, stderr=subprocess.DEVNULL, timeout=5
+                _DEMANGLE, input=text, stdout=out, stderr=subprocess.DEVNULL, timeout=5, env={}
             )
             out.seek(0)
             found = out.read().split(b"\n")

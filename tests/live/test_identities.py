@@ -18,9 +18,9 @@ Build = Callable[[str], Path]
 HOST_WIDE = ("faults", "malloc", "cachetop", "slab", "pages", "reclaim")
 
 
-def report(*arguments: object) -> Any:
+def report(command: str, *arguments: object) -> Any:
     """The last report of a command."""
-    done = memtap(*map(str, arguments), "-f", "json", "-o", "/dev/stdout")
+    done = memtap(command, "-f", "json", "-o", "/dev/stdout", *map(str, arguments))
     assert done.returncode == 0, done.stderr
     return reports("\n".join(line for line in done.stdout.splitlines() if line[:1] == "{"))[-1]
 
@@ -127,7 +127,7 @@ def test_reports_of_the_host_leave_memtap_out(command: str) -> None:
 
 def _is_ours(row: dict[str, Any]) -> bool:
     """Whether it is the memtap that wrote the report, and not one that others run."""
-    return "/dev/stdout" in row["args"] and " -b process 0.5 2" in row["args"]
+    return " -f json -o /dev/stdout -b process 0.5 2" in row["args"]
 
 
 def test_the_faults_that_are_left_out_are_those_that_we_took() -> None:
