@@ -39,7 +39,7 @@ def lured(tmp_path: Path) -> tuple[dict[str, str], Path]:
 
 def test_only_what_is_ours_runs(lured: tuple[dict[str, str], Path], tmp_path: Path) -> None:
     environment, trace = lured
-    for arguments in (["--version"], ["pmap", "1"], ["ps", "0.1", "1"]):
+    for arguments in (["--version"], ["pmap", str(os.getpid())], ["ps", "0.1", "1"]):
         command = [HOME / "bootstrap", "memtap", *arguments]
         done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True)
         assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from memtap.tracers.caller import caller
 from tests.live.tracing import WORKLOADS, Trace, run_under_cachetop
 
 
@@ -19,6 +21,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker(pytest.mark.live)
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A folder of the test's own; programs are run by whoever called sudo, and may write there."""
+    if numbers := caller():
+        tmp_path.parent.chmod(0o711)
+        os.chown(tmp_path, *numbers)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +46,8 @@ def disk() -> Iterator[Path]:
 def workload(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Compiles a program of tests/workloads, once; gives its path."""
     folder = tmp_path_factory.mktemp("workloads")
-    folder.chmod(0o755)
+    for each in (folder, folder.parent):
+        each.chmod(0o755)
 
     def build(name: str) -> Path:
         program = folder / name
