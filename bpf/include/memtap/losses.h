@@ -8,7 +8,15 @@
  * in one sum with the side-band records that it had no room for. COUNT_OWN is no loss: events
  * of memtap itself, which reports leave out.
  */
-enum { COUNT_LOST, COUNT_MAP_FULL, COUNT_CAUGHT, COUNT_SPILLED, COUNT_REFUSED, COUNT_OWN, COUNTS };
+enum {
+	COUNT_LOST,
+	COUNT_MAP_FULL,
+	COUNT_CAUGHT,
+	COUNT_SPILLED,
+	COUNT_REFUSED,
+	COUNT_OWN,
+	COUNTS
+};
 
 BPF_PERCPU_ARRAY(counts, u64, COUNTS);
 
