@@ -27,7 +27,7 @@ from tests.bpf.ctext import (
     number,
 )
 
-_COUNTERS = ("LOST", "MAP_FULL", "CAUGHT", "SPILLED", "REFUSED")
+_COUNTERS = ("LOST", "MAP_FULL", "CAUGHT", "SPILLED", "REFUSED", "OWN")
 
 
 def test_kinds_of_events_are_the_same() -> None:
@@ -45,7 +45,14 @@ def test_kinds_of_records_are_the_same() -> None:
 
 def test_the_loss_counters_are_in_the_order_in_which_they_are_read() -> None:
     counts = enumerators(LOSSES, "COUNT_LOST")
-    read = (session._LOST, session._MAP_FULL, session._CAUGHT, session._SPILLED, session._REFUSED)
+    read = (
+        session._LOST,
+        session._MAP_FULL,
+        session._CAUGHT,
+        session._SPILLED,
+        session._REFUSED,
+        session._OWN,
+    )
     assert tuple(counts.values()) == (*read, len(read))
     assert list(counts) == [f"COUNT_{name}" for name in _COUNTERS] + ["COUNTS"]
 

@@ -26,7 +26,7 @@ from tests.tracers.builders import (
     read,
 )
 
-PROCESS = ["pid", "uid", "user", "comm", "cgroup"]
+PROCESS = ["pid", "uid", "user", "comm", "cgroup", "args"]
 FILE = ["dev", "ino", "path"]
 COUNTS = ["hits_pages", "misses_pages", "dirties_pages", "read_hit_pct", "write_hit_pct"]
 PAGES = ["inserted_pages", "evicted_pages", "removed_pages"]
