@@ -72,7 +72,7 @@ def test_help_explains_every_column() -> None:
 
 
 def test_help_lists_the_keys_to_group_by() -> None:
-    assert "process, file, cgroup, user." in memtap("cachetop", "--help").out
+    assert "process, file, cgroup, user, comm." in memtap("cachetop", "--help").out
 
 
 def test_the_version_is_that_of_the_package() -> None:

@@ -118,6 +118,7 @@ def test_the_audit_is_that_of_the_contract() -> None:
         "map_full": 0,
         "probes": ["tp_btf:mm_filemap_get_pages"],
         "kernel": {"nr_written": 7, "pgfault": 3},
+        "self": {"events": 0},
         "notes": ["a", "b"],
     }
 

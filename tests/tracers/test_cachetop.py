@@ -80,6 +80,7 @@ def test_a_process_is_named() -> None:
         "user": "daemon",
         "comm": "dd",
         "cgroup": "/a",
+        "args": "?",
         "hits_pages": 3,
         "misses_pages": 1,
         "dirties_pages": 0,
