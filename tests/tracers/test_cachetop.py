@@ -92,7 +92,7 @@ def test_a_process_is_named() -> None:
 
 def test_a_process_that_nobody_knows_is_a_question_mark() -> None:
     (row,) = rows(read())
-    assert [row[name] for name in PROCESS] == [100, -1, "?", "?", "?"]
+    assert [row[name] for name in PROCESS] == [100, -1, "?", "?", "?", "?"]
 
 
 @pytest.mark.parametrize(
