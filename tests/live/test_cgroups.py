@@ -77,7 +77,7 @@ def spawn(workload: Build) -> Callable[..., int]:
     """Runs a short-lived program that joins a cgroup before it is executed; its number."""
 
     def run(cgroup: Cgroup, pages: int = PAGES) -> int:
-        command = [workload("spawner"), "-c", cgroup.procs, workload("toucher"), str(pages)]
+        command = [workload("vforker"), "-c", cgroup.procs, workload("toucher"), str(pages)]
         return int(subprocess.check_output(command, text=True).split()[2])
 
     return run
