@@ -32,6 +32,7 @@ class Flag(IntFlag):
     WRITTEN = 16
     REMOVED = 32
     UNSURE = 64
+    OVER = 128
 
 
 def _probe(function: str, *targets: str, kind: ProbeKind = "tp_btf") -> Probe:
@@ -58,6 +59,18 @@ _COMINGS_AND_GOINGS = (
     _probe("on_dirty", "writeback_dirty_folio", "writeback_dirty_page"),
 )
 
+# Reads that are told of when they are done, where the kernel describes them.
+_REQUESTS = (
+    replace(
+        _probe("on_ring_end", "io_uring_complete"),
+        wanted=lambda kernel: kernel.btf.has_raw_tracepoint("io_uring_complete"),
+    ),
+    replace(
+        _probe("on_device_end", "block_rq_complete"),
+        wanted=lambda kernel: kernel.btf.has_function("loop_process_work"),
+    ),
+)
+
 # Since 2cb1e08985e3 splice looks pages up itself.
 _SPLICE = "filemap_splice_read"
 
@@ -80,7 +93,9 @@ PLAN = Plan(
                 _probe("on_fault", "mm_filemap_fault"),
                 *_COMINGS_AND_GOINGS,
                 *_WRITES,
+                *_REQUESTS,
             ),
+            ("ACCESS_BY_TRACEPOINTS",),
         ),
         # Before that, the functions that would have told.
         Way(

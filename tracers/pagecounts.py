@@ -19,6 +19,9 @@ from memtap.tracers.grouping import chain, group_numbers, in_order, select
 from memtap.tracers.pagecache import Flag, Kind
 from memtap.tracers.pagerows import KEYS, ROW
 
+# The kernel hands folios to a read in batches (PAGEVEC_SIZE), whose last one it may wait for.
+BATCH = 31
+
 # A read of several pages that was last seen this long before the end of an interval is over.
 SETTLE_NS = 100_000_000
 
@@ -51,12 +54,21 @@ _SUMS = ("accesses", *COUNTS[1:])
 
 _HUGE_NOTE = "{} huge mappings of files were made; up to as many accesses are not counted"
 _UNSURE_NOTE = "up to {} pages more were dirtied, in large folios whose writes are not all seen"
+_BEGIN_NOTE = (
+    "where {} reads or faults began is not known; the accesses of each may be off by as many pages "
+    f"as {BATCH} folios hold"
+)
 _UNKNOWN_NOTE = (
     "{unknown} pages entered the cache while the buffers were full; up to {} hits are misses"
 )
 _FORGOTTEN_NOTE = "for lack of room it was forgotten of {} pages how they came into the cache"
 
-MARKS = {"fresh": pagesteps.fresh, "filled": pagesteps.filled, "unreached": pagesteps.unreached}
+MARKS = {
+    "fresh": pagesteps.fresh,
+    "unused": pagesteps.unused,
+    "filled": pagesteps.filled,
+    "unreached": pagesteps.unreached,
+}
 _FOUND = np.dtype([(name, "u4") for name in MARKS])
 
 
@@ -89,6 +101,7 @@ class PageCache:
         self._under_way = _Judged(np.empty(0, ROW), np.empty(0, _FOUND))
         self._tallies: list[pl.DataFrame] = []
         self._events = 0
+        self._unsure = 0
         self._entered = np.zeros(BUCKETS, np.uint64)
         self._devices = np.empty(0, np.uint64)
         self.unknown_pages = 0
@@ -124,12 +137,16 @@ class PageCache:
         """The same of events that were not counted, as the process `own` had caused them."""
         left_out, self._left_out = self._left_out, 0
         return left_out
+    def take_unsure(self) -> int:
+        """How many reads since the last call may have begun before their first event."""
+        unsure, self._unsure = self._unsure, 0
+        return unsure
 
     @property
     def unused_pages(self) -> int:
-        """How many pages are fresh now, block devices' own caches left out."""
-        fresh = self._marks["fresh"].spans
-        return int(fresh.pages[~np.isin(fresh.file, self._devices)].sum())
+        """How many pages are unused now, block devices' own caches left out."""
+        unused = self._marks["unused"].spans
+        return int(unused.pages[~np.isin(unused.file, self._devices)].sum())
 
     def take_forgotten(self) -> int:
         """Of how many pages it was forgotten what they are like, since the last call."""
@@ -164,6 +181,7 @@ class PageCache:
         self._left_out += _events(judged.rows[own])
         judged = judged.take(~own)
         self._events += _events(judged.rows)
+        self._unsure += _events_of(judged.rows[_is_unsure(judged.rows)])
         self._tallies.append(_tally(judged.rows, judged.found))
 
 
@@ -172,12 +190,14 @@ def page_audit(
 ) -> dict[str, Any]:
     """The audit of a report of the page cache, whose counts are `tally`, and of their events.
 
-    A fault that maps 2 MiB of a file at once (filemap_map_pmd()) fires no tracepoint.
+    A fault that maps 2 MiB of a file at once (filemap_map_pmd()) fires no tracepoint. A read that
+    waits in its first batch of folios fires late, and not all readers tell where they began.
     """
     events = cache.take_events()
     doubts = {
         _HUGE_NOTE: interval.kernel.get("thp_file_mapped", 0),
         _UNSURE_NOTE: int(tally["unsure"].sum()),
+        _BEGIN_NOTE: cache.take_unsure(),
         _FORGOTTEN_NOTE: cache.take_forgotten(),
         _UNKNOWN_NOTE: min(cache.unknown_pages, events),
     }
@@ -207,7 +227,7 @@ def _may_go_on(rows: Events, until_ns: int) -> Bools:
     That is each thread's newest read call, if its last batch asked for more than one page and is
     not SETTLE_NS old; all rows of such a call wait together.
     """
-    is_read = rows["kind"] == Kind.READ
+    is_read = (rows["kind"] == Kind.READ) & (rows["flags"] & Flag.OVER == 0)
     recent = np.flatnonzero(is_read & (rows["ns"] > max(until_ns - SETTLE_NS, 0)))[::-1]
     newest = recent[np.unique(rows["tid"][recent], return_index=True)[1]]
     unfinished = newest[rows["pages"][newest] > 1]
@@ -216,6 +236,17 @@ def _may_go_on(rows: Events, until_ns: int) -> Bools:
     call = rows["tid"].astype(np.uint64) << np.uint64(16) | rows["call"]
     waits: Bools = is_read & np.isin(call, call[unfinished])
     return waits
+
+
+def _is_unsure(rows: Events) -> Bools:
+    """Which rows are of accesses that may be others, or more."""
+    unsure: Bools = (rows["flags"] & Flag.UNSURE > 0) & (rows["kind"] != Kind.DIRTY)
+    return unsure
+
+
+def _events_of(rows: Events) -> int:
+    """How many events the rows are; one that was added up tells in `index`."""
+    return int(np.where(rows["flags"] & Flag.SPILLED > 0, rows["index"], 1).sum())
 
 
 def _tally(rows: Events, found: npt.NDArray[np.void]) -> pl.DataFrame:
@@ -264,7 +295,7 @@ def _changes(rows: Events, found: npt.NDArray[np.void]) -> _Contributions:
         "written_in": rows["whole"] * (added & (flags & Flag.WRITTEN > 0)) + from_storage * ~device,
         "evicted": pages * (left & ~removed),
         "removed": pages * (left & removed),
-        "wasted": found["fresh"] * left,
+        "wasted": found["unused"] * left,
     }
 
 

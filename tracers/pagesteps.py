@@ -1,8 +1,9 @@
 """What the rows of the page cache do to pages, step by step, for each of the marks that are kept.
 
-A page can have three marks; see docs/pagecache.md:
+A page can have four marks; see docs/pagecache.md:
 
 - fresh: brought into the cache from storage, and not asked for since;
+- unused: fresh, and not mapped either;
 - filled: brought in by a write that filled it, and not dirtied since;
 - unreached: dirty because its folio is, though no write reached it.
 """
@@ -37,12 +38,25 @@ class Steps:
 
 
 def fresh(rows: Events) -> Steps:
-    """What enters is fresh, but for what a fault waits for or a write fills; an access ends it."""
+    """What enters is fresh, but for what a fault waits for or a write fills; an access ends it.
+
+    Of the pages that fault-around maps, that of the fault alone is asked for, if it is known.
+    """
+    faults = (rows["kind"] == Kind.MAP) & (rows["flags"] & Flag.WANTED > 0)
+    start = rows["index"] + np.where(faults, rows["call"], 0).astype(np.uint64)
+    return _entered(rows, (start, np.where(faults, 1, rows["pages"])))
+
+
+def unused(rows: Events) -> Steps:
+    """The same, but what is mapped can be used, so it is not unused any more."""
+    return _entered(rows, (rows["index"], rows["pages"]))
+
+
+def _entered(rows: Events, at: tuple[Pages, Pages]) -> Steps:
     adds = rows["kind"] == Kind.ADD
     known = (rows["flags"] & (Flag.WANTED | Flag.WRITTEN) > 0) & adds
     known_pages = np.where(rows["flags"] & Flag.WANTED, 1, rows["whole"])
-    start, pages = rows["index"], rows["pages"]
-    return _steps(rows, adds, (start, pages), known, (start + rows["call"], known_pages))
+    return _steps(rows, adds, at, known, (rows["index"] + rows["call"], known_pages))
 
 
 def filled(rows: Events) -> Steps:

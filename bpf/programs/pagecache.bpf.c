@@ -19,6 +19,8 @@ enum {
 	LANE_WRITE,
 	LANE_DELAYED_WRITE,
 	LANE_MAPPED_WRITE,
+	LANE_RING,
+	LANE_DEVICE,
 	LANES
 };
 
@@ -35,12 +37,14 @@ enum kind {
 
 enum flag {
 	AGAIN = 1,    /* the same read or fault as an earlier event: no new accesses */
-	WANTED = 2,   /* ADD: a fault waits for the page at index + `call` */
+	WANTED = 2,   /* ADD, MAP: a fault waits for the page at index + `call` */
 	DEVICE = 4,   /* a block device's own cache: metadata and buffers */
 	SPILLED = 8,  /* set in user space: a sum of events, their number in `index` */
 	WRITTEN = 16, /* ADD: a write fills `whole` pages from index + `call` on */
 	REMOVED = 32, /* DELETE: the file has not got these pages any more */
-	UNSURE = 64,  /* DIRTY: what else of the folio is written to meanwhile is not seen */
+	UNSURE = 64,  /* DIRTY: what else of the folio is written to meanwhile is not seen;
+ READ, MAP: it may have begun with an earlier page */
+	OVER = 128,   /* READ: the call is done, nothing more comes of it */
 };
 
 struct event {
@@ -81,18 +85,23 @@ struct spill {
 #include <memtap/fields.h>
 #include <memtap/batch.h>
 #include <memtap/filter.h>
-#include <memtap/position.h>
+#ifdef ACCESS_BY_TRACEPOINTS
+#include <memtap/requests.h>
+#include <memtap/faulting.h>
+#endif
 #include <memtap/reach.h>
 #ifdef NAME_FILES
 #include <memtap/names.h>
 #endif
 
-#define TMPFS_MAGIC 0x01021994
-#define RAMFS_MAGIC 0x858458f6
-#define PF_MEMALLOC 0x800 /* reclaims memory */
-#define S_IFMT      0170000
-#define S_IFBLK     0060000
-#define MOST_PAGES  (0x80000000 >> PAGE_SHIFT) /* of one read call: MAX_RW_COUNT */
+#define TMPFS_MAGIC    0x01021994
+#define SQUASHFS_MAGIC 0x73717368
+#define RAMFS_MAGIC    0x858458f6
+#define PF_MEMALLOC    0x800 /* reclaims memory */
+#ifndef S_IFMT
+#define S_IFMT 0170000
+#endif
+#define S_IFBLK 0060000
 
 /* Whose event it is, and on which file. */
 struct subject {
@@ -101,6 +110,8 @@ struct subject {
 	u64 super;
 	u64 file;
 	u32 tgid;
+	u32 tid;
+	int noted; /* its file is named already; its task and inode are not known any more */
 };
 
 #define BUCKETS 4096
@@ -123,8 +134,9 @@ static inline u64 identity(u64 inode, u64 super)
 	return (mixed ^ mixed >> 32) * GOLDEN & ~(u64)(BUCKETS - 1) | bucket & (BUCKETS - 1);
 }
 
-static inline int about(struct subject *who, u64 mapping)
+static INLINE int about(struct subject *who, u64 mapping)
 {
+	who->noted = 0;
 	who->task = (u64)current_task();
 	who->tgid = FIELD(who->task, task_struct, tgid);
 	if (!mapping || !followed(who->task, who->tgid))
@@ -136,9 +148,18 @@ static inline int about(struct subject *who, u64 mapping)
 }
 
 /* Memory that is no cache of anything: shared memory, memfd, files on tmpfs. */
-static inline int is_tmpfs(struct subject *who)
+static INLINE int is_tmpfs(struct subject *who)
 {
 	return FIELD(who->super, super_block, s_magic) == TMPFS_MAGIC;
+}
+
+/*
+ * Its readahead leaves pages behind a file's end in the cache that are never uptodate. A read
+ * that goes past the end has such a page for the last of its batch, and fires nothing.
+ */
+static INLINE int is_squashfs(struct subject *who)
+{
+	return FIELD(who->super, super_block, s_magic) == SQUASHFS_MAGIC;
 }
 
 static inline void name(void *ctx, struct lane *lane, struct subject *who)
@@ -168,7 +189,7 @@ static inline void spill_pages(u64 file, u32 tgid, struct event what)
 	spill(&key, what.kind == MAP || what.kind == FAULT ? 1 : what.pages);
 }
 
-static inline void record(void *ctx, struct lane *lane, struct subject *who, struct event what)
+static INLINE void keep(void *ctx, struct lane *lane, struct subject *who, struct event what)
 {
 	struct event *event = append(ctx, lane);
 
@@ -179,13 +200,21 @@ static inline void record(void *ctx, struct lane *lane, struct subject *who, str
 	event->file = who->file;
 	event->whole = what.whole;
 	event->tgid = who->tgid;
-	event->tid = FIELD(who->task, task_struct, pid);
+	event->tid = who->noted ? who->tid : FIELD(who->task, task_struct, pid);
 	event->index = what.index;
 	event->pages = what.pages;
 	event->kind = what.kind;
 	event->flags = what.flags;
 	event->call = what.call;
-	name(ctx, lane, who);
+}
+
+/* The same, and the file's name if it is not known yet; long for the verifier, so keep it rare.
+ */
+static INLINE void record(void *ctx, struct lane *lane, struct subject *who, struct event what)
+{
+	keep(ctx, lane, who, what);
+	if (!who->noted)
+		name(ctx, lane, who);
 }
 
 #ifndef ACCESS_BY_KPROBE
@@ -204,21 +233,27 @@ struct bucket {
 
 BPF_F_TABLE("array", int, struct bucket, buckets, BUCKETS, BPF_F_MMAPABLE);
 
-static inline struct bucket *bucket_of(struct subject *who)
+static INLINE struct bucket *bucket_of(struct subject *who)
 {
 	int number = who->file & (BUCKETS - 1);
 
 	return buckets.lookup(&number);
 }
 
-static inline int is_settled(struct subject *who)
+/* Not 0 if a page may be fresh; a number that says no more spares the verifier branches. */
+static INLINE u64 unsettled(struct subject *who)
 {
 	struct bucket *bucket = bucket_of(who);
 
-	return bucket && bucket->added == bucket->settled;
+	return bucket ? bucket->added ^ bucket->settled : 1;
 }
 
-static inline void count_added(struct subject *who)
+static INLINE int is_settled(struct subject *who)
+{
+	return !unsettled(who);
+}
+
+static INLINE void count_added(struct subject *who)
 {
 	struct bucket *bucket = bucket_of(who);
 
@@ -242,7 +277,7 @@ static inline int has_partial(struct subject *who)
 }
 
 /* A run that must give way to another: what it counted becomes an event. */
-static inline void close_run(void *ctx, struct lane *lane, struct run *run)
+static INLINE void close_run(void *ctx, struct lane *lane, struct run *run)
 {
 	struct event *event = append(ctx, lane);
 
@@ -262,14 +297,14 @@ static inline void close_run(void *ctx, struct lane *lane, struct run *run)
 	event->call = 0;
 }
 
-static inline void hits(void *ctx, struct lane *lane, struct subject *who, u32 pages)
+static INLINE void hits(void *ctx, struct lane *lane, struct subject *who, u32 pages)
 {
 	struct run *run = &lane->runs.runs[(who->file >> 12 ^ who->tgid) & (RUNS - 1)];
 	u32 epoch = lane->runs.head.used + 1;
 
 	if (run->file == who->file && run->tgid == who->tgid && run->epoch == epoch) {
 		run->hits += pages;
-		if (run->changed == changed(who))
+		if (who->noted || run->changed == changed(who))
 			return;
 		run->changed = changed(who);
 		name(ctx, lane, who);
@@ -282,6 +317,8 @@ static inline void hits(void *ctx, struct lane *lane, struct subject *who, u32 p
 	run->hits = pages;
 	run->epoch = epoch;
 	lane->runs.open = 1;
+	if (who->noted)
+		return;
 	run->changed = changed(who);
 	name(ctx, lane, who);
 }
@@ -289,8 +326,9 @@ static inline void hits(void *ctx, struct lane *lane, struct subject *who, u32 p
 /* What a thread did last; one read call, and one fault, fire their tracepoints repeatedly. */
 struct call {
 	u64 mapping;
-	u64 first;
-	u64 last;
+	u64 first; /* the page of its last event */
+	u64 next;  /* from here on pages have not been counted yet */
+	u64 id;
 	u64 fault_mapping;
 	u64 fault_index;
 	u32 reads;
@@ -315,7 +353,7 @@ BPF_TABLE("lru_hash", u32, struct call, calls, 16384);
 
 BPF_ARRAY(long_reads, u64, THREADS);
 
-static inline u64 *long_read_of(u64 task)
+static INLINE u64 *long_read_of(u64 task)
 {
 	int number = FIELD(task, task_struct, pid) & (THREADS - 1);
 
@@ -323,7 +361,7 @@ static inline u64 *long_read_of(u64 task)
 }
 
 /* What a thread did last, if anything. */
-static inline struct call *known_call_of(u64 task)
+static INLINE struct call *known_call_of(u64 task)
 {
 #if HELPER(task_storage_get)
 	return calls.task_storage_get((struct task_struct *)task, 0, 0);
@@ -334,7 +372,7 @@ static inline struct call *known_call_of(u64 task)
 #endif
 }
 
-static inline struct call *call_of(u64 task)
+static INLINE struct call *call_of(u64 task)
 {
 #if HELPER(task_storage_get)
 	struct call *call = calls.task_storage_get((struct task_struct *)task, 0,
@@ -350,33 +388,16 @@ static inline struct call *call_of(u64 task)
 }
 
 /*
- * A read of many pages fires once per folio batch: each time from a later page on, to the same
- * last page. task->ioac.syscr, which vfs_read() counts up when it is done, tells that from a
- * new read that happens to end at the same page.
- */
-static inline int same_read(struct call *call, u64 mapping, u64 first, u64 last, u32 reads)
-{
-	int same = call->mapping == mapping && call->last == last && first > call->first &&
-		   call->reads == reads;
-
-	call->mapping = mapping;
-	call->first = first;
-	call->last = last;
-	call->reads = reads;
-	return same;
-}
-
-/*
  * A fault fires for its fault-around window, again if its page was not in there, and both once
  * more if it had to wait for the page. The kernel counts it in min_flt or maj_flt when it is
  * done.
  */
-static inline u32 faults_done(u64 task)
+static INLINE u32 faults_done(u64 task)
 {
 	return (u32)FIELD(task, task_struct, min_flt) + (u32)FIELD(task, task_struct, maj_flt);
 }
 
-static inline int same_fault(struct call *call, u64 mapping, u32 faults)
+static INLINE int same_fault(struct call *call, u64 mapping, u32 faults)
 {
 	int same = call->fault_mapping == mapping && call->faults == faults;
 
@@ -385,8 +406,9 @@ static inline int same_fault(struct call *call, u64 mapping, u32 faults)
 	return same;
 }
 
-/* Has this thread been in this very read call before? Pages are asked for from `first` on. */
-static inline int is_again(u64 task, u64 mapping, u64 first, u64 last)
+#ifdef ACCESS_BY_TRACEPOINTS
+/* Can this be one of several events of a call? Those of one page each mostly are not. */
+static INLINE int is_long(u64 task, u64 first, u64 last)
 {
 	u64 *long_read = long_read_of(task);
 	u64 now = bpf_jiffies64();
@@ -395,65 +417,208 @@ static inline int is_again(u64 task, u64 mapping, u64 first, u64 last)
 		return 0;
 	if (first < last)
 		*long_read = now;
-	else if (now - *long_read > LONG_AGO)
-		return 0;
-	struct call *call = call_of(task);
-	return call &&
-	       same_read(call, mapping, first, last, FIELD(task, task_struct, ioac__syscr));
+	return (now - *long_read - LONG_AGO - 1) >> 63;
+}
+
+/* How many pages a mapping's folios have at least, as log2: blocks can be larger than pages. */
+static INLINE u32 folio_shift(u64 mapping)
+{
+#ifdef ENUM_mapping_flags__AS_FOLIO_ORDER_MIN
+	return FIELD(mapping, address_space, flags) >> ENUM(mapping_flags, AS_FOLIO_ORDER_MIN) &
+	       31;
+#else
+	return 0;
+#endif
+}
+
+/* Pages first..last that were looked up, and what is known of the call that asks for them. */
+struct lookup {
+	u64 mapping;
+	u64 first;
+	u64 last;
+	u64 end; /* the file's last page */
+	struct asking asking;
+	u32 reads;  /* calls that the thread has completed */
+	u64 fresh;  /* not 0 if pages may be fresh */
+	int unsure; /* some of its reads fire nothing at all */
+};
+
+/* Where a call is looked at closely, which takes time. */
+static INLINE void ask_closely(struct lookup *look, enum way way, u64 task)
+{
+	struct asking *asking = &look->asking;
+
+	struct looked_up pages = {look->first, look->last,
+				  (1UL << folio_shift(look->mapping)) - 1};
+	ask_now(asking, way, task, look->mapping, &pages);
+	if (asking->stop != NOWHERE && folio_shift(look->mapping) &&
+	    look->last > (asking->stop - 1) >> PAGE_SHIFT)
+		look->last = (asking->stop - 1) >> PAGE_SHIFT;
+	if (asking->way == BY_OTHER)
+		asking->id = look->last;
+	if (look->last - look->first >= asking->room)
+		look->last = look->first + asking->room - 1;
+}
+
+/* Warm reads by read() and its like need no more than to be told from one another. */
+static INLINE void ask_for(struct lookup *look, enum way way, u64 task)
+{
+	struct asking *asking = &look->asking;
+
+	if (!look->fresh && way == BY_READ && !folio_shift(look->mapping))
+		*asking = (struct asking){.way = way};
+	else
+		ask_closely(look, way, task);
+	asking->id = asking->id << 2 | asking->way;
+	if (look->last > look->end)
+		look->last = look->end;
+}
+
+/*
+ * A read of many pages fires once per batch of folios: each time from a later page on.
+ * task->ioac.syscr, which vfs_read() counts up when it is done, tells that from a new read;
+ * where nobody counts, asking->id does.
+ */
+static INLINE int is_same_call(struct call *call, struct lookup *look)
+{
+	return call->mapping == look->mapping && call->reads == look->reads &&
+	       call->id == look->asking.id && look->first > call->first;
+}
+
+/* Does a call's last page, as its arguments have it, fit what was looked up? */
+static INLINE int fits(struct lookup *look)
+{
+	u64 last = (look->asking.stop - 1) >> PAGE_SHIFT;
+
+	if (look->asking.stop == NOWHERE)
+		return 1;
+	if (last > look->end)
+		last = look->end;
+	return look->asking.way == BY_PIPE ? last >= look->last : last == look->last;
 }
 
 /*
  * The first page that this call asked for, given the first event it fired. If the folio that a
  * batch ends with is still being read, the kernel waits for it, hands out those before it and
- * fires nothing (filemap_get_pages() returns early); the event is of the batch after that.
+ * fires nothing (filemap_get_pages() returns early); the event is of the batch after that. What
+ * O_DIRECT leaves to the page cache begins later than the call. Other files can be read for one
+ * call: then it fits by chance only.
  */
-static inline u64 first_of_call(u64 task, u64 first)
+static INLINE u64 first_of_call(struct lookup *look)
 {
-	u64 position = call_position(task);
+	u64 page = look->asking.start >> PAGE_SHIFT, file = look->asking.file;
 
-	if (position == NOWHERE || position >> PAGE_SHIFT > first ||
-	    first - (position >> PAGE_SHIFT) > MOST_PAGES)
-		return first;
-	return position >> PAGE_SHIFT;
+	if (look->asking.start == NOWHERE || page > look->first || !fits(look) ||
+	    PEEK(file, file, f_flags) & O_DIRECT)
+		return NOWHERE;
+	return page;
+}
+
+static INLINE void tell(void *ctx, struct lane *lane, struct subject *who, u64 from, u64 last,
+			u8 flags)
+{
+	if (from <= last)
+		keep(ctx, lane, who,
+		     (struct event){.kind = READ,
+				    .index = from,
+				    .pages = last - from + 1,
+				    .flags = flags,
+				    .call = FIELD(who->task, task_struct, ioac__syscr)});
+}
+
+/*
+ * Tells what is asked for the first time, and has all judged that is asked for; or returns how
+ * many pages are hit, if no more need be told.
+ */
+static INLINE u32 tell_lookup(void *ctx, struct lane *lane, struct subject *who,
+			      struct call *call, struct lookup *look)
+{
+	u64 from = look->first, before = NOWHERE;
+	u32 hit = 0;
+
+	if (call && is_same_call(call, look)) {
+		from = call->next;
+		before = call->first;
+	}
+	if (!look->fresh && (look->asking.way != BY_AIO || look->asking.start != NOWHERE)) {
+		hit = from <= look->last ? look->last - from + 1 : 0;
+	} else if (before == NOWHERE) {
+		u64 begin = first_of_call(look);
+		u8 flags = look->unsure || (begin == NOWHERE && from) ? UNSURE : 0;
+
+		tell(ctx, lane, who, begin == NOWHERE ? from : begin, look->last, flags);
+	} else {
+		/* Of what came in since, a part may have been handed out without an event. */
+		tell(ctx, lane, who, from, look->last, 0);
+		tell(ctx, lane, who, before, from <= look->last ? from - 1 : look->last, AGAIN);
+	}
+	if (!call)
+		return hit;
+	call->mapping = look->mapping;
+	call->first = look->first;
+	call->next = from > look->last + 1 ? from : look->last + 1;
+	call->id = look->asking.id;
+	call->reads = look->reads;
+	return hit;
 }
 
 /* Of the task that runs: read calls that it has completed. */
-static inline u64 reads_done(void)
+static INLINE u64 reads_done(void)
 {
 	return FIELD((u64)current_task(), task_struct, ioac__syscr);
 }
 
+/* Is this thread's read told of when it is done? Then notes who it is. */
+static INLINE int is_told_when_done(struct subject *who, u64 mapping)
+{
+	u64 flags = FIELD(who->task, task_struct, flags);
+	int device = flags & PF_KTHREAD && is_in_device(flags);
+	u64 key = mapping + device;
+
+	if (!device && (flags & PF_KTHREAD || !is_in_ring(who->task, flags)))
+		return 0;
+	struct asker asker = {who->file, who->tgid, FIELD(who->task, task_struct, pid)};
+	struct asker *known = askers.lookup(&key);
+	if (!known || known->file != asker.file || known->tid != asker.tid)
+		askers.update(&key, &asker);
+	return 1;
+}
+
 /* Pages up to the last, included, are asked for. */
-static inline void asked(void *ctx, u64 mapping, u64 first, u64 last)
+static INLINE void asked(void *ctx, u64 mapping, u64 first, u64 last)
 {
 	struct subject who;
 
 	if (!about(&who, mapping))
 		return;
 	u64 size = FIELD(who.inode, inode, i_size);
-	if (size == 0)
-		return;
 	/* Bytes past the end of the file are no access; the tracepoint does not stop there. */
-	if (last > (size - 1) >> PAGE_SHIFT)
-		last = (size - 1) >> PAGE_SHIFT;
-	if (first > last)
+	u64 end = (size - 1) >> PAGE_SHIFT;
+	if (size == 0 || first > end)
 		return;
 	struct lane *lane = enter(LANE_READ);
 	if (!lane)
 		return;
-	int again = is_again(who.task, mapping, first, last);
-	if (is_settled(&who)) {
-		hits(ctx, lane, &who, again ? 0 : last - first + 1);
-	} else {
-		if (!again)
-			first = first_of_call(who.task, first);
-		record(ctx, lane, &who,
-		       (struct event){.kind = READ,
-				      .index = first,
-				      .pages = last - first + 1,
-				      .flags = again ? AGAIN : 0,
-				      .call = FIELD(who.task, task_struct, ioac__syscr)});
+	u64 fresh = unsettled(&who);
+	u32 hit = last - first + 1;
+	int many = is_long(who.task, first, last);
+	if (is_told_when_done(&who, mapping)) {
+		hit = 0;
+	} else if (fresh || many) {
+		struct lookup look = {.mapping = mapping,
+				      .first = first,
+				      .last = last,
+				      .end = end,
+				      .reads = FIELD(who.task, task_struct, ioac__syscr),
+				      .fresh = fresh | (is_squashfs(&who) ? 1 : 0),
+				      .unsure = is_squashfs(&who)};
+		ask_for(&look, call_way(who.task), who.task);
+		hit = tell_lookup(ctx, lane, &who, many ? call_of(who.task) : NULL, &look);
 	}
+	if (hit)
+		hits(ctx, lane, &who, hit);
+	else
+		name(ctx, lane, &who);
 	leave(lane);
 }
 
@@ -467,8 +632,143 @@ int on_read(u64 *ctx)
 	return 0;
 }
 
-static inline void faulted(void *ctx, int number, struct subject *who, struct call *call,
-			   u64 mapping, struct event what)
+/*
+ * Without readahead, and where memory is short, a call itself makes the folio that it needs
+ * (filemap_create_folio()), and fires nothing else. Readahead does so in memalloc_nofs_save().
+ */
+static INLINE void created(void *ctx, struct lane *lane, struct subject *who, u64 mapping,
+			   u64 index, u64 last)
+{
+	if (FIELD(who->task, task_struct, flags) & PF_MEMALLOC_NOFS ||
+	    is_told_when_done(who, mapping))
+		return;
+	enum way way = call_way(who->task);
+	if (way != BY_READ && way != BY_PIPE)
+		return;
+	struct lookup look = {.mapping = mapping,
+			      .first = index,
+			      .last = last,
+			      .end = (FIELD(who->inode, inode, i_size) - 1) >> PAGE_SHIFT,
+			      .reads = FIELD(who->task, task_struct, ioac__syscr),
+			      .fresh = 1};
+	ask_for(&look, way, who->task);
+	if (file_mapping(look.asking.file) != mapping)
+		return;
+	if (way == BY_READ && look.asking.stop != NOWHERE)
+		look.last = (look.asking.stop - 1) >> PAGE_SHIFT;
+	if (look.last > look.end)
+		look.last = look.end;
+	if (index < look.asking.start >> PAGE_SHIFT)
+		look.first = look.asking.start >> PAGE_SHIFT;
+	tell_lookup(ctx, lane, who, call_of(who->task), &look);
+}
+
+/* A request has read these bytes of the file that its mapping's asker looks up. */
+static INLINE void done(void *ctx, int number, struct subject *who, u64 position, u64 bytes)
+{
+	u64 first = position >> PAGE_SHIFT, last = (position + bytes - 1) >> PAGE_SHIFT;
+	struct lane *lane = enter(number);
+
+	if (!lane)
+		return;
+	if (is_settled(who))
+		hits(ctx, lane, who, last - first + 1);
+	else
+		record(ctx, lane, who,
+		       (struct event){.kind = READ,
+				      .index = first,
+				      .pages = last - first + 1,
+				      .flags = OVER});
+	leave(lane);
+}
+
+static INLINE int asked_before(struct subject *who, u64 key)
+{
+	struct asker *asker = askers.lookup(&key);
+
+	if (!asker)
+		return 0;
+	*who = (struct subject){
+		.file = asker->file, .tgid = asker->tgid, .tid = asker->tid, .noted = 1};
+	return 1;
+}
+
+#if HAVE_RINGS
+static INLINE void ring_read(void *ctx, u64 request)
+{
+	u64 rw = request + OFFSET(io_kiocb, cmd);
+	s32 bytes = PEEK(request, io_kiocb, cqe__res);
+	struct subject who;
+
+	if (bytes <= 0 || PEEK(rw, io_rw, kiocb__ki_flags) & IOCB_DIRECT ||
+	    !asked_before(&who, file_mapping(PEEK(rw, io_rw, kiocb__ki_filp))))
+		return;
+	done(ctx, LANE_RING, &who, PEEK(rw, io_rw, kiocb__ki_pos) - bytes, bytes);
+}
+
+/* tp_btf/io_uring_complete(ring, request, ...): a request that has its result. */
+int on_ring_end(u64 *ctx)
+{
+	u64 request = ctx[1];
+
+	if (request && is_read(PEEK(request, io_kiocb, opcode)) &&
+	    claim(ctx, LANE_RING, request))
+		ring_read(ctx, request);
+	return 0;
+}
+#endif
+
+#if HAVE_DEVICES
+static INLINE void device_read(void *ctx, u64 request, u64 bytes)
+{
+	u64 queue = FIELD(request, request, q);
+	u64 disk = FIELD(queue, request_queue, disk);
+	u64 loop = FIELD(disk, gendisk, private_data);
+	struct subject who;
+
+	if (PEEK(loop, loop_device, lo_flags) & LOOP_DIRECT_IO ||
+	    !asked_before(&who, file_mapping(PEEK(loop, loop_device, lo_backing_file)) + 1))
+		return;
+	done(ctx, LANE_DEVICE, &who,
+	     (FIELD(request, request, __sector) << 9) + PEEK(loop, loop_device, lo_offset),
+	     bytes);
+}
+
+/* tp_btf/block_rq_complete(request, error, bytes): all of it, or a first part. */
+int on_device_end(u64 *ctx)
+{
+	u64 request = ctx[0];
+	u64 queue = FIELD(request, request, q);
+	u64 disk = FIELD(queue, request_queue, disk);
+
+	if (!disk || FIELD(disk, gendisk, major) != LOOP_MAJOR || ctx[1] ||
+	    FIELD(request, request, cmd_flags) & REQ_OP_BITS)
+		return 0;
+	if (claim(ctx, LANE_DEVICE, request))
+		device_read(ctx, request, (u32)ctx[2]);
+	return 0;
+}
+#endif
+
+#endif
+
+/* Which page is a fault for that maps those around it? NOWHERE if nobody has told yet. */
+static INLINE void find_wanted(void *ctx, int lane, struct subject *who, struct event *what,
+			       u64 page)
+{
+#ifdef ACCESS_BY_TRACEPOINTS
+	page = fault_page(ctx, lane, who->task, what->index, what->index + what->pages - 1);
+#endif
+	if (page - what->index >= what->pages) {
+		what->flags |= UNSURE;
+		return;
+	}
+	what->flags |= WANTED;
+	what->call = page - what->index;
+}
+
+static INLINE void faulted(void *ctx, int number, struct subject *who, struct call *call,
+			   u64 mapping, u64 page, struct event what)
 {
 	struct lane *lane = enter(number);
 
@@ -479,12 +779,14 @@ static inline void faulted(void *ctx, int number, struct subject *who, struct ca
 		hits(ctx, lane, who, again ? 0 : 1);
 	} else {
 		what.flags = again ? AGAIN : 0;
+		if (what.kind == MAP)
+			find_wanted(ctx, lane->number, who, &what, page);
 		record(ctx, lane, who, what);
 	}
 	leave(lane);
 }
 
-static inline void mapped(void *ctx, u64 mapping, u64 first, u64 last)
+static INLINE void mapped(void *ctx, u64 mapping, u64 first, u64 last, u64 page)
 {
 	struct subject who;
 
@@ -493,24 +795,24 @@ static inline void mapped(void *ctx, u64 mapping, u64 first, u64 last)
 	struct call *call = call_of(who.task);
 	if (!call)
 		return;
-	faulted(ctx, LANE_MAP, &who, call, mapping,
+	faulted(ctx, LANE_MAP, &who, call, mapping, page,
 		(struct event){.kind = MAP, .index = first, .pages = last - first + 1});
 }
 
-static inline int around(void *ctx, u64 mapping, u64 first, u64 last)
+static INLINE int around(void *ctx, u64 mapping, u64 first, u64 last, u64 page)
 {
 	if (claim(ctx, LANE_MAP, first))
-		mapped(ctx, mapping, first, last);
+		mapped(ctx, mapping, first, last, page);
 	return 0;
 }
 
 /* tp_btf/mm_filemap_map_pages(mapping, start_pgoff, end_pgoff): the last page is included. */
 int on_map(u64 *ctx)
 {
-	return around(ctx, ctx[0], ctx[1], ctx[2]);
+	return around(ctx, ctx[0], ctx[1], ctx[2], ~0ULL);
 }
 
-static inline void wanted(void *ctx, u64 mapping, u64 index)
+static INLINE void wanted(void *ctx, u64 mapping, u64 index)
 {
 	struct subject who;
 
@@ -520,11 +822,11 @@ static inline void wanted(void *ctx, u64 mapping, u64 index)
 	if (!call)
 		return;
 	call->fault_index = index;
-	faulted(ctx, LANE_FAULT, &who, call, mapping,
+	faulted(ctx, LANE_FAULT, &who, call, mapping, index,
 		(struct event){.kind = FAULT, .index = index, .pages = 1});
 }
 
-static inline int wants(void *ctx, u64 mapping, u64 index)
+static INLINE int wants(void *ctx, u64 mapping, u64 index)
 {
 	if (claim(ctx, LANE_FAULT, index))
 		wanted(ctx, mapping, index);
@@ -538,7 +840,7 @@ int on_fault(u64 *ctx)
 }
 
 /* Does the fault that this thread is in wait for a page of this folio? */
-static inline int is_wanted(struct subject *who, u64 mapping, u64 index, u32 pages, u16 *offset)
+static INLINE int is_wanted(struct subject *who, u64 mapping, u64 index, u32 pages, u16 *offset)
 {
 	struct call *call = known_call_of(who->task);
 
@@ -550,18 +852,18 @@ static inline int is_wanted(struct subject *who, u64 mapping, u64 index, u32 pag
 }
 
 #ifdef ACCESS_BY_FUNCTIONS
-static inline u64 mapping_of(u64 file)
+static INLINE u64 mapping_of(u64 file)
 {
 	return FIELD(file, file, f_mapping);
 }
 
-static inline u64 mapping_of_fault(u64 vmf)
+static INLINE u64 mapping_of_fault(u64 vmf)
 {
 	return mapping_of(FIELD(FIELD(vmf, vm_fault, vma), vm_area_struct, vm_file));
 }
 
 /* A read has copied these bytes: all at once, where the tracepoint tells of batches. */
-static inline void copied(void *ctx, int number, u64 mapping, u64 position, u64 bytes)
+static INLINE void copied(void *ctx, int number, u64 mapping, u64 position, u64 bytes)
 {
 	struct subject who;
 	u64 first = position >> PAGE_SHIFT, last = (position + bytes - 1) >> PAGE_SHIFT;
@@ -578,11 +880,11 @@ static inline void copied(void *ctx, int number, u64 mapping, u64 position, u64 
 		       (struct event){.kind = READ,
 				      .index = first,
 				      .pages = last - first + 1,
-				      .call = FIELD(who.task, task_struct, ioac__syscr)});
+				      .flags = OVER});
 	leave(lane);
 }
 
-static inline int ended(void *ctx, int number, u64 mapping, u64 position, u64 bytes)
+static INLINE int ended(void *ctx, int number, u64 mapping, u64 position, u64 bytes)
 {
 	if (claim(ctx, number, position))
 		copied(ctx, number, mapping, position, bytes);
@@ -614,7 +916,8 @@ int on_splice_end(u64 *ctx)
 /* fentry/filemap_map_pages(vmf, start_pgoff, end_pgoff): there may be none of them. */
 int on_map_begin(u64 *ctx)
 {
-	return around(ctx, mapping_of_fault(ctx[0]), ctx[1], ctx[2]);
+	return around(ctx, mapping_of_fault(ctx[0]), ctx[1], ctx[2],
+		      FIELD(ctx[0], vm_fault, pgoff));
 }
 
 /* fentry/filemap_fault(vmf) */
@@ -635,7 +938,7 @@ int on_fault_begin(u64 *ctx)
 #define folio_flags(folio)   FIELD(folio, page, flags)
 #endif
 
-static inline u32 folio_pages(u64 folio)
+static INLINE u32 folio_pages(u64 folio)
 {
 	if (!(folio_flags(folio) & 1UL << ENUM(pageflags, PG_head)))
 		return 1;
@@ -648,7 +951,7 @@ static inline u32 folio_pages(u64 folio)
 #endif
 }
 
-static inline u8 flags_of(struct subject *who)
+static INLINE u8 flags_of(struct subject *who)
 {
 	return (FIELD(who->inode, inode, i_mode) & S_IFMT) == S_IFBLK ? DEVICE : 0;
 }
@@ -747,7 +1050,7 @@ static inline void note_written(struct event *what, struct subject *who, struct 
 	what->whole = full.end - full.first;
 }
 
-static inline void entered(u64 *ctx)
+static INLINE void entered(u64 *ctx)
 {
 	struct subject who;
 	u64 folio = ctx[0];
@@ -771,6 +1074,9 @@ static inline void entered(u64 *ctx)
 	count_added(&who);
 #endif
 	record(ctx, lane, &who, what);
+#ifdef ACCESS_BY_TRACEPOINTS
+	created(ctx, lane, &who, mapping, what.index, what.index + what.pages - 1);
+#endif
 	leave(lane);
 }
 

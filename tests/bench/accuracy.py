@@ -31,6 +31,13 @@ PAGES = 16384
 WRITTEN = 2000
 READS = 10_000
 SMALL = 1000
+IMAGE_BYTES = 400 << 20
+FILE_SYSTEMS = {
+    "xfs": ("mkfs.xfs", "-q"),
+    "xfs with blocks of 16 KiB": ("mkfs.xfs", "-q", "-b", "size=16384"),
+    "btrfs": ("mkfs.btrfs", "-q"),
+    "ext4 with blocks of 1 KiB": ("mkfs.ext4", "-q", "-b", "1024"),
+}
 
 Counts = tuple[int, int, int]
 Files = list[Path]
@@ -101,6 +108,7 @@ def reads(run: Callable[[str], str], disk: Path) -> Iterator[Case]:
     for method in ("pread", "readv", "preadv2", "sendfile", "splice", "io_uring"):
         command = [run("reader"), method, str(big), "131072"]
         yield Case(f"cold, by {method}", command, [big], always(0, PAGES, 0), cold(big))
+    yield from partly_cached(run, big)
     for name, program in (("by two threads", "two_threads"), ("by a migrating thread", "migrator")):
         command = [run(program), str(big), "131072"]
         yield Case(f"cold, {name}", command, [big], always(0, PAGES, 0), cold(big))
@@ -113,6 +121,47 @@ def reads(run: Callable[[str], str], disk: Path) -> Iterator[Case]:
     md5 = ["md5sum", *map(str, small)]
     yield Case(f"{SMALL} cold files of 3000 bytes", md5, small, always(0, SMALL, 0), cold(*small))
     yield Case("the same files again", md5, small, always(SMALL, 0, 0), warm(*small))
+
+
+def every_other(file: Path) -> Callable[[], AbstractContextManager[object]]:
+    """Makes every other page cached, without readahead."""
+
+    def prepare() -> AbstractContextManager[object]:
+        evict(file)
+        fd = os.open(file, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        for page in range(0, file.stat().st_size // PAGE, 2):
+            os.pread(fd, 1, page * PAGE)
+        os.close(fd)
+        return nullcontext()
+
+    return prepare
+
+
+def partly_cached(run: Callable[[str], str], big: Path) -> Iterator[Case]:
+    half = always(PAGES // 2, PAGES // 2, 0)
+    for method in ("read", "pread", "readv", "preadv2", "sendfile", "splice", "io_uring"):
+        command = [run("reader"), method, str(big), "131072"]
+        name = f"every other page cached, by {method}"
+        yield Case(name, command, [big], half, every_other(big))
+
+
+def others(run: Callable[[str], str], disk: Path) -> Iterator[Case]:
+    """The same on other file systems, in images."""
+    for name, maker in FILE_SYSTEMS.items():
+        image, folder = disk / f"{name}.image", disk / name
+        with image.open("wb") as file:
+            file.truncate(IMAGE_BYTES)
+        subprocess.check_call([*maker, image], stdout=subprocess.DEVNULL)
+        folder.mkdir()
+        subprocess.check_call(["mount", "-o", "loop", image, folder])
+        try:
+            big = make_file(folder / "big", PAGES)
+            command = [run("reader"), "pread", str(big), "131072"]
+            half = always(PAGES // 2, PAGES // 2, 0)
+            yield Case(f"every other page cached, {name}", command, [big], half, every_other(big))
+        finally:
+            subprocess.check_call(["umount", folder])
 
 
 def maps(run: Callable[[str], str], disk: Path) -> Iterator[Case]:
@@ -221,7 +270,7 @@ def main(with_peers: bool) -> None:
             stack.enter_context(tempfile.TemporaryDirectory(prefix="memtap-", dir="/var/tmp"))
         )
         run = compiler(disk)
-        for case in chain(reads(run, disk), maps(run, disk), writes(run, disk)):
+        for case in chain(reads(run, disk), others(run, disk), maps(run, disk), writes(run, disk)):
             truth, ours, folios = counted(case, disk)
             wrong += truth != ours
             texts = [", ".join(map(str, counts)) for counts in (truth, ours)]

@@ -86,6 +86,22 @@ STORIES: dict[str, tuple[list[Event], dict[str, int]]] = {
         [add(0, 16), fault_around(0, 16)],
         {"inserted": 16, "misses": 1},
     ),
+    "of what fault-around maps, the page of the fault alone is judged": (
+        [add(0, 8), fault_around(0, 16, flags=WANTED, call=9)],
+        {"inserted": 8, "hits": 1},
+    ),
+    "what fault-around mapped is a miss when it is asked for first": (
+        [add(0, 16), fault_around(0, 16, flags=WANTED, call=3), read(0, 16)],
+        {"inserted": 16, "misses": 16, "hits": 1},
+    ),
+    "what fault-around mapped was not wasted": (
+        [add(0, 20), fault_around(0, 16, flags=WANTED, call=3), delete(0, 16), delete(16, 4)],
+        {"inserted": 20, "misses": 1, "evicted": 20, "wasted": 4},
+    ),
+    "a later event judges what came in behind the one before": (
+        [read(0, 8), add(1, 7), read(0, 8, flags=AGAIN)],
+        {"inserted": 7, "misses": 7, "hits": 1},
+    ),
     "a fault that looks around first is one access": (
         [fault_around(0, 16), fault(20, flags=AGAIN)],
         {"hits": 1},
@@ -387,3 +403,18 @@ def test_a_run_becomes_a_row_of_hits_before_all_events() -> None:
     assert rows.dtype == ROW
     assert rows[1] == make_rows(add(5, 2))[0]
     assert rows[0] == make_rows(event(Kind.HITS, 0, 70, file=3, tgid=1, tid=0, ns=0))[0]
+
+
+def test_reads_whose_begin_is_not_known_are_told() -> None:
+    cache = fed(read(4, 2, flags=Flag.UNSURE), read(0, 2), read(8, 2, flags=Flag.UNSURE))
+    assert (cache.take_unsure(), cache.take_unsure()) == (2, 0)
+
+
+def test_what_fault_around_mapped_is_not_unused() -> None:
+    cache = fed(add(0, 20), fault_around(0, 16, flags=WANTED, call=3))
+    assert cache.unused_pages == 4
+
+
+def test_a_request_that_is_done_does_not_wait_for_more() -> None:
+    cache = fed(read(0, 8, flags=Flag.OVER), until_ns=2, last=False)
+    assert sums(cache) == {"hits": 8}

@@ -1,49 +1,251 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Where in its file the read call that this thread is in begins.
+ * What the system call that this thread is in asks to be read: where that begins, and ends.
  *
- * A pread has that in its arguments. A read takes it from file->f_pos, which the kernel moves
- * only when the call is done.
+ * A pread has both in its arguments. A read takes its place from file->f_pos, a sendfile or a
+ * splice from that or from a variable of the program; the kernel changes them only when the
+ * call is done.
  */
 #ifndef MEMTAP_POSITION_H
 #define MEMTAP_POSITION_H
 
 #include <memtap/descriptors.h>
 
-#define NOWHERE (~0ULL)
+/* BCC cannot call functions of its own. */
+#define INLINE            inline __attribute__((always_inline))
+
+#define NOWHERE           (~0ULL)
+#define MOST_BYTES        0x7ffff000ULL /* of one call: MAX_RW_COUNT */
+#define MOST_READ_PARTS   4             /* of an iovec that are added up */
+#define MOST_IOCBS        16            /* of an io_submit() that are looked at */
+#define ENOSYS            38
+#define S_IFMT            0170000
+#define S_IFIFO           0010000
+
+/* task->flags */
+#define PF_IO_WORKER      0x00000010
+#define PF_MEMALLOC_NOFS  0x00040000
+#define PF_MEMALLOC_NOIO  0x00080000
+#define PF_LOCAL_THROTTLE 0x00100000
+#define PF_KTHREAD        0x00200000
 
 #if defined(__x86_64__)
-enum { NR_READ = 0, NR_PREAD64 = 17, NR_READV = 19, NR_PREADV = 295, NR_PREADV2 = 327 };
+/* From when a call begins until it is done its result is this. */
+#define IN_CALL(regs) ((s64)FIELD(regs, pt_regs, ax) == -ENOSYS)
+#define O_DIRECT      040000
+enum {
+	NR_READ = 0,
+	NR_PREAD64 = 17,
+	NR_READV = 19,
+	NR_SENDFILE = 40,
+	NR_IO_SUBMIT = 209,
+	NR_SPLICE = 275,
+	NR_PREADV = 295,
+	NR_COPY_FILE_RANGE = 326,
+	NR_PREADV2 = 327,
+	NR_IO_URING_ENTER = 426,
+};
 #else
-enum { NR_READ = 63, NR_READV = 65, NR_PREAD64 = 67, NR_PREADV = 69, NR_PREADV2 = 286 };
+/* Its first argument is replaced by its result when it is done. */
+#define IN_CALL(regs) (FIELD_AS(u64, regs, OFFSET(pt_regs, regs)) == CALL_ARGUMENT_0(regs))
+#define O_DIRECT      0200000
+enum {
+	NR_IO_SUBMIT = 2,
+	NR_READ = 63,
+	NR_READV = 65,
+	NR_PREAD64 = 67,
+	NR_PREADV = 69,
+	NR_SENDFILE = 71,
+	NR_SPLICE = 76,
+	NR_COPY_FILE_RANGE = 285,
+	NR_PREADV2 = 286,
+	NR_IO_URING_ENTER = 426,
+};
 #endif
 
-static inline u64 file_position(u64 task, u32 fd)
-{
-	u64 file = file_of(task, fd);
+/* How a thread comes to read. */
+enum way { BY_OTHER, BY_READ, BY_PIPE, BY_AIO };
 
-	return file ? PEEK(file, file, f_pos) : NOWHERE;
+/* What it asks for, in bytes of a file; a member that is not known is NOWHERE. */
+struct asking {
+	enum way way;
+	u64 file;
+	u64 start;
+	u64 stop;
+	u64 id;   /* tells it from what the thread asked for before, if syscr does not */
+	u64 room; /* how many more pages it can take: a pipe may be full */
+};
+
+static INLINE u64 user_word(u64 address)
+{
+	u64 word = NOWHERE;
+
+	bpf_probe_read_user(&word, sizeof(word), (void *)address);
+	return word;
 }
 
-static inline u64 call_position(u64 task)
+static INLINE u64 file_mapping(u64 file)
+{
+	return file ? PEEK(file, file, f_mapping) : 0;
+}
+
+/* `bytes` from a place on, which is the file's own if it is NOWHERE. */
+static INLINE void ask(struct asking *asking, enum way way, u64 file, u64 place, u64 bytes)
+{
+	asking->way = way;
+	asking->file = file;
+	asking->start = place == NOWHERE && file ? PEEK(file, file, f_pos) : place;
+	if (bytes == NOWHERE || asking->start == NOWHERE)
+		return;
+	asking->stop = asking->start + (bytes < MOST_BYTES ? bytes : MOST_BYTES);
+}
+
+/* The sum of an iovec's lengths, unless it is a long one. */
+static INLINE u64 bytes_of_parts(u64 parts, u64 count)
+{
+	u64 sum = 0;
+
+	if (count > MOST_READ_PARTS)
+		return NOWHERE;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < MOST_READ_PARTS; i++)
+		if (i < count)
+			sum += user_word(parts + i * 16 + 8);
+	return sum;
+}
+
+/* As long as nobody takes from it, a pipe's place in line and the file's advance together. */
+static INLINE void ask_pipe(struct asking *asking, u64 pipe, u64 first)
+{
+	u32 head = PEEK(pipe, pipe_inode_info, head);
+
+	if (!pipe)
+		return;
+	asking->id = head - first;
+	asking->room = PEEK(pipe, pipe_inode_info, max_usage) -
+		       (u32)(head - (u32)PEEK(pipe, pipe_inode_info, tail));
+}
+
+static INLINE u64 pipe_of(u64 file)
+{
+	if (!file || (PEEK(PEEK(file, file, f_inode), inode, i_mode) & S_IFMT) != S_IFIFO)
+		return 0;
+	return PEEK(file, file, private_data);
+}
+
+/* Members of struct iocb, in bytes; the opcode is followed by 2 of priority and 4 of fd. */
+enum { IOCB_OPCODE = 16, IOCB_BYTES = 32, IOCB_OFFSET = 40, IOCB_PREAD = 0 };
+
+/* Pages that were looked up, and how many lie between two ends that are rounded alike. */
+struct looked_up {
+	u64 first;
+	u64 last;
+	u64 round;
+};
+
+/* Not 0 if this cannot be the read that looks them up. Branches cost the verifier time. */
+static INLINE u64 is_no_read_of(u64 iocb, struct looked_up *pages)
+{
+	u64 opcode = user_word(iocb + IOCB_OPCODE) & 0xffff;
+	u64 start = user_word(iocb + IOCB_OFFSET), stop = start + user_word(iocb + IOCB_BYTES);
+	u64 last = (stop - 1) >> PAGE_SHIFT;
+
+	return opcode ^ IOCB_PREAD | (last | pages->round) ^ (pages->last | pages->round) |
+	       (pages->first - (start >> PAGE_SHIFT)) >> 63;
+}
+
+/* Which read of an io_submit() looks these pages up, if just one can. Those of vectors cannot.
+ */
+static INLINE void ask_aio(struct asking *asking, u64 task, u64 regs, u64 mapping,
+			   struct looked_up *pages)
+{
+	u64 count = CALL_ARGUMENT_1(regs), list = CALL_ARGUMENT_2(regs), found = 0, several = 0;
+
+#pragma clang loop unroll(disable)
+	for (u64 i = 0; i < MOST_IOCBS; i++) {
+		u64 iocb = user_word(list + i * sizeof(u64));
+
+		if (is_no_read_of(iocb, pages) | (count - 1 - i) >> 63)
+			continue;
+		several |= found;
+		found = iocb;
+	}
+	asking->way = BY_AIO;
+	asking->id = user_word(found + IOCB_OFFSET);
+	u64 file = file_of(task, user_word(found + IOCB_OPCODE) >> 32);
+	if (several || count > MOST_IOCBS || file_mapping(file) != mapping)
+		return;
+	ask(asking, BY_AIO, file, asking->id, user_word(found + IOCB_BYTES));
+}
+
+/* How this thread comes to read, told by no more than the number of its call. */
+static INLINE enum way call_way(u64 task)
 {
 	u64 regs = user_regs(task);
-	u64 offset;
 
+	if (FIELD(task, task_struct, flags) & (PF_KTHREAD | PF_IO_WORKER) || !IN_CALL(regs))
+		return BY_OTHER;
 	switch (CALL_NUMBER(regs)) {
+	case NR_READ:
 	case NR_PREAD64:
-		return CALL_ARGUMENT_3(regs);
+	case NR_READV:
 	case NR_PREADV:
 	case NR_PREADV2:
-		offset = CALL_ARGUMENT_3(regs);
-		if (offset != NOWHERE) /* -1 asks for f_pos */
-			return offset;
-		/* fall through */
-	case NR_READ:
-	case NR_READV:
-		return file_position(task, CALL_ARGUMENT_0(regs));
+		return BY_READ;
+	case NR_SENDFILE:
+	case NR_COPY_FILE_RANGE:
+	case NR_SPLICE:
+		return BY_PIPE;
+	case NR_IO_SUBMIT:
+		return BY_AIO;
 	}
-	return NOWHERE;
+	return BY_OTHER;
+}
+
+/* A call of read() and its like. */
+static INLINE void ask_read(struct asking *asking, u64 task, u64 regs, u64 number)
+{
+	u64 place = CALL_ARGUMENT_3(regs), bytes = CALL_ARGUMENT_2(regs);
+
+	if (number == NR_READ || number == NR_READV)
+		place = NOWHERE; /* as -1 does in a preadv() */
+	if (number != NR_READ && number != NR_PREAD64)
+		bytes = bytes_of_parts(CALL_ARGUMENT_1(regs), bytes);
+	ask(asking, BY_READ, file_of(task, CALL_ARGUMENT_0(regs)), place, bytes);
+}
+
+static INLINE void ask_splice(struct asking *asking, u64 task, u64 regs, u64 number, u64 first)
+{
+	u64 in = CALL_ARGUMENT_0(regs), place = CALL_ARGUMENT_1(regs),
+	    bytes = CALL_ARGUMENT_4(regs);
+	u64 out = CALL_ARGUMENT_2(regs);
+
+	if (number == NR_SENDFILE) {
+		out = in;
+		in = place;
+		place = CALL_ARGUMENT_2(regs);
+		bytes = CALL_ARGUMENT_3(regs);
+	}
+	ask(asking, BY_PIPE, file_of(task, in), place ? user_word(place) : NOWHERE, bytes);
+	/* Where no end is a pipe, the task keeps one for it. */
+	u64 pipe = pipe_of(file_of(task, out));
+	ask_pipe(asking, pipe ? pipe : (u64)FIELD(task, task_struct, splice_pipe), first);
+}
+
+/* What this thread, which looks these pages up, asks for. */
+static INLINE void ask_call(struct asking *asking, enum way way, u64 task, u64 mapping,
+			    struct looked_up *pages)
+{
+	u64 regs = user_regs(task), number = CALL_NUMBER(regs);
+
+	*asking = (struct asking){
+		.way = BY_OTHER, .start = NOWHERE, .stop = NOWHERE, .room = NOWHERE};
+	if (way == BY_READ)
+		ask_read(asking, task, regs, number);
+	else if (way == BY_PIPE)
+		ask_splice(asking, task, regs, number, pages->first);
+	else if (way == BY_AIO)
+		ask_aio(asking, task, regs, mapping, pages);
 }
 
 #endif

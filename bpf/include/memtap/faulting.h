@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The page that a fault is for, where the tracepoint tells only of the pages around it.
+ *
+ * The kernel describes the fault in a struct vm_fault on its stack, in a frame not far above
+ * the tracepoint's arguments. It is known by what must hold of it: its address and its page fit
+ * its VMA, and its page is one of those.
+ */
+#ifndef MEMTAP_FAULTING_H
+#define MEMTAP_FAULTING_H
+
+#include <memtap/regs.h>
+
+#define STACK_WORDS  256
+#define WORD_VMA     (OFFSET(vm_fault, vma) / sizeof(u64))
+#define WORD_PAGE    (OFFSET(vm_fault, pgoff) / sizeof(u64))
+#define WORD_ADDRESS (OFFSET(vm_fault, address) / sizeof(u64))
+#define WORD_REAL    (OFFSET(vm_fault, real_address) / sizeof(u64))
+
+struct stack_part {
+	u64 word[STACK_WORDS];
+	u64 found;
+};
+
+BPF_PERCPU_ARRAY(stack_parts, struct stack_part, ALL_LANES);
+
+/* The verifier lets a pointer become a number by its negation. */
+static INLINE u64 place_of(void *ctx)
+{
+	u64 place = (u64)ctx;
+
+	asm volatile("%0 = -%0" : "+r"(place));
+	return -place;
+}
+
+/* Not 0 if no struct vm_fault of these pages begins here. Branches cost the verifier time. */
+static INLINE u64 is_no_fault(u64 *word, u64 first, u64 last)
+{
+	u64 page = word[WORD_PAGE], address = word[WORD_ADDRESS];
+	u64 outside = (page - first) >> 63 | (last - page) >> 63;
+	u64 no_address = (address - 1) >> 63 | (address & ((1 << PAGE_SHIFT) - 1)) |
+			 (address ^ word[WORD_REAL]) >> PAGE_SHIFT;
+
+	return outside | no_address |
+	       ~word[WORD_VMA] >> 63; /* the kernel's half of addresses */
+}
+
+static INLINE int fits_vma(u64 vma, u64 address, u64 page)
+{
+	return page - PEEK(vma, vm_area_struct, vm_pgoff) ==
+	       (address - PEEK(vma, vm_area_struct, vm_start)) >> PAGE_SHIFT;
+}
+
+/* The page of first..last that this thread's fault is for, or NOWHERE. */
+static INLINE u64 fault_page(void *ctx, int lane, u64 task, u64 first, u64 last)
+{
+	struct stack_part *part = stack_parts.lookup(&lane);
+	u64 place = place_of(ctx), top = PEEK(task, task_struct, stack) + (1 << THREAD_SHIFT);
+	u64 bytes = top - place;
+
+	if (!part)
+		return NOWHERE;
+	if (bytes > sizeof(part->word))
+		bytes = sizeof(part->word);
+	VERIFIER_FORGET(bytes);
+	if (bytes > sizeof(part->word) ||
+	    bpf_probe_read_kernel(part->word, bytes, (void *)place))
+		return NOWHERE;
+	part->found = STACK_WORDS;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < STACK_WORDS - SIZE(vm_fault) / sizeof(u64); i++) {
+		if (is_no_fault(&part->word[i], first, last))
+			continue;
+		part->found = i;
+		break;
+	}
+	u64 at = part->found;
+	if (at >= STACK_WORDS - SIZE(vm_fault) / sizeof(u64))
+		return NOWHERE;
+	u64 *word = &part->word[at], page = word[WORD_PAGE];
+	return fits_vma(word[WORD_VMA], word[WORD_ADDRESS], page) ? page : NOWHERE;
+}
+
+#endif

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Reads that are told of when they are done: those of io_uring and of loop devices.
+ *
+ * One system call submits many of them, a worker or an interrupted thread goes on with them,
+ * and what was tried without waiting is tried again. But the kernel says when one is done, and
+ * then it has its place and its length in bytes. So the events of those who look the pages up
+ * only tell that the file goes through the page cache, and for whom.
+ */
+#ifndef MEMTAP_REQUESTS_H
+#define MEMTAP_REQUESTS_H
+
+#include <memtap/position.h>
+
+#define LOOP_MAJOR     7
+#define LOOP_DIRECT_IO 16 /* LO_FLAGS_DIRECT_IO */
+#define LOOP_FLAGS     (PF_LOCAL_THROTTLE | PF_MEMALLOC_NOIO)
+#define REQ_OP_BITS    0xff
+#define IOCB_DIRECT    (1 << 17)
+
+/* enum io_uring_op */
+enum {
+	RING_READV = 1,
+	RING_READ_FIXED = 4,
+	RING_READ = 22,
+	RING_SPLICE = 30,
+	RING_READV_FIXED = 60
+};
+
+#define HAVE_RINGS   (HAVE(io_rw, len) && HAVE(io_kiocb, cmd))
+#define HAVE_DEVICES HAVE(loop_device, lo_offset)
+
+/* Who reads a file by requests, and which file it is. */
+struct asker {
+	u64 file;
+	u32 tgid;
+	u32 tid;
+};
+
+/* By mapping, or one more than that where a loop device reads. */
+BPF_TABLE("lru_hash", u64, struct asker, askers, 1024);
+
+#if HAVE_RINGS
+/* What a worker of io_uring works on; 0 for the thread that polls a submission queue. */
+static INLINE u64 worker_request(u64 task)
+{
+	u64 worker = (u64)FIELD(task, task_struct, worker_private);
+	u64 work = worker ? PEEK(worker, io_worker, cur_work) : 0;
+
+	return work ? work - OFFSET(io_kiocb, work) : 0;
+}
+
+/* An interrupted or returning thread goes on with what it has submitted before. */
+static INLINE int is_in_ring(u64 task, u64 flags)
+{
+	u64 request;
+
+	if (flags & PF_IO_WORKER) {
+		request = worker_request(task);
+		return !request || PEEK(request, io_kiocb, opcode) != RING_SPLICE;
+	}
+	if (!FIELD(task, task_struct, io_uring))
+		return 0;
+	u64 regs = user_regs(task);
+	return !IN_CALL(regs) || CALL_NUMBER(regs) == NR_IO_URING_ENTER;
+}
+
+static INLINE int is_read(u8 opcode)
+{
+	return opcode == RING_READ || opcode == RING_READV || opcode == RING_READ_FIXED ||
+	       opcode == RING_READV_FIXED;
+}
+#else
+#define is_in_ring(task, flags) 0
+#endif
+
+#if HAVE_DEVICES
+#define is_in_device(flags) (((flags)&LOOP_FLAGS) == LOOP_FLAGS)
+#else
+#define is_in_device(flags) 0
+#endif
+
+/* A splice by io_uring, which a worker does as if it were a system call. */
+static INLINE void ask_worker(struct asking *asking, u64 task, u64 first)
+{
+#if HAVE_RINGS
+	u64 splice = worker_request(task);
+
+	if (!splice)
+		return;
+	splice += OFFSET(io_kiocb, cmd);
+	ask(asking, BY_PIPE, file_of(task, PEEK(splice, io_splice, splice_fd_in)),
+	    PEEK(splice, io_splice, off_in), PEEK(splice, io_splice, len));
+	ask_pipe(asking, pipe_of(PEEK(splice, io_splice, file_out)), first);
+#endif
+}
+
+/* What this thread, which looks these pages up, asks for. */
+static INLINE void ask_now(struct asking *asking, enum way way, u64 task, u64 mapping,
+			   struct looked_up *pages)
+{
+	ask_call(asking, way, task, mapping, pages);
+	if (FIELD(task, task_struct, flags) & PF_IO_WORKER)
+		ask_worker(asking, task, pages->first);
+}
+
+#endif

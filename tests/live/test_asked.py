@@ -1,0 +1,161 @@
+"""Files of which some pages are cached, read in every way, on several file systems.
+
+MEMTAP_CASES is how many cases are tried, MEMTAP_SEED which ones.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.live.asking import Case, case_at_random, ways
+from tests.live.tracing import PAGE, Trace, evict, kept, make_file, reporting, reports
+
+Build = Callable[[str], Path]
+Run = Callable[..., Trace]
+
+CASES = int(os.environ.get("MEMTAP_CASES", "75"))
+SEED = int(os.environ.get("MEMTAP_SEED", "0")) or random.randrange(1 << 30)
+FILES = 15  # of each file system
+MOST_PAGES = 600
+
+# How an image becomes a file system. The last one has blocks larger than pages.
+MAKERS = {
+    "xfs": ("mkfs.xfs", "-q"),
+    "btrfs": ("mkfs.btrfs", "-q"),
+    "ext4-1k": ("mkfs.ext4", "-q", "-b", "1024"),
+    "xfs-16k": ("mkfs.xfs", "-q", "-b", "size=16384"),
+}
+IMAGE_BYTES = 400 << 20
+
+
+def mount(stack: ExitStack, name: str, disk: Path) -> Path | None:
+    """A folder on a new file system; None if it cannot be made here, or mounted."""
+    if not shutil.which(MAKERS[name][0]):
+        return None
+    image, place = disk / f"{name}.image", disk / name
+    with image.open("wb") as file:
+        file.truncate(IMAGE_BYTES)
+    stack.callback(image.unlink)
+    place.mkdir()
+    stack.callback(place.rmdir)
+    subprocess.check_call([*MAKERS[name], image], stderr=subprocess.DEVNULL)
+    if subprocess.run(["mount", "-o", "loop", image, place]).returncode:
+        return None
+    stack.callback(subprocess.check_call, ["umount", place])
+    return place
+
+
+@pytest.fixture(scope="module")
+def files(disk: Path) -> Iterator[list[Path]]:
+    """Files of all sizes on all file systems that there can be, the disk's own first."""
+    dice = random.Random(SEED)
+    with ExitStack() as stack:
+        folders = [disk, *filter(None, (mount(stack, name, disk) for name in MAKERS))]
+        yield [
+            make_file(folder / f"asked-{n}", dice.randrange(MOST_PAGES), dice.randrange(1, PAGE))
+            for folder in folders
+            for n in range(FILES)
+        ]
+
+
+def ways_for(file: Path, disk: Path) -> list[str]:
+    """What is exact and does not go past the page cache.
+
+    copy_file_range(2) makes extents shared where it can, and does not leave its file system. Of
+    several reads in one io_submit(2) it is not always known which one it is: that is bounded.
+    """
+    no = {"aio-batch"} if file.parent == disk else {"aio-batch", "copy"}
+    return [way for way in ways() if way not in no]
+
+
+def test_reads_at_random(
+    files: list[Path], disk: Path, workload: Build, tmp_path: Path, trace: Run
+) -> None:
+    """Counted for each file as mincore(2), the calls' results and getrusage(2) have it."""
+    dice = random.Random(SEED)
+    for _ in range(max(CASES // len(files), 1)):
+        cases = [case_at_random(dice, file, ways_for(file, disk)) for file in files]
+        done = run(cases, (workload("asker"), disk / "copied"), tmp_path, trace)
+        assert done.audit["accuracy"] == "exact"
+        assert wrong(cases, done) == [], f"MEMTAP_SEED={SEED}"
+
+
+def run(
+    cases: list[Case], asker: tuple[Path, Path], folder: Path, trace: Callable[..., Trace]
+) -> Trace:
+    """All cases under one memtap."""
+    script = folder / "script"
+    script.write_text("".join(case.lines for case in cases))
+    done = trace("sh", "-c", f"exec {asker[0]} {asker[1]} < {script}")
+    assert done.status == 0, done.stderr
+    return done
+
+
+def wrong(cases: list[Case], done: Trace) -> list[tuple[Case, tuple[int, int], tuple[int, int]]]:
+    """The cases of which not the truth was counted: the truth, and what was.
+
+    Left out are files of which the kernel took pages away meanwhile: nobody knows before what.
+    """
+    lines = done.stdout.splitlines()
+    found = []
+    for case, cached, got in zip(cases, lines[::2], lines[1::2], strict=True):
+        truth, counted = case.truth(cached, got), done.counts(case.file)[:2]
+        if truth != counted and not done.file(case.file).get("evicted_pages"):
+            found.append((case, truth, counted))
+    return found
+
+
+def test_several_reads_in_one_io_submit_are_counted_or_said_to_be_bounded(
+    files: list[Path], disk: Path, workload: Build, tmp_path: Path, trace: Run
+) -> None:
+    dice = random.Random(SEED)
+    cases = [case_at_random(dice, file, ["aio-batch"]) for file in files]
+    done = run(cases, (workload("asker"), disk / "copied"), tmp_path, trace)
+    assert wrong(cases, done) == [] or done.audit["accuracy"] == "bounded"
+
+
+@pytest.fixture
+def looped(disk: Path) -> Iterator[tuple[Path, str]]:
+    """A file and a loop device that reads it."""
+    file = make_file(disk / "looped", 1000)
+    command = ["losetup", "-f", "--show", file]
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if found.returncode:
+        pytest.skip("this kernel has no loop devices")
+    yield file, found.stdout.strip()
+    subprocess.check_call(["losetup", "-d", found.stdout.strip()])
+
+
+def counted_behind(device: str, file: Path, folder: Path, block: str) -> tuple[int, int]:
+    """Hits and misses of the file while the device is read once."""
+    subprocess.check_call(["blockdev", "--flushbufs", device])
+    out = folder / "looped.json"
+    out.unlink(missing_ok=True)
+    with reporting(out, "cachetop", "0.5", "-b", "file", "-f", "json") as process:
+        command = ["dd", f"if={device}", "of=/dev/null", f"bs={block}"]
+        subprocess.check_call(command, stderr=subprocess.DEVNULL)
+        process.send_signal(signal.SIGINT)
+        process.wait()
+    rows = [row for report in reports(out.read_text()) for row in report["rows"]]
+    mine = [row for row in rows if row["path"] == str(file)]
+    return sum(row["hits_pages"] for row in mine), sum(row["misses_pages"] for row in mine)
+
+
+@pytest.mark.parametrize("block", ["4k", "64k", "1M"])
+def test_a_loop_device_reads_each_page_of_its_file_once(
+    block: str, looped: tuple[Path, str], tmp_path: Path
+) -> None:
+    file, device = looped
+    evict(file)
+    assert counted_behind(device, file, tmp_path, block) == (0, 1000)
+    with kept(file):
+        assert counted_behind(device, file, tmp_path, block) == (1000, 0)
