@@ -137,6 +137,7 @@ class PageCache:
         """The same of events that were not counted, as the process `own` had caused them."""
         left_out, self._left_out = self._left_out, 0
         return left_out
+
     def take_unsure(self) -> int:
         """How many reads since the last call may have begun before their first event."""
         unsure, self._unsure = self._unsure, 0

@@ -20,7 +20,7 @@ STAT = [
 STAT_WIDE = ["readahead_pages", "unused_readahead_pages", "evicted_pages", "written_pages"]
 STAT_WIDE += ["removed_pages", "dirty_folio_pages"]
 COUNTS = ["hits_pages", "misses_pages", "dirties_pages", "read_hit_pct", "write_hit_pct"]
-PROCESS = ["pid", "uid", "user", "comm", "cgroup", *COUNTS, "dirty_folio_pages"]
+PROCESS = ["pid", "uid", "user", "comm", "cgroup", "args", *COUNTS, "dirty_folio_pages"]
 FILE = ["dev", "ino", "path", *COUNTS, "inserted_pages", "evicted_pages", "removed_pages"]
 FILE += ["dirty_folio_pages"]
 
@@ -45,7 +45,7 @@ def test_json_has_the_keys_of_the_contract(report: Report, names: list[str]) -> 
     assert list(found) == ["report", "schema", "time", "interval_s", "rows", "audit"]
     assert [list(row) for row in found["rows"]] == [names]
     assert list(found["audit"]) == [
-        "accuracy", "events", "lost", "missed", "map_full", "probes", "kernel", "notes",
+        "accuracy", "events", "lost", "missed", "map_full", "probes", "kernel", "self", "notes",
     ]  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def test_json_has_what_was_counted() -> None:
         "cachetop", 1, "2026-01-31T12:00:01.000Z", 1.003,
     ]  # fmt: skip
     assert found["rows"] == [
-        dict(zip(PROCESS, [100, 0, "root", "cat", "/", 0, 4, 0, 0.0, None, 0], strict=True))
+        dict(zip(PROCESS, [100, 0, "root", "cat", "/", "?", 0, 4, 0, 0.0, None, 0], strict=True))
     ]
     assert found["audit"]["events"] == 2
     assert found["audit"]["kernel"] == {"nr_written": 7}

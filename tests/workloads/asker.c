@@ -1,12 +1,12 @@
 /*
  * asker OUT: reads files as it is told on standard input, and says what it got.
  *
- * A case is a line `METHOD FILE ADVICE COUNT` and COUNT lines `OFFSET BYTES`. METHOD: read, pread,
- * readv, preadv2, sendfile, splice, copy (copy_file_range to OUT), uring, uring-async, uring-sqpoll,
- * uring-batch (all at once), aio, aio-batch or map (touches each page of the range). ADVICE is a
- * number for posix_fadvise(). Per case it prints two lines: a digit for each page of the file, 1 if
- * mincore() says that it is cached before the reads; and what each read returned, or for map a
- * digit for each page touched, 1 if that was a fault.
+ * A case is a line `METHOD FILE ADVICE COUNT` and COUNT lines `OFFSET BYTES`. METHOD: read,
+ * pread, readv, preadv2, sendfile, splice, copy (copy_file_range to OUT), uring, uring-async,
+ * uring-sqpoll, uring-batch (all at once), aio, aio-batch or map (touches each page of the
+ * range). ADVICE is a number for posix_fadvise(). Per case it prints two lines: a digit for
+ * each page of the file, 1 if mincore() says that it is cached before the reads; and what each
+ * read returned, or for map a digit for each page touched, 1 if that was a fault.
  */
 #include "workload.h"
 
@@ -100,8 +100,8 @@ static struct ring {
 
 static void *map_ring(struct ring *ring, size_t bytes, off_t which)
 {
-	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring->fd,
-			which);
+	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
+			ring->fd, which);
 
 	if (at == MAP_FAILED)
 		err(1, "mapping the ring");
@@ -116,10 +116,11 @@ static void open_ring(struct ring *ring, unsigned flags)
 	ring->polled = flags;
 	char *sq = map_ring(ring, how.sq_off.array + how.sq_entries * sizeof(unsigned),
 			    IORING_OFF_SQ_RING);
-	char *cq = map_ring(ring, how.cq_off.cqes + how.cq_entries * sizeof(struct io_uring_cqe),
-			    IORING_OFF_CQ_RING);
-	ring->entries = map_ring(ring, how.sq_entries * sizeof(struct io_uring_sqe),
-				 IORING_OFF_SQES);
+	char *cq =
+		map_ring(ring, how.cq_off.cqes + how.cq_entries * sizeof(struct io_uring_cqe),
+			 IORING_OFF_CQ_RING);
+	ring->entries =
+		map_ring(ring, how.sq_entries * sizeof(struct io_uring_sqe), IORING_OFF_SQES);
 	ring->tail = (unsigned *)(sq + how.sq_off.tail);
 	ring->array = (unsigned *)(sq + how.sq_off.array);
 	ring->flags = (unsigned *)(sq + how.sq_off.flags);
@@ -156,8 +157,8 @@ static void collect(struct ring *ring, int number, ssize_t *got)
 {
 	while (number--) {
 		while (*ring->head == __atomic_load_n(ring->done_tail, __ATOMIC_ACQUIRE))
-			check(syscall(SYS_io_uring_enter, ring->fd, 0, 1, IORING_ENTER_GETEVENTS,
-				      NULL, 0),
+			check(syscall(SYS_io_uring_enter, ring->fd, 0, 1,
+				      IORING_ENTER_GETEVENTS, NULL, 0),
 			      "waiting");
 		struct io_uring_cqe *done = &ring->done[*ring->head & ring->mask];
 		got[done->user_data] = done->res;

@@ -17,6 +17,7 @@
 
 #define NAME_BYTES           4096
 #define NAME_DEPTH           40
+#define NOTED(member)        (*(volatile u64 *)&(member))
 
 /* In jiffies: so coarse an inode\'s ctime is. */
 #define CTIME_TICKS          2
@@ -45,9 +46,17 @@ struct name_head {
 	u32 flags;
 };
 
+/* By which dentry a file is known, and the vfsmount through which, if that is known. */
+struct name {
+	u64 dentry;
+	u64 mount;
+	u64 sure;
+};
+
 struct name_record {
 	struct name_head head;
 	char names[NAME_BYTES + 256];
+	struct name found; /* stays here: only what is before it is handed over */
 };
 
 struct name_bytes {
@@ -73,13 +82,6 @@ BPF_ARRAY(layout_name, struct name_head, 1);
 #else /* in a union without a name */
 #define ALIAS_OFFSET OFFSET(dentry, d_alias)
 #endif
-
-/* By which dentry a file is known, and the vfsmount through which, if that is known. */
-struct name {
-	u64 dentry;
-	u64 mount;
-	u32 sure;
-};
 
 static inline int is_of(u64 file, u64 inode)
 {
@@ -241,18 +243,18 @@ static inline void describe(struct name_head *head, struct name *name, u64 inode
 		head->flags |= ALONE;
 }
 
-static inline int send_name(void *ctx, int lane, struct name *name, u64 inode, u64 file)
+static inline int send_name(void *ctx, struct name_record *record, struct name *name, u64 inode,
+			    u64 file)
 {
-	struct name_record *record = (struct name_record *)name_records.lookup(&lane);
-
-	if (!record)
-		return 0;
-	u32 used = name->dentry ? collect_names(record, name->dentry) : 0;
-	record->head.used = used;
 	describe(&record->head, name, inode, file);
-	u64 bytes = sizeof(record->head) + used;
+	*(volatile u32 *)&record->head.used =
+		name->dentry ? collect_names(record, name->dentry) : 0;
+	/* Read again, so that the verifier sees one end of that loop and not one for each name.
+	 */
+	u64 bytes = sizeof(record->head) + *(volatile u32 *)&record->head.used;
 	VERIFIER_FORGET(bytes);
-	return bytes <= sizeof(*record) && !hand_over(ctx, record, bytes);
+	return bytes <= sizeof(record->head) + sizeof(record->names) &&
+	       !hand_over(ctx, record, bytes);
 }
 
 /* Is there nothing to look at again? */
@@ -263,14 +265,20 @@ static inline int is_told(struct told *before, u64 changed, u64 now)
 	return before->looked == now || (before->sure && before->settled);
 }
 
-static inline void name_file(void *ctx, int lane, u64 task, u64 inode, u64 file)
+/*
+ * The name that was found lies in a map: what is read from there the verifier knows nothing of,
+ * so it looks at the rest once, and not once for each way in which a name is found.
+ */
+static inline void tell_name(void *ctx, int lane, u64 inode, u64 file)
 {
+	struct name_record *record = (struct name_record *)name_records.lookup(&lane);
 	struct told *before = named.lookup(&file);
 	u64 changed = changed_at(inode), now = bpf_jiffies64();
 
-	if (is_told(before, changed, now))
+	if (!record)
 		return;
-	struct name name = find_name(task, inode);
+	struct name name = {NOTED(record->found.dentry), NOTED(record->found.mount),
+			    NOTED(record->found.sure)};
 	struct told told = {changed, name_of(&name, is_deleted(&name, inode)), now, now,
 			    name.sure};
 	int is_news = !before || (told.name != before->name && told.sure >= before->sure);
@@ -282,8 +290,21 @@ static inline void name_file(void *ctx, int lane, u64 task, u64 inode, u64 file)
 		told.since = before->since;
 		told.settled = now - told.since >= CTIME_TICKS;
 	}
-	if (!is_news || send_name(ctx, lane, &name, inode, file))
+	if (!is_news || send_name(ctx, record, &name, inode, file))
 		named.update(&file, &told);
+}
+
+static inline void name_file(void *ctx, int lane, u64 task, u64 inode, u64 file)
+{
+	struct name_record *record = (struct name_record *)name_records.lookup(&lane);
+
+	if (!record || is_told(named.lookup(&file), changed_at(inode), bpf_jiffies64()))
+		return;
+	struct name name = find_name(task, inode);
+	NOTED(record->found.dentry) = name.dentry;
+	NOTED(record->found.mount) = name.mount;
+	NOTED(record->found.sure) = name.sure;
+	tell_name(ctx, lane, inode, file);
 }
 
 #endif

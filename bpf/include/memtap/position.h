@@ -165,10 +165,12 @@ static INLINE void ask_aio(struct asking *asking, u64 task, u64 regs, u64 mappin
 	for (u64 i = 0; i < MOST_IOCBS; i++) {
 		u64 iocb = user_word(list + i * sizeof(u64));
 
-		if (is_no_read_of(iocb, pages) | (count - 1 - i) >> 63)
-			continue;
-		several |= found;
-		found = iocb;
+		u64 no = is_no_read_of(iocb, pages) | (count - 1 - i) >> 63;
+		u64 yes = ((no | -no) >> 63) - 1; /* all bits, or none */
+
+		VERIFIER_FORGET(yes);
+		several |= found & yes;
+		found = (found & ~yes) | (iocb & yes);
 	}
 	asking->way = BY_AIO;
 	asking->id = user_word(found + IOCB_OFFSET);
