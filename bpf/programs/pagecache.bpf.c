@@ -162,10 +162,14 @@ static INLINE int is_squashfs(struct subject *who)
 	return FIELD(who->super, super_block, s_magic) == SQUASHFS_MAGIC;
 }
 
-static inline void name(void *ctx, struct lane *lane, struct subject *who)
+/* Tells the name of a file, if that is asked for and not done yet; 0 if it has to be tried
+ * again. */
+static inline int name(void *ctx, struct lane *lane, struct subject *who)
 {
 #ifdef NAME_FILES
-	name_file(ctx, lane->number, who->task, who->inode, who->file);
+	return name_file(ctx, lane->number, who->task, who->inode, who->file);
+#else
+	return 1;
 #endif
 }
 
@@ -306,8 +310,7 @@ static INLINE void hits(void *ctx, struct lane *lane, struct subject *who, u32 p
 		run->hits += pages;
 		if (who->noted || run->changed == changed(who))
 			return;
-		run->changed = changed(who);
-		name(ctx, lane, who);
+		run->changed = name(ctx, lane, who) ? changed(who) : 0;
 		return;
 	}
 	if (run->epoch == epoch)
@@ -319,8 +322,7 @@ static INLINE void hits(void *ctx, struct lane *lane, struct subject *who, u32 p
 	lane->runs.open = 1;
 	if (who->noted)
 		return;
-	run->changed = changed(who);
-	name(ctx, lane, who);
+	run->changed = name(ctx, lane, who) ? changed(who) : 0;
 }
 
 /* What a thread did last; one read call, and one fault, fire their tracepoints repeatedly. */

@@ -71,7 +71,7 @@ def test_a_signal_ends_a_run_with_its_last_report(
 def test_even_kill_9_leaves_nothing_attached(running: subprocess.Popen[str]) -> None:
     held = held_by(running.pid)
     assert {in_kernel()[number] for number in held} >= PROGRAMS
-    assert len(held) == 7
+    assert len(held) > len(PROGRAMS)  # and those that keep names and cgroups
     running.kill()
     assert are_gone(held)
 

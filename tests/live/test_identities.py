@@ -112,7 +112,7 @@ def test_threads_have_their_own_names(workload: Build, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", HOST_WIDE)
 def test_reports_of_the_host_leave_memtap_out(command: str) -> None:
     """The audit says what it took; with --self its events are in the report."""
-    how = (command, "-b", "process", "0.5", "2")
+    how = (command, "-b", "process", "1", "1")
     without, with_it = report(*how), report(*how, "--self")
     assert "memtap" not in {row["comm"] for row in without["rows"] if _is_ours(row)}
     for each in (without, with_it):
@@ -127,11 +127,12 @@ def test_reports_of_the_host_leave_memtap_out(command: str) -> None:
 
 def _is_ours(row: dict[str, Any]) -> bool:
     """Whether it is the memtap that wrote the report, and not one that others run."""
-    return " -f json -o /dev/stdout -b process 0.5 2" in row["args"]
+    return " -f json -o /dev/stdout -b process 1 1" in row["args"]
 
 
 def test_the_faults_that_are_left_out_are_those_that_we_took() -> None:
-    audit = report("faults", "-b", "process", "1", "1")["audit"]["self"]
+    # The second, as the first begins with faults that were taken while probes were attached.
+    audit = report("faults", "-b", "process", "1", "2")["audit"]["self"]
     taken = audit["minor"] + audit["major"]
     assert 0.8 * taken < audit["events"] < 1.3 * taken + 100
 

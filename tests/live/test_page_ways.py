@@ -15,7 +15,7 @@ from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.plan import Way
 from memtap.tracers.cachetop import Cachetop
 from memtap.tracers.live import Live
-from memtap.tracers.pagecache import PLAN
+from memtap.tracers.pagecache import NAME_FILES, PLAN
 from memtap.tracers.pageedge import PageEdge
 from memtap.tracers.processes import Processes
 from tests.live.tracing import PAGE, evict, kept, make_file, with_spares
@@ -46,7 +46,9 @@ def counted(case: tuple[Way, Kernel], file: Path) -> Iterator[Callable[[list[str
     """Runs a program; gives hits and misses of the file meanwhile."""
     way, kernel = case
     processes = Processes(kernel.btf, kernel.possible_cpus)
-    loaded = Attempts(Request(replace(PLAN, ways=(way,))), kernel, Cache()).wait()
+    loaded = Attempts(
+        Request(replace(PLAN, ways=(way,)), settings=(NAME_FILES,)), kernel, Cache()
+    ).wait()
     live = Live(loaded, kernel, processes, PageEdge)
     reporter = Cachetop(live.origin, ("file",))
 

@@ -269,14 +269,14 @@ static inline int is_told(struct told *before, u64 changed, u64 now)
  * The name that was found lies in a map: what is read from there the verifier knows nothing of,
  * so it looks at the rest once, and not once for each way in which a name is found.
  */
-static inline void tell_name(void *ctx, int lane, u64 inode, u64 file)
+static inline int tell_name(void *ctx, int lane, u64 inode, u64 file)
 {
 	struct name_record *record = (struct name_record *)name_records.lookup(&lane);
 	struct told *before = named.lookup(&file);
 	u64 changed = changed_at(inode), now = bpf_jiffies64();
 
 	if (!record)
-		return;
+		return 0;
 	struct name name = {NOTED(record->found.dentry), NOTED(record->found.mount),
 			    NOTED(record->found.sure)};
 	struct told told = {changed, name_of(&name, is_deleted(&name, inode)), now, now,
@@ -290,21 +290,24 @@ static inline void tell_name(void *ctx, int lane, u64 inode, u64 file)
 		told.since = before->since;
 		told.settled = now - told.since >= CTIME_TICKS;
 	}
-	if (!is_news || send_name(ctx, record, &name, inode, file))
-		named.update(&file, &told);
+	if (is_news && !send_name(ctx, record, &name, inode, file))
+		return 0;
+	named.update(&file, &told);
+	return 1;
 }
 
-static inline void name_file(void *ctx, int lane, u64 task, u64 inode, u64 file)
+/* Tells the name of a file unless that was done; 0 if there was no room for it. */
+static inline int name_file(void *ctx, int lane, u64 task, u64 inode, u64 file)
 {
 	struct name_record *record = (struct name_record *)name_records.lookup(&lane);
 
 	if (!record || is_told(named.lookup(&file), changed_at(inode), bpf_jiffies64()))
-		return;
+		return 1;
 	struct name name = find_name(task, inode);
 	NOTED(record->found.dentry) = name.dentry;
 	NOTED(record->found.mount) = name.mount;
 	NOTED(record->found.sure) = name.sure;
-	tell_name(ctx, lane, inode, file);
+	return tell_name(ctx, lane, inode, file);
 }
 
 #endif
