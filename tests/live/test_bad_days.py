@@ -526,7 +526,7 @@ def limited(limit: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         *((f"-n {files}", "open files") for files in (16, 20, 24, 32, 50)),
         *((f"-v {kib}", "bytes of addresses") for kib in (150_000, 400_000, 800_000)),
         ("-d 100000", "bytes of data"),
-        ("-s 64", "bytes of stack"),
+        ("-s 128", "bytes of stack"),
     ],
 )
 def test_what_is_too_little_is_said(limit: str, what: str, command: str) -> None:
@@ -534,7 +534,7 @@ def test_what_is_too_little_is_said(limit: str, what: str, command: str) -> None
 
 
 def test_a_little_more_is_enough() -> None:
-    files = 40 + 8 * (os.cpu_count() or 1)
+    files = 72 + 8 * (os.cpu_count() or 1)
     for limit in (f"-n {files}", f"-v {1 << 20}", "-s 256", "-d 400000"):
         done = limited(limit, "faults", "0.2", "1")
         assert (done.returncode, done.stderr) == (0, ""), limit
