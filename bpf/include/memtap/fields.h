@@ -68,6 +68,9 @@
 		-number;                                                                       \
 	})
 
+/* BCC cannot call functions of its own. */
+#define INLINE                 inline __attribute__((always_inline))
+
 /* The compiler may drop or turn around a bound that the verifier wants to see; not behind this.
  */
 #define VERIFIER_FORGET(value) asm volatile("" : "+r"(value))

@@ -11,9 +11,6 @@
 
 #include <memtap/descriptors.h>
 
-/* BCC cannot call functions of its own. */
-#define INLINE            inline __attribute__((always_inline))
-
 #define NOWHERE           (~0ULL)
 #define MOST_BYTES        0x7ffff000ULL /* of one call: MAX_RW_COUNT */
 #define MOST_READ_PARTS   4             /* of an iovec that are added up */
