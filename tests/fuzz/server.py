@@ -15,7 +15,7 @@ import traceback
 from importlib import import_module
 from typing import IO, Any, NoReturn
 
-from memtap.cli.main import COMMANDS
+from memtap.cli.commands import COMMANDS
 
 _HANG_S = 120
 _MOST_ERRORS, _MOST_OUT = 4000, 1 << 30

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,11 +31,11 @@ def file_system(kind: str, folder: Path) -> Iterator[Path]:
         pytest.skip(f"this kernel has no {name}")
     if not shutil.which(MAKE[kind][0]):
         pytest.skip(f"{MAKE[kind][0]} is not installed")
-    image, point = folder / f"{kind}.img", folder / kind
+    point = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=folder))
+    image = point.with_suffix(".img")
     with image.open("wb") as file:
         file.truncate(IMAGE_BYTES)
     subprocess.check_call([*MAKE[kind], image])
-    point.mkdir()
     subprocess.check_call(["mount", "-o", "loop", image, point])
     try:
         yield point
