@@ -217,8 +217,7 @@ static INLINE void keep(void *ctx, struct lane *lane, struct subject *who, struc
 static INLINE void record(void *ctx, struct lane *lane, struct subject *who, struct event what)
 {
 	keep(ctx, lane, who, what);
-	if (!who->noted)
-		name(ctx, lane, who);
+	name(ctx, lane, who);
 }
 
 #ifndef ACCESS_BY_KPROBE
@@ -301,17 +300,27 @@ static INLINE void close_run(void *ctx, struct lane *lane, struct run *run)
 	event->call = 0;
 }
 
-static INLINE void hits(void *ctx, struct lane *lane, struct subject *who, u32 pages)
+static INLINE struct run *run_of(struct lane *lane, struct subject *who)
 {
-	struct run *run = &lane->runs.runs[(who->file >> 12 ^ who->tgid) & (RUNS - 1)];
+	return &lane->runs.runs[(who->file >> 12 ^ who->tgid) & (RUNS - 1)];
+}
+
+/* Is it still a run of this file by this process? */
+static INLINE int is_run_of(struct run *run, struct lane *lane, struct subject *who)
+{
+	return run->file == who->file && run->tgid == who->tgid &&
+	       run->epoch == lane->runs.head.used + 1;
+}
+
+/* Counts hits; whether the file may have a name that the run does not know: see learn(). */
+static INLINE int hits(void *ctx, struct lane *lane, struct subject *who, u32 pages)
+{
+	struct run *run = run_of(lane, who);
 	u32 epoch = lane->runs.head.used + 1;
 
-	if (run->file == who->file && run->tgid == who->tgid && run->epoch == epoch) {
+	if (is_run_of(run, lane, who)) {
 		run->hits += pages;
-		if (who->noted || run->changed == changed(who))
-			return;
-		run->changed = name(ctx, lane, who) ? changed(who) : 0;
-		return;
+		return !who->noted && run->changed != changed(who);
 	}
 	if (run->epoch == epoch)
 		close_run(ctx, lane, run);
@@ -319,10 +328,19 @@ static INLINE void hits(void *ctx, struct lane *lane, struct subject *who, u32 p
 	run->tgid = who->tgid;
 	run->hits = pages;
 	run->epoch = epoch;
+	run->changed = 0;
 	lane->runs.open = 1;
-	if (who->noted)
-		return;
-	run->changed = name(ctx, lane, who) ? changed(who) : 0;
+	return !who->noted;
+}
+
+/* Has the file's name told, and the run know it. Long for the verifier, so call it once. */
+static INLINE void learn(void *ctx, struct lane *lane, struct subject *who)
+{
+	u32 known = name(ctx, lane, who) ? changed(who) : 0;
+	struct run *run = run_of(lane, who);
+
+	if (is_run_of(run, lane, who))
+		run->changed = known;
 }
 
 /* What a thread did last; one read call, and one fault, fire their tracepoints repeatedly. */
@@ -433,44 +451,64 @@ static INLINE u32 folio_shift(u64 mapping)
 #endif
 }
 
-/* Pages first..last that were looked up, and what is known of the call that asks for them. */
+/* Pages from..last are to be told of, if there are such. */
+struct part {
+	u64 from;
+	u64 last;
+	u64 flags;
+};
+
+/*
+ * Pages first..last that were looked up, and what is known of the call that asks for them. It
+ * lies in a map; see NOTED().
+ */
 struct lookup {
 	u64 mapping;
 	u64 first;
 	u64 last;
 	u64 end; /* the file's last page */
 	struct asking asking;
-	u32 reads;  /* calls that the thread has completed */
+	u64 reads;  /* calls that the thread has completed */
 	u64 fresh;  /* not 0 if pages may be fresh */
-	int unsure; /* some of its reads fire nothing at all */
+	u64 unsure; /* some of its reads fire nothing at all */
+	u64 way;    /* enum way */
+	u64 from;   /* what is before was asked for by the same call */
+	u64 before; /* where that was, or NOWHERE */
+	u64 begin;  /* see first_of_call() */
+	u64 hit;    /* so many pages are hit, and no more is to be told */
+	struct part now;
+	struct part again;
 };
 
+BPF_PERCPU_ARRAY(lookups, struct lookup, ALL_LANES);
+
 /* Where a call is looked at closely, which takes time. */
-static INLINE void ask_closely(struct lookup *look, enum way way, u64 task)
+static INLINE void ask_closely(struct lookup *look, u64 task, u64 mapping)
 {
 	struct asking *asking = &look->asking;
 
-	struct looked_up pages = {look->first, look->last,
-				  (1UL << folio_shift(look->mapping)) - 1};
-	ask_now(asking, way, task, look->mapping, &pages);
-	if (asking->stop != NOWHERE && folio_shift(look->mapping) &&
+	struct looked_up pages = {look->first, look->last, (1UL << folio_shift(mapping)) - 1};
+	ask_now(asking, NOTED(look->way), task, mapping, &pages);
+	if (asking->stop != NOWHERE && folio_shift(mapping) &&
 	    look->last > (asking->stop - 1) >> PAGE_SHIFT)
 		look->last = (asking->stop - 1) >> PAGE_SHIFT;
 	if (asking->way == BY_OTHER)
 		asking->id = look->last;
 	if (look->last - look->first >= asking->room)
 		look->last = look->first + asking->room - 1;
+	READ_AGAIN();
 }
 
 /* Warm reads by read() and its like need no more than to be told from one another. */
-static INLINE void ask_for(struct lookup *look, enum way way, u64 task)
+static INLINE void ask_for(struct lookup *look, u64 task, u64 mapping)
 {
 	struct asking *asking = &look->asking;
 
-	if (!look->fresh && way == BY_READ && !folio_shift(look->mapping))
-		*asking = (struct asking){.way = way};
+	if (!look->fresh && NOTED(look->way) == BY_READ && !folio_shift(mapping))
+		*asking = (struct asking){.way = BY_READ};
 	else
-		ask_closely(look, way, task);
+		ask_closely(look, task, mapping);
+	READ_AGAIN();
 	asking->id = asking->id << 2 | asking->way;
 	if (look->last > look->end)
 		look->last = look->end;
@@ -516,52 +554,72 @@ static INLINE u64 first_of_call(struct lookup *look)
 	return page;
 }
 
-static INLINE void tell(void *ctx, struct lane *lane, struct subject *who, u64 from, u64 last,
-			u8 flags)
+static INLINE void tell(void *ctx, struct lane *lane, struct subject *who, struct part *part)
 {
-	if (from <= last)
+	if (part->from <= part->last)
 		keep(ctx, lane, who,
 		     (struct event){.kind = READ,
-				    .index = from,
-				    .pages = last - from + 1,
-				    .flags = flags,
+				    .index = part->from,
+				    .pages = part->last - part->from + 1,
+				    .flags = part->flags,
 				    .call = FIELD(who->task, task_struct, ioac__syscr)});
 }
 
-/*
- * Tells what is asked for the first time, and has all judged that is asked for; or returns how
- * many pages are hit, if no more need be told.
- */
-static INLINE u32 tell_lookup(void *ctx, struct lane *lane, struct subject *who,
-			      struct call *call, struct lookup *look)
+/* Is it the next event of the call that this thread is in? Notes how far that has come. */
+static INLINE void follow_call(struct call *call, struct lookup *look)
 {
-	u64 from = look->first, before = NOWHERE;
-	u32 hit = 0;
-
-	if (call && is_same_call(call, look)) {
-		from = call->next;
-		before = call->first;
-	}
-	if (!look->fresh && (look->asking.way != BY_AIO || look->asking.start != NOWHERE)) {
-		hit = from <= look->last ? look->last - from + 1 : 0;
-	} else if (before == NOWHERE) {
-		u64 begin = first_of_call(look);
-		u8 flags = look->unsure || (begin == NOWHERE && from) ? UNSURE : 0;
-
-		tell(ctx, lane, who, begin == NOWHERE ? from : begin, look->last, flags);
-	} else {
-		/* Of what came in since, a part may have been handed out without an event. */
-		tell(ctx, lane, who, from, look->last, 0);
-		tell(ctx, lane, who, before, from <= look->last ? from - 1 : look->last, AGAIN);
-	}
+	look->from = look->first;
+	look->before = NOWHERE;
 	if (!call)
-		return hit;
+		return;
+	if (is_same_call(call, look)) {
+		look->from = call->next;
+		look->before = call->first;
+	}
+	READ_AGAIN();
 	call->mapping = look->mapping;
 	call->first = look->first;
-	call->next = from > look->last + 1 ? from : look->last + 1;
+	call->next = look->from > look->last + 1 ? look->from : look->last + 1;
 	call->id = look->asking.id;
 	call->reads = look->reads;
-	return hit;
+}
+
+/* What is asked for the first time, and all that is asked for, to have it judged. */
+static INLINE void divide(struct lookup *look)
+{
+	u64 from = look->from, last = look->last;
+
+	look->hit = 0;
+	look->now = look->again = (struct part){.from = NOWHERE};
+	if (!look->fresh && (look->asking.way != BY_AIO || look->asking.start != NOWHERE)) {
+		look->hit = from <= last ? last - from + 1 : 0;
+	} else if (look->before == NOWHERE) {
+		look->begin = first_of_call(look);
+		READ_AGAIN();
+		u64 unsure = look->unsure || (look->begin == NOWHERE && from);
+
+		look->now = (struct part){look->begin == NOWHERE ? from : look->begin, last,
+					  unsure ? UNSURE : 0};
+	} else {
+		/* Of what came in since, a part may have been handed out without an event. */
+		look->now = (struct part){from, last, 0};
+		look->again =
+			(struct part){look->before, from <= last ? from - 1 : last, AGAIN};
+	}
+	READ_AGAIN();
+}
+
+/* Tells what a call asks for; how many pages are hit, if no more need be told. */
+static INLINE u64 tell_lookup(void *ctx, struct lane *lane, struct subject *who,
+			      struct call *call, struct lookup *look)
+{
+	follow_call(call, look);
+	READ_AGAIN();
+	divide(look);
+	tell(ctx, lane, who, &look->now);
+	READ_AGAIN();
+	tell(ctx, lane, who, &look->again);
+	return NOTED(look->hit);
 }
 
 /* Of the task that runs: read calls that it has completed. */
@@ -586,6 +644,28 @@ static INLINE int is_told_when_done(struct subject *who, u64 mapping)
 	return 1;
 }
 
+/* Which of these pages are asked for? Tells it; or how many are hit, if no more need be told.
+ */
+static INLINE u64 look_closely(void *ctx, struct lane *lane, struct subject *who, u64 mapping,
+			       struct lookup what, int many)
+{
+	struct lookup *look = lookups.lookup(&lane->number);
+
+	if (!look)
+		return 0;
+	look->mapping = mapping;
+	look->first = what.first;
+	look->last = what.last;
+	look->end = what.end;
+	look->fresh = what.fresh | what.unsure;
+	look->unsure = what.unsure;
+	look->reads = FIELD(who->task, task_struct, ioac__syscr);
+	look->way = call_way(who->task);
+	READ_AGAIN();
+	ask_for(look, who->task, mapping);
+	return tell_lookup(ctx, lane, who, many ? call_of(who->task) : NULL, look);
+}
+
 /* Pages up to the last, included, are asked for. */
 static INLINE void asked(void *ctx, u64 mapping, u64 first, u64 last)
 {
@@ -602,25 +682,21 @@ static INLINE void asked(void *ctx, u64 mapping, u64 first, u64 last)
 	if (!lane)
 		return;
 	u64 fresh = unsettled(&who);
-	u32 hit = last - first + 1;
 	int many = is_long(who.task, first, last);
-	if (is_told_when_done(&who, mapping)) {
-		hit = 0;
-	} else if (fresh || many) {
-		struct lookup look = {.mapping = mapping,
-				      .first = first,
-				      .last = last,
-				      .end = end,
-				      .reads = FIELD(who.task, task_struct, ioac__syscr),
-				      .fresh = fresh | (is_squashfs(&who) ? 1 : 0),
-				      .unsure = is_squashfs(&who)};
-		ask_for(&look, call_way(who.task), who.task);
-		hit = tell_lookup(ctx, lane, &who, many ? call_of(who.task) : NULL, &look);
-	}
-	if (hit)
-		hits(ctx, lane, &who, hit);
-	else
-		name(ctx, lane, &who);
+	NOTED(lane->state[0]) = last - first + 1; /* so many are hit */
+	if (is_told_when_done(&who, mapping))
+		NOTED(lane->state[0]) = 0;
+	else if (fresh || many)
+		NOTED(lane->state[0]) =
+			look_closely(ctx, lane, &who, mapping,
+				     (struct lookup){.first = first,
+						     .last = last,
+						     .end = end,
+						     .fresh = fresh,
+						     .unsure = is_squashfs(&who)},
+				     many);
+	if (!NOTED(lane->state[0]) || hits(ctx, lane, &who, NOTED(lane->state[0])))
+		learn(ctx, lane, &who);
 	leave(lane);
 }
 
@@ -644,25 +720,30 @@ static INLINE void created(void *ctx, struct lane *lane, struct subject *who, u6
 	if (FIELD(who->task, task_struct, flags) & PF_MEMALLOC_NOFS ||
 	    is_told_when_done(who, mapping))
 		return;
-	enum way way = call_way(who->task);
-	if (way != BY_READ && way != BY_PIPE)
+	struct lookup *look = lookups.lookup(&lane->number);
+	if (!look)
 		return;
-	struct lookup look = {.mapping = mapping,
-			      .first = index,
-			      .last = last,
-			      .end = (FIELD(who->inode, inode, i_size) - 1) >> PAGE_SHIFT,
-			      .reads = FIELD(who->task, task_struct, ioac__syscr),
-			      .fresh = 1};
-	ask_for(&look, way, who->task);
-	if (file_mapping(look.asking.file) != mapping)
+	NOTED(look->way) = call_way(who->task);
+	if (NOTED(look->way) != BY_READ && NOTED(look->way) != BY_PIPE)
 		return;
-	if (way == BY_READ && look.asking.stop != NOWHERE)
-		look.last = (look.asking.stop - 1) >> PAGE_SHIFT;
-	if (look.last > look.end)
-		look.last = look.end;
-	if (index < look.asking.start >> PAGE_SHIFT)
-		look.first = look.asking.start >> PAGE_SHIFT;
-	tell_lookup(ctx, lane, who, call_of(who->task), &look);
+	look->mapping = mapping;
+	look->first = index;
+	look->last = last;
+	look->end = (FIELD(who->inode, inode, i_size) - 1) >> PAGE_SHIFT;
+	look->reads = FIELD(who->task, task_struct, ioac__syscr);
+	look->fresh = 1;
+	look->unsure = 0;
+	ask_for(look, who->task, mapping);
+	if (file_mapping(look->asking.file) != mapping)
+		return;
+	if (NOTED(look->way) == BY_READ && look->asking.stop != NOWHERE)
+		look->last = (look->asking.stop - 1) >> PAGE_SHIFT;
+	if (look->last > look->end)
+		look->last = look->end;
+	if (index < look->asking.start >> PAGE_SHIFT)
+		look->first = look->asking.start >> PAGE_SHIFT;
+	READ_AGAIN();
+	tell_lookup(ctx, lane, who, call_of(who->task), look);
 }
 
 /* A request has read these bytes of the file that its mapping's asker looks up. */
@@ -676,11 +757,11 @@ static INLINE void done(void *ctx, int number, struct subject *who, u64 position
 	if (is_settled(who))
 		hits(ctx, lane, who, last - first + 1);
 	else
-		record(ctx, lane, who,
-		       (struct event){.kind = READ,
-				      .index = first,
-				      .pages = last - first + 1,
-				      .flags = OVER});
+		keep(ctx, lane, who,
+		     (struct event){.kind = READ,
+				    .index = first,
+				    .pages = last - first + 1,
+				    .flags = OVER});
 	leave(lane);
 }
 
@@ -776,15 +857,17 @@ static INLINE void faulted(void *ctx, int number, struct subject *who, struct ca
 
 	if (!lane)
 		return;
-	int again = same_fault(call, mapping, faults_done(who->task));
+	int again = same_fault(call, mapping, faults_done(who->task)), learns = 1;
 	if (is_settled(who)) {
-		hits(ctx, lane, who, again ? 0 : 1);
+		learns = hits(ctx, lane, who, again ? 0 : 1);
 	} else {
 		what.flags = again ? AGAIN : 0;
 		if (what.kind == MAP)
 			find_wanted(ctx, lane->number, who, &what, page);
-		record(ctx, lane, who, what);
+		keep(ctx, lane, who, what);
 	}
+	if (learns)
+		learn(ctx, lane, who);
 	leave(lane);
 }
 
@@ -875,14 +958,17 @@ static INLINE void copied(void *ctx, int number, u64 mapping, u64 position, u64 
 	struct lane *lane = enter(number);
 	if (!lane)
 		return;
+	int learns = 1;
 	if (is_settled(&who))
-		hits(ctx, lane, &who, last - first + 1);
+		learns = hits(ctx, lane, &who, last - first + 1);
 	else
-		record(ctx, lane, &who,
-		       (struct event){.kind = READ,
-				      .index = first,
-				      .pages = last - first + 1,
-				      .flags = OVER});
+		keep(ctx, lane, &who,
+		     (struct event){.kind = READ,
+				    .index = first,
+				    .pages = last - first + 1,
+				    .flags = OVER});
+	if (learns)
+		learn(ctx, lane, &who);
 	leave(lane);
 }
 
@@ -1075,10 +1161,11 @@ static INLINE void entered(u64 *ctx)
 		what.flags |= WANTED;
 	count_added(&who);
 #endif
-	record(ctx, lane, &who, what);
+	keep(ctx, lane, &who, what);
 #ifdef ACCESS_BY_TRACEPOINTS
-	created(ctx, lane, &who, mapping, what.index, what.index + what.pages - 1);
+	created(ctx, lane, &who, mapping, pages.first, pages.end - 1);
 #endif
+	name(ctx, lane, &who);
 	leave(lane);
 }
 

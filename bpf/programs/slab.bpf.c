@@ -321,12 +321,13 @@ static inline u64 number_of(u64 pointer)
 }
 
 /* As count_kfree(), but with less for the verifier to remember of each round of a loop. */
-static inline void count_one_of_many(u64 address, u32 program)
+static inline void count_one_of_many(u64 address, u32 program, struct object *gone)
 {
-	struct object gone = {.tgid = NOBODY}, *known = objects.lookup(&address);
+	struct object *known = objects.lookup(&address);
 
+	*gone = (struct object){.tgid = NOBODY};
 	if (known) {
-		gone = *known;
+		*gone = *known;
 		objects.delete(&address);
 	} else {
 #ifdef FILTERED
@@ -334,11 +335,12 @@ static inline void count_one_of_many(u64 address, u32 program)
 #elif !defined(KMALLOC_BY_SIZE)
 		u64 cache = number_of(KFUNC(bpf_get_kmem_cache)(address));
 
-		gone.cache = cache ? cache : LARGE;
-		gone.allocated = cache ? PEEK(cache, kmem_cache, size) : 0;
+		gone->cache = cache ? cache : LARGE;
+		gone->allocated = cache ? PEEK(cache, kmem_cache, size) : 0;
 #endif
 	}
-	count_free(&gone, program);
+	READ_AGAIN();
+	count_free(gone, program);
 }
 #endif
 
@@ -394,7 +396,9 @@ int on_bulk_free(u64 *ctx)
 
 	for (u64 at = 0; at < objects && at < most; at++) {
 		OR_BREAK;
-		count_one_of_many(PEEK_AS(u64, ctx[2], at * sizeof(u64)), program);
+		struct object gone;
+
+		count_one_of_many(PEEK_AS(u64, ctx[2], at * sizeof(u64)), program, &gone);
 	}
 	return 0;
 }
@@ -491,6 +495,20 @@ struct note {
 BPF_TABLE("lru_hash", u64, struct note, notes, PAGES_NOTED);
 BPF_TABLE("lru_hash", u64, u64, monitors, PAGES_NOTED);
 
+/* Where on_work() is; see NOTED(). */
+struct walk {
+	u64 list;
+	u64 ended; /* how often the monitor has */
+	u64 keeps; /* does the list keep its pages? */
+	u64 page;
+	u64 at;
+	u64 pointers; /* of the page */
+	struct object gone;
+	struct note note;
+};
+
+BPF_PERCPU_ARRAY(walks, struct walk, 1);
+
 static inline u64 times_ended(u64 cpu)
 {
 	u64 *times = monitors.lookup(&cpu);
@@ -519,26 +537,28 @@ static inline u64 counted_in(u64 page, u64 ended)
 }
 
 /* Counts what was not yet in a list of pages; others may be put in front of them meanwhile. */
-static inline void free_listed(u64 list, u64 ended, u64 keeps)
+static inline void free_listed(struct walk *walk)
 {
-	u64 page = PEEK_AS(u64, list, 0), at = counted_in(page, ended);
-
-	while (page && page != list) {
+	NOTED(walk->page) = PEEK_AS(u64, NOTED(walk->list), 0);
+	while (NOTED(walk->page) && NOTED(walk->page) != NOTED(walk->list)) {
 		OR_BREAK;
-		u64 pointers = PEEK(page, kvfree_rcu_bulk_data, nr_records);
+		u64 page = NOTED(walk->page);
 
-		if (!pointers || pointers > POINTERS)
+		NOTED(walk->at) = counted_in(page, NOTED(walk->ended));
+		NOTED(walk->pointers) = PEEK(page, kvfree_rcu_bulk_data, nr_records);
+		if (NOTED(walk->pointers) - 1 >= POINTERS)
 			break; /* the list is another's by now */
-		for (; at < pointers; at++) {
+		for (; NOTED(walk->at) < NOTED(walk->pointers); NOTED(walk->at)++) {
 			OR_BREAK;
-			count_one_of_many(pointer_in(page, at), BATCH_FREE);
+			count_one_of_many(pointer_in(NOTED(walk->page), NOTED(walk->at)),
+					  BATCH_FREE, &walk->gone);
 		}
-		struct note note = {.counted = at * keeps, .ended = ended};
-
-		note.last = pointer_in(page, at - 1);
-		notes.update(&page, &note);
-		page = page_behind(page);
-		at = counted_in(page, ended);
+		page = NOTED(walk->page);
+		walk->note.counted = NOTED(walk->at) * NOTED(walk->keeps);
+		walk->note.ended = NOTED(walk->ended);
+		walk->note.last = pointer_in(page, NOTED(walk->at) - 1);
+		notes.update(&page, &walk->note);
+		NOTED(walk->page) = page_behind(page);
 	}
 }
 
@@ -581,18 +601,22 @@ static inline u64 cpu_of_monitor(u64 work)
 /* tp_btf/workqueue_execute_start(work) */
 int on_work(u64 *ctx)
 {
+	int first = 0;
+	struct walk *walk = walks.lookup(&first);
 	u64 work = number_of(ctx[0]);
-	u64 batch = work - OFFSET(kfree_rcu_cpu_work, rcu_work__work), list;
+	u64 batch = work - OFFSET(kfree_rcu_cpu_work, rcu_work__work);
 	u64 cpu = cpu_of_batch(batch);
 	u64 is_batch = cpu != 0;
 
 	if (!is_batch)
 		cpu = cpu_of_monitor(work);
-	if (!cpu)
+	if (!cpu || !walk)
 		return 0;
-	list = is_batch ? batch + OFFSET(kfree_rcu_cpu_work, bulk_head_free)
-			: cpu + OFFSET(kfree_rcu_cpu, bulk_head);
-	free_listed(list, times_ended(cpu), !is_batch);
+	NOTED(walk->list) = is_batch ? batch + OFFSET(kfree_rcu_cpu_work, bulk_head_free)
+				     : cpu + OFFSET(kfree_rcu_cpu, bulk_head);
+	NOTED(walk->ended) = times_ended(cpu);
+	NOTED(walk->keeps) = !is_batch;
+	free_listed(walk);
 	return 0;
 }
 

@@ -21,6 +21,7 @@
 
 #define PROGRAMS LANES
 
+#include <memtap/loops.h>
 #include <memtap/spare.h>
 
 enum { RECORD_EVENTS = 1, RECORD_NAME, RECORD_RUNS, RECORD_FRAME };
@@ -69,6 +70,14 @@ struct lane_bytes {
 
 BPF_PERF_OUTPUT(records);
 BPF_PERCPU_ARRAY(lanes, struct lane_bytes, ALL_LANES);
+
+/* Where flush() is; see NOTED(). */
+struct flushing {
+	u64 lane;
+	u64 answer;
+};
+
+BPF_PERCPU_ARRAY(flushings, struct flushing, 1);
 
 /* Never used: these tell user space, through BCC, how the structs are laid out. */
 BPF_ARRAY(layout_batch, struct batch_head, 1);
@@ -243,16 +252,22 @@ static inline int flush_lane(void *ctx, struct lane *lane)
  */
 int flush(void *ctx)
 {
-	int answer = 0;
+	int first = 0;
+	struct flushing *at = flushings.lookup(&first);
 
-#pragma clang loop unroll(disable)
-	for (int number = 0; number < ALL_LANES; number++) {
-		struct lane *lane = lane_of(number);
+	if (!at)
+		return FLUSH_BUSY;
+	NOTED(at->lane) = NOTED(at->answer) = 0;
+	AT_MOST(ALL_LANES)
+	{
+		OR_BREAK;
+		struct lane *lane = lane_of(NOTED(at->lane)++);
 
-		if (lane)
-			answer |= flush_lane(ctx, lane);
+		if (!lane)
+			break;
+		NOTED(at->answer) |= flush_lane(ctx, lane);
 	}
-	return answer;
+	return NOTED(at->answer);
 }
 
 #endif

@@ -12,6 +12,8 @@
 #ifndef MEMTAP_CGROUPS_H
 #define MEMTAP_CGROUPS_H
 
+#include <memtap/loops.h>
+
 #define MOST_PROCESSES 32768
 #define MOST_CGROUPS   4096
 #define CGROUP_DEPTH   32
@@ -78,13 +80,16 @@ static inline int is_under_v1(u64 task, int subsys, u64 id)
 /* Notes the names of a cgroup and of those that it is in, up to one that is known. */
 static inline void name_cgroup(u64 css)
 {
-#pragma clang loop unroll(disable)
-	for (int depth = 0; depth < CGROUP_DEPTH && css; depth++) {
-		u64 id = id_of(css), parent = PEEK(css, cgroup_subsys_state, parent);
-		struct cgroup_name name = {.above = parent ? id_of(parent) : 0};
+	struct cgroup_name name = {};
 
-		if (cgroup_names.lookup(&id))
+	AT_MOST(CGROUP_DEPTH)
+	{
+		OR_BREAK;
+		u64 id = id_of(css), parent = PEEK(css, cgroup_subsys_state, parent);
+
+		if (!css || cgroup_names.lookup(&id))
 			return;
+		name.above = id_of(parent);
 		bpf_probe_read_kernel_str(name.text, sizeof(name.text),
 					  (void *)PEEK(node_of(css), kernfs_node, name));
 		cgroup_names.update(&id, &name);

@@ -9,9 +9,11 @@
 #ifndef MEMTAP_FAULTING_H
 #define MEMTAP_FAULTING_H
 
+#include <memtap/loops.h>
 #include <memtap/regs.h>
 
 #define STACK_WORDS  256
+#define STARTS       (STACK_WORDS - SIZE(vm_fault) / sizeof(u64))
 #define WORD_VMA     (OFFSET(vm_fault, vma) / sizeof(u64))
 #define WORD_PAGE    (OFFSET(vm_fault, pgoff) / sizeof(u64))
 #define WORD_ADDRESS (OFFSET(vm_fault, address) / sizeof(u64))
@@ -19,7 +21,7 @@
 
 struct stack_part {
 	u64 word[STACK_WORDS];
-	u64 found;
+	u64 at; /* of the word that is looked at; see NOTED() */
 };
 
 BPF_PERCPU_ARRAY(stack_parts, struct stack_part, ALL_LANES);
@@ -66,16 +68,18 @@ static INLINE u64 fault_page(void *ctx, int lane, u64 task, u64 first, u64 last)
 	if (bytes > sizeof(part->word) ||
 	    bpf_probe_read_kernel(part->word, bytes, (void *)place))
 		return NOWHERE;
-	part->found = STACK_WORDS;
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < STACK_WORDS - SIZE(vm_fault) / sizeof(u64); i++) {
-		if (is_no_fault(&part->word[i], first, last))
-			continue;
-		part->found = i;
-		break;
+	NOTED(part->at) = 0;
+	AT_MOST(STARTS)
+	{
+		OR_BREAK;
+		u64 at = NOTED(part->at);
+
+		if (at >= STARTS || !is_no_fault(&part->word[at], first, last))
+			break;
+		NOTED(part->at) = at + 1;
 	}
-	u64 at = part->found;
-	if (at >= STACK_WORDS - SIZE(vm_fault) / sizeof(u64))
+	u64 at = NOTED(part->at);
+	if (at >= STARTS)
 		return NOWHERE;
 	u64 *word = &part->word[at], page = word[WORD_PAGE];
 	return fits_vma(word[WORD_VMA], word[WORD_ADDRESS], page) ? page : NOWHERE;

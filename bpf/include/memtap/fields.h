@@ -71,6 +71,15 @@
 /* BCC cannot call functions of its own. */
 #define INLINE                 inline __attribute__((always_inline))
 
+/*
+ * What is written into a map and read again the verifier knows nothing of. So it goes on from
+ * there once, and not once for each way in which that came about.
+ */
+#define NOTED(member)          (*(volatile u64 *)&(member))
+
+/* Has the compiler read again what lies in maps. */
+#define READ_AGAIN()           asm volatile("" : : : "memory")
+
 /* The compiler may drop or turn around a bound that the verifier wants to see; not behind this.
  */
 #define VERIFIER_FORGET(value) asm volatile("" : "+r"(value))

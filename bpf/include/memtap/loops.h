@@ -31,4 +31,13 @@
 #define OR_BREAK
 #endif
 
+/*
+ * Begins a loop that ends by itself within n rounds. All that it goes on with is of no value
+ * that the verifier knows (see NOTED() of memtap/fields.h): so where loops can be long it looks
+ * at one round, and else at each of n.
+ */
+#define AT_MOST(n)                                                                             \
+	_Pragma("clang loop unroll(disable)") for (u64 round = 0; LONG_LOOPS || round < (n);   \
+						   round++)
+
 #endif

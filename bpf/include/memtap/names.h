@@ -14,10 +14,10 @@
 #define MEMTAP_NAMES_H
 
 #include <memtap/descriptors.h>
+#include <memtap/loops.h>
 
 #define NAME_BYTES           4096
 #define NAME_DEPTH           40
-#define NOTED(member)        (*(volatile u64 *)&(member))
 
 /* In jiffies: so coarse an inode\'s ctime is. */
 #define CTIME_TICKS          2
@@ -53,16 +53,6 @@ struct name {
 	u64 sure;
 };
 
-struct name_record {
-	struct name_head head;
-	char names[NAME_BYTES + 256];
-	struct name found; /* stays here: only what is before it is handed over */
-};
-
-struct name_bytes {
-	char bytes[sizeof(struct name_record)];
-};
-
 /* What was told of a file. */
 struct told {
 	u64 changed; /* see changed_at() */
@@ -71,6 +61,23 @@ struct told {
 	u64 looked;  /* when it was last looked at */
 	u32 sure;    /* it was opened by that name, or has no other */
 	u32 settled; /* what happens to the name now gives another ctime */
+};
+
+/* What comes behind the names is not handed over; see NOTED(). */
+struct name_record {
+	struct name_head head;
+	char names[NAME_BYTES + 256];
+	struct name found;
+	u64 file;   /* by which it was found */
+	u64 vma;    /* that is looked at, by its node */
+	u64 dentry; /* whose name is collected */
+	u64 used;   /* bytes of names */
+	u64 is_news;
+	struct told told;
+};
+
+struct name_bytes {
+	char bytes[sizeof(struct name_record)];
 };
 
 BPF_TABLE("lru_hash", u64, struct told, named, 32768);
@@ -115,38 +122,47 @@ static inline u64 opened(u64 task, u64 inode)
 }
 
 /* The file of one who has this inode mapped: of the task itself, if it is easily found. */
-static inline u64 mapped_by(u64 task, u64 inode)
+static inline void find_mapped(struct name_record *record, u64 task, u64 inode)
 {
-	u64 mm = FIELD(task, task_struct, mm), file = 0;
-	u64 node = PEEK(inode, inode, i_mapping);
+	u64 mm = FIELD(task, task_struct, mm), mapping = PEEK(inode, inode, i_mapping);
 
-	node = PEEK(node, address_space, i_mmap__rb_root__rb_node);
-	for (int depth = 0; depth < 8 && node; depth++) {
-		u64 vma = node - OFFSET(vm_area_struct, shared__rb);
-		u64 found = PEEK(vma, vm_area_struct, vm_file);
+	NOTED(record->vma) = PEEK(mapping, address_space, i_mmap__rb_root__rb_node);
+	AT_MOST(8)
+	{
+		OR_BREAK;
+		u64 node = NOTED(record->vma), vma = node - OFFSET(vm_area_struct, shared__rb);
 
-		if (is_of(found, inode)) {
-			file = found;
+		if (!node)
+			break;
+		u64 file = PEEK(vma, vm_area_struct, vm_file);
+		if (is_of(file, inode)) {
+			NOTED(record->file) = file;
 			if (PEEK(vma, vm_area_struct, vm_mm) == mm)
 				break;
 		}
-		node = PEEK(node, rb_node, rb_left);
+		NOTED(record->vma) = PEEK(node, rb_node, rb_left);
 	}
-	return file;
 }
 
-static inline struct name find_name(u64 task, u64 inode)
+static inline struct name any_name(u64 inode)
 {
 	u64 alias = PEEK(inode, inode, i_dentry__first);
-	u64 file = opened(task, inode);
 
-	if (!file)
-		file = mapped_by(task, inode);
-	if (file)
-		return name_by(file);
 	if (!alias)
 		return (struct name){0, 0, FIELD(inode, inode, i_nlink) == 0};
 	return (struct name){alias - ALIAS_OFFSET, 0, PEEK(alias, hlist_node, next) == 0};
+}
+
+static inline void find_name(struct name_record *record, u64 task, u64 inode)
+{
+	NOTED(record->file) = opened(task, inode);
+	if (!NOTED(record->file))
+		find_mapped(record, task, inode);
+	u64 file = NOTED(record->file);
+	struct name name = file ? name_by(file) : any_name(inode);
+	NOTED(record->found.dentry) = name.dentry;
+	NOTED(record->found.mount) = name.mount;
+	NOTED(record->found.sure) = name.sure;
 }
 
 /* As d_unlinked() has it; nobody finds the file by this name any more. */
@@ -188,25 +204,25 @@ static inline u64 changed_at(u64 inode)
 }
 
 /* The numbers of dentries are read with PEEK: they come out of a list node, not from BTF. */
-static inline u32 collect_names(struct name_record *record, u64 dentry)
+static inline void collect_names(struct name_record *record)
 {
-	u32 used = 0;
-
-	for (int depth = 0; depth < NAME_DEPTH && used < NAME_BYTES; depth++) {
+	AT_MOST(NAME_DEPTH)
+	{
+		OR_BREAK;
+		u64 dentry = NOTED(record->dentry), used = NOTED(record->used);
 		u64 parent = PEEK(dentry, dentry, d_parent);
 		u64 name = PEEK(dentry, dentry, d_name__name);
 
-		if (parent == dentry)
+		if (parent == dentry || used >= NAME_BYTES)
 			break;
 		VERIFIER_FORGET(used);
 		char *into = &record->names[used & (NAME_BYTES - 1)];
 		int size = bpf_probe_read_kernel_str(into, 256, (void *)name);
 		if (size <= 0)
 			break;
-		used += size;
-		dentry = parent;
+		NOTED(record->used) += size;
+		NOTED(record->dentry) = parent;
 	}
-	return used;
 }
 
 /* What stat(2) says is the device of an inode. */
@@ -247,11 +263,12 @@ static inline int send_name(void *ctx, struct name_record *record, struct name *
 			    u64 file)
 {
 	describe(&record->head, name, inode, file);
-	*(volatile u32 *)&record->head.used =
-		name->dentry ? collect_names(record, name->dentry) : 0;
-	/* Read again, so that the verifier sees one end of that loop and not one for each name.
-	 */
-	u64 bytes = sizeof(record->head) + *(volatile u32 *)&record->head.used;
+	NOTED(record->dentry) = name->dentry;
+	NOTED(record->used) = 0;
+	if (name->dentry)
+		collect_names(record);
+	record->head.used = NOTED(record->used);
+	u64 bytes = sizeof(record->head) + NOTED(record->used);
 	VERIFIER_FORGET(bytes);
 	return bytes <= sizeof(record->head) + sizeof(record->names) &&
 	       !hand_over(ctx, record, bytes);
@@ -265,34 +282,31 @@ static inline int is_told(struct told *before, u64 changed, u64 now)
 	return before->looked == now || (before->sure && before->settled);
 }
 
-/*
- * The name that was found lies in a map: what is read from there the verifier knows nothing of,
- * so it looks at the rest once, and not once for each way in which a name is found.
- */
-static inline int tell_name(void *ctx, int lane, u64 inode, u64 file)
+/* Tells the name that was found, if it is news; 0 if there was no room for it. */
+static inline int tell_name(void *ctx, struct name_record *record, u64 inode, u64 file)
 {
-	struct name_record *record = (struct name_record *)name_records.lookup(&lane);
-	struct told *before = named.lookup(&file);
+	struct told *told = &record->told, *before = named.lookup(&file);
 	u64 changed = changed_at(inode), now = bpf_jiffies64();
 
-	if (!record)
-		return 0;
 	struct name name = {NOTED(record->found.dentry), NOTED(record->found.mount),
 			    NOTED(record->found.sure)};
-	struct told told = {changed, name_of(&name, is_deleted(&name, inode)), now, now,
-			    name.sure};
-	int is_news = !before || (told.name != before->name && told.sure >= before->sure);
-	if (before && !is_news) {
-		told.name = before->name;
-		told.sure = before->sure;
+	*told = (struct told){changed, name_of(&name, is_deleted(&name, inode)), now, now,
+			      name.sure};
+	READ_AGAIN();
+	NOTED(record->is_news) =
+		!before || (told->name != before->name && told->sure >= before->sure);
+	if (before && !NOTED(record->is_news)) {
+		told->name = before->name;
+		told->sure = before->sure;
 	}
 	if (before && before->changed == changed) {
-		told.since = before->since;
-		told.settled = now - told.since >= CTIME_TICKS;
+		told->since = before->since;
+		told->settled = now - told->since >= CTIME_TICKS;
 	}
-	if (is_news && !send_name(ctx, record, &name, inode, file))
+	READ_AGAIN();
+	if (NOTED(record->is_news) && !send_name(ctx, record, &name, inode, file))
 		return 0;
-	named.update(&file, &told);
+	named.update(&file, told);
 	return 1;
 }
 
@@ -303,11 +317,8 @@ static inline int name_file(void *ctx, int lane, u64 task, u64 inode, u64 file)
 
 	if (!record || is_told(named.lookup(&file), changed_at(inode), bpf_jiffies64()))
 		return 1;
-	struct name name = find_name(task, inode);
-	NOTED(record->found.dentry) = name.dentry;
-	NOTED(record->found.mount) = name.mount;
-	NOTED(record->found.sure) = name.sure;
-	return tell_name(ctx, lane, inode, file);
+	find_name(record, task, inode);
+	return tell_name(ctx, record, inode, file);
 }
 
 #endif

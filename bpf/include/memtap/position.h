@@ -10,6 +10,7 @@
 #define MEMTAP_POSITION_H
 
 #include <memtap/descriptors.h>
+#include <memtap/loops.h>
 
 #define NOWHERE           (~0ULL)
 #define MOST_BYTES        0x7ffff000ULL /* of one call: MAX_RW_COUNT */
@@ -63,14 +64,20 @@ enum {
 /* How a thread comes to read. */
 enum way { BY_OTHER, BY_READ, BY_PIPE, BY_AIO };
 
-/* What it asks for, in bytes of a file; a member that is not known is NOWHERE. */
+/*
+ * What it asks for, in bytes of a file; a member that is not known is NOWHERE. It lies in a
+ * map; see NOTED().
+ */
 struct asking {
-	enum way way;
+	u64 way; /* enum way */
 	u64 file;
 	u64 start;
 	u64 stop;
 	u64 id;   /* tells it from what the thread asked for before, if syscr does not */
 	u64 room; /* how many more pages it can take: a pipe may be full */
+	u64 at;   /* of the iocb that is looked at */
+	u64 found;
+	u64 several; /* not 0 if more than one was found */
 };
 
 static INLINE u64 user_word(u64 address)
@@ -156,23 +163,25 @@ static INLINE u64 is_no_read_of(u64 iocb, struct looked_up *pages)
 static INLINE void ask_aio(struct asking *asking, u64 task, u64 regs, u64 mapping,
 			   struct looked_up *pages)
 {
-	u64 count = CALL_ARGUMENT_1(regs), list = CALL_ARGUMENT_2(regs), found = 0, several = 0;
+	u64 count = CALL_ARGUMENT_1(regs), list = CALL_ARGUMENT_2(regs);
 
-#pragma clang loop unroll(disable)
-	for (u64 i = 0; i < MOST_IOCBS; i++) {
-		u64 iocb = user_word(list + i * sizeof(u64));
+	AT_MOST(MOST_IOCBS)
+	{
+		OR_BREAK;
+		if (NOTED(asking->at) >= count || NOTED(asking->at) >= MOST_IOCBS)
+			break;
+		u64 iocb = user_word(list + NOTED(asking->at)++ * sizeof(u64));
 
-		u64 no = is_no_read_of(iocb, pages) | (count - 1 - i) >> 63;
-		u64 yes = ((no | -no) >> 63) - 1; /* all bits, or none */
-
-		VERIFIER_FORGET(yes);
-		several |= found & yes;
-		found = (found & ~yes) | (iocb & yes);
+		if (is_no_read_of(iocb, pages))
+			continue;
+		NOTED(asking->several) |= NOTED(asking->found);
+		NOTED(asking->found) = iocb;
 	}
+	u64 found = NOTED(asking->found);
 	asking->way = BY_AIO;
 	asking->id = user_word(found + IOCB_OFFSET);
 	u64 file = file_of(task, user_word(found + IOCB_OPCODE) >> 32);
-	if (several || count > MOST_IOCBS || file_mapping(file) != mapping)
+	if (NOTED(asking->several) || count > MOST_IOCBS || file_mapping(file) != mapping)
 		return;
 	ask(asking, BY_AIO, file, asking->id, user_word(found + IOCB_BYTES));
 }
@@ -245,6 +254,7 @@ static INLINE void ask_call(struct asking *asking, enum way way, u64 task, u64 m
 		ask_splice(asking, task, regs, number, pages->first);
 	else if (way == BY_AIO)
 		ask_aio(asking, task, regs, mapping, pages);
+	READ_AGAIN();
 }
 
 #endif

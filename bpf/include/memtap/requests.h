@@ -102,6 +102,7 @@ static INLINE void ask_now(struct asking *asking, enum way way, u64 task, u64 ma
 	ask_call(asking, way, task, mapping, pages);
 	if (FIELD(task, task_struct, flags) & PF_IO_WORKER)
 		ask_worker(asking, task, pages->first);
+	READ_AGAIN();
 }
 
 #endif
