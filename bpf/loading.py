@@ -22,12 +22,15 @@ _ON_FREE = Probe("on_free", "tp_btf", ("sched_process_free",))
 _ON_EXEC = Probe("on_exec", "tp_btf", ("task_rename",))
 
 # Which cgroups processes are in (memtap/cgroups.h), and their arguments (memtap/arguments.h).
-_KNOWING = (
-    Probe("on_birth", "tp_btf", ("sched_process_fork",)),
-    Probe("on_move", "tp_btf", ("cgroup_attach_task",)),
-    Probe("on_end", "tp_btf", ("sched_process_exit",)),
-    Probe("on_program", "tp_btf", ("sched_process_exec",)),
-    Probe("on_inherit", "tp_btf", ("sched_process_fork",)),
+_NOTING = tuple(
+    Probe(function, "tp_btf", (target,), is_event=False)
+    for function, target in (
+        ("on_birth", "sched_process_fork"),
+        ("on_move", "cgroup_attach_task"),
+        ("on_end", "sched_process_exit"),
+        ("on_program", "sched_process_exec"),
+        ("on_inherit", "sched_process_fork"),
+    )
 )
 
 # The tables of memtap/counters.h, and the map of maps in which the one that is in use stands.
@@ -45,11 +48,14 @@ class Request:
         plan: the C program and the ways to attach it.
         filter: whose events are kept.
         settings: further macros of the program (`NAME value`).
+        notes_who: whether cgroups and arguments of processes are noted, also of those that are
+            gone before anybody looks.
     """
 
     plan: Plan
     filter: Filter = field(default_factory=Filter)
     settings: tuple[str, ...] = ()
+    notes_who: bool = True
 
     def text(self, kernel: Kernel, way: Way) -> str:
         """The text handed to the compiler: what --dump-c shows."""
@@ -59,15 +65,17 @@ class Request:
         settings += [*self.settings, *self.filter.defines(kernel.btf)]
         if self.filter.own and self.plan.own == "kernel":
             settings.append("LEAVE_OWN_OUT 1")
-        settings += cgroup_defines(kernel.btf)
+        if self.notes_who:
+            settings += ["NOTE_WHO 1", *cgroup_defines(kernel.btf)]
         return compose(self.plan.program or self.plan.name, settings, kernel.btf)
 
     def probes(self, way: Way) -> tuple[Probe, ...]:
-        """What sees events: the way's own probes, and those that keep the set of processes."""
+        """The way's own, those that keep the set of processes, and those that note who is who."""
         keeping = (_ON_FREE,) if self.filter.by_tgid else ()
         joining = (_ON_FORK,) if self.filter.by_tgid and self.filter.follow else ()
         starting = (_ON_EXEC,) if self.filter.starts else ()
-        return way.probes + joining + keeping + starting
+        noting = _NOTING if self.notes_who else ()
+        return way.probes + joining + keeping + starting + noting
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ class Loaded:
     def __init__(self, request: Request, way: Way, compiled: Compiled, kernel: Kernel) -> None:
         self.request, self.way = request, way
         self.layouts, self.compiler = compiled.layouts, compiled.compiler
-        wanted = [probe for probe in request.probes(way) + _KNOWING if probe.wanted(kernel)]
+        wanted = [probe for probe in request.probes(way) if probe.wanted(kernel)]
         self._attached = [each for probe in wanted for each in _attachments(probe, kernel)]
         self.maps: dict[str, int] = {}
         self.entries = {spec.name: spec.entries for spec in compiled.maps}
@@ -137,7 +145,7 @@ class Loaded:
         return [
             each.name
             for each in self._attached
-            if not (each.probe.reads_user or each.spare or each.probe in _KNOWING)
+            if each.probe.is_event and not each.probe.reads_user and not each.spare
         ]
 
     @property
@@ -146,7 +154,7 @@ class Loaded:
         return tuple(
             f"{each.probe.kind}:{each.target}"
             for each in self._attached
-            if not each.spare and each.probe not in _KNOWING
+            if each.probe.is_event and not each.spare
         )
 
     def attach(self, cpus: Sequence[int]) -> dict[str, list[int]]:

@@ -42,6 +42,8 @@ class Probe:
         spared: when a spare takes its place where it runs already (memtap/spare.h): always, as it
             is also run in interrupts, or only where tasks take turns; see Kernel.preempts().
         takes: an argument of a tracepoint, by its number, and the struct that it must point to.
+        is_event: whether what it sees are events of the report, so that it is said to see them,
+            and a run that the kernel refuses is one that was missed.
         wanted: whether it has anything to tell on this kernel; if not, it is left out.
     """
 
@@ -51,6 +53,7 @@ class Probe:
     reads_user: bool = False
     spared: Spared = "never"
     takes: tuple[int, str] | None = None
+    is_event: bool = True
     wanted: Callable[[Kernel], bool] = field(default=lambda _: True, compare=False)
 
     def spares(self, kernel: Kernel) -> int:

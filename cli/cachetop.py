@@ -52,7 +52,7 @@ def command(options: Options) -> None:
     column = sort_column(options.sort, columns, "misses_pages")
     order = Order(column, rows=options.rows, ties="hits_pages")
     begin = page_edge, partial(_reporter, options), partial(_display, options, order)
-    run(options, Job(PLAN, (NAME_FILES,), *begin))
+    run(options, Job(PLAN, (NAME_FILES,), *begin, regroups=sys.stdout.isatty()))
 
 
 def _reporter(options: Options, origin: Origin) -> Cachetop:

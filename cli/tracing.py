@@ -58,6 +58,7 @@ class Job:
         wants: a field of its rows that a recording must have kept for what was asked for, and what
             is kept there; both "" if there is no such.
         names_threads: whether its rows may be told apart by thread.
+        regroups: whether its rows may come to be grouped by another key than was asked for.
     """
 
     plan: Plan
@@ -69,6 +70,7 @@ class Job:
     last_words: tuple[str, ...] = ()
     wants: tuple[str, str] = ("", "")
     names_threads: bool = False
+    regroups: bool = False
 
 
 def page_edge(session: Session) -> Edge:
@@ -94,7 +96,8 @@ def _run(options: Options, job: Job) -> None:
     kernel = Kernel()
     kernel.require_proc()
     pids = tuple(map(process_of, options.pids))
-    request = Request(job.plan, _filter(options, pids), job.settings)
+    filter, notes_who = _filter(options, pids), _shows_who(options) or job.regroups
+    request = Request(job.plan, filter, job.settings, notes_who)
     if options.dump_c:
         kernel.require_tracing()
         click.echo(request.text(kernel, next(request.plan.require(kernel))), nl=False)
@@ -102,6 +105,12 @@ def _run(options: Options, job: Job) -> None:
     status = _trace(options, job, request, kernel, pids)
     if options.program:
         raise SystemExit(status)
+
+
+def _shows_who(options: Options) -> bool:
+    """Whether cgroups or arguments of processes are shown, or recorded."""
+    some = options.format == "table" and not options.wide and not options.record
+    return not some or "cgroup" in options.by
 
 
 def _filter(options: Options, pids: tuple[int, ...]) -> Filter:

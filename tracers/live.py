@@ -66,7 +66,7 @@ class Live:
         self.origin = origin_of(loaded, kernel)
         self.processes = processes
         self.session = Session(loaded, kernel)
-        processes.noted = Noted(self.session)
+        processes.noted = Noted(self.session) if loaded.request.notes_who else None
         self.edge = edge(self.session)
         self.notes = [*self.session.notes, *notes_of(kernel, loaded.request.plan)]
         self.patience_s = math.inf

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The arguments of programs as they begin: many are gone before user space can look. A child
- * has its parent's until it executes a program itself.
+ * has its parent's until it executes a program itself. Only with NOTE_WHO.
  */
 #ifndef MEMTAP_ARGUMENTS_H
 #define MEMTAP_ARGUMENTS_H
@@ -9,6 +9,7 @@
 #define MOST_PROGRAMS  8192
 #define ARGUMENT_BYTES 256 /* longer ones are cut */
 
+#ifdef NOTE_WHO
 struct arguments {
 	u32 bytes; /* so many there are */
 	char text[ARGUMENT_BYTES];
@@ -49,5 +50,6 @@ int on_inherit(u64 *ctx)
 		arguments_of.delete(&child); /* of who had the number before */
 	return 0;
 }
+#endif
 
 #endif

@@ -5,7 +5,8 @@
  * A process is put into its cgroup before it is born, or moved there later, and many are gone,
  * and their cgroups removed, before user space looks into /proc. So whenever one is born, moved
  * or ends, its cgroup is noted here, and the name of that when it is first seen. What is noted
- * is always of the process that has the number now, or had it last.
+ * is always of the process that has the number now, or had it last. All this only with
+ * NOTE_WHO.
  *
  * bpf/filters.py defines MEMORY_SUBSYS where memory is accounted by a v1 hierarchy.
  */
@@ -18,14 +19,6 @@
 #define MOST_CGROUPS   4096
 #define CGROUP_DEPTH   32
 #define CGROUP_NAME    256 /* NAME_MAX, and the NUL */
-
-struct cgroup_name {
-	u64 above; /* the id of the cgroup that this one is in; 0 for the root */
-	char text[CGROUP_NAME];
-};
-
-BPF_TABLE("lru_hash", u32, u64, cgroup_of, MOST_PROCESSES);
-BPF_TABLE("lru_hash", u64, struct cgroup_name, cgroup_names, MOST_CGROUPS);
 
 static inline u64 css_of_v2(u64 task)
 {
@@ -76,6 +69,15 @@ static inline int is_under_v1(u64 task, int subsys, u64 id)
 {
 	return css_is_under(css_of_v1(task, subsys), id);
 }
+
+#ifdef NOTE_WHO
+struct cgroup_name {
+	u64 above; /* the id of the cgroup that this one is in; 0 for the root */
+	char text[CGROUP_NAME];
+};
+
+BPF_TABLE("lru_hash", u32, u64, cgroup_of, MOST_PROCESSES);
+BPF_TABLE("lru_hash", u64, struct cgroup_name, cgroup_names, MOST_CGROUPS);
 
 /* Notes the names of a cgroup and of those that it is in, up to one that is known. */
 static inline void name_cgroup(u64 css)
@@ -135,5 +137,6 @@ int on_end(u64 *ctx)
 		return 0;
 	return note_cgroup(ctx[0]);
 }
+#endif
 
 #endif
