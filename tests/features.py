@@ -88,7 +88,7 @@ def chosen(request: Request, kernel: Kernel) -> tuple[str, list[str]]:
     way = next(request.plan.possible(kernel), None)
     if way is None:
         return "", []
-    wanted = [probe for probe in request.probes(way) if probe.wanted(kernel)]
+    wanted = [probe for probe in request.probes(way) if probe.is_event and probe.wanted(kernel)]
     return way.name, [f"{probe.kind}:{probe.target(kernel)}" for probe in wanted]
 
 

@@ -21,15 +21,30 @@
 #define CALL_ARGUMENT_4(regs) FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 4 * sizeof(u64))
 #endif
 
+/* The descriptors of a task: so many, and a struct file or 0 for each. */
+struct descriptors {
+	u64 count;
+	u64 files;
+};
+
+/* By PEEK: for a typed pointer out of a task the verifier searches through all names of types.
+ */
+static inline struct descriptors descriptors_of(u64 task)
+{
+	u64 table = PEEK(PEEK(task, task_struct, files), files_struct, fdt);
+
+	return (struct descriptors){PEEK(table, fdtable, max_fds), PEEK(table, fdtable, fd)};
+}
+
 /* The struct file of a descriptor, or 0. */
+static inline u64 file_at(struct descriptors in, u64 fd)
+{
+	return fd < in.count ? PEEK_AS(u64, in.files, fd * sizeof(u64)) : 0;
+}
+
 static inline u64 file_of(u64 task, u64 fd)
 {
-	u64 files = FIELD(task, task_struct, files);
-	u64 table = PEEK(files, files_struct, fdt);
-
-	if (fd >= PEEK(table, fdtable, max_fds))
-		return 0;
-	return PEEK_AS(u64, PEEK(table, fdtable, fd), fd * sizeof(u64));
+	return file_at(descriptors_of(task), fd);
 }
 
 #endif

@@ -107,13 +107,14 @@ static inline struct name name_by(u64 file)
  */
 static inline u64 opened(u64 task, u64 inode)
 {
+	struct descriptors descriptors = descriptors_of(task);
 	u64 regs = user_regs(task);
 	u64 arguments[] = {CALL_ARGUMENT_0(regs), CALL_ARGUMENT_1(regs), CALL_ARGUMENT_2(regs),
 			   CALL_ARGUMENT_4(regs)};
 
 #pragma unroll
 	for (int at = 0; at < 4; at++) {
-		u64 file = file_of(task, arguments[at]);
+		u64 file = file_at(descriptors, arguments[at]);
 
 		if (is_of(file, inode))
 			return file;
@@ -124,7 +125,7 @@ static inline u64 opened(u64 task, u64 inode)
 /* The file of one who has this inode mapped: of the task itself, if it is easily found. */
 static inline void find_mapped(struct name_record *record, u64 task, u64 inode)
 {
-	u64 mm = FIELD(task, task_struct, mm), mapping = PEEK(inode, inode, i_mapping);
+	u64 mm = PEEK(task, task_struct, mm), mapping = PEEK(inode, inode, i_mapping);
 
 	NOTED(record->vma) = PEEK(mapping, address_space, i_mmap__rb_root__rb_node);
 	AT_MOST(8)

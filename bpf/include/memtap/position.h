@@ -237,7 +237,7 @@ static INLINE void ask_splice(struct asking *asking, u64 task, u64 regs, u64 num
 	ask(asking, BY_PIPE, file_of(task, in), place ? user_word(place) : NOWHERE, bytes);
 	/* Where no end is a pipe, the task keeps one for it. */
 	u64 pipe = pipe_of(file_of(task, out));
-	ask_pipe(asking, pipe ? pipe : (u64)FIELD(task, task_struct, splice_pipe), first);
+	ask_pipe(asking, pipe ? pipe : (u64)PEEK(task, task_struct, splice_pipe), first);
 }
 
 /* What this thread, which looks these pages up, asks for. */
