@@ -24,8 +24,10 @@ _MAP_FIXED, _MAP_ANONYMOUS, _MAP_STACK = 0x10, 0x20, 0x20000
 _MREMAP_DONTUNMAP = 4
 _MADV_DONTNEED, _MADV_FREE = 4, 8
 
-# The threshold of glibc's malloc, before it moves.
+# The threshold of glibc's malloc, before it moves; and what stands for that of one that never maps
+# a block on its own (mallopt(M_MMAP_MAX, 0)).
 THRESHOLD = 128 << 10
+NEVER = (1 << 64) - 1
 
 
 class _Limits(NamedTuple):
@@ -168,11 +170,13 @@ class Allocator:
     Attributes:
         threshold: a chunk of so many bytes is mapped on its own (glibc's mmap_threshold).
         dynamic: whether it moves when such a chunk is freed, so far as one can see.
+        told: whether it was read from the process, and need not be concluded from what is seen.
         heap: the program break at the first call that was seen, and now; None before.
     """
 
     def __init__(self) -> None:
-        self.threshold, self.dynamic = THRESHOLD, True
+        self.threshold, self.dynamic, self.told = THRESHOLD, True, False
+        self._before = THRESHOLD
         self.heap: tuple[int, int] | None = None
         self._owned = Owned()
         self._moving: dict[int, tuple[Owner, int]] = {}
@@ -181,7 +185,8 @@ class Allocator:
     def copy(self) -> Allocator:
         """A child's."""
         child = Allocator()
-        child.threshold, child.dynamic, child.heap = self.threshold, self.dynamic, self.heap
+        child.threshold, child.dynamic, child.told = self.threshold, self.dynamic, self.told
+        child.heap = self.heap
         child._limits = self._limits
         child._owned = self._owned.copy()
         return child
@@ -190,10 +195,16 @@ class Allocator:
         """It is that of a 32-bit program."""
         self._limits = _BITS_32
 
+    def learn(self, threshold: int) -> None:
+        """What the process itself has as its threshold at the end of the call that comes next."""
+        self._before, self.threshold, self.told = self.threshold, threshold, True
+
     @property
-    def least_mapped(self) -> int:
-        """The smallest request that malloc would map on its own now, in bytes."""
-        return self.threshold - self._limits.extra
+    def least_mapped(self) -> int | None:
+        """The smallest request that malloc would map on its own now, in bytes; None of none."""
+        if self.threshold == NEVER:
+            return None
+        return max(0, self.threshold - self._limits.extra)
 
     def live(self) -> dict[tuple[Path, int], int]:
         """Bytes that the process holds since it is watched, by path and site."""
@@ -278,7 +289,7 @@ class Allocator:
         if not prot & PROT_WRITE:
             return self._use(asked, Use.OTHER, Rule.ANOTHER)
         # The chunk, its header, up to a whole page: that is more than the threshold.
-        if asked.length <= self.threshold:
+        if asked.length <= self.threshold and not self.told:
             self._was_set(asked.length)
         return self._use(asked, Use.CHUNK, Rule.CHUNK_MAPPED)
 
@@ -345,6 +356,9 @@ class Allocator:
 
     def _freed(self, length: int) -> Rule:
         """As free() of glibc: who uses a mapped chunk again and again gets it from the heap."""
+        if self.told:
+            raised = self._before < length == self.threshold
+            return Rule.THRESHOLD_RAISED if raised else Rule.CHUNK_FREED
         if not self.dynamic or not self.threshold < length <= self._limits.highest:
             return Rule.CHUNK_FREED
         self.threshold = length

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import inf
 from typing import Any
 
 from memtap.tracers.audit import audit
@@ -12,9 +11,9 @@ from memtap.tracers.durations import histogram, quantile
 from memtap.tracers.edge import BETWEEN, forget_first, tell
 from memtap.tracers.explain import explain, touched_again
 from memtap.tracers.faultcolumns import FAULT_KEYS, fault_columns
-from memtap.tracers.faultplan import COUNTS, Kind
+from memtap.tracers.faultplan import Kind
 from memtap.tracers.faultrows import Cause
-from memtap.tracers.faulttimes import merged, tally
+from memtap.tracers.faulttimes import merged, notes_of_times, of_kind, tally
 from memtap.tracers.frames import pl
 from memtap.tracers.grouping import select
 from memtap.tracers.mappings import Region
@@ -151,7 +150,7 @@ class Unraised:
     def notes(self, interval: Interval, counted: pl.DataFrame) -> Iterator[str]:
         """What is to be said of them at the end of an interval."""
         for kind, counter in _COUNTERS.items():
-            self._more[kind] += interval.kernel.get(counter, 0) - _of_kind(counted, kind)
+            self._more[kind] += interval.kernel.get(counter, 0) - of_kind(counted, kind)
             new = self._more[kind] - interval.unsettled - self._said[kind]
             if new > 0:
                 self._said[kind] += new
@@ -166,29 +165,11 @@ def fault_audit(
     origin: Origin, interval: Interval, counted: pl.DataFrame, unraised: Unraised
 ) -> dict[str, Any]:
     """The audit: how many faults had no exception, and of how many the times are, is said."""
-    notes = [*_of_times(origin, counted), *unraised.notes(interval, counted)]
+    notes = [*notes_of_times(origin.way, counted), *unraised.notes(interval, counted)]
     total = int(counted["count"].sum())
     if not origin.filtered and interval.kernel.get("pgfault", 0) > total:
         notes.append(f"the whole host had {interval.kernel['pgfault']} faults (pgfault)")
     return audit(origin, interval, total, notes=notes)
-
-
-def _of_times(origin: Origin, counted: pl.DataFrame) -> Iterator[str]:
-    """Of how many faults the times are, and between what the sum of all is for certain."""
-    timed = counted.filter(pl.col("timed") > 0)
-    if origin.way == COUNTS or len(timed) == len(counted):
-        return
-    minor, major = (
-        f"{_of_kind(timed, kind)} of {_of_kind(counted, kind)}" for kind in (Kind.MINOR, Kind.MAJOR)
-    )
-    said = f"times are of {minor} minor faults, and of {major} major ones"
-    least, most = (float(counted[name].sum()) for name in ("least_ns", "most_ns"))
-    known = f": all took from {least / 1e6:.1f} to {most / 1e6:.1f} ms" if most < inf else ""
-    yield said + known
-
-
-def _of_kind(counted: pl.DataFrame, kind: Kind) -> int:
-    return int(counted.filter(pl.col("kind") == kind)["count"].sum())
 
 
 def _count_of(kind: Kind) -> pl.Expr:

@@ -8,10 +8,14 @@ for, up to the next exception; no two faults share any of that, so no sum exceed
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from math import inf
+
 import numpy as np
 
 from memtap.bpf.stream import Events
 from memtap.tracers.durations import STEPS, bucket_of
+from memtap.tracers.faultplan import COUNTS, Kind
 from memtap.tracers.frames import pl
 from memtap.tracers.grouping import group_numbers
 
@@ -77,6 +81,25 @@ def merged(tallies: list[pl.DataFrame], numbers: list[str]) -> pl.DataFrame:
         time_ns=pl.when(of_timed).then(pl.col("time_ns")).otherwise(_guess()).cast(pl.Int64),
         weight=pl.when(of_timed).then(pl.col("timed") * stands_for).otherwise(0.0),
     )
+
+
+def of_kind(counted: pl.DataFrame, kind: Kind) -> int:
+    """How many faults of merged tallies are minor, or major."""
+    return int(counted.filter(pl.col("kind") == kind)["count"].sum())
+
+
+def notes_of_times(way: str, counted: pl.DataFrame) -> Iterator[str]:
+    """Of how many faults the times are, and between what the sum of all is for certain."""
+    timed = counted.filter(pl.col("timed") > 0)
+    if way == COUNTS or len(timed) == len(counted):
+        return
+    minor, major = (
+        f"{of_kind(timed, kind)} of {of_kind(counted, kind)}" for kind in (Kind.MINOR, Kind.MAJOR)
+    )
+    said = f"times are of {minor} minor faults, and of {major} major ones"
+    least, most = (float(counted[name].sum()) for name in ("least_ns", "most_ns"))
+    known = f": all took from {least / 1e6:.1f} to {most / 1e6:.1f} ms" if most < inf else ""
+    yield said + known
 
 
 def _room() -> pl.Expr:

@@ -16,9 +16,11 @@ from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Interval, Origin
 from memtap.tracers.edge import forget_first, tell
 from memtap.tracers.faultplan import Kind
+from memtap.tracers.faulttimes import merged, notes_of_times, tally
+from memtap.tracers.frames import pl
 from memtap.tracers.malloccolumns import MALLOC_KEYS, malloc_columns
 from memtap.tracers.mallocheaps import Heaps
-from memtap.tracers.mallocrows import FAILED, FOREIGN, IS_32_BIT, LOADER
+from memtap.tracers.mallocrows import FAILED, FOREIGN, IS_32_BIT, LOADER, ROW, TELLS_THRESHOLD
 from memtap.tracers.mallocsizes import Sizes
 from memtap.tracers.processes import Who
 from memtap.tracers.report import Report, Row
@@ -29,7 +31,18 @@ GLIBC = "glibc"
 
 # Up to so many faults, looking at each takes less time than making arrays.
 _FEW = 64
-_OF_FAULTS = ["address", "region", "count", "time_ns"]
+_OF_FAULTS = ["address", "region"]
+
+# Faults, and whose memory they were in: as in faultrows.ROW, but `site` is that of the owner, and
+# `path` the way by which it was got.
+_FAULT = np.dtype(
+    [
+        *((name, ROW[name]) for name in ("tgid", "site", "region", "cause", "kind", "switched")),
+        *((name, ROW[name]) for name in ("count", "time_ns", "room_ns")),
+        ("path", "u1"),
+    ]
+)
+_OWNER = ["tgid", "path", "site"]
 
 # A process, a path, and the number of the code that went it.
 Key = tuple[int, Path, int]
@@ -41,7 +54,7 @@ class Tally:
 
     Attributes:
         taken, given: bytes.
-        timed, time_ns: of how many faults the time is known, and how long they took.
+        timed, time_ns: of how many faults the time is known, and how long all took; see faulttimes.
         ended, life_ns: how many mappings were given back as they had been made, and how long they
             were kept.
     """
@@ -68,8 +81,8 @@ class Tally:
 
     @property
     def fault_time_ns(self) -> int | None:
-        """What all faults took, if those that were not timed took as long as those that were."""
-        return self.time_ns * self.faults // self.timed if self.timed else None
+        """What all faults took; None where none was timed."""
+        return self.time_ns if self.timed else None
 
     @property
     def mean_life_ns(self) -> int | None:
@@ -98,7 +111,18 @@ class Allocators:
     def __init__(self) -> None:
         self.known: dict[int, Allocator] = {}
         self.tallies: dict[Key, Tally] = defaultdict(Tally)
+        self._faults: list[pl.DataFrame] = []
         self._ended: list[int] = []
+
+    def count_faults(self) -> pl.DataFrame:
+        """Adds what faults there were to the tallies; they, by owner, as faulttimes.merged()."""
+        counted, self._faults = merged(self._faults, _OWNER), []
+        sums = counted.group_by(_OWNER).agg(pl.col("count", "timed", "time_ns").sum())
+        for tgid, path, site, faults, timed, time_ns in sums.rows():
+            self.tallies[tgid, Path(path), site] += Tally(
+                faults=faults, timed=timed, time_ns=time_ns
+            )
+        return counted
 
     def end_interval(self) -> None:
         """Counts anew, and forgets processes that ended."""
@@ -116,18 +140,24 @@ class Allocators:
         rows = rows[~np.isin(rows["kind"], (Kind.BAD, Call.REQUESTED, Call.WALKED))]
         rows = rows[np.argsort(rows["tgid"], kind="stable")]
         borders = np.flatnonzero(np.diff(rows["tgid"], prepend=-1, append=-1))
-        calls = np.flatnonzero(rows["kind"] >= Call.BRK)
+        is_call = rows["kind"] >= Call.BRK
+        calls = np.flatnonzero(is_call)
+        faults = np.zeros(len(rows), _FAULT)
+        for name in (_FAULT.names or ())[:-1]:
+            faults[name] = rows[name]
         ends = np.searchsorted(calls, borders)
         for number, (begin, end) in enumerate(pairwise(borders.tolist())):
             tgid = int(rows["tgid"][begin])
             for at in calls[ends[number] : ends[number + 1]].tolist():
                 if begin < at:
-                    self._faults(tgid, rows[begin:at])
+                    self._find_owners(rows[begin:at], faults[begin:at])
                 if decision := self._call(tgid, rows[at]):
                     yield decision
                 begin = at + 1
             if begin < end:
-                self._faults(tgid, rows[begin:end])
+                self._find_owners(rows[begin:end], faults[begin:end])
+        if not is_call.all():
+            self._faults.append(tally(faults[~is_call], _OWNER))
 
     def _call(self, tgid: int, row: Any) -> Decision | None:
         call, start = Call(int(row["kind"])), int(row["address"])
@@ -160,33 +190,22 @@ class Allocators:
         for maker, given in step.back.items():
             self.tallies[tgid, step.path, maker].given += given
 
-    def _faults(self, tgid: int, rows: Events) -> None:
-        """Faults between two calls: whose memory are they in?"""
+    def _find_owners(self, rows: Events, faults: Events) -> None:
+        """Faults of a process between two calls: whose memory are they in?"""
+        allocator = self.of(int(rows["tgid"][0]))
         if len(rows) > _FEW:
-            self._many_faults(tgid, rows)
-            return
-        allocator = self.of(tgid)
-        for address, region, count, time_ns in rows[_OF_FAULTS].tolist():
-            tally = self.tallies[tgid, *allocator.owner_of(address, region)]
-            tally.faults += count
-            tally.timed += time_ns > 0
-            tally.time_ns += time_ns
-
-    def _many_faults(self, tgid: int, rows: Events) -> None:
-        owners, which = self.of(tgid).owners_of(rows["address"], rows["region"])
-        timed = rows["time_ns"] > 0
-        for at, owner in enumerate(owners):
-            mine = which == at
-            self.tallies[tgid, *owner] += Tally(
-                faults=int(rows["count"][mine].sum()),
-                timed=int((mine & timed).sum()),
-                time_ns=int(rows["time_ns"][mine].sum()),
-            )
+            owners, which = allocator.owners_of(rows["address"], rows["region"])
+            faults["path"], faults["site"] = np.array(owners)[which].T
+        else:
+            owners = [allocator.owner_of(*each) for each in rows[_OF_FAULTS].tolist()]
+            faults["path"], faults["site"] = zip(*owners, strict=True)
 
 
 def _step(allocator: Allocator, call: Call, row: Any) -> Step:
     if row["marks"] & IS_32_BIT:
         allocator.runs_32_bits()
+    if row["marks"] & TELLS_THRESHOLD:
+        allocator.learn(int(row["threshold"]))
     if row["marks"] & FAILED:
         return Step(Path.OTHER, Rule.FAILED)
     if row["marks"] & LOADER and call is not Call.BRK:
@@ -224,7 +243,8 @@ class Malloc:
         return self._report(chunk.interval) if chunk.interval else None
 
     def _report(self, interval: Interval) -> Report:
-        rows, notes = self._rows(), self._notes()
+        notes = list(notes_of_times(self._origin.way, self._allocators.count_faults()))
+        rows = self._rows()
         heaps = self._heaps.take(self._who)
         self._allocators.end_interval()
         forget_first(self._who)
@@ -240,14 +260,6 @@ class Malloc:
             sizes=self._sizes.take(),
             heaps=heaps,
         )
-
-    def _notes(self) -> list[str]:
-        """Of how many faults the times are."""
-        tallies = self._allocators.tallies.values()
-        faults, timed = (
-            sum(getattr(each, name) for each in tallies) for name in ("faults", "timed")
-        )
-        return [f"times are of {timed} of {faults} faults"] if timed < faults else []
 
     def _rows(self) -> list[Row]:
         keys = [column.name for key in self.by for column in MALLOC_KEYS[key]]
@@ -277,6 +289,7 @@ class Malloc:
             "live_bytes": self._live(group),
             "faults": total.faults,
             "fault_time_ns": total.fault_time_ns,
+            "timed": total.timed,
             "threshold_bytes": self._threshold({tgid for tgid, _, _ in group}),
             "life_ns": total.mean_life_ns,
         }

@@ -21,6 +21,7 @@ _COUNTS = (
     Column("live_bytes", "LIVE_KB", "kib"),
     Column("faults", "FAULTS"),
     Column("fault_time_ns", "FAULT_MS", "ms"),
+    Column("timed", "TIMED", table=False),
     Column("threshold_bytes", "THRESHOLD"),
 )
 _LIFE = Column("life_ns", "LIFE_MS", "ms")

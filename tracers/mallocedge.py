@@ -21,6 +21,7 @@ from memtap.tracers.grouping import chain, group_numbers, in_order
 from memtap.tracers.mallocrows import FOREIGN, LOADER, ROW
 from memtap.tracers.mappings import Heard, Place, Region, parse_maps
 from memtap.tracers.requests import SIZES, Requests
+from memtap.tracers.thresholds import Thresholds
 
 # A map that the C program has if it sends the frames of calls.
 FRAMES = "frame_records"
@@ -40,6 +41,7 @@ class MallocEdge:
         self._sites = CallSites(self._faults.mappings) if FRAMES in session.loaded.maps else None
         counts = SIZES in session.loaded.maps
         self._requests = Requests(session, program) if counts else None
+        self._thresholds = Thresholds(session)
         self._late: Events = np.empty(0, np.void)
         self._site_of: dict[tuple[int, int], int] = {}
         self._seen: list[tuple[int, int, int]] = []
@@ -50,6 +52,7 @@ class MallocEdge:
     def follow(self, tgid: int) -> None:
         """Looks what a process has mapped, and where its heap is, before it changes that."""
         self._faults.follow(tgid)
+        self._thresholds.follow(tgid)
         self._known.add(tgid)
         if self._requests:
             self._requests.follow(tgid)
@@ -116,7 +119,7 @@ class MallocEdge:
     def _calls(self, ripe: Ripe) -> Events:
         calls, numbers = ripe.calls, ripe.numbers
         rows = np.zeros(len(calls), ROW)
-        for name in ("ns", "tgid", "tid", "kind", "address", "length", "marks"):
+        for name in ("ns", "tgid", "tid", "kind", "address", "length", "marks", "threshold"):
             rows[name] = calls[name]
         rows["flags"] = calls["seen"]
         if self._requests:

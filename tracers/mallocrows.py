@@ -9,14 +9,15 @@ from memtap.tracers import faultrows
 from memtap.tracers.allocations import Call
 from memtap.tracers.faultplan import Kind
 
-# Of `marks` of a call: a 32-bit program made it; not malloc did; the dynamic loader did; the kernel
-# refused it (the first and the last also in the C program).
-IS_32_BIT, FOREIGN, LOADER, FAILED = 1, 32, 64, 128
+# Of `marks` of a call: a 32-bit program made it; `threshold` was read; not malloc did; the dynamic
+# loader did; the kernel refused it (the first two and the last also in the C program).
+IS_32_BIT, TELLS_THRESHOLD, FOREIGN, LOADER, FAILED = 1, 2, 32, 64, 128
 
 # A fault (faultrows.ROW, kind below Call.BRK), or a call: `kind` is a Call, `address` and `length`
 # are what it was about, `flags` its prot, flags or advice. See Allocator.call(). `request` is the
 # last number of bytes that the thread had asked malloc for, and `request_number` the how manieth
-# time that was, from 1 on; 0 if nobody looked.
+# time that was, from 1 on; 0 if nobody looked. `threshold` is
+# what the C library had as its threshold by then, in bytes; allocations.NEVER if it maps no blocks.
 ROW = np.dtype(
     [
         *((name, faultrows.ROW[name]) for name in faultrows.ROW.names or ()),
@@ -24,6 +25,7 @@ ROW = np.dtype(
         ("flags", "u4"),
         ("request", "u8"),
         ("request_number", "u4"),
+        ("threshold", "u8"),
     ]
 )
 

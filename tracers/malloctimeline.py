@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from memtap.tracers.allocations import Allocator, Rule, Step
+from memtap.tracers.allocations import Allocator, Call, Rule, Step
 from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Origin
 from memtap.tracers.malloc import Allocators, Decision
@@ -15,7 +15,7 @@ from memtap.tracers.report import Report, Row
 
 def why(step: Step, allocator: Allocator, length: int) -> str:
     """A decision in words; `length` is what the call was about, in bytes."""
-    least, trim = f"{allocator.least_mapped:,}", f"{2 * allocator.threshold:,}"
+    least, trim = f"{allocator.least_mapped or 0:,}", f"{2 * allocator.threshold:,}"
     return {
         Rule.FAILED: "the kernel refused",
         Rule.HEAP_SEEN: "asks where the heap ends",
@@ -56,7 +56,8 @@ class Timeline:
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Tells what was decided; a report if an interval ends with this chunk."""
-        self._rows += map(self._row, self._allocators.feed(chunk.rows))
+        calls = chunk.rows[chunk.rows["kind"] >= Call.BRK]
+        self._rows += map(self._row, self._allocators.feed(calls))
         if chunk.interval is None or not (self._rows or chunk.last):
             return None
         rows, self._rows = sorted(self._rows, key=lambda row: row["time_ns"]), []

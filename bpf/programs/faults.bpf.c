@@ -38,7 +38,10 @@ enum mark {
 #define JOINABLE  PRESENT
 
 /* Of a call: a 32-bit program made it. */
-#define IS_32_BIT PRESENT
+#define IS_32_BIT       PRESENT
+
+/* Of a call: it is known where the C library has malloc's threshold. */
+#define TELLS_THRESHOLD WRITE
 
 /* A lane's state: the address space at its last exception; how many to come join no streak. */
 enum { SPACE, ALONE };
@@ -81,6 +84,7 @@ struct event {
 	u64 request; /* with REQUESTS, bytes that were last asked of malloc */
 	u32 request_number;
 	u32 padding;
+	u64 threshold; /* with TELLS_THRESHOLD: malloc's by then, NEVER if it maps no blocks */
 #endif
 };
 
@@ -123,6 +127,7 @@ struct spill {
 #include <uapi/linux/ptrace.h>
 #include <memtap/fields.h>
 #include <memtap/batch.h>
+#include <memtap/calls.h>
 #include <memtap/filter.h>
 #include <memtap/regs.h>
 #include <memtap/rss.h>
@@ -176,54 +181,6 @@ struct spill {
 #define REGS_LINK(regs)     FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 30 * sizeof(u64))
 #endif
 
-/*
- * System calls: their numbers, and their arguments in the registers. 32-bit programs on x86-64
- * have others.
- */
-#if defined(__x86_64__)
-#define NR_BRK                   12
-#define NR_MMAP                  9
-#define NR_MUNMAP                11
-#define NR_MREMAP                25
-#define NR_MPROTECT              10
-#define NR_MADVISE               28
-#define NR_32_BRK                45
-#define NR_32_MMAP2              192
-#define NR_32_MUNMAP             91
-#define NR_32_MREMAP             163
-#define NR_32_MPROTECT           125
-#define NR_32_MADVISE            219
-#define REGS_NUMBER(regs)        FIELD(regs, pt_regs, orig_ax)
-#define REGS_ARGUMENT_1(regs)    FIELD(regs, pt_regs, di)
-#define REGS_ARGUMENT_2(regs)    FIELD(regs, pt_regs, si)
-#define REGS_ARGUMENT_3(regs)    FIELD(regs, pt_regs, dx)
-#define REGS_ARGUMENT_4(regs)    FIELD(regs, pt_regs, r10)
-#define REGS_ARGUMENT_5(regs)    FIELD(regs, pt_regs, r8)
-#define REGS_32_ARGUMENT_1(regs) (u32) FIELD(regs, pt_regs, bx)
-#define REGS_32_ARGUMENT_2(regs) (u32) FIELD(regs, pt_regs, cx)
-#define REGS_32_ARGUMENT_3(regs) (u32) FIELD(regs, pt_regs, dx)
-#define REGS_32_ARGUMENT_4(regs) (u32) FIELD(regs, pt_regs, si)
-#define REGS_32_ARGUMENT_5(regs) (u32) FIELD(regs, pt_regs, di)
-#define ARGUMENT(number, regs, is_32)                                                          \
-	((is_32) ? REGS_32_ARGUMENT_##number(regs) : REGS_ARGUMENT_##number(regs))
-#define THREAD_IS_32_BIT(task) (FIELD(task, task_struct, thread_info__status) & TS_COMPAT)
-#define TS_COMPAT              2
-#else
-#define NR_BRK                        214
-#define NR_MMAP                       222
-#define NR_MUNMAP                     215
-#define NR_MREMAP                     216
-#define NR_MPROTECT                   226
-#define NR_MADVISE                    233
-#define REGS_NUMBER(regs)             FIELD(regs, pt_regs, syscallno)
-#define REGS_ARGUMENT_1(regs)         FIELD(regs, pt_regs, orig_x0)
-#define REGS_ARGUMENT_2(regs)         FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 8)
-#define REGS_ARGUMENT_3(regs)         FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 16)
-#define REGS_ARGUMENT_4(regs)         FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 24)
-#define REGS_ARGUMENT_5(regs)         FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 32)
-#define ARGUMENT(number, regs, is_32) REGS_ARGUMENT_##number(regs)
-#define THREAD_IS_32_BIT(task)        0
-#endif
 #define LAST_ERROR     4095
 #define MREMAP_FIXED   2
 #define WHOLE(bytes)   (((bytes) + (1ULL << PAGE_SHIFT) - 1) >> PAGE_SHIFT << PAGE_SHIFT)
@@ -607,13 +564,13 @@ int on_thread(u64 *ctx)
 static inline int moved(void *ctx, u64 task, u64 start, u64 end)
 {
 	u64 regs = user_regs(task), is_32 = THREAD_IS_32_BIT(task);
-	u64 from = ARGUMENT(1, regs, is_32), to = ARGUMENT(5, regs, is_32);
+	u64 from = ARGUMENT(0, regs, is_32), to = ARGUMENT(4, regs, is_32);
 	struct event this = {.address = start, .ip = from, .kind = MOVED};
 	struct lane *lane = enter(LANE_MOVED);
 
 	if (!lane)
 		return 0;
-	if (ARGUMENT(4, regs, is_32) & MREMAP_FIXED) {
+	if (ARGUMENT(3, regs, is_32) & MREMAP_FIXED) {
 		this.address = start < to ? to : start;
 		this.ip = from + this.address - to;
 	}
@@ -626,9 +583,9 @@ static inline int moved(void *ctx, u64 task, u64 start, u64 end)
 
 static inline int in_mremap(u64 task)
 {
-	u64 number = REGS_NUMBER(user_regs(task));
+	u64 number = CALL_NUMBER(user_regs(task));
 
-#ifdef NR_32_MREMAP
+#if defined(__x86_64__)
 	if (THREAD_IS_32_BIT(task))
 		return number == NR_32_MREMAP;
 #endif
@@ -660,12 +617,53 @@ int on_mapping(u64 *ctx)
 		return 0;
 	if (!followed(task, FIELD(task, task_struct, tgid)))
 		return 0;
-	u64 bytes = ARGUMENT(3, user_regs(task), THREAD_IS_32_BIT(task));
+	u64 bytes = ARGUMENT(2, user_regs(task), THREAD_IS_32_BIT(task));
 	return moved(ctx, task, start, start + WHOLE(bytes));
 }
 #endif
 
 #ifdef CALLS
+/*
+ * Where a glibc has its threshold, found by the page offset that one of its system calls
+ * returns to: user space knows it of the files that it has looked at (tracers/thresholds.py).
+ * Whether it is such a file's code is told by what stands near the beginning of that.
+ */
+struct known_call {
+	u64 offset; /* of the instruction in the file, as it is in memory; likewise: */
+	u64 id_at;
+	u64 id;
+	u64 threshold_at;
+	u64 most_at; /* of how many blocks malloc maps at most */
+};
+
+#define NEVER      (~0ULL)
+#define PAGE_BYTES (1 << PAGE_SHIFT)
+
+BPF_F_TABLE("array", int, struct known_call, known_calls, PAGE_BYTES, BPF_F_MMAPABLE);
+
+static inline u64 word_at(u64 address)
+{
+	u64 word = 0;
+
+	bpf_probe_read_user(&word, sizeof(word), (void *)address);
+	return word;
+}
+
+/* Tells the threshold of malloc in the library whose code makes a call, if that is known. */
+static inline void tell_threshold(struct event *call)
+{
+	int at = call->ip & (PAGE_BYTES - 1);
+	struct known_call *known = known_calls.lookup(&at);
+
+	if (!known || !known->offset)
+		return;
+	u64 begin = call->ip - known->offset;
+	if (word_at(begin + known->id_at) != known->id)
+		return;
+	int maps = (u32)word_at(begin + known->most_at) != 0;
+	call->threshold = maps ? word_at(begin + known->threshold_at) : NEVER;
+	call->marks |= TELLS_THRESHOLD;
+}
 
 #ifdef REQUESTS
 /*
@@ -866,6 +864,7 @@ static inline void called(void *ctx, u64 task, u64 regs, u8 kind, u64 address, u
 	this.tid = FIELD(task, task_struct, pid);
 	this.stack = stack_of(ctx, BPF_F_USER_STACK);
 	this.marks = marks;
+	tell_threshold(&this);
 #ifdef REQUESTS
 	note_request(&this);
 #endif
@@ -884,7 +883,7 @@ static inline void called(void *ctx, u64 task, u64 regs, u8 kind, u64 address, u
 /* What a system call is taken for; 0 if it is of no interest. */
 static inline u8 call_of(u64 number, u64 is_32)
 {
-#ifdef NR_32_BRK
+#if defined(__x86_64__)
 	if (is_32)
 		return number == NR_32_BRK        ? BRK
 		       : number == NR_32_MMAP2    ? MMAP
@@ -920,18 +919,18 @@ static inline u64 mapped_bytes(u64 length, u64 flags)
 static inline void call_ended(u64 *ctx, u64 regs)
 {
 	u64 task = (u64)current_task(), is_32 = THREAD_IS_32_BIT(task), result = ctx[1];
-	u8 kind = call_of(REGS_NUMBER(regs), is_32);
+	u8 kind = call_of(CALL_NUMBER(regs), is_32);
 
 	if (!kind || !followed(task, FIELD(task, task_struct, tgid)))
 		return;
-	u64 start = ARGUMENT(1, regs, is_32), length = WHOLE(ARGUMENT(2, regs, is_32));
-	u64 third = ARGUMENT(3, regs, is_32), fourth = ARGUMENT(4, regs, is_32);
+	u64 start = ARGUMENT(0, regs, is_32), length = WHOLE(ARGUMENT(1, regs, is_32));
+	u64 third = ARGUMENT(2, regs, is_32), fourth = ARGUMENT(3, regs, is_32);
 	u8 marks = (result > ~(u64)LAST_ERROR ? FAILED : 0) | (is_32 ? IS_32_BIT : 0);
 	if (kind == BRK)
 		called(ctx, task, regs, BRK, WHOLE(result), WHOLE(start), 0, marks);
 	else if (kind == MMAP)
 		called(ctx, task, regs, MMAP, result,
-		       mapped_bytes(ARGUMENT(2, regs, is_32), fourth), third | fourth << 8,
+		       mapped_bytes(ARGUMENT(1, regs, is_32), fourth), third | fourth << 8,
 		       marks);
 	else
 		called(ctx, task, regs, kind, start, length,
@@ -944,7 +943,7 @@ static inline void call_ended(u64 *ctx, u64 regs)
 int on_call(u64 *ctx)
 {
 	u64 regs = ctx[0];
-	u64 what = (u64)REGS_NUMBER(regs) << 52 ^ REGS_ARGUMENT_1(regs) ^ ctx[1];
+	u64 what = (u64)CALL_NUMBER(regs) << 52 ^ CALL_ARGUMENT_0(regs) ^ ctx[1];
 
 	if (claim(ctx, LANE_CALL, what))
 		call_ended(ctx, regs);

@@ -123,16 +123,33 @@ def test_faults_are_those_of_the_pages_that_were_touched(
     [
         (("keep", 10, 1000), 131_049),
         (("again", 10, 300_000), 303_104 - 23),
-        (("set", 10, 140_000), 131_049),
+        (("set", 10, 140_000), (64 << 10) - 23),
         (("again", 2, 40 << 20), 131_049),
+        (("set-high", 10, 300_000), (1 << 20) - 23),
+        (("set-high", 10, 3_000_000), (1 << 20) - 23),
+        (("keep-top", 10, 300_000), 131_049),
+        (("no-mmap", 10, 300_000), None),
     ],
 )
 def test_the_threshold_is_where_glibc_has_moved_it(
-    case: Case, threshold: int, workload: Build, tmp_path: Path
+    case: Case, threshold: int | None, workload: Build, tmp_path: Path
 ) -> None:
     found, _ = paths(command_of(case, workload), tmp_path / "report")
     assert {row["threshold_bytes"] for row in found.values()} == {threshold}
     assert {row["allocator"] for row in found.values()} == {"glibc"}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["MALLOC_MMAP_THRESHOLD_=2000000", "GLIBC_TUNABLES=glibc.malloc.mmap_threshold=2000000"],
+)
+@pytest.mark.parametrize("size", [300_000, 5_000_000])
+def test_a_threshold_of_the_environment_is_known(
+    setting: str, size: int, workload: Build, tmp_path: Path
+) -> None:
+    command = ["env", setting, *command_of(("again", 10, size), workload)]
+    found, _ = paths(command, tmp_path / "report")
+    assert {row["threshold_bytes"] for row in found.values()} == {2_000_000 - 23}
 
 
 @pytest.mark.parametrize("name", OTHERS)

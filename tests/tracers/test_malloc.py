@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from memtap.bpf.stream import Events
-from memtap.tracers.allocations import Call
+from memtap.tracers.allocations import NEVER, Call
 from memtap.tracers.allocatornames import allocator_of
 from memtap.tracers.chunk import Chunk
 from memtap.tracers.faultplan import Kind
 from memtap.tracers.malloc import Malloc
-from memtap.tracers.mallocrows import FAILED, FOREIGN, LOADER, ROW
+from memtap.tracers.mallocrows import FAILED, FOREIGN, LOADER, ROW, TELLS_THRESHOLD
 from memtap.tracers.malloctimeline import Timeline
 from memtap.tracers.mappings import Region
 from memtap.tracers.report import Report, Row
@@ -61,7 +61,7 @@ def test_a_fault_counts_for_whoever_got_the_memory_by_then() -> None:
         fault(),
         call(Call.MMAP),
         fault(),
-        fault(PLACE + 4096, count=70),
+        fault(PLACE + 4096, count=70, time_ns=0, room_ns=10**6),
         call(Call.MUNMAP),
         fault(),
         fault(region=Region.HEAP),
@@ -87,8 +87,47 @@ def test_many_faults_between_two_calls_are_found_as_few_are() -> None:
 def test_where_no_fault_was_timed_there_is_no_time_and_the_audit_says_of_how_many_it_is() -> None:
     found = report(fault(time_ns=0, count=9), fault(region=Region.HEAP))
     assert {row["path"]: row["fault_time_ns"] for row in found.rows} == {"other": None, "brk": 500}
-    assert found.audit["notes"] == ["times are of 1 of 10 faults"]
+    assert found.audit["notes"] == ["times are of 1 of 10 minor faults, and of 0 of 0 major ones"]
     assert found.audit["events"] == 10
+
+
+def test_a_few_slow_faults_do_not_take_longer_than_there_was_time_for() -> None:
+    """One of 10 ms is timed; a hundred that are not had 20 us each until the next one."""
+    slow = fault(time_ns=10**7)
+    fast = fault(PLACE + 4096, count=100, time_ns=0, room_ns=100 * 20_000)
+    found = report(call(Call.MMAP), slow, fast)
+    (row,) = found.rows
+    assert (row["faults"], row["timed"]) == (101, 1)
+    assert row["fault_time_ns"] == 10**7 + 100 * 20_000
+    assert found.audit["notes"] == [
+        "times are of 1 of 101 minor faults, and of 0 of 0 major ones: all took from 10.0 to 12.0 ms"
+    ]
+
+
+def test_a_threshold_that_the_process_tells_is_believed() -> None:
+    """Set upwards nothing is seen of it; and what is freed above it does not move it."""
+    told = {"marks": TELLS_THRESHOLD, "threshold": 1 << 20}
+    large = 40 * CHUNK
+    several = [call(Call.BRK, length=0, **told), call(Call.MMAP, length=large, **told)]
+    found = report(*several, call(Call.MUNMAP, length=large, **told))
+    assert {row["threshold_bytes"] for row in found.rows} == {(1 << 20) - 23}
+    low = report(call(Call.MMAP, length=8192, marks=TELLS_THRESHOLD, threshold=0))
+    assert [row["threshold_bytes"] for row in low.rows] == [0]
+    never = report(call(Call.BRK, marks=TELLS_THRESHOLD, threshold=NEVER))
+    assert [row["threshold_bytes"] for row in never.rows] == [None]
+
+
+def test_a_timeline_tells_what_moves_the_threshold_as_the_process_has_it() -> None:
+    before = {"marks": TELLS_THRESHOLD, "threshold": 128 << 10}
+    freed = call(Call.MUNMAP, marks=TELLS_THRESHOLD, threshold=CHUNK)
+    again = [call(Call.MMAP, length=2 * CHUNK, **before | {"threshold": CHUNK})]
+    again.append(call(Call.MUNMAP, length=2 * CHUNK, **before | {"threshold": CHUNK}))
+    made = chunk(call(Call.MMAP, **before), freed, *again)
+    told = Timeline(make_origin(tracer="malloc")).feed(made)
+    assert told is not None
+    whys = [row["why"] for row in told.rows]
+    assert "threshold now 303,104" in whys[1]
+    assert "given back at once" in whys[3]
 
 
 def test_what_malloc_did_not_do_is_other() -> None:

@@ -172,6 +172,10 @@ int main(int argc, char **argv)
 		huge();
 	else if (strcmp(argv[1], "set") == 0)
 		mallopt(M_MMAP_THRESHOLD, 64 << 10), again();
+	else if (strcmp(argv[1], "set-high") == 0)
+		mallopt(M_MMAP_THRESHOLD, 1 << 20), again();
+	else if (strcmp(argv[1], "no-mmap") == 0)
+		mallopt(M_MMAP_MAX, 0), again();
 	else
 		errx(2, "no case %s", argv[1]);
 	getrusage(RUSAGE_SELF, &after);

@@ -1,25 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The system call that a task is in: its number, its arguments, and the files they name. */
+/* The files that the arguments of a system call name. */
 #ifndef MEMTAP_DESCRIPTORS_H
 #define MEMTAP_DESCRIPTORS_H
 
-#include <memtap/regs.h>
-
-#if defined(__x86_64__)
-#define CALL_NUMBER(regs)     FIELD(regs, pt_regs, orig_ax)
-#define CALL_ARGUMENT_0(regs) FIELD(regs, pt_regs, di)
-#define CALL_ARGUMENT_1(regs) FIELD(regs, pt_regs, si)
-#define CALL_ARGUMENT_2(regs) FIELD(regs, pt_regs, dx)
-#define CALL_ARGUMENT_3(regs) FIELD(regs, pt_regs, r10)
-#define CALL_ARGUMENT_4(regs) FIELD(regs, pt_regs, r8)
-#else
-#define CALL_NUMBER(regs)     FIELD(regs, pt_regs, syscallno)
-#define CALL_ARGUMENT_0(regs) FIELD(regs, pt_regs, orig_x0)
-#define CALL_ARGUMENT_1(regs) FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 1 * sizeof(u64))
-#define CALL_ARGUMENT_2(regs) FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 2 * sizeof(u64))
-#define CALL_ARGUMENT_3(regs) FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 3 * sizeof(u64))
-#define CALL_ARGUMENT_4(regs) FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 4 * sizeof(u64))
-#endif
+#include <memtap/calls.h>
 
 /* The descriptors of a task: so many, and a struct file or 0 for each. */
 struct descriptors {

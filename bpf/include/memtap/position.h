@@ -31,34 +31,10 @@
 /* From when a call begins until it is done its result is this. */
 #define IN_CALL(regs) ((s64)FIELD(regs, pt_regs, ax) == -ENOSYS)
 #define O_DIRECT      040000
-enum {
-	NR_READ = 0,
-	NR_PREAD64 = 17,
-	NR_READV = 19,
-	NR_SENDFILE = 40,
-	NR_IO_SUBMIT = 209,
-	NR_SPLICE = 275,
-	NR_PREADV = 295,
-	NR_COPY_FILE_RANGE = 326,
-	NR_PREADV2 = 327,
-	NR_IO_URING_ENTER = 426,
-};
 #else
 /* Its first argument is replaced by its result when it is done. */
 #define IN_CALL(regs) (FIELD_AS(u64, regs, OFFSET(pt_regs, regs)) == CALL_ARGUMENT_0(regs))
 #define O_DIRECT      0200000
-enum {
-	NR_IO_SUBMIT = 2,
-	NR_READ = 63,
-	NR_READV = 65,
-	NR_PREAD64 = 67,
-	NR_PREADV = 69,
-	NR_SENDFILE = 71,
-	NR_SPLICE = 76,
-	NR_COPY_FILE_RANGE = 285,
-	NR_PREADV2 = 286,
-	NR_IO_URING_ENTER = 426,
-};
 #endif
 
 /* How a thread comes to read. */

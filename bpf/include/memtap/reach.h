@@ -17,14 +17,6 @@
 #define O_APPEND 02000
 #endif
 
-#if defined(__x86_64__)
-enum { NR_WRITE = 1, NR_PWRITE64 = 18, NR_WRITEV = 20, NR_PWRITEV = 296, NR_PWRITEV2 = 328 };
-enum { NR_FALLOCATE = 285 };
-#else
-enum { NR_WRITE = 64, NR_WRITEV = 66, NR_PWRITE64 = 68, NR_PWRITEV = 70, NR_PWRITEV2 = 287 };
-enum { NR_FALLOCATE = 47 };
-#endif
-
 /* Bytes [start, end) of a file; none if they are not known. */
 struct reach {
 	u64 start;

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The system call that a task is in, or returns from: its number and its arguments. */
+#ifndef MEMTAP_CALLS_H
+#define MEMTAP_CALLS_H
+
+#include <memtap/regs.h>
+
+#if defined(__x86_64__)
+#define CALL_NUMBER(regs)     FIELD(regs, pt_regs, orig_ax)
+#define CALL_ARGUMENT_0(regs) FIELD(regs, pt_regs, di)
+#define CALL_ARGUMENT_1(regs) FIELD(regs, pt_regs, si)
+#define CALL_ARGUMENT_2(regs) FIELD(regs, pt_regs, dx)
+#define CALL_ARGUMENT_3(regs) FIELD(regs, pt_regs, r10)
+#define CALL_ARGUMENT_4(regs) FIELD(regs, pt_regs, r8)
+enum {
+	NR_READ = 0,
+	NR_WRITE = 1,
+	NR_MMAP = 9,
+	NR_MPROTECT = 10,
+	NR_MUNMAP = 11,
+	NR_BRK = 12,
+	NR_PREAD64 = 17,
+	NR_PWRITE64 = 18,
+	NR_READV = 19,
+	NR_WRITEV = 20,
+	NR_MREMAP = 25,
+	NR_MADVISE = 28,
+	NR_SENDFILE = 40,
+	NR_IO_SUBMIT = 209,
+	NR_SPLICE = 275,
+	NR_FALLOCATE = 285,
+	NR_PREADV = 295,
+	NR_PWRITEV = 296,
+	NR_COPY_FILE_RANGE = 326,
+	NR_PREADV2 = 327,
+	NR_PWRITEV2 = 328,
+	NR_IO_URING_ENTER = 426,
+};
+
+/* Those of 32-bit programs. */
+#define CALL_32_ARGUMENT_0(regs) (u32) FIELD(regs, pt_regs, bx)
+#define CALL_32_ARGUMENT_1(regs) (u32) FIELD(regs, pt_regs, cx)
+#define CALL_32_ARGUMENT_2(regs) (u32) FIELD(regs, pt_regs, dx)
+#define CALL_32_ARGUMENT_3(regs) (u32) FIELD(regs, pt_regs, si)
+#define CALL_32_ARGUMENT_4(regs) (u32) FIELD(regs, pt_regs, di)
+enum {
+	NR_32_BRK = 45,
+	NR_32_MUNMAP = 91,
+	NR_32_MPROTECT = 125,
+	NR_32_MREMAP = 163,
+	NR_32_MMAP2 = 192,
+	NR_32_MADVISE = 219,
+};
+#define ARGUMENT(number, regs, is_32)                                                          \
+	((is_32) ? CALL_32_ARGUMENT_##number(regs) : CALL_ARGUMENT_##number(regs))
+#define THREAD_IS_32_BIT(task) (FIELD(task, task_struct, thread_info__status) & TS_COMPAT)
+#define TS_COMPAT              2
+#else
+#define CALL_NUMBER(regs)     FIELD(regs, pt_regs, syscallno)
+#define CALL_ARGUMENT_0(regs) FIELD(regs, pt_regs, orig_x0)
+#define CALL_ARGUMENT_1(regs) FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 1 * sizeof(u64))
+#define CALL_ARGUMENT_2(regs) FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 2 * sizeof(u64))
+#define CALL_ARGUMENT_3(regs) FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 3 * sizeof(u64))
+#define CALL_ARGUMENT_4(regs) FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 4 * sizeof(u64))
+enum {
+	NR_IO_SUBMIT = 2,
+	NR_FALLOCATE = 47,
+	NR_READ = 63,
+	NR_WRITE = 64,
+	NR_READV = 65,
+	NR_WRITEV = 66,
+	NR_PREAD64 = 67,
+	NR_PWRITE64 = 68,
+	NR_PREADV = 69,
+	NR_PWRITEV = 70,
+	NR_SENDFILE = 71,
+	NR_SPLICE = 76,
+	NR_BRK = 214,
+	NR_MUNMAP = 215,
+	NR_MREMAP = 216,
+	NR_MMAP = 222,
+	NR_MPROTECT = 226,
+	NR_MADVISE = 233,
+	NR_COPY_FILE_RANGE = 285,
+	NR_PREADV2 = 286,
+	NR_PWRITEV2 = 287,
+	NR_IO_URING_ENTER = 426,
+};
+#define ARGUMENT(number, regs, is_32) CALL_ARGUMENT_##number(regs)
+#define THREAD_IS_32_BIT(task)        0
+#endif
+
+#endif
