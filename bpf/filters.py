@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from memtap.bpf.btf import Btf
@@ -11,6 +14,7 @@ from memtap.bpf.errors import MemtapError
 
 COMM_BYTES = 16  # TASK_COMM_LEN, the NUL included
 TGIDS_PER_BLOCK = 64
+CGROUP_PATH = 256  # of memtap/cgroups.h, the NUL included
 
 # PROC_PID_INIT_INO: in another, processes have other numbers than in the kernel.
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC
@@ -27,7 +31,7 @@ class Filter:
         own: the number of this process, if what it does itself is left out; else 0.
         follow: children join their parents.
         comms: only processes of one of these names.
-        cgroups: only processes in one of these cgroups or below.
+        cgroups: only processes in one of these cgroups or below; they may be made later.
     """
 
     tgids: tuple[int, ...] = ()
@@ -41,6 +45,17 @@ class Filter:
     def __bool__(self) -> bool:
         return bool(self.by_tgid or self.comms or self.cgroups)
 
+    @cached_property
+    def places(self) -> list[CgroupPlace]:
+        """Where the cgroups are, or can be made. Raises MemtapError where that is nowhere."""
+        mounts = cgroup_mounts(Path("/proc/self/mountinfo").read_text())
+        return [place for wanted in self.cgroups for place in find_or_await(wanted, mounts)]
+
+    @property
+    def awaited(self) -> list[str]:
+        """Those of the cgroups that are not there yet."""
+        return [str(place.folder) for place in self.places if not place.id()]
+
     def defines(self, btf: Btf) -> list[str]:
         """The macros that memtap/filter.h looks at, without `#define`."""
         lines = []
@@ -51,7 +66,8 @@ class Filter:
         if self.comms:
             lines.append("FOLLOW_COMM(comm) (" + " || ".join(map(_same_comm, self.comms)) + ")")
         if self.cgroups:
-            tests = [_under_cgroup(path, btf) for path in self.cgroups]
+            tests = [_under_cgroup(place, n, btf) for n, place in enumerate(self.places)]
+            lines.append(f"WANTED_CGROUPS {len(self.places)}")
             lines.append("FOLLOW_CGROUP(task) (" + " || ".join(tests) + ")")
         return lines
 
@@ -91,10 +107,58 @@ def _same_comm(name: str) -> str:
 
 @dataclass(frozen=True)
 class CgroupMount:
-    """A mounted cgroup hierarchy: v2 if `controllers` is empty, else v1."""
+    """A mounted cgroup hierarchy: v2 if `controllers` is empty, else v1.
+
+    Attributes:
+        root: what of the hierarchy is mounted there.
+    """
 
     path: Path
     controllers: tuple[str, ...]
+    root: str = "/"
+
+    def number(self) -> int:
+        """That of the hierarchy; v2 has 0."""
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            number, controllers, _ = line.split(":", 2)
+            if self.controllers and set(controllers.split(",")) <= {*self.controllers}:
+                return int(number)
+        return 0
+
+
+@dataclass(frozen=True)
+class CgroupPlace:
+    """A cgroup that is there, or can be made: its hierarchy, and its directory."""
+
+    mount: CgroupMount
+    folder: Path
+
+    @property
+    def can_be_made(self) -> bool:
+        """Whether it can be in the hierarchy that memory is accounted by, or in v2."""
+        accounts = not self.mount.controllers or "memory" in self.mount.controllers
+        is_free = b"\0" not in self._path and not os.path.lexists(self.folder)
+        is_free &= len(self._path) < CGROUP_PATH
+        return accounts and is_free and self.folder.parent.is_dir()
+
+    @property
+    def _path(self) -> bytes:
+        inside = self.folder.relative_to(self.mount.path)
+        return os.fsencode(os.path.normpath(Path(self.mount.root) / inside))
+
+    def words(self) -> list[int]:
+        """A struct wanted_cgroup of memtap/cgroups.h, without the id."""
+        path = self._path if len(self._path) < CGROUP_PATH else b""
+        padded = path.ljust(CGROUP_PATH, b"\0")
+        parts = (padded[at : at + 8] for at in range(0, CGROUP_PATH, 8))
+        return [0, self.mount.number(), *(int.from_bytes(part, sys.byteorder) for part in parts)]
+
+    def id(self) -> int:
+        """The inode of its directory, by which the kernel knows it; 0 if it is not there."""
+        try:
+            return self.folder.stat().st_ino  # kernfs gives a directory the id of its node
+        except OSError:
+            return 0
 
 
 def cgroup_mounts(mountinfo: str) -> list[CgroupMount]:
@@ -103,12 +167,13 @@ def cgroup_mounts(mountinfo: str) -> list[CgroupMount]:
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(" ")[:3]
-        path = Path(before.split(" ")[4])
+        root, path = before.split(" ")[3], Path(before.split(" ")[4])
         if kind == "cgroup2":
-            found.append(CgroupMount(path, ()))
+            found.append(CgroupMount(path, (), root))
         elif kind == "cgroup":
             names = options.split(",")
-            found.append(CgroupMount(path, tuple(n for n in names if n not in ("rw", "ro"))))
+            kept = tuple(name for name in names if name not in ("rw", "ro"))
+            found.append(CgroupMount(path, kept, root))
     return sorted(found, key=lambda mount: bool(mount.controllers))
 
 
@@ -128,18 +193,32 @@ def find_cgroup(wanted: str, mounts: list[CgroupMount]) -> tuple[CgroupMount, Pa
     raise MemtapError(f"no cgroup {wanted}", "name a directory below /sys/fs/cgroup")
 
 
-def _under_cgroup(wanted: str, btf: Btf) -> str:
-    """C that tells whether `task` is in this cgroup or below it."""
-    mounts = cgroup_mounts(Path("/proc/self/mountinfo").read_text())
-    mount, path = find_cgroup(wanted, mounts)
-    number = path.stat().st_ino  # kernfs gives a directory the id of its node
+def find_or_await(wanted: str, mounts: list[CgroupMount]) -> list[CgroupPlace]:
+    """Where a cgroup is; if it is not there yet, where it can be made.
+
+    That is wherever the one that it is to be in is. Raises MemtapError if there is none.
+    """
+    with suppress(MemtapError):
+        return [CgroupPlace(*find_cgroup(wanted, mounts))]
+    path = Path(os.path.normpath(Path("/", wanted)))
+    inside = [CgroupPlace(mount, mount.path / str(path).lstrip("/")) for mount in mounts]
+    named = [CgroupPlace(mount, path) for mount in mounts if path.is_relative_to(mount.path)]
+    can_be = [each for each in named or inside if each.can_be_made]
+    if not can_be:
+        find_cgroup(wanted, mounts)
+    return can_be
+
+
+def _under_cgroup(place: CgroupPlace, number: int, btf: Btf) -> str:
+    """C that tells whether `task` is in a cgroup or below it, by its number in wanted_cgroups."""
+    mount = place.mount
     if not mount.controllers:
-        return f"is_under_v2(task, {number}ULL)"
+        return f"is_under_v2(task, wanted_id({number}))"
     for controller in mount.controllers:
         name = "io" if controller == "blkio" else controller  # v1 kept the older name
         subsys = btf.enumerator("cgroup_subsys_id", f"{name}_cgrp_id")
         if subsys is not None:
-            return f"is_under_v1(task, {subsys}, {number}ULL)"
+            return f"is_under_v1(task, {subsys}, wanted_id({number}))"
     raise MemtapError(
         f"the cgroup hierarchy at {mount.path} has no controller to find processes by",
         "name the cgroup in the memory hierarchy or in cgroup v2",

@@ -20,6 +20,7 @@ from memtap.bpf.source import compose
 _ON_FORK = Probe("on_fork", "tp_btf", ("sched_process_fork",))
 _ON_FREE = Probe("on_free", "tp_btf", ("sched_process_free",))
 _ON_EXEC = Probe("on_exec", "tp_btf", ("task_rename",))
+_ON_NEW_CGROUP = Probe("on_new_cgroup", "tp_btf", ("cgroup_mkdir",), is_event=False)
 
 # Which cgroups processes are in (memtap/cgroups.h), and their arguments (memtap/arguments.h).
 _NOTING = tuple(
@@ -74,8 +75,9 @@ class Request:
         keeping = (_ON_FREE,) if self.filter.by_tgid else ()
         joining = (_ON_FORK,) if self.filter.by_tgid and self.filter.follow else ()
         starting = (_ON_EXEC,) if self.filter.starts else ()
+        awaiting = (_ON_NEW_CGROUP,) if self.filter.cgroups else ()
         noting = _NOTING if self.notes_who else ()
-        return way.probes + joining + keeping + starting + noting
+        return way.probes + joining + keeping + starting + awaiting + noting
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from memtap.bpf import libbpf, objects, sideband
 from memtap.bpf.counters import Counters, batches
-from memtap.bpf.filters import TGIDS_PER_BLOCK, tgid_blocks
+from memtap.bpf.filters import TGIDS_PER_BLOCK, CgroupPlace, tgid_blocks
 from memtap.bpf.kernel import Kernel, parse_cpus
 from memtap.bpf.loading import IN_USE, Loaded
 from memtap.bpf.rings import Rings, ring_bytes
@@ -137,7 +137,10 @@ class Session:
         self._rings = self._open_rings() if _RINGS in loaded.maps else None
         self._spills = Spills(loaded) if _SPILLS in loaded.maps else None
         self.counters = Counters(loaded) if IN_USE in loaded.maps else None
+        cgroups = self._name_cgroups(loaded.request.filter.places)
         self._links = loaded.attach(kernel.online_cpus)
+        for place, wanted in cgroups:  # it may have been made since
+            wanted[0] = place.id() or wanted[0]
         # Of no event that is asked for: a spare that is attached before its program has that one's
         # work, though nothing was refused, and one that is not there yet leaves some undone.
         self._missed_early = self._missed = self._missed_by_all()
@@ -319,6 +322,17 @@ class Session:
         value = ct.create_string_buffer(value_bytes)
         missing = self._lib.bpf_map_lookup_elem(self.loaded.maps[name], key, value)
         return None if missing else value.raw
+
+    def _name_cgroups(
+        self, places: list[CgroupPlace]
+    ) -> list[tuple[CgroupPlace, npt.NDArray[np.uint64]]]:
+        """Tells which cgroups to look for; the places, and what the kernel knows of each."""
+        if not places:
+            return []
+        words = np.array([place.words() for place in places], np.uint64)
+        wanted = self.shared("wanted_cgroups", *words.shape)
+        wanted[:] = words
+        return list(zip(places, wanted, strict=True))
 
     def _targets(self) -> npt.NDArray[np.uint8]:
         blocks = tgid_blocks()

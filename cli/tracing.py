@@ -214,6 +214,8 @@ def _trace(
         else:
             for absence in absent(options.comms):
                 note(f"{absence}; it waits for one")
+        for wanted in request.filter.awaited:
+            note(f"there is no cgroup {wanted} yet; it waits for that")
         attempts = Attempts(request, kernel, Cache())
         stack.callback(attempts.abandon)
         from memtap.tracers.live import Live

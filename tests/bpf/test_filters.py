@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from pathlib import Path
 from typing import cast
 
@@ -10,7 +11,16 @@ import pytest
 
 from memtap.bpf.btf import Btf
 from memtap.bpf.errors import MemtapError
-from memtap.bpf.filters import CgroupMount, Filter, cgroup_mounts, find_cgroup, tgid_blocks
+from memtap.bpf.filters import (
+    CGROUP_PATH,
+    CgroupMount,
+    CgroupPlace,
+    Filter,
+    cgroup_mounts,
+    find_cgroup,
+    find_or_await,
+    tgid_blocks,
+)
 
 NO_BTF = cast(Btf, None)
 
@@ -127,6 +137,44 @@ def test_a_cgroup_that_is_not_there_is_said(wanted: str, mounts: list[CgroupMoun
         find_cgroup(wanted, mounts)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "can_be"),
+    [
+        ("/old", ["memory/old"]),
+        ("/old/new", ["memory/old/new"]),
+        ("/new", ["v2/new", "memory/new"]),
+        ("/both/new", ["v2/both/new", "memory/both/new"]),
+        ("{root}/v2/new", ["v2/new"]),
+    ],
+)
+def test_a_cgroup_can_be_made_later_where_the_one_above_it_is(
+    wanted: str, can_be: list[str], mounts: list[CgroupMount], tmp_path: Path
+) -> None:
+    places = find_or_await(wanted.format(root=tmp_path), mounts)
+    assert [each.folder for each in places] == [tmp_path / each for each in can_be]
+    for place in places:
+        path = f"/{place.folder.relative_to(place.mount.path)}".encode()
+        number, _, *words = place.words()
+        assert number == 0
+        assert struct.pack("<32Q", *words) == path.ljust(CGROUP_PATH, b"\0")
+
+
+@pytest.mark.parametrize(
+    "wanted", ["/none/new", "/file", "/file/new", "/a\0b", "/" + "x/" * 200, "{root}/cpu/new"]
+)
+def test_a_cgroup_that_cannot_be_made_there_is_said(
+    wanted: str, mounts: list[CgroupMount], tmp_path: Path
+) -> None:
+    (tmp_path / "memory/file").touch()
+    with pytest.raises(MemtapError, match="no cgroup"):
+        find_or_await(wanted.format(root=tmp_path), mounts)
+
+
+def test_a_path_is_as_the_hierarchy_has_it_where_a_part_of_that_is_mounted(tmp_path: Path) -> None:
+    place = CgroupPlace(CgroupMount(tmp_path, (), "/docker/1"), tmp_path / "sub")
+    assert struct.pack("<32Q", *place.words()[2:]).rstrip(b"\0") == b"/docker/1/sub"
+
+
 def test_a_cgroup_is_known_by_the_number_of_its_directory(btf: Btf) -> None:
     mounts = cgroup_mounts(Path("/proc/self/mountinfo").read_text())
     if not mounts:
@@ -134,7 +182,11 @@ def test_a_cgroup_is_known_by_the_number_of_its_directory(btf: Btf) -> None:
     for mount in mounts:
         if mount.controllers[:1] == ("name=systemd",):
             continue
-        (line,) = Filter(cgroups=(str(mount.path),)).defines(btf)
+        wish = Filter(cgroups=(str(mount.path),))
+        count, line = wish.defines(btf)
         version = "v1" if mount.controllers else "v2"
+        assert count == "WANTED_CGROUPS 1"
         assert line.startswith(f"FOLLOW_CGROUP(task) (is_under_{version}(task, ")
-        assert line.endswith(f"{mount.path.stat().st_ino}ULL))")
+        assert line.endswith("wanted_id(0)))")
+        assert [place.id() for place in wish.places] == [mount.path.stat().st_ino]
+        assert wish.awaited == []

@@ -174,6 +174,9 @@ def test_a_target_that_does_not_exist() -> None:
 
 def test_a_cgroup_that_does_not_exist() -> None:
     says(memtap("cachetop", "--cgroup", "/no/such"), "no cgroup /no/such", "/sys/fs/cgroup")
+    done = memtap("cachetop", "--cgroup", "/such", "0.1", "1")
+    assert done.returncode == 0
+    assert "such yet; it waits for that" in done.stderr
 
 
 def test_a_program_that_does_not_exist() -> None:

@@ -28,6 +28,12 @@ def accounting() -> Path:
     return sorted(mounts, key=lambda mount: "memory" not in mount.controllers)[0].path
 
 
+HIERARCHIES = [
+    mount.path
+    for mount in cgroup_mounts(Path("/proc/self/mountinfo").read_text())
+    if not mount.controllers or "memory" in mount.controllers
+]
+
 ROOT = accounting() / f"memtap-test-{os.getpid()}"
 
 
@@ -182,6 +188,37 @@ def test_only_what_is_done_in_a_cgroup_or_below_counts(
     assert {pid: list(found[pid]) for pid in truth} == {pid: [path] for pid, path in truth.items()}
     touchers = {row["pid"] for row in rows_of(out) if row["comm"] == "toucher"}
     assert sorted(sum(found[pid].values()) // 100 for pid in touchers) == [2, 5, 6]
+
+
+@pytest.mark.parametrize("hierarchy", range(len(HIERARCHIES)))
+def test_a_cgroup_that_is_made_later_and_again_counts_from_its_first_process_on(
+    hierarchy: int, workload: Build, tmp_path: Path
+) -> None:
+    """By its directory, in v1 and v2; with what is below it, and not a sibling's processes."""
+    folder, out, toucher = HIERARCHIES[hierarchy] / ROOT.name, tmp_path / "out", workload("toucher")
+
+    def run(cgroup: Path, pages: int) -> None:
+        command = [workload("vforker"), "-c", cgroup / "cgroup.procs", toucher, str(pages)]
+        subprocess.check_output(command)
+
+    with reporting(out, "faults", "--cgroup", folder, *BY_PROCESS) as process:
+        for number in range(3):
+            sibling = folder.with_name(f"{folder.name}-too")
+            (folder / "below").mkdir(parents=True)
+            sibling.mkdir()
+            run(folder, 1000 + 100 * number)
+            run(folder / "below", 2000 + 100 * number)
+            run(sibling, 5000)
+            for each in (folder / "below", folder, sibling):
+                remove(each)
+        time.sleep(0.6)
+        process.terminate()
+        assert process.wait(30) == 0
+    found: dict[int, int] = defaultdict(int)
+    for row in rows_of(out):
+        found[row["pid"]] += row["total"] * (row["comm"] == "toucher")
+    counted = sorted(count // 100 for count in found.values() if count)
+    assert counted == [10, 11, 12, 20, 21, 22]
 
 
 def test_children_are_in_the_cgroup_that_they_are_born_in(

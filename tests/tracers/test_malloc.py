@@ -99,9 +99,9 @@ def test_a_few_slow_faults_do_not_take_longer_than_there_was_time_for() -> None:
     (row,) = found.rows
     assert (row["faults"], row["timed"]) == (101, 1)
     assert row["fault_time_ns"] == 10**7 + 100 * 20_000
-    assert found.audit["notes"] == [
-        "times are of 1 of 101 minor faults, and of 0 of 0 major ones: all took from 10.0 to 12.0 ms"
-    ]
+    (note,) = found.audit["notes"]
+    assert note.startswith("times are of 1 of 101 minor faults, ")
+    assert note.endswith(": all took from 10.0 to 12.0 ms")
 
 
 def test_a_threshold_that_the_process_tells_is_believed() -> None:

@@ -52,7 +52,7 @@ static inline u64 id_of(u64 css)
  */
 static inline int css_is_under(u64 css, u64 id)
 {
-	for (int depth = 0; depth < CGROUP_DEPTH && css; depth++) {
+	for (int depth = 0; depth < CGROUP_DEPTH && css && id; depth++) {
 		if (id_of(css) == id)
 			return 1;
 		css = PEEK(css, cgroup_subsys_state, parent);
@@ -69,6 +69,59 @@ static inline int is_under_v1(u64 task, int subsys, u64 id)
 {
 	return css_is_under(css_of_v1(task, subsys), id);
 }
+
+#ifdef FOLLOW_CGROUP
+#define CGROUP_PATH 256
+
+/*
+ * A cgroup whose processes are kept. Its number changes when it is made, or made again: who
+ * looked for that later would miss what its first processes do.
+ */
+struct wanted_cgroup {
+	u64 id;        /* 0 as long as there is none */
+	u64 hierarchy; /* its number, as in /proc/PID/cgroup */
+	u64 path[CGROUP_PATH / sizeof(u64)];
+};
+
+BPF_F_TABLE("array", int, struct wanted_cgroup, wanted_cgroups, WANTED_CGROUPS, BPF_F_MMAPABLE);
+
+static inline u64 wanted_id(int number)
+{
+	struct wanted_cgroup *wanted = wanted_cgroups.lookup(&number);
+
+	return wanted ? wanted->id : 0;
+}
+
+/* Is a new cgroup the one that is wanted under this number? */
+static inline void compare_cgroup(int number, u64 hierarchy, u64 *path, u64 id)
+{
+	struct wanted_cgroup *wanted = wanted_cgroups.lookup(&number);
+	u64 differs = hierarchy;
+
+	if (!wanted)
+		return;
+	differs ^= wanted->hierarchy;
+#pragma clang loop unroll(full)
+	for (int word = 0; word < CGROUP_PATH / sizeof(u64); word++)
+		differs |= wanted->path[word] ^ path[word];
+	if (!differs)
+		wanted->id = id;
+}
+
+/* tp_btf/cgroup_mkdir(cgroup, path) */
+int on_new_cgroup(u64 *ctx)
+{
+	u64 cgroup = ctx[0], root = PEEK(cgroup, cgroup, root);
+	u64 hierarchy = (u32)PEEK(root, cgroup_root, hierarchy_id);
+	u64 id = id_of(cgroup + OFFSET(cgroup, self)), path[CGROUP_PATH / sizeof(u64)] = {};
+
+	bpf_probe_read_kernel_str(path, sizeof(path), (void *)ctx[1]);
+#pragma clang loop unroll(full)
+	for (int number = 0; number < WANTED_CGROUPS; number++)
+		compare_cgroup(number, hierarchy, path, id);
+	return 0;
+}
+#endif
 
 #ifdef NOTE_WHO
 struct cgroup_name {
