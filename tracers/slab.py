@@ -73,10 +73,11 @@ class Slab:
         self.by = by
         self._origin, self._leaks = origin, leaks
         self._who: dict[int, Who] = {}
-        kinds = ("cache", "site", "stack", "unseen")
+        kinds = ("cache", "site", "stack", "unseen", "unbounded")
         self._texts: dict[str, dict[int, str]] = {kind: {} for kind in kinds}
         self._tallies: dict[Owner, Tally] = defaultdict(Tally)
         self._live: dict[Owner, Tally] = defaultdict(Tally)  # since it began
+        self._seen: set[int] = set()  # caches of which there ever was an object
         self._kept: Events = np.empty(0, np.void)
         self._names = [column.name for key in by for column in SLAB_KEYS[key]]
 
@@ -99,7 +100,8 @@ class Slab:
 
     def _report(self, interval: Interval, until_ns: int) -> Report:
         events = sum(tally.allocs + tally.frees for tally in self._tallies.values())
-        rows, off = self._rows(), self._off()
+        rows = self._rows()
+        off, unbounded = self._off(), self._unbounded()
         return Report(
             "slab",
             interval.time,
@@ -110,8 +112,8 @@ class Slab:
                 self._origin,
                 interval,
                 events,
-                unseen=sum(off.values()),
-                notes=[*_notes(rows, off), *self._own_notes(interval)],
+                unseen=sum(off.values()) + len(unbounded),
+                notes=[*_notes(rows, off, unbounded), *self._own_notes(interval)],
             ),
             leaks=self._leak_rows(until_ns) if self._leaks else None,
         )
@@ -120,9 +122,14 @@ class Slab:
         """By how many objects LIVE can be wrong, by cache: those whose end may not be seen."""
         off: Counter[str] = Counter()
         for (_, cache, _), tally in self._live.items():
-            if cache in self._texts["unseen"]:
+            if cache in self._texts["unseen"].keys() - self._texts["unbounded"].keys():
                 off[self._texts["unseen"][cache]] += abs(tally.live)
         return +off
+
+    def _unbounded(self) -> list[str]:
+        """The caches that objects were seen of, and others may have been allocated of unseen."""
+        unbounded = self._texts["unbounded"]
+        return sorted(unbounded[cache] for cache in self._seen & unbounded.keys())
 
     def _own_notes(self, interval: Interval) -> list[str]:
         """Objects that the kernel does not tell apart by process are of all processes."""
@@ -134,6 +141,7 @@ class Slab:
         """A row for each group that did something, or has something."""
         for owner, tally in self._tallies.items():
             self._live[owner] += tally
+            self._seen.add(owner[1])
         groups: dict[tuple[Any, ...], tuple[Tally, Tally]] = defaultdict(lambda: (Tally(), Tally()))
         for owner, ever in self._live.items():
             now, since = groups[self._group(owner)]
@@ -178,14 +186,19 @@ class Slab:
         return text.split(BETWEEN) if text else []
 
 
-def _notes(rows: list[Row], off: Counter[str]) -> list[str]:
+def _notes(rows: list[Row], off: Counter[str], unbounded: list[str]) -> list[str]:
     """What the numbers of a report mean where that is not plain."""
     notes = []
     if off:
         named = ", ".join(name for name, _ in off.most_common(_NAMED))
         notes.append(
             f"LIVE can be off by {sum(off.values()):,} objects, of {named}: these are also "
-            "allocated or freed in bulk or by kfree_rcu(), where no tracepoint tells"
+            "freed in bulk or by kfree_rcu(), where no tracepoint tells"
+        )
+    if unbounded:
+        notes.append(
+            f"how far LIVE of {', '.join(unbounded)} can be off is not known: these are also "
+            "allocated in bulk, where no tracepoint tells"
         )
     if any(row["live"] < 0 for row in rows):
         notes.append("LIVE below 0: what was there before it began was freed")

@@ -14,7 +14,7 @@ from memtap.tracers.edge import BETWEEN, Taken
 from memtap.tracers.grouping import group_numbers
 from memtap.tracers.hostile import printable
 from memtap.tracers.sites import Texts
-from memtap.tracers.slabplan import ALONE, BATCHES
+from memtap.tracers.slabplan import ALONE, BATCHES, TREES
 from memtap.tracers.slabplan import IN_BULK as BULK_CACHES
 from memtap.tracers.slabrows import ROW, Kind
 from memtap.tracers.symbols import Symbols
@@ -70,7 +70,8 @@ class SlabEdge:
             parts.append(self._kept(names))
         texts = {"cache": self._caches, "site": self._sites, "stack": self._stacks}
         news = {kind: each.take() for kind, each in texts.items()}
-        news["unseen"] = {n: text for n, text in news["cache"].items() if self._is_unseen(text)}
+        for kind, holds in (("unseen", self._is_unseen), ("unbounded", self._is_unbounded)):
+            news[kind] = {number: text for number, text in news["cache"].items() if holds(text)}
         return Taken(np.concatenate(parts), texts={kind: new for kind, new in news.items() if new})
 
     def learn(self, reporter: object) -> None:
@@ -102,6 +103,13 @@ class SlabEdge:
         way = self._session.loaded.way.name
         in_bulk = way.endswith(BATCHES) and (cache in BULK_CACHES or cache in self._unseen)
         return in_bulk or way.endswith(ALONE)
+
+    def _is_unbounded(self, cache: str) -> bool:
+        """Whether they can also be allocated so: then what was counted bounds nothing.
+
+        Trees take their nodes from sheaves, where there are any, one by one.
+        """
+        return self._is_unseen(cache) and cache in BULK_CACHES - (self._unseen & TREES)
 
     def _names(self) -> dict[int, str]:
         """The names of caches, by their addresses, as the C program has seen them."""

@@ -83,7 +83,8 @@ _OF_BATCHES = (
 )
 
 # Caches that the kernel uses in bulk, besides kfree_rcu(): networks, io_uring, maple trees.
-IN_BULK = frozenset(("skbuff_head_cache", "io_kiocb", "maple_node"))
+TREES = frozenset(("maple_node",))
+IN_BULK = TREES | {"skbuff_head_cache", "io_kiocb"}
 
 # The endings of the names of ways that do not see all of it.
 BATCHES, ALONE = "-batches", "-alone"

@@ -214,6 +214,18 @@ def test_what_may_be_unseen_bounds_the_report() -> None:
     assert (made.audit["accuracy"], made.audit["notes"]) == ("exact", [])
 
 
+def test_what_is_also_allocated_unseen_is_said_to_have_no_bound() -> None:
+    """Also when as many were seen to be freed as to be allocated: others may be there."""
+    slab = Slab(make_origin())
+    texts = TEXTS | {"unseen": {1: "f", 2: "d"}, "unbounded": {2: "d"}}
+    made = slab.feed(replace(chunk(row(allocs=3)), texts=texts))
+    assert made and len(made.audit["notes"]) == 1
+    made = report_of(slab, row(frees=3), row(DENTRY, allocs=7, frees=7))
+    assert made.audit["accuracy"] == "bounded"
+    (note,) = made.audit["notes"]
+    assert note.startswith("how far LIVE of d can be off is not known: ")
+
+
 def test_no_cache_is_called_by_a_question_mark() -> None:
     names = {FILP_AT: "filp"}
     assert [_shown(cache, names) for cache in (UNKNOWN, FILP_AT, FILP_AT + 64, LARGE, 64)] == [
