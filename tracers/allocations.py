@@ -102,6 +102,9 @@ class Rule(IntEnum):
     FILE = 14
     LOADER = 15
     ANOTHER = 16
+    SET_ASIDE = 17  # addresses, by allocators that make them usable bit by bit
+    COMMITTED = 18
+    DECOMMITTED = 19
 
 
 # Bytes by the number of the code that had got them.
@@ -157,8 +160,11 @@ _PATH_OF = {
     Use.ARENA: Path.ARENA,
     Use.HEAP: Path.BRK,
     Use.OTHER: Path.OTHER,
+    Use.ASIDE: Path.MMAP,
 }
 _ARENAS = (Use.RESERVED, Use.ARENA)
+_CHUNKS = (Use.ASIDE, Use.CHUNK)
+_WITHOUT_MEMORY = (Use.RESERVED, Use.ASIDE)
 
 # What an allocator's memory can be in.
 _OURS = (Region.ANON, Region.HEAP)
@@ -210,7 +216,7 @@ class Allocator:
         """Bytes that the process holds since it is watched, by path and site."""
         held: dict[tuple[Path, int], int] = {}
         for (use, site), size in self._owned.sizes.items():
-            if use is not Use.RESERVED:
+            if use not in _WITHOUT_MEMORY:
                 held[_PATH_OF[use], site] = held.get((_PATH_OF[use], site), 0) + size
         if self.heap:
             known = sum(size for (use, _), size in self._owned.sizes.items() if use is Use.HEAP)
@@ -281,11 +287,16 @@ class Allocator:
             return self._use(asked, Use.OTHER, Rule.FILE)
         if flags & _MAP_STACK:
             return self._use(asked, Use.OTHER, Rule.THREAD_STACK)
-        if flags & (MAP_SHARED | _MAP_FIXED):
+        if flags & MAP_SHARED:
             return self._use(asked, Use.OTHER, Rule.ANOTHER)
+        if flags & _MAP_FIXED:  # glibc never maps over an arena like that
+            changed = self._change(asked, prot, (*_CHUNKS, Use.RESERVED))
+            return changed or self._use(asked, Use.OTHER, Rule.ANOTHER)
         wants_arena = asked.length in (self._limits.arena, 2 * self._limits.arena)
         if not prot and wants_arena:  # older ones of glibc say MAP_NORESERVE as well
             return self._use(asked, Use.RESERVED, Rule.ARENA_RESERVED)
+        if not prot:
+            return self._use(asked, Use.ASIDE, Rule.SET_ASIDE)
         if not prot & PROT_WRITE:
             return self._use(asked, Use.OTHER, Rule.ANOTHER)
         # The chunk, its header, up to a whole page: that is more than the threshold.
@@ -301,11 +312,28 @@ class Allocator:
         self.dynamic = False
         self.threshold = min(THRESHOLD, length)
 
+    def _change(self, asked: Asked, prot: int, of: tuple[Use, ...] = _CHUNKS) -> Step | None:
+        """Makes addresses that were set aside usable, or chunks unusable; None of all else.
+
+        musl does so with a stack of a thread: all but a guard at its end.
+        """
+        if self._holds(asked, *of) < asked.length:
+            return None
+        if not prot:
+            return self._use(asked, Use.ASIDE, Rule.DECOMMITTED)
+        if not (prot & PROT_WRITE and self._holds(asked, *_WITHOUT_MEMORY)):
+            return None
+        if self._owned.is_end(asked.start, asked.length):
+            return self._use(asked, Use.OTHER, Rule.THREAD_STACK)
+        return self._use(asked, Use.CHUNK, Rule.COMMITTED)
+
     def _mprotect(self, asked: Asked) -> Step:
         if asked.flags & PROT_WRITE and self._holds(asked, *_ARENAS) == asked.length:
             return self._use(asked, Use.ARENA, Rule.ARENA_GROWN)
         if not asked.flags and self._holds(asked, Use.ARENA):
             return self._use(asked, Use.RESERVED, Rule.ARENA_SHRUNK)
+        if changed := self._change(asked, asked.flags):
+            return changed
         held = self._owned.held(asked.start, asked.length)
         return Step(_PATH_OF[_most(held)[0]], Rule.ANOTHER)
 
@@ -349,7 +377,7 @@ class Allocator:
         path, back = _PATH_OF[_most(held)[0]], _live(held)
         if path is Path.ARENA and not back:
             return Step(path, Rule.ARENA_ALIGNED)
-        if path is not Path.MMAP:
+        if path is not Path.MMAP or not back:
             return Step(path, Rule.ANOTHER, back=back)
         rule = self._freed(asked.length) if whole else Rule.CHUNK_FREED
         return Step(path, rule, back=back, life_ns=None if born is None else asked.ns - born)
@@ -367,7 +395,7 @@ class Allocator:
     def _use(self, asked: Asked, use: Use, rule: Rule) -> Step:
         """Lets memory serve for something, whatever it was before."""
         back = _live(self._owned.put(asked.start, asked.length, (use, asked.site), asked.ns))
-        before, now = sum(back.values()), 0 if use is Use.RESERVED else asked.length
+        before, now = sum(back.values()), 0 if use in _WITHOUT_MEMORY else asked.length
         if now >= before:
             return Step(_PATH_OF[use], rule, taken=now - before)
         return Step(_PATH_OF[use], rule, back=back)
@@ -393,7 +421,7 @@ def _live(held: Held) -> BySite:
     """What of it is memory, by site; an arena's addresses alone are none."""
     live: BySite = {}
     for (use, site), size in held.items():
-        if use is not Use.RESERVED:
+        if use not in _WITHOUT_MEMORY:
             live[site] = live.get(site, 0) + size
     return live
 

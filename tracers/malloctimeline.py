@@ -34,6 +34,9 @@ def why(step: Step, allocator: Allocator, length: int) -> str:
         Rule.THREAD_STACK: f"a thread's stack of {length:,}",
         Rule.FILE: f"a file, {length:,} bytes of it",
         Rule.LOADER: "the dynamic loader prepares the program",
+        Rule.SET_ASIDE: f"{length:,} bytes of addresses are set aside, without memory",
+        Rule.COMMITTED: f"of what was set aside {step.taken:,} more are made usable",
+        Rule.DECOMMITTED: f"{step.given:,} given back, and the addresses kept",
         Rule.ANOTHER: f"{length:,} bytes, not of malloc",
     }[step.rule]
 

@@ -22,6 +22,7 @@ class Use(IntEnum):
     ARENA = 3
     HEAP = 4
     OTHER = 5
+    ASIDE = 6  # addresses without memory, that an allocator has set aside for chunks
 
 
 # What a range serves for, and the number of the code that had got it; 0 is not known.
@@ -82,6 +83,13 @@ class Owned:
         first, last = self._space.overlapping(start, start + length)
         return last - first == 1 and (
             self._space.starts[first] == start and self._space.ends[first] == start + length
+        )
+
+    def is_end(self, start: int, length: int) -> bool:
+        """Whether a range is one that was given, but for its beginning."""
+        first, last = self._space.overlapping(start, start + length)
+        return last - first == 1 and (
+            self._space.starts[first] < start and self._space.ends[first] == start + length
         )
 
     def born_ns(self, start: int) -> int | None:

@@ -125,6 +125,40 @@ def test_realloc_moves_a_chunk_with_what_it_holds() -> None:
     assert path_of(allocator, PLACE + 10 * MIB) is Path.MMAP
 
 
+@pytest.mark.parametrize("by_mprotect", [True, False])
+def test_addresses_that_are_set_aside_count_when_they_are_made_usable(by_mprotect: bool) -> None:
+    """As mimalloc does, and Go's runtime; made unusable they are given back."""
+    allocator = Allocator()
+
+    def change(start: int, length: int, prot: int) -> Step:
+        if by_mprotect:
+            return allocator.call(Call.MPROTECT, Asked(start, length, prot))
+        return mmap(allocator, start, length, prot, FIXED)
+
+    assert mmap(allocator, PLACE, 32 * MIB, 0) == Step(Path.MMAP, Rule.SET_ASIDE)
+    assert live(allocator, Path.MMAP) == 0
+    assert change(PLACE, MIB, READ_WRITE) == Step(Path.MMAP, Rule.COMMITTED, taken=MIB)
+    middle = change(PLACE + 4 * MIB, MIB, READ_WRITE)
+    assert middle == Step(Path.MMAP, Rule.COMMITTED, taken=MIB)
+    both = change(PLACE, 2 * MIB, READ_WRITE)
+    assert both == Step(Path.MMAP, Rule.COMMITTED, taken=MIB)
+    assert path_of(allocator, PLACE + 4 * MIB) is Path.MMAP
+    back = change(PLACE + MIB, MIB, 0)
+    assert back == Step(Path.MMAP, Rule.DECOMMITTED, back={0: MIB})
+    assert live(allocator, Path.MMAP) == 2 * MIB
+    step = munmap(allocator, PLACE, 32 * MIB)
+    assert (step.path, step.given) == (Path.MMAP, 2 * MIB)
+    assert allocator.threshold == THRESHOLD
+
+
+def test_a_stack_of_musl_is_all_but_the_guard_of_what_is_set_aside() -> None:
+    allocator = Allocator()
+    mmap(allocator, PLACE, 140 * KIB, 0)
+    made = allocator.call(Call.MPROTECT, Asked(PLACE + 8 * KIB, 132 * KIB, READ_WRITE))
+    assert (made.path, made.rule) == (Path.OTHER, Rule.THREAD_STACK)
+    assert live(allocator, Path.MMAP) == 0
+
+
 @pytest.mark.parametrize(
     ("prot", "flags", "rule"),
     [
