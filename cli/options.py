@@ -200,7 +200,8 @@ _WHOSE: list[Decorator] = [
         "cgroups",
         multiple=True,
         metavar="PATH",
-        help="Only processes in this cgroup, v1 or v2, or below it. Repeatable.",
+        help="Only processes in this cgroup, v1 or v2, or below it; it may be made later. "
+        "Repeatable.",
     ),
     click.option(
         "--follow/--no-follow",

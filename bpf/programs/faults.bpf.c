@@ -35,7 +35,7 @@ enum mark {
 };
 
 /* Of THREAD: the kernel tells the process of its end, as the C libraries want it. */
-#define JOINABLE  PRESENT
+#define JOINABLE        PRESENT
 
 /* Of a call: a 32-bit program made it. */
 #define IS_32_BIT       PRESENT

@@ -182,6 +182,20 @@ def test_the_memory_of_another_allocator_is_its_own(
     assert found["other"]["live_bytes"] < 4 << 20
 
 
+def test_what_is_made_usable_of_addresses_that_were_set_aside_is_the_allocators(
+    workload: Build, tmp_path: Path
+) -> None:
+    """mimalloc commits by mprotect; the addresses that it does not need are nobody's."""
+    program = ["env", f"LD_PRELOAD={LIBRARIES / OTHERS['mimalloc']}", "MIMALLOC_EAGER_COMMIT=0"]
+    tracing = ["strace", "-f", "-o", str(tmp_path / "strace"), "-e", "trace=mmap,mprotect"]
+    command = [*program, *tracing, *command_of(("keep", 10, 3_000_000), workload)]
+    found, _ = paths(command, tmp_path / "report")
+    assert "PROT_NONE, MAP_PRIVATE|MAP_ANONYMOUS" in (tmp_path / "strace").read_text()
+    assert found["mmap"]["faults"] >= 10 * 3_000_000 // PAGE
+    assert 10 * 3_000_000 <= found["mmap"]["live_bytes"] < 10 * 3_000_000 + (8 << 20)
+    assert found["other"]["live_bytes"] < 1 << 20
+
+
 def test_threads_that_take_turns_in_the_middle_of_calls(
     workload: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

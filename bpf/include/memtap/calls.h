@@ -56,12 +56,12 @@ enum {
 #define THREAD_IS_32_BIT(task) (FIELD(task, task_struct, thread_info__status) & TS_COMPAT)
 #define TS_COMPAT              2
 #else
-#define CALL_NUMBER(regs)     FIELD(regs, pt_regs, syscallno)
-#define CALL_ARGUMENT_0(regs) FIELD(regs, pt_regs, orig_x0)
-#define CALL_ARGUMENT_1(regs) FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 1 * sizeof(u64))
-#define CALL_ARGUMENT_2(regs) FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 2 * sizeof(u64))
-#define CALL_ARGUMENT_3(regs) FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 3 * sizeof(u64))
-#define CALL_ARGUMENT_4(regs) FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 4 * sizeof(u64))
+#define CALL_NUMBER(regs)             FIELD(regs, pt_regs, syscallno)
+#define CALL_ARGUMENT_0(regs)         FIELD(regs, pt_regs, orig_x0)
+#define CALL_ARGUMENT_1(regs)         FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 1 * sizeof(u64))
+#define CALL_ARGUMENT_2(regs)         FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 2 * sizeof(u64))
+#define CALL_ARGUMENT_3(regs)         FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 3 * sizeof(u64))
+#define CALL_ARGUMENT_4(regs)         FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 4 * sizeof(u64))
 enum {
 	NR_IO_SUBMIT = 2,
 	NR_FALLOCATE = 47,
