@@ -107,7 +107,7 @@ def test_words_are_those_of_the_program() -> None:
 
 def test_the_filler_between_members_of_an_event_is_none() -> None:
     event = layout(PROGRAM, "event")
-    assert sum(size for _, _, size in event["members"]) == event["size"] == 88
+    assert sum(size for _, _, size in event["members"]) == event["size"] == 96
 
 
 def test_what_is_attached_is_in_the_program() -> None:
