@@ -152,7 +152,10 @@ class _Child:
             if self._process.returncode:
                 self._errors.seek(0)
                 log = self._errors.read().decode(errors="replace").strip()
-                said = json.loads(answer or '{"error": "the compiler died", "hint": "try again"}')
+                said = json.loads(
+                    answer
+                    or '{"error": "the compiler died", "hint": "it needs up to 128 MiB of memory"}'
+                )
                 raise LoadError(said["error"], said["hint"], log)
             return answer.decode()
         finally:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from memtap.bpf.errors import MemtapError
+from memtap.bpf.filters import CgroupMount, cgroup_mounts
+from memtap.tracers.hostile import one_line
+
+# A run whose program was compiled before is killed with 60 MiB now and then, and lives with 80.
+_LEAST_MEMORY = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -36,3 +43,36 @@ def require_room() -> None:
         if allowed != resource.RLIM_INFINITY and allowed < need.least:
             what = f"this process may have {allowed:,} {need.what} and needs {need.least:,}"
             raise MemtapError(what, f"raise that limit first: {need.hint}")
+    for folder, allowed in _memory_limits():
+        if allowed < _LEAST_MEMORY:
+            what = f"this process may have {allowed:,} bytes of memory and needs {_LEAST_MEMORY:,}"
+            raise MemtapError(what, f"raise the limit of its cgroup first: {one_line(str(folder))}")
+
+
+def _memory_limits() -> Iterator[tuple[Path, int]]:
+    """What this process's cgroup, and each above it, may have of memory; where that is told."""
+    own = Path("/proc/self/cgroup").read_text().splitlines()
+    for mount in cgroup_mounts(Path("/proc/self/mountinfo").read_text()):
+        for line in own:
+            _, controllers, path = line.split(":", 2)
+            if _limits_memory(mount, controllers.split(",")):
+                inside = Path(path.lstrip("/"))
+                for folder in (inside, *inside.parents):
+                    yield from _limit_of(mount.path / folder)
+
+
+def _limits_memory(mount: CgroupMount, controllers: list[str]) -> bool:
+    """Whether a line of /proc/PID/cgroup is of this hierarchy, and memory may be limited there."""
+    if mount.controllers:
+        return "memory" in mount.controllers and "memory" in controllers
+    return controllers == [""]
+
+
+def _limit_of(folder: Path) -> Iterator[tuple[Path, int]]:
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        try:
+            text = (folder / name).read_text().strip()
+        except OSError:
+            continue
+        if text != "max":
+            yield folder, int(text)

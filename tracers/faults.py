@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from math import inf
 from typing import Any
 
 from memtap.tracers.audit import audit
@@ -120,16 +121,16 @@ class Faults:
 
     def _names(self, counted: pl.DataFrame) -> list[pl.Series]:
         """The columns that keys stand for, one value for each row."""
-        series: dict[str, list[object]] = {}
+        series: dict[str, Sequence[object]] = {}
         if "tgid" in counted.columns:
             found = [self._who.get(tgid, Who()) for tgid in counted["tgid"]]
             series["pid"] = counted["tgid"].to_list()
             for name in ("uid", "user", "comm", "cgroup", "args"):
                 series[name] = [getattr(who, name) for who in found]
         if "region" in counted.columns:
-            series["region"] = [Region(number).text for number in counted["region"]]
+            series["region"] = Region.texts(counted["region"])
         if "cause" in counted.columns:
-            series["cause"] = [Cause(number).text for number in counted["cause"]]
+            series["cause"] = Cause.texts(counted["cause"])
         for kind, name in (("place", "path"), ("site", "site"), ("tid", "thread")):
             if kind in counted.columns:
                 texts = self._texts.get(kind, {})

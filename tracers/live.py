@@ -76,14 +76,15 @@ class Live:
         self._told_threads: dict[int, str] | None = {} if names_threads else None
         self._pieces, self._given_up = Pieces(), 0
         self._notes: dict[str, None] = {}
-        self._counters_at_cut: Counters = {}
         self._followed: set[int] = set()
         for tgid in targets:
             self.follow(tgid)
         self._starting = starting
         if starting is not None:
             self._keep(starting, self.session.expect)
-        self._start = self._now(self._counted())
+        self._start = self._at_cut = self._now(
+            time.monotonic_ns(), self._counted(), self._own_counts()
+        )
 
     def follow(self, tgid: int) -> None:
         """Traces a process, and the children that it has, unless the filter says not to."""
@@ -151,10 +152,12 @@ class Live:
                 yield self._chunk(piece, ends, last)
 
     def _cut(self, ends: bool, last: bool) -> Cut:
-        self._counters_at_cut = self._counted() if ends else {}
+        counted, own = (self._counted(), self._own_counts()) if ends else ({}, {})
         if last:
             self.session.detach()
         cut = self.session.cut()
+        if ends:
+            self._at_cut = self._now(cut.until_ns, counted, own)
         self.processes.consume()
         return cut
 
@@ -225,13 +228,18 @@ class Live:
             self.processes.targets.began(self._starting, self.session.at_exec())
             self._starting = None
 
-    def _now(self, counted: Counters) -> _Start:
-        own = own_work() | {"events": self._left_out + self.session.left_out()}
-        return _Start(time.monotonic_ns(), self.session.losses(), counted, own)
+    def _now(self, ns: int, counted: Counters, own: Counters) -> _Start:
+        return _Start(ns, self.session.losses(), counted, own)
+
+    def _own_counts(self) -> Counters:
+        return own_work() | {"events": self.session.left_out()}
 
     def _end_interval(self, unsettled: int) -> Interval:
-        before, self._start = self._start, self._now(self._counters_at_cut)
+        before, self._start = self._start, self._at_cut
         given_up, self._given_up = self._given_up, 0
+        own = difference(self._start.own, before.own)
+        own["events"] += self._left_out
+        self._left_out = 0
         buffers, cached = buffers_and_cached()
         notes, self._notes = self._notes, {}
         return Interval(
@@ -243,7 +251,7 @@ class Live:
             losses=self._start.losses - before.losses + Losses(lost=given_up),
             notes=(*self.notes, *self.processes.notes, *notes),
             unsettled=unsettled,
-            own=difference(self._start.own, before.own),
+            own=own,
         )
 
 

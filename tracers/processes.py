@@ -1,9 +1,9 @@
 """Who: names, users and cgroups of processes, also of those that are gone.
 
 The living are read from /proc when somebody asks. What is gone by then was heard of by netlink:
-the proc connector tells of births, new programs and deaths, taskstats gives the last words of
-every task. This is the only module that imports pyroute2; it opens and registers the sockets,
-and the messages, which can be many, are read here without building an object for each.
+the proc connector tells of births and new programs, taskstats gives the last words of every task.
+This is the only module that imports pyroute2; it opens and registers the sockets. The messages can
+be many: netlink.py takes them in, and what they say becomes text only when somebody asks.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from __future__ import annotations
 import os
 import pwd
 import re
-import socket
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memtap.bpf.errors import MemtapError
 from memtap.tracers.host import Counters
 from memtap.tracers.hostile import printable
+from memtap.tracers.netlink import Listener, Messages, Wanted, column
 from memtap.tracers.noted import ARGUMENT_BYTES, Noted, arguments_text
 from memtap.tracers.targets import Targets
 
@@ -32,20 +32,19 @@ if TYPE_CHECKING:
 # Of uapi/linux/cn_proc.h.
 _FORK, _EXEC, _UID, _COMM = 0x1, 0x2, 0x4, 0x200
 # A struct proc_event stands behind struct nlmsghdr and struct cn_msg.
-_WHAT, _DATA = 36, 52
-_FORKED = struct.Struct("=IIII")  # parent's tid and tgid, child's tid and tgid
+# Its data begin with a tid and a tgid: of a parent, then those of its child, or of who did it.
+_WHAT, _TID, _TGID, _CHILD_TID, _CHILD = 36, 52, 56, 60, 64
 
 # Attributes of uapi/linux/taskstats.h.
-_NL_HEADERS, _NLA = 20, struct.Struct("=HH")
+# It stands behind struct nlmsghdr and genlmsghdr, and the number and maybe a filler.
+_NL_HEADERS, _NLA, _STATS_BY = 20, struct.Struct("=HH"), 64
 _TYPE_STATS, _TYPE_AGGR_PID = 3, 4
 
-_RECEIVE_BYTES = 16 << 20
 _REMEMBERED = 1 << 16
-_SO_RCVBUFFORCE = 33
 
 _OVERFLOW = "process events came too fast to be read: some processes may lack their names"
 _COUNTED = ("ac_minflt", "ac_majflt", "read_bytes", "write_bytes", "cpu_run_virtual_total")
-_LAST_WORDS = ("ac_comm", "ac_uid", "ac_pid", "ac_tgid")
+_LAST_WORDS = ("ac_pid", "ac_tgid", "ac_uid", "ac_comm")
 
 
 @dataclass(frozen=True)
@@ -99,6 +98,10 @@ def _read_arguments(process: Path, name: str) -> str:
         return Who.args
 
 
+def _is_gone(pid: int) -> bool:
+    return not os.path.exists(f"/proc/{pid}")  # noqa: PTH110 (it is asked of thousands)
+
+
 def process_of(pid: int) -> int:
     """The process that a process or thread number belongs to; MemtapError if there is none."""
     try:
@@ -149,48 +152,52 @@ def descendants(pid: int, parents: dict[int, int]) -> set[int]:
     return found
 
 
-class _Listener:
-    """A netlink socket that pyroute2 made and that we read."""
+class _Dead(NamedTuple):
+    """A process that ended.
 
-    def __init__(self, owner: Any) -> None:
-        self._owner = owner
-        self.socket = socket.socket(fileno=os.dup(owner.fileno()))
-        self.socket.setblocking(False)
-        self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BYTES)
-        self.overflowed = False
+    Attributes:
+        known: what was known of it while it lived.
+        comm, uid: its name and user, as its last words had them.
+    """
 
-    def messages(self) -> Iterator[bytes]:
-        """What has arrived; notes it if the kernel had to drop some."""
-        while True:
-            try:
-                yield self.socket.recv(65536)
-            except BlockingIOError:
-                return
-            except OSError:  # ENOBUFS: more came than the socket holds
-                self.overflowed = True
+    known: Who | None
+    comm: bytes
+    uid: int
 
-    def close(self) -> None:
-        """Stops listening."""
-        self.socket.close()
-        self._owner.close()
+    def who(self) -> Who:
+        known, name = self.known or Who(), _name(self.comm)
+        return replace(known, comm=name, uid=self.uid, user=user_name(self.uid))
 
 
-def _listen_to_births() -> _Listener:
+def _name(comm: bytes) -> str:
+    return printable(comm.partition(b"\0")[0])
+
+
+def _listen_to_births(with_threads: bool) -> Listener:
+    """The proc connector, which tells of a lot more than is wanted."""
     from pyroute2.netlink.connector.cn_proc import ProcEventSocket
 
     connector = ProcEventSocket()
     connector.bind()
+    listener = Listener(connector, _CHILD + 4)
+    listener.want(_wanted(with_threads))
     connector.control(listen=True)
-    return _Listener(connector)
+    return listener
 
 
-def _listen_to_last_words(cpus: str) -> _Listener:
+def _wanted(with_threads: bool) -> list[Wanted]:
+    """Births, and what a process is that does it in its first thread: others do not change it."""
+    births = Wanted(_WHAT, _FORK, _CHILD_TID, _CHILD_TID if with_threads else _CHILD)
+    return [births, *(Wanted(_WHAT, what, _TID, _TGID) for what in (_EXEC, _UID, _COMM))]
+
+
+def _listen_to_last_words(cpus: str, size: int) -> Listener:
     from pyroute2.netlink.taskstats import TaskStats
 
     taskstats = TaskStats()
     taskstats.bind()
     taskstats.register_mask(cpus)
-    return _Listener(taskstats)
+    return Listener(taskstats, _STATS_BY + size)
 
 
 class Processes:
@@ -210,20 +217,25 @@ class Processes:
         self.targets = Targets()
         self.noted: Noted | None = None
         self.children: set[int] = set()
-        self._dead_threads: OrderedDict[int, str] = OrderedDict()
+        self._dead_threads: OrderedDict[int, bytes] = OrderedDict()
         self._living: dict[int, Who] = {}
-        self._dead: OrderedDict[int, Who] = OrderedDict()
+        self._dead: OrderedDict[int, _Dead] = OrderedDict()
         self._parents: dict[int, int] = {}
         self._threads: dict[int, int] = {}
         self._counted = (*_COUNTED, *more)
         wanted = (*_LAST_WORDS, *self._counted)
         self._fields = {name: btf.member("taskstats", name) for name in wanted}
-        self._births = self._try(_listen_to_births, "proc connector", "short-lived processes")
+        self._births = self._try(
+            lambda: _listen_to_births(with_threads=not self._fields["ac_tgid"]),
+            "proc connector",
+            "short-lived processes",
+        )
+        size = max(place.offset + place.size for place in self._fields.values() if place)
         self._words = self._try(
-            lambda: _listen_to_last_words(possible_cpus), "taskstats", "processes that ended"
+            lambda: _listen_to_last_words(possible_cpus, size), "taskstats", "processes that ended"
         )
 
-    def _try(self, listen: Callable[[], _Listener], name: str, unknown: str) -> _Listener | None:
+    def _try(self, listen: Callable[[], Listener], name: str, unknown: str) -> Listener | None:
         try:
             return listen()
         except Exception as error:  # pyroute2 raises its own, OSError, or what asyncio raises
@@ -234,7 +246,7 @@ class Processes:
     @property
     def readable(self) -> list[int]:
         """Descriptors that become readable when consume() has something to do."""
-        return [listener.socket.fileno() for listener in (self._births, self._words) if listener]
+        return [listener.fileno() for listener in (self._births, self._words) if listener]
 
     def consume(self) -> None:
         """Takes in what has happened.
@@ -242,11 +254,11 @@ class Processes:
         Last words are received first, but looked at last: so the birth of every task that spoke
         them is known by then.
         """
-        words = list(self._words.messages()) if self._words else []
-        for message in self._births.messages() if self._births else ():
-            self._event(message)
-        for message in words:
-            self._last_words(message)
+        words = [part.copy() for part in self._words.messages()] if self._words else []
+        for part in self._births.messages() if self._births else ():
+            self._events(part)
+        for part in words:
+            self._last_words(part)
         for listener in (self._births, self._words):
             if listener and listener.overflowed and _OVERFLOW not in self.notes:
                 self.notes.append(_OVERFLOW)
@@ -262,20 +274,25 @@ class Processes:
 
         Its cgroup is the one that it is in now, or was in when it ended.
         """
-        known = self._living.get(tgid) or read_who(tgid)
-        noted = self.noted.cgroup(tgid) if self.noted else None
+        known, noted = self._known(tgid), self.noted.cgroup(tgid) if self.noted else None
+        cgroup, args = noted or known.cgroup, self._arguments(tgid, known)
+        return Who(known.comm, known.uid, known.user, cgroup, args)
+
+    def _known(self, tgid: int) -> Who:
+        dead = self._dead.get(tgid)
+        known = self._living.get(tgid) or (None if dead and _is_gone(tgid) else read_who(tgid))
         if known and known.cgroup != "?":  # neither gone nor about to be
             self._living[tgid] = known
-        else:
-            known = self._dead.get(tgid) or known or Who()
-        return replace(known, cgroup=noted or known.cgroup, args=self._arguments(tgid, known))
+            return known
+        return dead.who() if dead else known or Who()
 
     def thread(self, tgid: int, tid: int) -> str:
         """The name of a thread, dead or alive."""
         try:
             comm = Path(f"/proc/{tgid}/task/{tid}/comm").read_bytes()
         except OSError:
-            return self._dead_threads.get(tid, Who.comm)
+            dead = self._dead_threads.get(tid)
+            return Who.comm if dead is None else _name(dead)
         return printable(comm.removesuffix(b"\n"))
 
     def _arguments(self, tgid: int, known: Who) -> str:
@@ -298,16 +315,17 @@ class Processes:
             if listener:
                 listener.close()
 
-    def _event(self, message: bytes) -> None:
-        """A struct proc_event of the proc connector."""
-        what = int.from_bytes(message[_WHAT : _WHAT + 4], "little")
-        tid, tgid, child_tid, child = _FORKED.unpack_from(message.ljust(_DATA + 16, b"\0"), _DATA)
-        if what == _FORK and child_tid == child:
-            self._born(tgid, child)
-        elif what == _FORK and not self._fields["ac_tgid"]:
-            self._threads[child_tid] = child
-        elif what in (_EXEC, _UID, _COMM) and tid == tgid:
-            self._living.pop(tgid, None)
+    def _events(self, messages: Messages) -> None:
+        """Each a struct proc_event of the proc connector."""
+        places = (_WHAT, _TID, _TGID, _CHILD_TID, _CHILD)
+        columns = (column(messages, place, "u4") for place in places)
+        for what, tid, tgid, child_tid, child in zip(*columns, strict=True):
+            if what != _FORK and tid == tgid:
+                self._living.pop(tgid, None)
+            elif what == _FORK and child_tid == child:
+                self._born(tgid, child)
+            elif what == _FORK:
+                self._threads[child_tid] = child
 
     def _born(self, parent: int, child: int) -> None:
         self._living.pop(child, None)
@@ -319,56 +337,45 @@ class Processes:
             self.children.discard(child)  # the number was one of theirs
         self.targets.forked(parent, child)
 
-    def _last_words(self, message: bytes) -> None:
-        """The struct taskstats of a task that ended."""
-        stats = _find_stats(message)
-        if stats is None:
+    def _last_words(self, messages: Messages) -> None:
+        """Each has the struct taskstats of a task that ended, if it is no error."""
+        messages = messages[messages[:, _NL_HEADERS + 2] == _TYPE_AGGR_PID]
+        if len(messages) == 0:
             return
-        tid = self._number(stats, "ac_pid")
-        tgid = self._process_of(tid, stats)
-        if tgid in self.targets:
-            counted: Counters = {name: self._number(stats, name) for name in self._counted}
-            self.targets.died(tgid, tid, counted)
-        self._dead_threads.pop(tid, None)
-        self._dead_threads[tid] = self._comm(stats)
-        if len(self._dead_threads) > _REMEMBERED:
-            self._dead_threads.popitem(last=False)
-        if tid == tgid:
-            self._bury(tgid, stats)
+        tids, tgids, uids, names = (self._column(messages, name) for name in _LAST_WORDS)
+        if not self._fields["ac_tgid"]:  # births told it, before last words did (0e0af57e0e91)
+            tgids = [self._threads.pop(tid, tid) for tid in tids]
+        for place, (tid, tgid, uid, comm) in enumerate(zip(tids, tgids, uids, names, strict=True)):
+            if tgid in self.targets:
+                last = messages[place : place + 1]
+                self.targets.died(tgid, tid, {n: self._column(last, n)[0] for n in self._counted})
+            self._dead_threads.pop(tid, None)
+            self._dead_threads[tid] = comm
+            if len(self._dead_threads) > _REMEMBERED:
+                self._dead_threads.popitem(last=False)
+            if tid == tgid:
+                self._bury(tgid, comm, uid)
 
-    def _process_of(self, tid: int, stats: bytes) -> int:
-        """The process of a task; its birth told it, before last words did (0e0af57e0e91)."""
-        if self._fields["ac_tgid"]:
-            return self._number(stats, "ac_tgid")
-        return self._threads.pop(tid, tid)
-
-    def _bury(self, tgid: int, stats: bytes) -> None:
-        uid = self._number(stats, "ac_uid")
-        known = self._living.pop(tgid, None) or self._dead.pop(tgid, Who())
-        self._dead[tgid] = replace(known, comm=self._comm(stats), uid=uid, user=user_name(uid))
+    def _bury(self, tgid: int, comm: bytes, uid: int) -> None:
+        before = self._dead.pop(tgid, None)
+        known = self._living.pop(tgid, None) or (before and before.known)
+        self._dead[tgid] = _Dead(known, comm, uid)
         if len(self._dead) > _REMEMBERED:
             self._parents.pop(self._dead.popitem(last=False)[0], None)
 
-    def _comm(self, stats: bytes) -> str:
-        return printable(self._bytes(stats, "ac_comm").partition(b"\0")[0])
-
-    def _bytes(self, stats: bytes, name: str) -> bytes:
+    def _column(self, messages: Messages, name: str) -> list[Any]:
+        """A member of struct taskstats, of each message; 0 where there is no such."""
         place = self._fields[name]
-        return stats[place.offset : place.offset + place.size] if place else b""
+        if place is None:
+            return [0] * len(messages)
+        kind = f"S{place.size}" if name == "ac_comm" else f"u{place.size}"
+        return column(messages, _stats_at(messages[0].tobytes()) + place.offset, kind)
 
-    def _number(self, stats: bytes, name: str) -> int:
-        return int.from_bytes(self._bytes(stats, name), "little")
 
-
-def _find_stats(message: bytes) -> bytes | None:
-    """The struct taskstats in TASKSTATS_TYPE_AGGR_PID of a message, or None if it has none."""
-    size, kind = _NLA.unpack_from(message, _NL_HEADERS)
-    if kind != _TYPE_AGGR_PID:
-        return None
-    at, end = _NL_HEADERS + _NLA.size, _NL_HEADERS + size
-    while at < end:
+def _stats_at(message: bytes) -> int:
+    """Where struct taskstats stands in messages of this kernel, in TASKSTATS_TYPE_AGGR_PID."""
+    at, kind = _NL_HEADERS + _NLA.size, 0
+    while kind != _TYPE_STATS:
         size, kind = _NLA.unpack_from(message, at)
-        if kind == _TYPE_STATS:
-            return message[at + _NLA.size : at + size]
-        at += size + 3 & ~3
-    return None
+        at += _NLA.size if kind == _TYPE_STATS else size + 3 & ~3
+    return at

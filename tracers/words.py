@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -12,3 +13,9 @@ class Word(IntEnum):
     def text(self) -> str:
         """As reports call it."""
         return self.name.lower().replace("_", "-") if self else "?"
+
+    @classmethod
+    def texts(cls, numbers: Iterable[int]) -> list[str]:
+        """What each number stands for; they can be many, of few kinds."""
+        known = {member.value: member.text for member in cls}
+        return [known[number] for number in numbers]

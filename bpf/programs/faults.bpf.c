@@ -431,11 +431,13 @@ int on_handled(u64 *ctx)
 }
 #endif
 
-/* Where there is an exception, that has the stack. */
+/* Where there is an exception, that has the stack, and was counted if it was memtap's own. */
 #ifdef ENDS_ALONE
 #define COMPLETED_STACK(ctx) stack_of(ctx, BPF_F_USER_STACK)
+#define ended_for            followed
 #else
 #define COMPLETED_STACK(ctx) NO_STACK
+#define ended_for            concerned
 #endif
 
 /* The task has counted this fault already. */
@@ -443,7 +445,7 @@ static inline int completed(u64 *ctx, int number, u8 kind)
 {
 	u64 task = (u64)current_task();
 
-	if (!followed(task, FIELD(task, task_struct, tgid)))
+	if (!ended_for(task, FIELD(task, task_struct, tgid)))
 		return 0;
 	struct event this = {.address = CTX_ADDRESS(ctx), .ip = CTX_IP(ctx), .kind = kind};
 	this.stack = COMPLETED_STACK(ctx);
@@ -489,7 +491,7 @@ int on_signal(u64 *ctx)
 	s32 code = PEEK(info, kernel_siginfo, si_code); /* it can be a number, SEND_SIG_PRIV */
 	if (ctx[2] != task || code <= 0)
 		return 0;
-	if (!followed(task, FIELD(task, task_struct, tgid)))
+	if (!ended_for(task, FIELD(task, task_struct, tgid)))
 		return 0;
 	u64 address = PEEK(info, kernel_siginfo, _sifields___sigfault___addr);
 	u8 nothing = (u32)ctx[0] == SIGSEGV && code == SEGV_MAPERR ? UNMAPPED : 0;
@@ -503,7 +505,7 @@ int on_rss(u64 *ctx)
 
 	if ((u32)ctx[1] != MM_SWAPENTS || FIELD(task, task_struct, flags) & PF_MEMALLOC)
 		return 0;
-	if (!followed(task, FIELD(task, task_struct, tgid)))
+	if (!concerned(task, FIELD(task, task_struct, tgid)))
 		return 0;
 	return note(ctx, LANE_RSS, task, SWAPPED, 0, 0);
 }
@@ -512,7 +514,7 @@ int on_rss(u64 *ctx)
 static inline int has_waited(u64 task)
 {
 	return FLAG(task, task_struct, in_iowait) && FIELD(task, task_struct, mm) &&
-	       followed(task, FIELD(task, task_struct, tgid));
+	       concerned(task, FIELD(task, task_struct, tgid));
 }
 
 /*
@@ -550,7 +552,7 @@ int on_thread(u64 *ctx)
 
 	if (!claim(ctx, LANE_THREAD, tid))
 		return 0;
-	if (tgid != tid && followed(task, tgid))
+	if (tgid != tid && concerned(task, tgid))
 		note(ctx, LANE_THREAD, task, THREAD, REGS_SP(user_regs(task)),
 		     ctx[1] & CLONE_CHILD_CLEARTID ? JOINABLE : 0);
 	return 0;
@@ -603,7 +605,7 @@ int on_mapping(u64 *ctx)
 	u64 mm = FIELD(task, task_struct, mm);
 	if (!vma || !mm || FIELD(mas, ma_state, tree) != mm + OFFSET(mm_struct, mm_mt))
 		return 0;
-	if (!in_mremap(task) || !followed(task, FIELD(task, task_struct, tgid)))
+	if (!in_mremap(task) || !concerned(task, FIELD(task, task_struct, tgid)))
 		return 0;
 	return moved(ctx, task, FIELD(mas, ma_state, index), FIELD(mas, ma_state, last) + 1);
 }
@@ -615,7 +617,7 @@ int on_mapping(u64 *ctx)
 
 	if (!claim(ctx, LANE_MOVED, start) || start > ~(u64)LAST_ERROR || !in_mremap(task))
 		return 0;
-	if (!followed(task, FIELD(task, task_struct, tgid)))
+	if (!concerned(task, FIELD(task, task_struct, tgid)))
 		return 0;
 	u64 bytes = ARGUMENT(2, user_regs(task), THREAD_IS_32_BIT(task));
 	return moved(ctx, task, start, start + WHOLE(bytes));

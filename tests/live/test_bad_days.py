@@ -5,10 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.held import are_gone, held_by, in_kernel, of_session, watched
+from tests.live.limits import limited as cgroup_of
 from tests.live.tracing import (
     LONGEST_S,
     MEMTAP,
@@ -489,8 +490,7 @@ def test_a_reader_who_is_stuck_does_not_keep_a_run_from_ending(number: int) -> N
     process = subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE, text=True)
     try:
         os.close(writer)
-        assert eventually(lambda: waiting_bytes(reader) > 0, LONGEST_S)
-        time.sleep(1)  # of a report every 10 ms one is stuck by now, as nobody reads
+        assert eventually(lambda: waits_in(process.pid, "do_sys_poll"), LONGEST_S)
         process.send_signal(number)
         _, err = process.communicate(timeout=LONGEST_S)
         assert (process.returncode, err) == (0, "")
@@ -499,8 +499,10 @@ def test_a_reader_who_is_stuck_does_not_keep_a_run_from_ending(number: int) -> N
         os.close(reader)
 
 
-def waiting_bytes(descriptor: int) -> int:
-    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+def waits_in(pid: int, function: str) -> bool:
+    """Whether the first thread of a process sleeps in a function of the kernel."""
+    stack, status = (Path(f"/proc/{pid}/{name}").read_text() for name in ("stack", "status"))
+    return function in stack and "State:\tS" in status
 
 
 @pytest.mark.parametrize(
@@ -534,6 +536,21 @@ def limited(limit: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 )
 def test_what_is_too_little_is_said(limit: str, what: str, command: str) -> None:
     says(limited(limit, command, "0.2", "1"), what, "raise that limit first: ulimit")
+
+
+def test_a_cgroup_with_too_little_memory_is_said() -> None:
+    """Its own, or one above it; without a word, the kernel kills whoever takes more."""
+    with cgroup_of(40 << 20) as cgroup:
+        inner = cgroup.folder / "inner"
+        inner.mkdir()
+        try:
+            for folder in (cgroup.folder, inner):
+                script = f"echo $$ > {folder}/cgroup.procs && exec " + shlex.join(MEMTAP)
+                command = ["sh", "-c", f"{script} faults 0.2 1"]
+                done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+                says(done, "may have 41,943,040 bytes of memory", str(cgroup.folder))
+        finally:
+            inner.rmdir()
 
 
 def test_a_little_more_is_enough() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -103,7 +102,6 @@ def test_short_lived_processes_count_for_the_cgroup_that_they_join(
         for number in range(30):
             cgroup = random.Random(number).choice(choices)
             truth[spawn(cgroup)] = cgroup.path
-        time.sleep(0.5)
         process.terminate()
         assert process.wait(30) == 0
     found = cgroups_of(out, column)
@@ -121,7 +119,6 @@ def test_a_cgroup_that_is_gone_at_once_has_its_name(
             spawn(cgroup, PAGES + number)
             remove(cgroup.folder)
             truth[cgroup.path] = PAGES + number
-        time.sleep(0.7)
         process.terminate()
         assert process.wait(30) == 0
     found: dict[str, int] = defaultdict(int)
@@ -181,7 +178,6 @@ def test_only_what_is_done_in_a_cgroup_or_below_counts(
         truth = {spawn(wanted, 500): wanted.path, spawn(late, 600): late.path}
         remove(late.folder)
         subprocess.check_call(["sh", "-c", shell, wanted.procs, other.procs])
-        time.sleep(0.6)
         process.terminate()
         assert process.wait(30) == 0
     found = cgroups_of(out)
@@ -249,7 +245,6 @@ print(*(child for child, _ in children))
     with reporting(out, "faults", "-c", "python3", *BY_PROCESS) as process:
         command = ["/usr/bin/python3", "-c", code, nursery.procs, elsewhere.procs]
         children = map(int, subprocess.check_output(command, text=True).split())
-        time.sleep(0.6)
         process.terminate()
         assert process.wait(30) == 0
     found = cgroups_of(out)

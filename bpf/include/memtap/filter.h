@@ -60,7 +60,7 @@ static inline u64 own_tgid(void)
 }
 #endif
 
-static inline int followed(u64 task, u32 tgid)
+static inline int chosen(u64 task, u32 tgid)
 {
 #ifdef FOLLOW_TGIDS
 	u8 *mark = target(tgid);
@@ -76,13 +76,30 @@ static inline int followed(u64 task, u32 tgid)
 	if (!FOLLOW_CGROUP(task))
 		return 0;
 #endif
-#ifdef LEAVE_OWN_OUT
-	if (tgid == own_tgid()) {
-		count(COUNT_OWN, 1);
-		return 0;
-	}
-#endif
 	return 1;
+}
+
+#ifdef LEAVE_OWN_OUT
+#define IS_OWN(tgid) ((tgid) == own_tgid())
+#else
+#define IS_OWN(tgid) 0
+#endif
+
+/* Is this an event for the report? Each of memtap's own is asked about once, and counted. */
+static inline int followed(u64 task, u32 tgid)
+{
+	if (!chosen(task, tgid))
+		return 0;
+	if (!IS_OWN(tgid))
+		return 1;
+	count(COUNT_OWN, 1);
+	return 0;
+}
+
+/* The same of what only tells more of an event, which is asked about itself. */
+static inline int concerned(u64 task, u32 tgid)
+{
+	return chosen(task, tgid) && !IS_OWN(tgid);
 }
 
 #ifdef FOLLOW_CHILDREN
