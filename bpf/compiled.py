@@ -153,8 +153,7 @@ class _Child:
                 self._errors.seek(0)
                 log = self._errors.read().decode(errors="replace").strip()
                 said = json.loads(
-                    answer
-                    or '{"error": "the compiler died", "hint": "it needs up to 128 MiB of memory"}'
+                    answer or '{"error": "the compiler died", "hint": "it may lack memory"}'
                 )
                 raise LoadError(said["error"], said["hint"], log)
             return answer.decode()

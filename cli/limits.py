@@ -12,7 +12,7 @@ from memtap.bpf.errors import MemtapError
 from memtap.bpf.filters import CgroupMount, cgroup_mounts
 from memtap.tracers.hostile import one_line
 
-# A run whose program was compiled before is killed with 60 MiB now and then, and lives with 80.
+# No report was seen to run with less; some need more, see docs/terminal.md.
 _LEAST_MEMORY = 64 << 20
 
 
