@@ -16,8 +16,12 @@ from pathlib import Path
 from tests.live.tracing import PAGE, has_io_uring
 
 WAYS = ["read", "pread", "readv", "preadv2", "sendfile", "splice", "copy", "map"]
-WAYS += ["aio", "aio-batch"]
+WAYS += ["aio", "aio-batch", "aio-vectors", "twice", "mixed"]
 RINGS = ["uring", "uring-async", "uring-sqpoll", "uring-batch"]
+
+# What a mixed case does; the second row asks for no page.
+MIXED = ["read", "pread", "readv", "sendfile", "splice", "copy", "touch"]
+MIXED += ["ahead", "willneed", "advise", "direct", "truncate"]
 
 # Advice of posix_fadvise(2), and how many reads a case has at most.
 NORMAL, RANDOM, SEQUENTIAL = 0, 1, 2
@@ -38,35 +42,46 @@ class Case:
     file: Path
     advice: int
     reads: list[Range]
+    mixed: Sequence[str] = ()  # the way of each
 
     @property
     def lines(self) -> str:
         """What the workload reads."""
         head = f"{self.way} {self.file} {self.advice} {len(self.reads)}\n"
-        return head + "".join(f"{at} {size}\n" for at, size in self.reads)
+        ways = [f"{way} " for way in self.mixed] or [""] * len(self.reads)
+        lines = zip(ways, self.reads, strict=True)
+        return head + "".join(f"{way}{at} {size}\n" for way, (at, size) in lines)
 
     def truth(self, cached: str, got: str) -> tuple[int, int]:
         """Hits and misses, given the two lines that the workload printed."""
-        accesses, missed = 0, set()
-        for page in self._asked(got):
-            accesses += 1
-            if cached[page] == "0":
-                missed.add(page)
-        return accesses - len(missed), len(missed)
+        there = {page for page, digit in enumerate(cached) if digit == "1"}
+        hits = misses = 0
+        for way, pages in self._asked(got):
+            if way == "truncate":
+                there = {page for page in there if page < pages.start}
+                continue
+            new = set(pages) - there
+            hits, misses = hits + len(pages) - len(new), misses + len(new)
+            there |= new
+        return hits, misses
 
-    def _asked(self, got: str) -> Iterator[int]:
-        """The pages that were asked for, in order; of a mapped file those with a fault."""
+    def _asked(self, got: str) -> Iterator[tuple[str, range]]:
+        """In which way, and which pages that were asked for, or with a fault if it is mapped."""
         if self.way == "map":
             touched = (page for at, size in self.reads for page in pages_of(at, size))
-            yield from (page for page, faulted in zip(touched, got, strict=True) if faulted == "1")
+            for page, faulted in zip(touched, got, strict=True):
+                yield self.way, range(page, page + int(faulted))
             return
-        for (at, _), result in zip(self.reads, map(int, got.split()), strict=True):
-            yield from pages_of(at, max(result, 0))
+        each = 2 if self.way == "twice" else 1  # both processes tell
+        reads = [read for read in self.reads for _ in range(each)]
+        ways = self.mixed or [self.way] * len(reads)
+        for way, (at, _), result in zip(ways, reads, map(int, got.split()), strict=True):
+            yield way, pages_of(at, PAGE if way == "truncate" else max(result, 0))
 
 
 def pages_of(at: int, size: int) -> range:
     """The pages in which these bytes are."""
-    return range(at // PAGE, -(-(at + size) // PAGE))
+    return range(at // PAGE, -(-(at + size) // PAGE) if size else at // PAGE)
 
 
 def ways() -> list[str]:
@@ -86,7 +101,31 @@ def case_at_random(dice: random.Random, file: Path, choice: Sequence[str]) -> Ca
         reads = [(at // PAGE * PAGE, length) for at, length in reads]
     if way.endswith("batch"):
         reads = reads[:MOST_AT_ONCE]
-    return Case(way, file, dice.choice((NORMAL, NORMAL, RANDOM, SEQUENTIAL)), reads)
+    advice = dice.choice((NORMAL, NORMAL, RANDOM, SEQUENTIAL))
+    if way == "mixed":
+        return mixed_case(dice, file, advice, reads)
+    return Case(way, file, advice, reads)
+
+
+def mixed_case(dice: random.Random, file: Path, advice: int, reads: list[Range]) -> Case:
+    """The same reads in ways that change, and what else brings pages in, or takes them away."""
+    whole, choice = file.stat().st_size, MIXED if os.access(file, os.W_OK) else MIXED[:-1]
+    size, ways, made = whole, [], []
+    for at, length in reads:
+        way = dice.choice(choice)
+        if way == "truncate":  # in the middle of a page it would be the kernel that reads the page
+            size = at = max(at // PAGE, 1) * PAGE
+        if way == "splice":
+            at = at // PAGE * PAGE
+        if way in ("touch", "direct", "advise") and at >= size // PAGE * PAGE:
+            at = 0
+        if way == "direct":
+            at, length = at // PAGE * PAGE, PAGE
+        if way == "advise":
+            length = min(length, size - at)
+        ways.append(way)
+        made.append((at, length))
+    return Case("mixed", file, advice, made, ways)
 
 
 def cache_some(dice: random.Random, file: Path) -> None:

@@ -3,10 +3,16 @@
  *
  * A case is a line `METHOD FILE ADVICE COUNT` and COUNT lines `OFFSET BYTES`. METHOD: read,
  * pread, readv, preadv2, sendfile, splice, copy (copy_file_range to OUT), uring, uring-async,
- * uring-sqpoll, uring-batch (all at once), aio, aio-batch or map (touches each page of the
- * range). ADVICE is a number for posix_fadvise(). Per case it prints two lines: a digit for
- * each page of the file, 1 if mincore() says that it is cached before the reads; and what each
- * read returned, or for map a digit for each page touched, 1 if that was a fault.
+ * uring-sqpoll, uring-batch (all at once), uring-skip (tells nothing when it is done), aio,
+ * aio-batch, aio-vectors, map (touches each page of the range), twice (pread, by two processes
+ * at the same time) or mixed (each line has a method before it). ADVICE is a number for
+ * posix_fadvise(). Per case it prints two lines: a digit for each page of the file, 1 if
+ * mincore() says that it is cached before the reads; and what each read returned, or for map a
+ * digit for each page touched, 1 if that was a fault.
+ *
+ * Mixed can do more: touch (one page, through a mapping: 1 if that was a fault), ahead
+ * (readahead()), willneed (posix_fadvise()), advise (madvise()), direct (O_DIRECT) and truncate
+ * (to OFFSET). These get 0, as they ask for no page.
  */
 #include "workload.h"
 
@@ -15,12 +21,15 @@
 #include <sys/sendfile.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 
 enum { MOST = 64, BUFFER = 16 << 20 };
 
 static char *buffer;
 static const char *method;
 static int fd, out, null;
+static const char *path;
+static char methods[MOST][16];
 static off_t offsets[MOST];
 static size_t sizes[MOST];
 static int count;
@@ -166,6 +175,24 @@ static void collect(struct ring *ring, int number, ssize_t *got)
 	}
 }
 
+/* Their results are not told: what a read of a file that nobody changes gets. */
+static void by_silent_ring(struct ring *ring, ssize_t *got)
+{
+	for (int i = 0; i < count; i++) {
+		off_t left = size_of(fd) - offsets[i];
+
+		submit(ring, i, 1, IOSQE_CQE_SKIP_SUCCESS);
+		got[i] = left < (off_t)sizes[i] ? left : (off_t)sizes[i];
+	}
+	ring->entries[0] = (struct io_uring_sqe){
+		.opcode = IORING_OP_NOP, .flags = IOSQE_IO_DRAIN, .user_data = MOST};
+	ring->array[*ring->tail & (MOST - 1)] = 0;
+	__atomic_store_n(ring->tail, *ring->tail + 1, __ATOMIC_SEQ_CST);
+	check(syscall(SYS_io_uring_enter, ring->fd, 1, 0, 0, NULL, 0), "io_uring_enter");
+	ssize_t none[MOST + 1];
+	collect(ring, 1, none);
+}
+
 static void by_ring(ssize_t *got)
 {
 	int polled = !strcmp(method, "uring-sqpoll"), batch = !strcmp(method, "uring-batch");
@@ -174,6 +201,8 @@ static void by_ring(ssize_t *got)
 
 	if (!ring->entries)
 		open_ring(ring, polled ? IORING_SETUP_SQPOLL : 0);
+	if (!strcmp(method, "uring-skip"))
+		return by_silent_ring(ring, got);
 	if (batch) {
 		submit(ring, 0, count, flags);
 		return collect(ring, count, got);
@@ -184,9 +213,10 @@ static void by_ring(ssize_t *got)
 	}
 }
 
-static void by_aio(ssize_t *got, int at_once)
+static void by_aio(ssize_t *got, int at_once, int vectors)
 {
 	static aio_context_t context;
+	static struct iovec parts[MOST][2];
 	struct iocb blocks[MOST], *list[MOST];
 	struct io_event done[MOST];
 
@@ -200,6 +230,13 @@ static void by_aio(ssize_t *got, int at_once)
 					  .aio_offset = offsets[i],
 					  .aio_data = i};
 		list[i] = &blocks[i];
+		if (!vectors)
+			continue;
+		parts[i][0] = (struct iovec){buffer, sizes[i] / 2};
+		parts[i][1] = (struct iovec){buffer, sizes[i] - sizes[i] / 2};
+		blocks[i].aio_lio_opcode = IOCB_CMD_PREADV;
+		blocks[i].aio_buf = (uintptr_t)parts[i];
+		blocks[i].aio_nbytes = 2;
 	}
 	for (int i = 0; i < count; i += at_once) {
 		check(syscall(SYS_io_submit, context, at_once, list + i), "io_submit");
@@ -236,6 +273,78 @@ static void by_map(void)
 	munmap((void *)map, size_of(fd));
 }
 
+static ssize_t by_touch(off_t at)
+{
+	static volatile char sum;
+	volatile char *map = mmap(NULL, size_of(fd), PROT_READ, MAP_SHARED, fd, 0);
+	long before = faults();
+
+	if (map == MAP_FAILED)
+		err(1, "mmap");
+	sum += map[at];
+	before = faults() - before;
+	munmap((void *)map, size_of(fd));
+	return before;
+}
+
+static void by_advise(off_t at, size_t bytes)
+{
+	void *map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, at / PAGE * PAGE);
+
+	if (map == MAP_FAILED)
+		err(1, "mmap");
+	madvise(map, bytes, MADV_WILLNEED);
+	munmap(map, bytes);
+}
+
+static void by_direct(off_t at, size_t bytes)
+{
+	int direct = check(open(path, O_RDONLY | O_DIRECT), path);
+
+	check(pread(direct, buffer, bytes, at), "O_DIRECT");
+	close(direct);
+}
+
+static ssize_t one(off_t at, size_t bytes);
+
+static ssize_t mixed(const char *how, off_t at, size_t bytes)
+{
+	if (!strcmp(how, "touch"))
+		return by_touch(at);
+	if (!strcmp(how, "ahead"))
+		readahead(fd, at, bytes);
+	else if (!strcmp(how, "willneed"))
+		posix_fadvise(fd, at, bytes, POSIX_FADV_WILLNEED);
+	else if (!strcmp(how, "advise"))
+		by_advise(at, bytes);
+	else if (!strcmp(how, "direct"))
+		by_direct(at, bytes);
+	else if (!strcmp(how, "truncate"))
+		check(truncate(path, at), path);
+	else {
+		method = how;
+		return one(at, bytes);
+	}
+	return 0;
+}
+
+static void twice(void)
+{
+	ssize_t *both = mmap(NULL, 2 * MOST * sizeof(ssize_t), PROT_READ | PROT_WRITE,
+			     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int other = check(fork(), "fork");
+	ssize_t *got = other ? both : both + MOST;
+
+	for (int i = 0; i < count; i++)
+		got[i] = pread(fd, buffer, sizes[i], offsets[i]);
+	if (!other)
+		_exit(0);
+	waitpid(other, NULL, 0);
+	for (int i = 0; i < count; i++)
+		printf("%zd %zd ", both[i], both[MOST + i]);
+	munmap(both, 2 * MOST * sizeof(ssize_t));
+}
+
 static ssize_t one(off_t at, size_t bytes)
 {
 	switch (method[0] << 8 | method[strlen(method) - 1]) {
@@ -261,10 +370,15 @@ static void run(void)
 
 	if (!strcmp(method, "map"))
 		return by_map();
+	if (!strcmp(method, "twice"))
+		return twice();
 	if (!strncmp(method, "uring", 5))
 		by_ring(got);
 	else if (!strncmp(method, "aio", 3))
-		by_aio(got, strcmp(method, "aio") ? count : 1);
+		by_aio(got, strcmp(method, "aio") ? count : 1, !strcmp(method, "aio-vectors"));
+	else if (!strcmp(method, "mixed"))
+		for (int i = 0; i < count; i++)
+			got[i] = mixed(methods[i], offsets[i], sizes[i]);
 	else
 		for (int i = 0; i < count; i++)
 			got[i] = one(offsets[i], sizes[i]);
@@ -274,7 +388,7 @@ static void run(void)
 
 int main(int argc, char **argv)
 {
-	char name[64], path[4096];
+	static char name[64], file[4096];
 	int advice;
 
 	if (argc != 2)
@@ -282,12 +396,15 @@ int main(int argc, char **argv)
 	out = check(open(argv[1], O_RDWR | O_CREAT, 0600), argv[1]);
 	null = check(open("/dev/null", O_WRONLY), "/dev/null");
 	buffer = buffer_of(BUFFER);
-	while (scanf("%63s %4095s %d %d", name, path, &advice, &count) == 4) {
+	while (scanf("%63s %4095s %d %d", name, file, &advice, &count) == 4) {
+		int has_methods = !strcmp(name, "mixed");
 		method = name;
 		if (count > MOST)
 			errx(2, "too many");
+		path = file;
 		for (int i = 0; i < count; i++)
-			if (scanf("%ld %zu", &offsets[i], &sizes[i]) != 2 || sizes[i] > BUFFER)
+			if ((has_methods && scanf("%15s", methods[i]) != 1) ||
+			    scanf("%ld %zu", &offsets[i], &sizes[i]) != 2 || sizes[i] > BUFFER)
 				errx(2, "what is to be read?");
 		fd = check(open(path, O_RDONLY), path);
 		posix_fadvise(fd, 0, 0, advice);
