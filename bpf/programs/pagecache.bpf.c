@@ -487,8 +487,7 @@ static INLINE void ask_closely(struct lookup *look, u64 task, u64 mapping)
 {
 	struct asking *asking = &look->asking;
 
-	struct looked_up pages = {look->first, look->last, (1UL << folio_shift(mapping)) - 1};
-	ask_now(asking, NOTED(look->way), task, mapping, &pages);
+	ask_now(asking, NOTED(look->way), task, mapping, look->first);
 	if (asking->stop != NOWHERE && folio_shift(mapping) &&
 	    look->last > (asking->stop - 1) >> PAGE_SHIFT)
 		look->last = (asking->stop - 1) >> PAGE_SHIFT;

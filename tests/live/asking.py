@@ -26,7 +26,6 @@ MIXED += ["ahead", "willneed", "advise", "direct", "truncate"]
 # Advice of posix_fadvise(2), and how many reads a case has at most.
 NORMAL, RANDOM, SEQUENTIAL = 0, 1, 2
 MOST = 60
-MOST_AT_ONCE = 16  # what memtap looks through in one io_submit(2)
 
 PATTERNS = ("none", "all", "half", "random", "every", "runs")
 BLOCKS = (1, PAGE, 16 << 10, 64 << 10, 128 << 10, 1 << 20, 8 << 20)
@@ -97,10 +96,6 @@ def case_at_random(dice: random.Random, file: Path, choice: Sequence[str]) -> Ca
     reads = in_a_row(dice, size) if dice.random() < 0.5 else here_and_there(dice, size)
     if way == "map":
         reads = [(at, max(min(length, size - at), 1)) for at, length in reads]
-    if way == "splice":  # see Bounds of docs/pagecache.md
-        reads = [(at // PAGE * PAGE, length) for at, length in reads]
-    if way.endswith("batch"):
-        reads = reads[:MOST_AT_ONCE]
     advice = dice.choice((NORMAL, NORMAL, RANDOM, SEQUENTIAL))
     if way == "mixed":
         return mixed_case(dice, file, advice, reads)
@@ -115,8 +110,6 @@ def mixed_case(dice: random.Random, file: Path, advice: int, reads: list[Range])
         way = dice.choice(choice)
         if way == "truncate":  # in the middle of a page it would be the kernel that reads the page
             size = at = max(at // PAGE, 1) * PAGE
-        if way == "splice":
-            at = at // PAGE * PAGE
         if way in ("touch", "direct", "advise") and at >= size // PAGE * PAGE:
             at = 0
         if way == "direct":

@@ -70,11 +70,9 @@ def files(disk: Path) -> Iterator[list[Path]]:
 def ways_for(file: Path, disk: Path) -> list[str]:
     """What is exact and does not go past the page cache.
 
-    copy_file_range(2) makes extents shared where it can, and does not leave its file system. Of
-    several reads in one io_submit(2) it is not always known which one it is: that is bounded.
+    copy_file_range(2) makes extents shared where it can, and does not leave its file system.
     """
-    no = {"aio-batch"} if file.parent == disk else {"aio-batch", "copy"}
-    return [way for way in ways() if way not in no]
+    return [way for way in ways() if way != "copy" or file.parent == disk]
 
 
 def test_reads_at_random(
@@ -112,15 +110,6 @@ def wrong(cases: list[Case], done: Trace) -> list[tuple[Case, tuple[int, int], t
         if truth != counted and not done.file(case.file).get("evicted_pages"):
             found.append((case, truth, counted))
     return found
-
-
-def test_several_reads_in_one_io_submit_are_counted_or_said_to_be_bounded(
-    files: list[Path], disk: Path, workload: Build, tmp_path: Path, trace: Run
-) -> None:
-    dice = random.Random(SEED)
-    cases = [case_at_random(dice, file, ["aio-batch"]) for file in files]
-    done = run(cases, (workload("asker"), disk / "copied"), tmp_path, trace)
-    assert wrong(cases, done) == [] or done.audit["accuracy"] == "bounded"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@
 #define NOWHERE           (~0ULL)
 #define MOST_BYTES        0x7ffff000ULL /* of one call: MAX_RW_COUNT */
 #define MOST_READ_PARTS   4             /* of an iovec that are added up */
-#define MOST_IOCBS        16            /* of an io_submit() that are looked at */
+#define MOST_WORDS        256           /* of a stack, which begins up to 1 KiB deep */
 #define ENOSYS            38
 #define S_IFMT            0170000
 #define S_IFIFO           0010000
@@ -51,9 +51,8 @@ struct asking {
 	u64 stop;
 	u64 id;   /* tells it from what the thread asked for before, if syscr does not */
 	u64 room; /* how many more pages it can take: a pipe may be full */
-	u64 at;   /* of the iocb that is looked at */
+	u64 at;   /* how far up a stack is looked at */
 	u64 found;
-	u64 several; /* not 0 if more than one was found */
 };
 
 static INLINE u64 user_word(u64 address)
@@ -114,52 +113,55 @@ static INLINE u64 pipe_of(u64 file)
 }
 
 /* Members of struct iocb, in bytes; the opcode is followed by 2 of priority and 4 of fd. */
-enum { IOCB_OPCODE = 16, IOCB_BYTES = 32, IOCB_OFFSET = 40, IOCB_PREAD = 0 };
+enum { IOCB_OPCODE = 16, IOCB_BUFFER = 24, IOCB_BYTES = 32, IOCB_OFFSET = 40, IOCB_PREADV = 7 };
 
-/* Pages that were looked up, and how many lie between two ends that are rounded alike. */
-struct looked_up {
-	u64 first;
-	u64 last;
-	u64 round;
-};
-
-/* Not 0 if this cannot be the read that looks them up. Branches cost the verifier time. */
-static INLINE u64 is_no_read_of(u64 iocb, struct looked_up *pages)
+/* Is this a struct kiocb that has come to this page? */
+static INLINE int is_at(u64 request, u64 mapping, u64 page)
 {
-	u64 opcode = user_word(iocb + IOCB_OPCODE) & 0xffff;
-	u64 start = user_word(iocb + IOCB_OFFSET), stop = start + user_word(iocb + IOCB_BYTES);
-	u64 last = (stop - 1) >> PAGE_SHIFT;
-
-	return opcode ^ IOCB_PREAD | (last | pages->round) ^ (pages->last | pages->round) |
-	       (pages->first - (start >> PAGE_SHIFT)) >> 63;
+	return request >> 63 && file_mapping(PEEK(request, kiocb, ki_filp)) == mapping &&
+	       PEEK(request, kiocb, ki_pos) >> PAGE_SHIFT == page;
 }
 
-/* Which read of an io_submit() looks these pages up, if just one can. Those of vectors cannot.
+/*
+ * The struct kiocb of the read that this thread is at, or 0. An io_submit() does one after the
+ * other, and has the address of that on its stack, close to where the call began.
  */
-static INLINE void ask_aio(struct asking *asking, u64 task, u64 regs, u64 mapping,
-			   struct looked_up *pages)
+static INLINE u64 request_at_hand(struct asking *asking, u64 regs, u64 mapping, u64 page)
 {
-	u64 count = CALL_ARGUMENT_1(regs), list = CALL_ARGUMENT_2(regs);
-
-	AT_MOST(MOST_IOCBS)
+	AT_MOST(MOST_WORDS)
 	{
 		OR_BREAK;
-		if (NOTED(asking->at) >= count || NOTED(asking->at) >= MOST_IOCBS)
-			break;
-		u64 iocb = user_word(list + NOTED(asking->at)++ * sizeof(u64));
+		u64 at = NOTED(asking->at) + 1, word = PEEK_AS(u64, regs - at * sizeof(u64), 0);
 
-		if (is_no_read_of(iocb, pages))
-			continue;
-		NOTED(asking->several) |= NOTED(asking->found);
-		NOTED(asking->found) = iocb;
+		if (at > MOST_WORDS)
+			break;
+		NOTED(asking->at) = at;
+		if (is_at(word, mapping, page)) {
+			NOTED(asking->found) = word;
+			break;
+		}
 	}
-	u64 found = NOTED(asking->found);
+	return NOTED(asking->found);
+}
+
+/* What that read asks for, as the program wrote it down. */
+static INLINE void ask_aio(struct asking *asking, u64 task, u64 regs, u64 mapping, u64 page)
+{
 	asking->way = BY_AIO;
-	asking->id = user_word(found + IOCB_OFFSET);
-	u64 file = file_of(task, user_word(found + IOCB_OPCODE) >> 32);
-	if (NOTED(asking->several) || count > MOST_IOCBS || file_mapping(file) != mapping)
+	asking->id = page;
+#if HAVE(aio_kiocb, ki_res__obj)
+	u64 request = request_at_hand(asking, NUMBER_OF(regs), mapping, page);
+	u64 iocb = request ? PEEK(request, aio_kiocb, ki_res__obj) : 0;
+	u64 what = user_word(iocb + IOCB_OPCODE), bytes = user_word(iocb + IOCB_BYTES);
+	u64 file = file_of(task, what >> 32), start = user_word(iocb + IOCB_OFFSET);
+
+	if (file_mapping(file) != mapping)
 		return;
-	ask(asking, BY_AIO, file, asking->id, user_word(found + IOCB_BYTES));
+	if ((what & 0xffff) == IOCB_PREADV)
+		bytes = bytes_of_parts(user_word(iocb + IOCB_BUFFER), bytes);
+	ask(asking, BY_AIO, file, start, bytes);
+	asking->id = start + iocb * MOST_BYTES + bytes;
+#endif
 }
 
 /* How this thread comes to read, told by no more than the number of its call. */
@@ -216,9 +218,9 @@ static INLINE void ask_splice(struct asking *asking, u64 task, u64 regs, u64 num
 	ask_pipe(asking, pipe ? pipe : (u64)PEEK(task, task_struct, splice_pipe), first);
 }
 
-/* What this thread, which looks these pages up, asks for. */
+/* What this thread, which looks up pages from the first on, asks for. */
 static INLINE void ask_call(struct asking *asking, enum way way, u64 task, u64 mapping,
-			    struct looked_up *pages)
+			    u64 first)
 {
 	u64 regs = user_regs(task), number = CALL_NUMBER(regs);
 
@@ -227,9 +229,9 @@ static INLINE void ask_call(struct asking *asking, enum way way, u64 task, u64 m
 	if (way == BY_READ)
 		ask_read(asking, task, regs, number);
 	else if (way == BY_PIPE)
-		ask_splice(asking, task, regs, number, pages->first);
+		ask_splice(asking, task, regs, number, first);
 	else if (way == BY_AIO)
-		ask_aio(asking, task, regs, mapping, pages);
+		ask_aio(asking, task, regs, mapping, first);
 	READ_AGAIN();
 }
 

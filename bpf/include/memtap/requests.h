@@ -95,13 +95,13 @@ static INLINE void ask_worker(struct asking *asking, u64 task, u64 first)
 #endif
 }
 
-/* What this thread, which looks these pages up, asks for. */
+/* What this thread, which looks up pages from the first on, asks for. */
 static INLINE void ask_now(struct asking *asking, enum way way, u64 task, u64 mapping,
-			   struct looked_up *pages)
+			   u64 first)
 {
-	ask_call(asking, way, task, mapping, pages);
+	ask_call(asking, way, task, mapping, first);
 	if (FIELD(task, task_struct, flags) & PF_IO_WORKER)
-		ask_worker(asking, task, pages->first);
+		ask_worker(asking, task, first);
 	READ_AGAIN();
 }
 
