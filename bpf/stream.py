@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ STACK_WORDS = 128
 class NameRecord(NamedTuple):
     """`struct name_head` of memtap/names.h, and the names: the file's own, its folder's, ... ."""
 
+    ns: int
     file: int
     ino: int
     dev: int
@@ -114,7 +116,10 @@ class Stream:
         return len(self._batches)
 
     def _decode_names(self, records: list[bytes]) -> list[NameRecord]:
-        """All at once: hundreds of thousands may come in a second, and each member takes time."""
+        """In order of time, as a task may be on another CPU when its file has another name.
+
+        All at once: hundreds of thousands may come in a second, and each member takes time.
+        """
         start = self._name.itemsize
         heads = np.frombuffer(b"".join(record[:start] for record in records), self._name)
         members = [heads[name].tolist() for name in _NAME_MEMBERS if len(records)]
@@ -122,7 +127,8 @@ class Stream:
         texts = [
             record[start:end].split(b"\0")[:-1] for record, end in zip(records, ends, strict=True)
         ]
-        return [NameRecord(*row) for row in zip(*members, texts, strict=True)]
+        names = [NameRecord(*row) for row in zip(*members, texts, strict=True)]
+        return sorted(names, key=attrgetter("ns"))
 
     def take(self) -> tuple[Events, Events, list[NameRecord]]:
         """Events, runs and names so far; the stream is empty afterwards.

@@ -94,7 +94,14 @@ def test_a_file_is_named_from_itself_up() -> None:
     head = {member: number for number, member in enumerate(MEMBERS, 2**31)} | {"ino": 2**64 - 1}
     record = name(b"passwd", b"etc", **head) + PADDING
     _, _, names = stream_of(record, name(b"x")).take()
-    assert names == [NameRecord(**head, names=[b"passwd", b"etc"]), nameless(names=[b"x"])]
+    assert names == [nameless(names=[b"x"]), NameRecord(**head, names=[b"passwd", b"etc"])]
+
+
+def test_names_that_several_cpus_tell_are_put_in_order_of_time() -> None:
+    """Else a file that was deleted on one CPU is not, when another's records are read after."""
+    deleted, before = name(ino=3, ns=9), name(b"x", ino=3, ns=8)
+    _, _, names = stream_of(deleted, before).take()
+    assert [record.ns for record in names] == [8, 9]
 
 
 def test_a_block_device_has_no_name_but_a_number() -> None:

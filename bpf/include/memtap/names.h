@@ -34,6 +34,7 @@ enum name_flag {
 struct name_head {
 	u32 record;
 	u32 used;
+	u64 ns;   /* when it was so, CLOCK_MONOTONIC */
 	u64 file; /* see identity() */
 	u64 ino;
 	u32 dev;    /* of the file system, the kernel's dev_t: major << 20 | minor */
@@ -244,6 +245,7 @@ static inline void describe(struct name_head *head, struct name *name, u64 inode
 	u64 super = FIELD(inode, inode, i_sb);
 
 	head->record = RECORD_NAME;
+	head->ns = bpf_ktime_get_ns();
 	head->file = file;
 	head->ino = FIELD(inode, inode, i_ino);
 	head->dev = FIELD(super, super_block, s_dev);
