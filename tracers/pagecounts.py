@@ -179,10 +179,10 @@ class PageCache:
 
     def _count(self, judged: _Judged) -> None:
         own = (judged.rows["tgid"] == self._own) & (self._own > 0)
-        self._left_out += _events(judged.rows[own])
+        self._left_out += _counted(judged.rows[own])
         judged = judged.take(~own)
-        self._events += _events(judged.rows)
-        self._unsure += _events_of(judged.rows[_is_unsure(judged.rows)])
+        self._events += _counted(judged.rows)
+        self._unsure += _added_up(judged.rows[_is_unsure(judged.rows)])
         self._tallies.append(_tally(judged.rows, judged.found))
 
 
@@ -209,7 +209,8 @@ def page_audit(
     return audit(origin, interval, events, unseen=unseen, notes=notes, own=own)
 
 
-def _events(rows: Events) -> int:
+def _counted(rows: Events) -> int:
+    """How many events were counted in these rows: a run is one for each page."""
     runs = rows["kind"] == Kind.HITS
     return int(np.sum(~runs)) + int(rows["pages"][runs].sum())
 
@@ -245,7 +246,7 @@ def _is_unsure(rows: Events) -> Bools:
     return unsure
 
 
-def _events_of(rows: Events) -> int:
+def _added_up(rows: Events) -> int:
     """How many events the rows are; one that was added up tells in `index`."""
     return int(np.where(rows["flags"] & Flag.SPILLED > 0, rows["index"], 1).sum())
 

@@ -115,7 +115,6 @@ struct subject {
 };
 
 #define BUCKETS 4096
-#define GOLDEN  0x9e3779b97f4a7c15 /* spreads numbers that are close */
 
 /*
  * A number for a file. Its inode number is not enough: subvolumes and snapshots of btrfs have
@@ -491,7 +490,7 @@ static INLINE void ask_closely(struct lookup *look, u64 task, u64 mapping)
 	if (asking->stop != NOWHERE && folio_shift(mapping) &&
 	    look->last > (asking->stop - 1) >> PAGE_SHIFT)
 		look->last = (asking->stop - 1) >> PAGE_SHIFT;
-	if (asking->way == BY_OTHER)
+	if (asking->start == NOWHERE)
 		asking->id = look->last;
 	if (look->last - look->first >= asking->room)
 		look->last = look->first + asking->room - 1;
@@ -776,6 +775,19 @@ static INLINE int asked_before(struct subject *who, u64 key)
 }
 
 #if HAVE_RINGS
+/*
+ * Who looks up this file's pages. A file on overlayfs has none, but keeps the file below it, or
+ * a struct ovl_file that begins with that. What others keep finds nobody.
+ */
+static INLINE int asked_of(struct subject *who, u64 file)
+{
+	u64 kept = PEEK(file, file, private_data);
+
+	return asked_before(who, file_mapping(file)) ||
+	       asked_before(who, file_mapping(PEEK_AS(u64, kept, 0))) ||
+	       asked_before(who, file_mapping(kept));
+}
+
 static INLINE void ring_read(void *ctx, u64 request)
 {
 	u64 rw = request + OFFSET(io_kiocb, cmd);
@@ -783,7 +795,7 @@ static INLINE void ring_read(void *ctx, u64 request)
 	struct subject who;
 
 	if (bytes <= 0 || PEEK(rw, io_rw, kiocb__ki_flags) & IOCB_DIRECT ||
-	    !asked_before(&who, file_mapping(PEEK(rw, io_rw, kiocb__ki_filp))))
+	    !asked_of(&who, PEEK(rw, io_rw, kiocb__ki_filp)))
 		return;
 	done(ctx, LANE_RING, &who, PEEK(rw, io_rw, kiocb__ki_pos) - bytes, bytes);
 }

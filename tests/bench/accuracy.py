@@ -1,4 +1,4 @@
-"""Prints the README's accuracy table: workloads whose answer is known, and what was counted.
+"""Prints the README's accuracy tables: workloads whose answer is known, and what was counted.
 
     sudo ./bootstrap python -m tests.bench.accuracy [--peers]
 
@@ -21,7 +21,8 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from memtap.tracers.files import FileId
+import numpy as np
+
 from memtap.tracers.pagecache import Kind
 from memtap.tracers.recording import Recording
 from tests.bench.peers import Cachestat, Cachetop, DidNotStartError
@@ -123,17 +124,12 @@ def reads(run: Callable[[str], str], disk: Path) -> Iterator[Case]:
     yield Case("the same files again", md5, small, always(SMALL, 0, 0), warm(*small))
 
 
-def every_other(file: Path) -> Callable[[], AbstractContextManager[object]]:
-    """Makes every other page cached, without readahead."""
+def every_other(file: Path, pages: int = 1) -> Callable[[], AbstractContextManager[object]]:
+    """Makes every other block of so many pages cached, without readahead."""
 
     def prepare() -> AbstractContextManager[object]:
         evict(file)
-        fd = os.open(file, os.O_RDONLY)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
-        for page in range(0, file.stat().st_size // PAGE, 2):
-            os.pread(fd, 1, page * PAGE)
-        os.close(fd)
-        return nullcontext()
+        return kept(file, every=2 * pages)
 
     return prepare
 
@@ -159,7 +155,10 @@ def others(run: Callable[[str], str], disk: Path) -> Iterator[Case]:
             big = make_file(folder / "big", PAGES)
             command = [run("reader"), "pread", str(big), "131072"]
             half = always(PAGES // 2, PAGES // 2, 0)
-            yield Case(f"every other page cached, {name}", command, [big], half, every_other(big))
+            pages = max(os.statvfs(folder).f_bsize // PAGE, 1)
+            what = "page" if pages == 1 else "block"
+            case = f"every other {what} cached, {name}"
+            yield Case(case, command, [big], half, every_other(big, pages))
         finally:
             subprocess.check_call(["umount", folder])
 
@@ -191,7 +190,7 @@ def writes(run: Callable[[str], str], disk: Path) -> Iterator[Case]:
 def counted(case: Case, disk: Path) -> tuple[Counts, Counts, int]:
     """The truth, what memtap says, and what counting folios says of misses."""
     report, recording = disk / "report", disk / "recording"
-    keep = ["-b", "file", "-f", "json", "-o", report, "--record", recording]
+    keep = ["-b", "file", "-f", "json", "-o", str(report), "--record", str(recording)]
     with case.cached():
         done = memtap("cachetop", *keep, "--", *case.command)
     assert done.returncode == 0, done.stderr
@@ -202,21 +201,16 @@ def counted(case: Case, disk: Path) -> tuple[Counts, Counts, int]:
     return case.truth(done.stdout), (hits, misses, dirties), folio_misses(recording, case.files)
 
 
-def file_id(file: Path) -> FileId:
-    """As the kernel names it."""
-    found = file.stat()
-    return os.major(found.st_dev) << 20 | os.minor(found.st_dev), found.st_ino
-
-
 def folio_misses(recording: Path, files: Files) -> int:
     """Folios that entered the cache less folios that were dirtied, at least none."""
-    wanted = set(map(file_id, files))
+    paths = set(map(str, files))
+    mine: set[int] = set()
     added = dirtied = 0
     for chunk in Recording(recording):
-        mine = [row for row in chunk.rows if (int(row["dev"]), int(row["ino"])) in wanted]
-        kinds = [int(row["kind"]) for row in mine]
-        added += kinds.count(Kind.ADD)
-        dirtied += kinds.count(Kind.DIRTY)
+        mine |= {number for number, name in chunk.paths.items() if name.path in paths}
+        kinds = chunk.rows["kind"][np.isin(chunk.rows["file"], list(mine))]
+        added += int((kinds == Kind.ADD).sum())
+        dirtied += int((kinds == Kind.DIRTY).sum())
     return max(added - dirtied, 0)
 
 
@@ -258,9 +252,11 @@ def compiler(folder: Path) -> Callable[[str], str]:
 
 
 def main(with_peers: bool) -> None:
-    """Prints the table, in Markdown; ends with status 1 if a count is not the truth."""
+    """Prints the tables, in Markdown; ends with status 1 if a count is not the truth."""
     wrong = 0
-    tools = {"bcc cachestat": Cachestat, "bcc cachetop": Cachetop} if with_peers else {}
+    tools: dict[str, type[Peer]] = {}
+    if with_peers:
+        tools = {"bcc cachestat": Cachestat, "bcc cachetop": Cachetop}
     headings = ["workload", "true hits, misses, dirties", "memtap"]
     headings += tools or ["misses, folio by folio"]
     print(line(headings), line("---" for _ in headings), sep="\n", flush=True)
@@ -276,7 +272,26 @@ def main(with_peers: bool) -> None:
             texts = [", ".join(map(str, counts)) for counts in (truth, ours)]
             texts += [said(peer, case) for peer in peers] or [str(folios)]
             print(line([case.name, *texts]), flush=True)
+    wrong += 0 if with_peers else faulted()
     raise SystemExit(wrong > 0)
+
+
+PROGRAMS = (["true"], ["sh", "-c", "true"], ["/usr/bin/python3", "-c", "pass"])
+
+
+def faulted() -> int:
+    """Prints the faults of programs, from exec on, as taskstats has them; how many rows differ."""
+    print("", line(["program", "true minor, major faults", "memtap"]), line(["---"] * 3), sep="\n")
+    wrong = 0
+    for program in PROGRAMS:
+        done = memtap("faults", "-b", "process", "-f", "json", "-o", "/dev/stdout", "--", *program)
+        report = reports(done.stdout)[0]
+        truth = (report["audit"]["kernel"][name] for name in ("ac_minflt", "ac_majflt"))
+        ours = (sum(row[name] for row in report["rows"]) for name in ("minor", "major"))
+        texts = [", ".join(map(str, counts)) for counts in (truth, ours)]
+        wrong += len(set(texts)) > 1
+        print(line([f"`-- {' '.join(program)}`", *texts]), flush=True)
+    return wrong
 
 
 def line(cells: Iterable[str]) -> str:

@@ -143,6 +143,17 @@ def scattered(folder: Path, trace: Run) -> tuple[dict[str, int], dict[str, int]]
     return json.loads(done.stdout), {file.name: done.counts(file)[2] for file in files}
 
 
+@pytest.fixture
+def no_writeback() -> Iterator[None]:
+    """The kernel does not write by itself what has been dirty for long: that makes it clean."""
+    interval = Path("/proc/sys/vm/dirty_writeback_centisecs")
+    before = interval.read_text()
+    interval.write_text("0")
+    yield
+    interval.write_text(before)
+
+
+@pytest.mark.usefixtures("no_writeback")
 @pytest.mark.parametrize("kind", ["ext4", "ext4-1k", "ext2", "xfs", "btrfs"])
 def test_pages_that_are_written_to_are_dirtied_whatever_their_folio(
     kind: str, disk: Path, trace: Run

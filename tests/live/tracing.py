@@ -202,12 +202,14 @@ def resident(path: Path) -> int:
 
 
 @contextmanager
-def kept(path: Path, pages: int | None = None) -> Iterator[None]:
-    """Keeps a file, or its first pages, in the page cache, by mlock(2).
+def kept(path: Path, pages: int | None = None, every: int | None = None) -> Iterator[None]:
+    """Keeps a file, its first pages, or every so manieth page in the page cache, by mlock(2).
 
     Some kernels take away pages that were not used for a few seconds (DAMON_RECLAIM).
     """
     with mapped(path, pages) as (address, length):
-        failed = _LIBC.mlock(ctypes.c_void_p(address), ctypes.c_size_t(length))
-        assert not failed, os.strerror(ctypes.get_errno())
+        part, step = (PAGE, every * PAGE) if every else (length, length)
+        for start in range(address, address + length, step):
+            failed = _LIBC.mlock(ctypes.c_void_p(start), ctypes.c_size_t(part))
+            assert not failed, os.strerror(ctypes.get_errno())
         yield

@@ -68,6 +68,8 @@
 		-number;                                                                       \
 	})
 
+#define GOLDEN                 0x9e3779b97f4a7c15 /* spreads numbers that are close */
+
 /* BCC cannot call functions of its own. */
 #define INLINE                 inline __attribute__((always_inline))
 

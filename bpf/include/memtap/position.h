@@ -148,7 +148,6 @@ static INLINE u64 request_at_hand(struct asking *asking, u64 regs, u64 mapping, 
 static INLINE void ask_aio(struct asking *asking, u64 task, u64 regs, u64 mapping, u64 page)
 {
 	asking->way = BY_AIO;
-	asking->id = page;
 #if HAVE(aio_kiocb, ki_res__obj)
 	u64 request = request_at_hand(asking, NUMBER_OF(regs), mapping, page);
 	u64 iocb = request ? PEEK(request, aio_kiocb, ki_res__obj) : 0;

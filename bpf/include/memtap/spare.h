@@ -34,10 +34,9 @@
 
 #if SPARES
 #define STACK_BITS 14 /* what task or interrupt has a stack here has it alone */
-#define BUCKETS    1024
+#define PLACES     1024
 #define WAYS       4
-#define ALL_CLAIMS (PROGRAMS * SPARES * BUCKETS)
-#define GOLDEN     0x9e3779b97f4a7c15 /* spreads numbers that are close */
+#define ALL_CLAIMS (PROGRAMS * SPARES * PLACES)
 
 /* What was handled before a spare's turn; 0 where nothing is noted. */
 struct claims {
@@ -61,8 +60,8 @@ static inline u64 spare_number(void)
 
 static inline struct claims *claims_of(int program, int spare, u64 place)
 {
-	u64 bucket = (place >> STACK_BITS) * GOLDEN >> 32 & (BUCKETS - 1);
-	int at = (program * SPARES + spare - 1) * BUCKETS + bucket;
+	u64 bucket = (place >> STACK_BITS) * GOLDEN >> 32 & (PLACES - 1);
+	int at = (program * SPARES + spare - 1) * PLACES + bucket;
 
 	return claims.lookup(&at);
 }
