@@ -35,8 +35,11 @@ _GIVEN_UP_S = 30.0
 _MOST_STRIKES = 2
 
 # How long all children together are waited for: in an interval; at the end, where nothing can be
-# told later; and there, if they have just been started.
-_WAIT_S, _LAST_WAIT_S, _START_S = 0.5, 2.0, 5.0
+# told later, while none of them uses a CPU; and there at the most, as what they may use is bounded.
+_WAIT_S, _IDLE_S, _LONGEST_S = 0.5, 2.0, 60.0
+
+# So often it is looked whether they use one.
+_LOOK_S = 0.25
 
 # There are so many at a time, of those who were asked about last.
 _MOST_CHILDREN = 4
@@ -91,19 +94,18 @@ class Aside:
 
     def _wait(self, answers: dict[Any, Any], last: bool) -> None:
         """Takes what comes; does not wait for those who were late before."""
-        began = time.monotonic()
         for child in self._children.values():
             child.go_on(answers)
+        began = worked = time.monotonic()
         while awaited := [child for child in self._children.values() if child.is_awaited]:
-            are_up = all(child.is_up for child in awaited)
-            most = (_LAST_WAIT_S if are_up else _START_S) if last else _WAIT_S
-            left = began + most - time.monotonic()
+            now = time.monotonic()
+            if last and any(child.has_worked() for child in awaited):
+                worked = now
+            until = min(worked + _IDLE_S, began + _LONGEST_S) if last else began + _WAIT_S
+            left = until - now
             if left <= 0:
                 break
-            poll = select.poll()
-            for child in awaited:
-                poll.register(child.output, select.POLLIN)
-            poll.poll(1000 * left)
+            _answer(awaited, min(left, _LOOK_S))
             for child in awaited:
                 child.go_on(answers)
         for child in awaited:
@@ -143,6 +145,12 @@ class _Child:
         os.set_blocking(self.output, False)
         self._rest = b""
         self._late_since: float | None = None
+        self._ticks = 0
+
+    def has_worked(self) -> bool:
+        """Whether it has used a CPU since this was asked last."""
+        before, self._ticks = self._ticks, _ticks_of(self._process.pid)
+        return self._ticks > before
 
     @property
     def is_awaited(self) -> bool:
@@ -208,6 +216,14 @@ class _Child:
                 pipe.close()
 
 
+def _answer(children: list[_Child], seconds: float) -> None:
+    """Waits until one of them answers, for so long."""
+    poll = select.poll()
+    for child in children:
+        poll.register(child.output, select.POLLIN)
+    poll.poll(1000 * seconds)
+
+
 def _end_all(children: dict[int, _Child]) -> None:
     for child in children.values():
         child.end()
@@ -224,6 +240,15 @@ def _user_of(tgid: int) -> int:
     except OSError:
         return -1
     return int(status.partition(b"\nUid:")[2].split()[0])
+
+
+def _ticks_of(tgid: int) -> int:
+    """The CPU time of a process, in clock ticks; 0 if it is gone."""
+    try:
+        stat = Path(f"/proc/{tgid}/stat").read_bytes()
+    except OSError:
+        return 0
+    return sum(map(int, stat.rpartition(b")")[2].split()[11:13]))
 
 
 def _command() -> list[str]:

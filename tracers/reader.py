@@ -18,7 +18,7 @@ from memtap.tracers.callframes import Rules
 from memtap.tracers.codefiles import Code, open_code
 from memtap.tracers.symbols import Symbols, nameless
 
-# What it may take: of memory beside what it has when it starts, and of a CPU once and for good.
+# What it may take beside what it has when it starts: of memory; of a CPU once and for good.
 _MOST_BYTES = 256 << 20
 _ONCE_S, _SHARE = 5.0, 0.05
 
@@ -34,13 +34,14 @@ _PDEATHSIG = 1  # of uapi/linux/prctl.h
 class _Reader:
     def __init__(self) -> None:
         self._symbols, self._rules = Symbols(), Rules()
-        self._began = time.monotonic()
+        self._began, self._started = time.monotonic(), time.process_time()
         self._told: set[str] = set()
         self._characters = 0
 
     def answer(self, what: str, tgid: int, address: int, code: list[Any] | None) -> Any:
         """The name of code, or the rule of its frame, as JSON has it."""
-        if time.process_time() > _ONCE_S + _SHARE * (time.monotonic() - self._began):
+        used, since = time.process_time() - self._started, time.monotonic() - self._began
+        if used > _ONCE_S + _SHARE * since:
             return LATER
         place = Code(*code) if code else None
         if place is None or what == "name":
