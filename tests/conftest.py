@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -28,6 +29,7 @@ CHOICES = ("", "require", "skip")
 def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("MEMTAP_LIVE", "") not in CHOICES:
         raise pytest.UsageError(f"MEMTAP_LIVE is one of {CHOICES}")
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup is of these tests, not of what they run
     if caller() and not config.option.basetemp:
         config.option.basetemp = _folder_of_the_caller()
 
