@@ -36,6 +36,8 @@ _RECORD_SAMPLE = 9
 _SIDEBAND = sum(1 << bit for bit in (8, 9, 13, 17, 18, 23, 24, 25))
 _TEST_RUN_ON_CPU = 1
 
+_BIRTHS = (sideband.Forked, sideband.Began)
+
 # A sample's data stands behind its header, {u64 time; u32 size}.
 _RAW_AT = 20
 
@@ -131,6 +133,7 @@ class Session:
         self._kernel = kernel
         self._lib = libbpf.library()
         self._stream = Stream(loaded.layouts)
+        self._records: list[bytes] = []
         self._told: list[Told] = []
         self._lost_records = 0
         self.births = 0
@@ -178,15 +181,18 @@ class Session:
         if kind == _RECORD_SAMPLE:
             self._stream.add(ct.string_at(header + _RAW_AT, size - _RAW_AT))
         elif self.loaded.request.plan.mappings and kind in sideband.KINDS:
-            self._tell(sideband.decode(ct.string_at(header, size)))
+            self._records.append(ct.string_at(header, size))
         return _CONTINUE
 
-    def _tell(self, told: Told | Lost | None) -> None:
-        if isinstance(told, Lost):
-            self._lost_records += told.count
-        elif told:
-            self._told.append(told)
-            self.births += isinstance(told, sideband.Forked | sideband.Began)
+    def _decode(self) -> None:
+        """Decodes the records that have come in: not where C calls, as nothing ends it there."""
+        records, self._records = self._records, []
+        for told in map(sideband.decode, records):
+            if isinstance(told, Lost):
+                self._lost_records += told.count
+            elif told:
+                self._told.append(told)
+                self.births += isinstance(told, _BIRTHS)
 
     @property
     def notes(self) -> list[str]:
@@ -208,6 +214,7 @@ class Session:
         """Takes what stands in the rings, so that they do not overflow."""
         if self._rings:
             self._rings.consume()
+            self._decode()
             for cpu in self._rings.came_online():
                 self._join(self._rings, cpu)
 
@@ -427,5 +434,5 @@ class Session:
 
 def _header(address: int) -> tuple[int, int]:
     """Kind and size of a perf record: struct perf_event_header is {u32 type; u16 misc, size}."""
-    kind = ct.c_uint32.from_address(address).value
-    return kind, ct.c_uint16.from_address(address + 6).value
+    words = ct.c_uint64.from_address(address).value
+    return words & 0xFFFFFFFF, words >> 48

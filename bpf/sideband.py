@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 MMAP2, LOST, COMM, EXIT, FORK = 10, 2, 3, 4, 7
 KINDS = (MMAP2, LOST, COMM, EXIT, FORK)
 
 _MISC_COMM_EXEC = 1 << 13
+_HEADER = struct.Struct("=IHH")
+_TASK = struct.Struct("=8xIIIIQ")  # tgid, that of its parent, tid, that of its parent, when
 _MAP = struct.Struct("=IIQQQIIQQII")  # up to the name
 _TIME = struct.Struct("=Q")  # ends every record: sample_id_all, PERF_SAMPLE_TIME
 
@@ -42,8 +45,7 @@ class Mapped:
     path: str
 
 
-@dataclass(frozen=True)
-class Forked:
+class Forked(NamedTuple):
     """A process was born: it has all that its parent has mapped."""
 
     ns: int
@@ -51,24 +53,21 @@ class Forked:
     parent: int
 
 
-@dataclass(frozen=True)
-class Began:
+class Began(NamedTuple):
     """A process began another program: all that it had mapped is gone."""
 
     ns: int
     tgid: int
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """The first thread of a process is gone, and mostly the process with it."""
 
     ns: int
     tgid: int
 
 
-@dataclass(frozen=True)
-class Lost:
+class Lost(NamedTuple):
     """The ring was full: so many records are missing before this one."""
 
     ns: int
@@ -80,18 +79,18 @@ Told = Mapped | Forked | Began | Ended
 
 def decode(record: bytes) -> Told | Lost | None:
     """A record of one of KINDS, header included; None if it says nothing new."""
-    kind, misc, size = struct.unpack_from("=IHH", record)
+    kind, misc, size = _HEADER.unpack_from(record)
+    if kind in (FORK, EXIT):  # by far the most
+        tgid, parent, tid, _, ns = _TASK.unpack_from(record)
+        if kind == FORK:
+            return Forked(ns, tgid, parent) if tgid != parent else None
+        return Ended(ns, tgid) if tgid == tid else None
     body, ns = record[8 : size - _TIME.size], _TIME.unpack_from(record, size - _TIME.size)[0]
     if kind == MMAP2:
         return _mapped(body, ns)
     if kind == LOST:
         return Lost(ns, struct.unpack_from("=QQ", body)[1])
-    tgid, second, tid = struct.unpack_from("=III", body.ljust(12))
-    if kind == FORK:
-        return Forked(ns, tgid, second) if tgid != second else None
-    if kind == EXIT:
-        return Ended(ns, tgid) if tgid == tid else None
-    return Began(ns, tgid) if misc & _MISC_COMM_EXEC else None
+    return Began(ns, struct.unpack_from("=I", body)[0]) if misc & _MISC_COMM_EXEC else None
 
 
 def _mapped(body: bytes, ns: int) -> Mapped:

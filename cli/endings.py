@@ -1,7 +1,8 @@
 """What ends a run from outside: Ctrl-C, a terminal that was closed, and those who say so.
 
 Before a run has begun, and where there is none, such a signal ends the process with status 0 and no
-word. While one runs it is noted, so that a last report can be made.
+word. While one runs it is noted, so that a last report can be made; but that may not take long,
+unless it was Ctrl-C: who sends another signal mostly kills soon after.
 """
 
 from __future__ import annotations
@@ -9,14 +10,26 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
+# What a last report may take, of our own time on CPUs: others may keep us from having any. What
+# could not be broken off then is broken off a little later.
+_WORK_S, _AGAIN_S = 0.6, 0.05
+
 _noted: list[int] = []
 _noted_s = [math.inf]  # when the last of them came
+_undisturbed = [0]
+
+
+class OutOfTime(BaseException):
+    """A last report would have taken too long: it is to be broken off."""
 
 
 def end_at_once() -> None:
@@ -39,7 +52,24 @@ def note_endings() -> list[int]:
     Who says it a second time by Ctrl-backslash is obeyed by the kernel.
     """
     _handle_by(_note)
+    signal.signal(signal.SIGPROF, _break_off)
+    sys.unraisablehook = _report_unraisable
     return _noted
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """What is begun in here is also ended: OutOfTime is raised afterwards."""
+    _undisturbed[0] += 1
+    try:
+        yield
+    finally:
+        _undisturbed[0] -= 1
+
+
+def end_undisturbed() -> None:
+    """From now on OutOfTime is not raised any more."""
+    signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def is_told_to_end() -> bool:
@@ -72,5 +102,18 @@ def _leave(number: int, _frame: FrameType | None) -> NoReturn:
 def _note(number: int, _frame: FrameType | None) -> None:
     _noted.append(number)
     _noted_s[0] = time.monotonic()
+    if number != signal.SIGINT:
+        signal.setitimer(signal.ITIMER_PROF, _WORK_S, _AGAIN_S)
     if number == signal.SIGQUIT:
         signal.signal(number, signal.SIG_DFL)
+
+
+def _break_off(_number: int, _frame: FrameType | None) -> None:
+    if not _undisturbed[0]:
+        raise OutOfTime
+
+
+def _report_unraisable(raised: Any) -> None:
+    """Where C has called Python nothing can be broken off; it will be soon after."""
+    if raised.exc_type is not OutOfTime:
+        sys.__unraisablehook__(raised)

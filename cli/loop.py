@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Protocol
 import click
 
 from memtap.bpf.errors import MemtapError
-from memtap.cli.endings import note_endings, told_s
+from memtap.cli.endings import OutOfTime, end_undisturbed, note_endings, told_s, undisturbed
 from memtap.cli.options import DEFAULT_INTERVAL_S, Options
 from memtap.cli.program import Program
-from memtap.cli.telling import absent, partial_remark, remarked
+from memtap.cli.telling import absent, note, partial_remark, remarked
 
 if TYPE_CHECKING:
     from memtap.tracers.chunk import Chunk
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 TICK_S = 1.0
 
 # When we are told to end, what is not worked on in this time is given up.
-_PATIENCE_S = 0.3
+_PATIENCE_S = 0.2
 
 
 class Reporter(Protocol):
@@ -135,6 +135,14 @@ class Loop:
 
     def run(self) -> None:
         """Until COUNT reports are out, or a signal, PROGRAM's end, the targets' or the reader's."""
+        try:
+            self._run()
+        except OutOfTime:
+            note("a last report would have taken too long: it was not made")
+        finally:
+            end_undisturbed()
+
+    def _run(self) -> None:
         if self._program:
             self._program.go()
         end = self._live.interval_began_s + self._interval
@@ -201,12 +209,14 @@ class Loop:
 
     def _handle(self, chunk: Chunk) -> None:
         if self._recorder:
-            self._keep(self._recorder, chunk)
+            with undisturbed():
+                self._keep(self._recorder, chunk)
         report = self._reporter.feed(chunk)
         if not chunk.last:
             self._live.edge.learn(self._reporter)
         if report and chunk.interval:
-            self._display.show(remarked(report, chunk.interval.remarks))
+            with undisturbed():
+                self._display.show(remarked(report, chunk.interval.remarks))
 
     def _keep(self, recorder: Recorder, chunk: Chunk) -> None:
         from memtap.tracers.recording import RecordingFullError

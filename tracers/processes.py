@@ -301,7 +301,7 @@ class Processes:
         if known.args == Who.args and self.noted:
             args = self.noted.arguments(tgid)
             if args is None and (parent := self._parents.get(tgid)):
-                args = self.who(parent).args
+                args = self._arguments(parent, self._known(parent))
         return known.args if args is None else args or f"[{known.comm}]"
 
     def forget_unwatched(self) -> None:
