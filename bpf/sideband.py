@@ -67,7 +67,8 @@ class Ended(NamedTuple):
     tgid: int
 
 
-class Lost(NamedTuple):
+@dataclass(frozen=True)
+class Lost:
     """The ring was full: so many records are missing before this one."""
 
     ns: int

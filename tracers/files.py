@@ -6,7 +6,7 @@ import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import IntFlag
+from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -40,8 +40,8 @@ def bucket_of(files: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
     return (files % np.uint64(BUCKETS)).astype(np.intp)
 
 
-class NameFlag(IntFlag):
-    """`enum name_flag` of memtap/names.h."""
+class NameFlag(IntEnum):
+    """`enum name_flag` of memtap/names.h; plain numbers, as each file of a crowd is asked for them."""
 
     DELETED = 1
     GONE = 2

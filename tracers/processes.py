@@ -179,9 +179,9 @@ def _listen_to_births(with_threads: bool) -> Listener:
 
     connector = ProcEventSocket()
     connector.bind()
+    connector.control(listen=True)  # waits for an answer, which is none of what is wanted
     listener = Listener(connector, _CHILD + 4)
     listener.want(_wanted(with_threads))
-    connector.control(listen=True)
     return listener
 
 
