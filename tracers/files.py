@@ -41,7 +41,7 @@ def bucket_of(files: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
 
 
 class NameFlag(IntEnum):
-    """`enum name_flag` of memtap/names.h; plain numbers, as each file of a crowd is asked for them."""
+    """`enum name_flag` of memtap/names.h; plain numbers, which cost less where files are many."""
 
     DELETED = 1
     GONE = 2
