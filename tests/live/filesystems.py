@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 IMAGE_BYTES = 600 << 20
+PLENTY = 20 << 30  # the image is sparse, so it takes no room on the disk
 
 # How each is made, by what tests call it.
 MAKE = {
@@ -24,7 +25,7 @@ MAKE = {
 
 
 @contextmanager
-def file_system(kind: str, folder: Path) -> Iterator[Path]:
+def file_system(kind: str, folder: Path, size: int = IMAGE_BYTES) -> Iterator[Path]:
     """A new file system, mounted; skips the test where the kernel or mkfs does not know it."""
     name = kind.partition("-")[0]
     if name not in Path("/proc/filesystems").read_text().split():
@@ -34,7 +35,7 @@ def file_system(kind: str, folder: Path) -> Iterator[Path]:
     point = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=folder))
     image = point.with_suffix(".img")
     with image.open("wb") as file:
-        file.truncate(IMAGE_BYTES)
+        file.truncate(size)
     subprocess.check_call([*MAKE[kind], image])
     subprocess.check_call(["mount", "-o", "loop", image, point])
     try:
