@@ -19,13 +19,15 @@ from typing import Any, NoReturn
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
-# What a last report may take, of our own time on CPUs: others may keep us from having any. What
-# could not be broken off then is broken off a little later.
-_WORK_S, _AGAIN_S = 0.6, 0.05
+# What a last report may take, of our own time on CPUs: others may keep us from having any. Where
+# these are slow it may take a part of what the start took. What could not be broken off then is
+# broken off a little later.
+_WORK_S, _OF_START, _AGAIN_S = 0.6, 0.5, 0.05
 
 _noted: list[int] = []
 _noted_s = [math.inf]  # when the last of them came
 _undisturbed = [0]
+_work_s = [_WORK_S]
 
 
 class OutOfTime(BaseException):
@@ -52,6 +54,7 @@ def note_endings() -> list[int]:
     Who says it a second time by Ctrl-backslash is obeyed by the kernel.
     """
     _handle_by(_note)
+    _work_s[0] = max(_WORK_S, _OF_START * time.process_time())
     signal.signal(signal.SIGPROF, _break_off)
     sys.unraisablehook = _report_unraisable
     return _noted
@@ -103,7 +106,7 @@ def _note(number: int, _frame: FrameType | None) -> None:
     _noted.append(number)
     _noted_s[0] = time.monotonic()
     if number != signal.SIGINT:
-        signal.setitimer(signal.ITIMER_PROF, _WORK_S, _AGAIN_S)
+        signal.setitimer(signal.ITIMER_PROF, _work_s[0], _AGAIN_S)
     if number == signal.SIGQUIT:
         signal.signal(number, signal.SIG_DFL)
 

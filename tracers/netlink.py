@@ -8,13 +8,14 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-# A message a row, as many bytes of it as are wanted.
-Messages = npt.NDArray[np.uint8]
+    # A message a row, as many bytes of it as are wanted.
+    Messages = npt.NDArray[np.uint8]
 
 # What a socket holds until it is read, and how many messages are taken in with one system call.
 _RECEIVE_BYTES = 16 << 20
@@ -89,6 +90,8 @@ class Listener:
         self._socket = socket.socket(fileno=os.dup(owner.fileno()))
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BYTES)
         self.overflowed = False
+        import numpy as np  # what only asks for the name of a user does without it
+
         self._messages = np.zeros((_AT_ONCE, size), np.uint8)
         start = self._messages.ctypes.data
         places = [_Vector(start + nth * size, size) for nth in range(_AT_ONCE)]
@@ -129,7 +132,8 @@ class Listener:
 
 def column(messages: Messages, offset: int, kind: str) -> list[Any]:
     """The values that stand at an offset of each message, of a type as numpy writes it."""
-    values: list[Any] = (
-        messages[:, offset : offset + np.dtype(kind).itemsize].copy().view(kind)[:, 0].tolist()
-    )
+    import numpy as np
+
+    part = messages[:, offset : offset + np.dtype(kind).itemsize]
+    values: list[Any] = part.copy().view(kind)[:, 0].tolist()
     return values

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from memtap.bpf.errors import MemtapError
 from memtap.tracers.host import Counters
 from memtap.tracers.hostile import printable
-from memtap.tracers.netlink import Listener, Messages, Wanted, column
+from memtap.tracers.netlink import Listener, Wanted, column
 from memtap.tracers.noted import ARGUMENT_BYTES, Noted, arguments_text
 from memtap.tracers.targets import Targets
 
 if TYPE_CHECKING:
     from memtap.bpf.btf import Btf
+    from memtap.tracers.netlink import Messages
 
 # Of uapi/linux/cn_proc.h.
 _FORK, _EXEC, _UID, _COMM = 0x1, 0x2, 0x4, 0x200
