@@ -51,9 +51,12 @@ def require_room() -> None:
 
 def _memory_limits() -> Iterator[tuple[Path, int]]:
     """What this process's cgroup, and each above it, may have of memory; where that is told."""
-    own = Path("/proc/self/cgroup").read_text().splitlines()
-    for mount in cgroup_mounts(Path("/proc/self/mountinfo").read_text()):
-        for line in own:
+    try:
+        own, mounts = (Path(f"/proc/self/{name}").read_text() for name in ("cgroup", "mountinfo"))
+    except OSError:  # no /proc: who needs it says so
+        return
+    for mount in cgroup_mounts(mounts):
+        for line in own.splitlines():
             _, controllers, path = line.split(":", 2)
             if _limits_memory(mount, controllers.split(",")):
                 inside = Path(path.lstrip("/"))
