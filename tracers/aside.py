@@ -71,6 +71,8 @@ class Aside:
         """
         answers: dict[Any, Any] = {}
         for child in self._children.values():
+            if last and child.has_worked():
+                child.is_waited_for_again()
             child.go_on(answers)
         users = {tgid: _user_of(tgid) for tgid in {tgid for _, tgid, *_ in questions.values()}}
         for key, question in questions.items():
@@ -165,6 +167,11 @@ class _Child:
     def is_late(self) -> None:
         """Nobody waits for it any longer."""
         self._late_since = self._late_since or time.monotonic()
+        self.has_worked()
+
+    def is_waited_for_again(self) -> None:
+        """It was late because it has so much to do, or so little of a CPU."""
+        self._late_since = None
 
     def add(self, key: Any, question: Question) -> None:
         """Has something asked, if nobody waits for the answer already."""
