@@ -140,7 +140,7 @@ class _Child:
         self.asked: list[Any] = []
         self.is_up = self.is_dead = False
         self._process = subprocess.Popen(
-            _command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         assert self._process.stdin and self._process.stdout
         self._input, self.output = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -258,7 +258,7 @@ def _ticks_of(tgid: int) -> int:
     return sum(map(int, stat.rpartition(b")")[2].split()[11:13]))
 
 
-def _command() -> list[str]:
+def command() -> list[str]:
     """How a child is started: isolated, so that nothing in the current folder is imported."""
     home = os.fspath(Path(memtap.__file__).resolve().parent.parent)
     code = f"import sys; sys.path.append({home!r}); from memtap.tracers.reader import main; main()"

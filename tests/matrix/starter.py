@@ -23,6 +23,8 @@ from typing import NoReturn
 SOCKET = "/run/starter"
 MOST_BYTES = 1 << 17
 STREAMS = 3
+# The argument of those that read files for a memtap, instead of all that it has itself.
+READER = "--reader"
 _LATE = ("elftools.elf.elffile", "numpy.ma", "pyroute2")
 _COUNTS = struct.Struct("ii")
 _NUMBER = struct.Struct("i")
@@ -44,7 +46,16 @@ def import_all() -> None:
     kernel = Kernel()
     for request in REPORTS.values():
         request.text(kernel, request.plan.ways[0])
+    fork_readers()
     gc.freeze()  # or the first collection after a fork would have all of it copied
+
+
+def fork_readers() -> None:
+    """Has memtap start those that read files for it in the same way."""
+    from memtap.tracers import aside
+
+    command = [os.environ["MEMTAP_COMMAND"], READER]
+    aside.command = lambda: command
 
 
 def main() -> None:
@@ -97,8 +108,10 @@ def become_memtap(text: bytes, streams: array.array[int]) -> NoReturn:
     os.environ.update(word.split("=", 1) for word in words[count : count + variables])
     status = 1
     try:
-        from memtap.cli.main import main as memtap
-
+        if words[0] == READER:
+            from memtap.tracers.reader import main as memtap
+        else:
+            from memtap.cli.main import main as memtap
         sys.argv = ["memtap", *words[:count]]
         memtap()
         status = 0
