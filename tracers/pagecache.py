@@ -65,6 +65,12 @@ _REQUESTS = (
         _probe("on_ring_end", "io_uring_complete"),
         wanted=lambda kernel: kernel.btf.has_raw_tracepoint("io_uring_complete"),
     ),
+    Probe(
+        "on_ring_begin",
+        "tp_btf",
+        ("io_uring_submit_req",),
+        wanted=lambda kernel: kernel.btf.has_raw_tracepoint("io_uring_submit_req"),
+    ),
     replace(
         _probe("on_device_end", "block_rq_complete"),
         wanted=lambda kernel: kernel.btf.has_function("loop_process_work"),
@@ -73,6 +79,12 @@ _REQUESTS = (
 
 # Since 2cb1e08985e3 splice looks pages up itself.
 _SPLICE = "filemap_splice_read"
+
+# Of squashfs; see docs/pagecache.md. Nobody can tell how many they are.
+PAST_END_NOTE = (
+    "squashfs is mounted: reads of its files beyond their end are not counted once the pages are "
+    "cached, as the kernel tells nothing of them"
+)
 
 _MARKED = ("folio_mark_accessed", "mark_page_accessed")
 _MARKED_NOTES = (

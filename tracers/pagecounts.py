@@ -92,6 +92,7 @@ class PageCache:
     Attributes:
         unknown_pages: how many pages have entered the cache of which we do not know which, as the
             kernel only added them up. Their first access is taken for a hit.
+        has_untold: whether files were seen of which the kernel does not tell all reads.
     """
 
     def __init__(self, own: int = 0) -> None:
@@ -105,6 +106,7 @@ class PageCache:
         self._entered = np.zeros(BUCKETS, np.uint64)
         self._devices = np.empty(0, np.uint64)
         self.unknown_pages = 0
+        self.has_untold = False
 
     def feed(self, rows: Events, until_ns: int, last: bool = False) -> None:
         """Counts rows in order of time, up to `until_ns`; the rest waits for the next call.
@@ -169,6 +171,7 @@ class PageCache:
         self.unknown_pages += int(adds["pages"][adds["flags"] & Flag.SPILLED > 0].sum())
         own = adds["file"][adds["flags"] & Flag.DEVICE > 0]
         self._devices = np.union1d(self._devices, own)
+        self.has_untold |= bool((adds["flags"] & Flag.UNSURE).any())
         found = np.zeros(len(rows), _FOUND)
         moves = (rows["kind"] != Kind.HITS) & ~spilled
         moving = select(rows, moves)
@@ -205,7 +208,7 @@ def page_audit(
     notes = [
         note.format(count, unknown=cache.unknown_pages) for note, count in doubts.items() if count
     ]
-    unseen, own = sum(doubts.values()), cache.take_left_out()
+    unseen, own = sum(doubts.values()) + cache.has_untold, cache.take_left_out()
     return audit(origin, interval, events, unseen=unseen, notes=notes, own=own)
 
 
@@ -242,7 +245,9 @@ def _may_go_on(rows: Events, until_ns: int) -> Bools:
 
 def _is_unsure(rows: Events) -> Bools:
     """Which rows are of accesses that may be others, or more."""
-    unsure: Bools = (rows["flags"] & Flag.UNSURE > 0) & (rows["kind"] != Kind.DIRTY)
+    unsure: Bools = (rows["flags"] & Flag.UNSURE > 0) & ~np.isin(
+        rows["kind"], (Kind.DIRTY, Kind.ADD)
+    )
     return unsure
 
 

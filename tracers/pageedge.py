@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from memtap.bpf.session import Cut, Session
 from memtap.tracers.edge import Taken
 from memtap.tracers.files import BUCKETS, Files
+from memtap.tracers.mounts import Mounts
+from memtap.tracers.pagecache import PAST_END_NOTE
 from memtap.tracers.pagerows import ROW, rows_of
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ class PageEdge:
     most_batches = math.inf
 
     def __init__(self, session: Session) -> None:
-        self._files = Files()
+        self._files, self._mounts = Files(), Mounts()
         has_buckets = "buckets" in session.loaded.maps
         self._buckets = session.shared("buckets", BUCKETS, 3) if has_buckets else None
 
@@ -38,7 +40,8 @@ class PageEdge:
         paths = self._files.resolve(cut.names)
         rows = rows_of(cut.events, cut.runs, cut.spilled)
         rows["file"] = self._files.number(rows["file"])
-        return Taken(rows, paths)
+        notes = (PAST_END_NOTE,) if self._mounts.has("squashfs") else ()
+        return Taken(rows, paths, notes=notes)
 
     def learn(self, reporter: Cachestat | Cachetop) -> None:
         """Tells the kernel which files have no fresh page, so that their hits are just counted."""

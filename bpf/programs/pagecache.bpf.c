@@ -42,9 +42,10 @@ enum flag {
 	SPILLED = 8,  /* set in user space: a sum of events, their number in `index` */
 	WRITTEN = 16, /* ADD: a write fills `whole` pages from index + `call` on */
 	REMOVED = 32, /* DELETE: the file has not got these pages any more */
-	UNSURE = 64,  /* DIRTY: what else of the folio is written to meanwhile is not seen;
- READ, MAP: it may have begun with an earlier page */
-	OVER = 128,   /* READ: the call is done, nothing more comes of it */
+	UNSURE = 64, /* DIRTY: what else of the folio is written to meanwhile is not seen;
+READ, MAP: it may have begun with an earlier page;
+HITS: pages are asked for, but nobody knows which */
+	OVER = 128,  /* READ: the call is done, nothing more comes of it */
 };
 
 struct event {
@@ -467,14 +468,15 @@ struct lookup {
 	u64 last;
 	u64 end; /* the file's last page */
 	struct asking asking;
-	u64 reads;  /* calls that the thread has completed */
-	u64 fresh;  /* not 0 if pages may be fresh */
-	u64 unsure; /* some of its reads fire nothing at all */
-	u64 way;    /* enum way */
-	u64 from;   /* what is before was asked for by the same call */
-	u64 before; /* where that was, or NOWHERE */
-	u64 begin;  /* see first_of_call() */
-	u64 hit;    /* so many pages are hit, and no more is to be told */
+	u64 reads;   /* calls that the thread has completed */
+	u64 fresh;   /* not 0 if pages may be fresh */
+	u64 unsure;  /* some of its reads fire nothing at all */
+	u64 way;     /* enum way */
+	u64 request; /* of io_uring, if it is BY_RING */
+	u64 from;    /* what is before was asked for by the same call */
+	u64 before;  /* where that was, or NOWHERE */
+	u64 begin;   /* see first_of_call() */
+	u64 hit;     /* so many pages are hit, and no more is to be told */
 	struct part now;
 	struct part again;
 };
@@ -486,7 +488,7 @@ static INLINE void ask_closely(struct lookup *look, u64 task, u64 mapping)
 {
 	struct asking *asking = &look->asking;
 
-	ask_now(asking, NOTED(look->way), task, mapping, look->first);
+	ask_now(asking, NOTED(look->way), task, mapping, look->first, look->request);
 	if (asking->stop != NOWHERE && folio_shift(mapping) &&
 	    look->last > (asking->stop - 1) >> PAGE_SHIFT)
 		look->last = (asking->stop - 1) >> PAGE_SHIFT;
@@ -507,7 +509,7 @@ static INLINE void ask_for(struct lookup *look, u64 task, u64 mapping)
 	else
 		ask_closely(look, task, mapping);
 	READ_AGAIN();
-	asking->id = asking->id << 2 | asking->way;
+	asking->id = asking->id << 3 | asking->way;
 	if (look->last > look->end)
 		look->last = look->end;
 }
@@ -642,6 +644,59 @@ static INLINE int is_told_when_done(struct subject *who, u64 mapping)
 	return 1;
 }
 
+#if HAVE_RINGS
+/* How far the requests have come that nothing is told of when they are done. */
+BPF_TABLE("lru_hash", u64, struct call, silent_calls, 1024);
+
+static INLINE struct call *silent_call_of(u64 request)
+{
+	struct call nothing = {};
+
+	return silent_calls.lookup_or_try_init(&request, &nothing);
+}
+
+/* tp_btf/io_uring_submit_req(request) */
+int on_ring_begin(u64 *ctx)
+{
+	u64 request = NUMBER_OF(ctx[0]);
+	u64 *silent = silence_of(FIELD((u64)current_task(), task_struct, tgid));
+
+	if (!silent)
+		return 0;
+	if (!*silent && FIELD(ctx[0], io_kiocb, flags) & CQE_SKIP)
+		*silent = 1;
+	if (*silent)
+		silent_calls.delete(&request);
+	return 0;
+}
+
+/* Finds a read that is not told of when it is done; 0 if it is told, NOWHERE if nobody knows.
+ */
+static INLINE u64 silent_request(struct lane *lane, struct subject *who, u64 mapping, u64 page)
+{
+	u64 *silent = silence_of(who->tgid);
+	struct lookup *look = lookups.lookup(&lane->number);
+
+	if (!silent || !*silent || !look || FIELD(who->task, task_struct, flags) & PF_KTHREAD)
+		return 0;
+	u64 request = ring_request(&look->asking, who->task, mapping, page);
+	if (!request)
+		return NOWHERE;
+	return is_silent_read(request) ? request : 0;
+}
+#else
+#define silent_call_of(request)                  NULL
+#define silent_request(lane, who, mapping, page) 0
+#endif
+
+/* Where it is kept how far this lookup's call has come. */
+static INLINE struct call *call_of_lookup(struct lookup *look, u64 task, int many)
+{
+	if (NOTED(look->way) == BY_RING)
+		return silent_call_of(look->request);
+	return many ? call_of(task) : NULL;
+}
+
 /* Which of these pages are asked for? Tells it; or how many are hit, if no more need be told.
  */
 static INLINE u64 look_closely(void *ctx, struct lane *lane, struct subject *who, u64 mapping,
@@ -657,11 +712,12 @@ static INLINE u64 look_closely(void *ctx, struct lane *lane, struct subject *who
 	look->end = what.end;
 	look->fresh = what.fresh | what.unsure;
 	look->unsure = what.unsure;
-	look->reads = FIELD(who->task, task_struct, ioac__syscr);
-	look->way = call_way(who->task);
+	look->request = what.request;
+	look->reads = what.request ? 0 : FIELD(who->task, task_struct, ioac__syscr);
+	look->way = what.request ? BY_RING : call_way(who->task);
 	READ_AGAIN();
 	ask_for(look, who->task, mapping);
-	return tell_lookup(ctx, lane, who, many ? call_of(who->task) : NULL, look);
+	return tell_lookup(ctx, lane, who, call_of_lookup(look, who->task, many), look);
 }
 
 /* Pages up to the last, included, are asked for. */
@@ -682,15 +738,24 @@ static INLINE void asked(void *ctx, u64 mapping, u64 first, u64 last)
 	u64 fresh = unsettled(&who);
 	int many = is_long(who.task, first, last);
 	NOTED(lane->state[0]) = last - first + 1; /* so many are hit */
-	if (is_told_when_done(&who, mapping))
+	NOTED(lane->state[1]) = 0;                /* the request that asks for them */
+	int told = is_told_when_done(&who, mapping);
+	if (told)
+		NOTED(lane->state[1]) = silent_request(lane, &who, mapping, first);
+	if (told && NOTED(lane->state[1]) == NOWHERE) {
+		keep(ctx, lane, &who, (struct event){.kind = HITS, .flags = UNSURE});
+		NOTED(lane->state[1]) = 0;
+	}
+	if (told && !NOTED(lane->state[1]))
 		NOTED(lane->state[0]) = 0;
-	else if (fresh || many)
+	else if (fresh || many || NOTED(lane->state[1]))
 		NOTED(lane->state[0]) =
 			look_closely(ctx, lane, &who, mapping,
 				     (struct lookup){.first = first,
 						     .last = last,
 						     .end = end,
 						     .fresh = fresh,
+						     .request = NOTED(lane->state[1]),
 						     .unsure = is_squashfs(&who)},
 				     many);
 	if (!NOTED(lane->state[0]) || hits(ctx, lane, &who, NOTED(lane->state[0])))
@@ -731,6 +796,7 @@ static INLINE void created(void *ctx, struct lane *lane, struct subject *who, u6
 	look->reads = FIELD(who->task, task_struct, ioac__syscr);
 	look->fresh = 1;
 	look->unsure = 0;
+	look->request = 0;
 	ask_for(look, who->task, mapping);
 	if (file_mapping(look->asking.file) != mapping)
 		return;
@@ -795,7 +861,7 @@ static INLINE void ring_read(void *ctx, u64 request)
 	struct subject who;
 
 	if (bytes <= 0 || PEEK(rw, io_rw, kiocb__ki_flags) & IOCB_DIRECT ||
-	    !asked_of(&who, PEEK(rw, io_rw, kiocb__ki_filp)))
+	    silent_calls.lookup(&request) || !asked_of(&who, PEEK(rw, io_rw, kiocb__ki_filp)))
 		return;
 	done(ctx, LANE_RING, &who, PEEK(rw, io_rw, kiocb__ki_pos) - bytes, bytes);
 }
@@ -1164,7 +1230,7 @@ static INLINE void entered(u64 *ctx)
 	struct event what = {.kind = ADD,
 			     .index = pages.first,
 			     .pages = pages.end - pages.first,
-			     .flags = flags_of(&who)};
+			     .flags = flags_of(&who) | (is_squashfs(&who) ? UNSURE : 0)};
 	note_written(&what, &who, pages);
 #ifndef ACCESS_BY_KPROBE
 	if (!(what.flags & WRITTEN) &&

@@ -18,6 +18,7 @@ from tests.live.tracing import PAGE, has_io_uring
 WAYS = ["read", "pread", "readv", "preadv2", "sendfile", "splice", "copy", "map"]
 WAYS += ["aio", "aio-batch", "aio-vectors", "twice", "mixed"]
 RINGS = ["uring", "uring-async", "uring-sqpoll", "uring-batch"]
+RINGS += ["uring-skip", "uring-skip-async", "uring-skip-sqpoll", "uring-skip-batch"]
 
 # What a mixed case does; the second row asks for no page.
 MIXED = ["read", "pread", "readv", "sendfile", "splice", "copy", "touch"]
@@ -105,11 +106,13 @@ def case_at_random(dice: random.Random, file: Path, choice: Sequence[str]) -> Ca
 def mixed_case(dice: random.Random, file: Path, advice: int, reads: list[Range]) -> Case:
     """The same reads in ways that change, and what else brings pages in, or takes them away."""
     whole, choice = file.stat().st_size, MIXED if os.access(file, os.W_OK) else MIXED[:-1]
-    size, ways, made = whole, [], []
+    size, ways, made, block = whole, [], [], max(file.stat().st_blksize, PAGE)
     for at, length in reads:
         way = dice.choice(choice)
-        if way == "truncate":  # in the middle of a page it would be the kernel that reads the page
-            size = at = max(at // PAGE, 1) * PAGE
+        if way == "truncate":  # in the middle of a block the kernel would read it, and write zeros
+            at = max(at // block, 1) * block
+            way = "truncate" if at < size else "ahead"
+            size = min(at, size)
         if way in ("touch", "direct", "advise") and at >= size // PAGE * PAGE:
             at = 0
         if way == "direct":

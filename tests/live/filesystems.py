@@ -43,3 +43,22 @@ def file_system(kind: str, folder: Path, size: int = IMAGE_BYTES) -> Iterator[Pa
     finally:
         subprocess.check_call(["umount", "--lazy", point])
         image.unlink()
+
+
+@contextmanager
+def squashfs(files: dict[str, bytes], folder: Path) -> Iterator[Path]:
+    """A squashfs of these files, mounted; skips the test where there is none."""
+    if "squashfs" not in Path("/proc/filesystems").read_text() or not shutil.which("mksquashfs"):
+        pytest.skip("no squashfs")
+    source, point = (Path(tempfile.mkdtemp(prefix="squashfs-", dir=folder)) for _ in range(2))
+    image = point.with_suffix(".img")
+    for name, content in files.items():
+        (source / name).write_bytes(content)
+    subprocess.check_call(["mksquashfs", source, image, "-quiet"], stdout=subprocess.DEVNULL)
+    subprocess.check_call(["mount", "-o", "loop", image, point])
+    try:
+        yield point
+    finally:
+        subprocess.check_call(["umount", "--lazy", point])
+        image.unlink()
+        shutil.rmtree(source)

@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,17 @@ from pathlib import Path
 import pytest
 
 from tests.live.asking import Case, case_at_random, ways
-from tests.live.tracing import PAGE, Trace, evict, kept, make_file, reporting, reports
+from tests.live.filesystems import squashfs
+from tests.live.tracing import (
+    PAGE,
+    Trace,
+    evict,
+    has_io_uring,
+    kept,
+    make_file,
+    reporting,
+    reports,
+)
 
 Build = Callable[[str], Path]
 Run = Callable[..., Trace]
@@ -148,3 +159,59 @@ def test_a_loop_device_reads_each_page_of_its_file_once(
     assert counted_behind(device, file, tmp_path, block) == (0, 1000)
     with kept(file):
         assert counted_behind(device, file, tmp_path, block) == (1000, 0)
+
+
+# What is not exact.
+
+
+@pytest.mark.parametrize("reads", [1, 3])
+def test_reads_past_the_end_on_squashfs_are_said_to_be_missing(
+    reads: int, disk: Path, trace: Run
+) -> None:
+    """The note is there though nothing is told of them; what is read is `bounded`."""
+    code = "import os, sys; fd = os.open(sys.argv[1], 0)\n"
+    code += f"for _ in range({reads}): os.pread(fd, 1 << 17, 0)"
+    with squashfs({"small": os.urandom(5 * PAGE + 7)}, disk) as folder:
+        for accuracies in (["bounded"], ["bounded", "exact"]):
+            done = trace("/usr/bin/python3", "-c", code, folder / "small")
+            assert done.audit["accuracy"] in accuracies
+            assert sum(done.counts(folder / "small")) <= 6 * reads
+            assert any("squashfs is mounted" in note for note in done.audit["notes"])
+
+
+def overlay(stack: ExitStack, disk: Path) -> Path:
+    """An overlayfs over a folder of the disk."""
+    root = Path(tempfile.mkdtemp(prefix="overlay-", dir=disk))
+    lower, upper, work, point = (root / name for name in ("lower", "upper", "work", "point"))
+    for folder in (lower, upper, work, point):
+        folder.mkdir()
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    command = ["mount", "-t", "overlay", "-o", options, "overlay", point]
+    if subprocess.run(command, check=False).returncode:
+        pytest.skip("no overlayfs")
+    stack.callback(subprocess.check_call, ["umount", "--lazy", point])
+    return point
+
+
+@pytest.mark.parametrize("way", ["uring-skip", "uring-skip-async", "uring-skip-sqpoll"])
+def test_silent_requests_through_overlayfs_are_exact_or_bounded(
+    way: str, disk: Path, workload: Build, tmp_path: Path, trace: Run
+) -> None:
+    """A worker knows its request; who has it on its stack only may not find it."""
+    if not has_io_uring():
+        pytest.skip("no io_uring")
+    reads = [(0, 1 << 18), (1 << 18, 300_000), (5, 100), (100_000, 1 << 19)]
+    with ExitStack() as stack:
+        folder = overlay(stack, disk)
+        file = make_file(folder / "over", 400)
+        evict(file)
+        case = Case(way, file, 0, reads)
+        done = run([case, case], (workload("asker"), disk / "copied"), tmp_path, trace)
+    cached, got = done.stdout.splitlines()[:2]
+    hits, misses = case.truth(cached, got)
+    row = next(row for row in done.report["rows"] if row["path"].endswith("/over"))
+    counted = row["hits_pages"], row["misses_pages"]
+    if done.audit["accuracy"] == "exact":
+        assert counted == (2 * hits + misses, misses)
+    else:
+        assert sum(counted) <= 2 * (hits + misses)

@@ -3,12 +3,12 @@
  *
  * A case is a line `METHOD FILE ADVICE COUNT` and COUNT lines `OFFSET BYTES`. METHOD: read,
  * pread, readv, preadv2, sendfile, splice, copy (copy_file_range to OUT), uring, uring-async,
- * uring-sqpoll, uring-batch (all at once), uring-skip (tells nothing when it is done), aio,
- * aio-batch, aio-vectors, map (touches each page of the range), twice (pread, by two processes
- * at the same time) or mixed (each line has a method before it). ADVICE is a number for
- * posix_fadvise(). Per case it prints two lines: a digit for each page of the file, 1 if
- * mincore() says that it is cached before the reads; and what each read returned, or for map a
- * digit for each page touched, 1 if that was a fault.
+ * uring-sqpoll, uring-batch (all at once), the same with uring-skip (nothing is told of what is
+ * done), aio, aio-batch, aio-vectors, map (touches each page of the range), twice (pread, by
+ * two processes at the same time) or mixed (each line has a method before it). ADVICE is a
+ * number for posix_fadvise(). Per case it prints two lines: a digit for each page of the file,
+ * 1 if mincore() says that it is cached before the reads; and what each read returned, or for
+ * map a digit for each page touched, 1 if that was a fault.
  *
  * Mixed can do more: touch (one page, through a mapping: 1 if that was a fault), ahead
  * (readahead()), willneed (posix_fadvise()), advise (madvise()), direct (O_DIRECT) and truncate
@@ -121,7 +121,7 @@ static void open_ring(struct ring *ring, unsigned flags)
 {
 	struct io_uring_params how = {.flags = flags, .sq_thread_idle = 50};
 
-	ring->fd = check(syscall(SYS_io_uring_setup, MOST, &how), "io_uring_setup");
+	ring->fd = check(syscall(SYS_io_uring_setup, 2 * MOST, &how), "io_uring_setup");
 	ring->polled = flags;
 	char *sq = map_ring(ring, how.sq_off.array + how.sq_entries * sizeof(unsigned),
 			    IORING_OFF_SQ_RING);
@@ -139,27 +139,47 @@ static void open_ring(struct ring *ring, unsigned flags)
 	ring->done = (struct io_uring_cqe *)(cq + how.cq_off.cqes);
 }
 
+/* A read; a silent one is followed by what tells that it is done, if it does not fail. */
+static int prepare(struct ring *ring, int slot, int which, int flags)
+{
+	ring->entries[slot] = (struct io_uring_sqe){.opcode = IORING_OP_READ,
+						    .flags = flags,
+						    .fd = fd,
+						    .off = offsets[which],
+						    .addr = (uintptr_t)buffer,
+						    .len = sizes[which],
+						    .user_data = which};
+	if (!(flags & IOSQE_CQE_SKIP_SUCCESS))
+		return 1;
+	ring->entries[slot].flags |= IOSQE_IO_LINK;
+	ring->entries[slot + 1] =
+		(struct io_uring_sqe){.opcode = IORING_OP_NOP, .user_data = MOST + which};
+	return 2;
+}
+
 static void submit(struct ring *ring, int first, int number, int flags)
 {
-	for (int i = 0; i < number; i++) {
-		ring->entries[i] = (struct io_uring_sqe){.opcode = IORING_OP_READ,
-							 .flags = flags,
-							 .fd = fd,
-							 .off = offsets[first + i],
-							 .addr = (uintptr_t)buffer,
-							 .len = sizes[first + i],
-							 .user_data = first + i};
-		ring->array[(*ring->tail + i) & (MOST - 1)] = i;
-	}
-	__atomic_store_n(ring->tail, *ring->tail + number, __ATOMIC_SEQ_CST);
+	unsigned filled = 0;
+
+	for (int i = 0; i < number; i++)
+		filled += prepare(ring, filled, first + i, flags);
+	for (unsigned i = 0; i < filled; i++)
+		ring->array[(*ring->tail + i) & (2 * MOST - 1)] = i;
+	__atomic_store_n(ring->tail, *ring->tail + filled, __ATOMIC_SEQ_CST);
 	if (ring->polled) {
 		if (__atomic_load_n(ring->flags, __ATOMIC_SEQ_CST) & IORING_SQ_NEED_WAKEUP)
-			check(syscall(SYS_io_uring_enter, ring->fd, number, 0,
+			check(syscall(SYS_io_uring_enter, ring->fd, filled, 0,
 				      IORING_ENTER_SQ_WAKEUP, NULL, 0),
 			      "waking");
-		number = 0;
+		filled = 0;
 	}
-	check(syscall(SYS_io_uring_enter, ring->fd, number, 0, 0, NULL, 0), "io_uring_enter");
+	check(syscall(SYS_io_uring_enter, ring->fd, filled, 0, 0, NULL, 0), "io_uring_enter");
+}
+
+/* What a silent read gets that does not fail: all that it asks for. */
+static ssize_t result_of(struct io_uring_cqe *done)
+{
+	return done->user_data < MOST ? done->res : (ssize_t)sizes[done->user_data - MOST];
 }
 
 static void collect(struct ring *ring, int number, ssize_t *got)
@@ -170,46 +190,23 @@ static void collect(struct ring *ring, int number, ssize_t *got)
 				      IORING_ENTER_GETEVENTS, NULL, 0),
 			      "waiting");
 		struct io_uring_cqe *done = &ring->done[*ring->head & ring->mask];
-		got[done->user_data] = done->res;
+		got[done->user_data % MOST] = result_of(done);
 		__atomic_store_n(ring->head, *ring->head + 1, __ATOMIC_RELEASE);
 	}
 }
 
-/* Their results are not told: what a read of a file that nobody changes gets. */
-static void by_silent_ring(struct ring *ring, ssize_t *got)
-{
-	for (int i = 0; i < count; i++) {
-		off_t left = size_of(fd) - offsets[i];
-
-		submit(ring, i, 1, IOSQE_CQE_SKIP_SUCCESS);
-		got[i] = left < (off_t)sizes[i] ? left : (off_t)sizes[i];
-	}
-	ring->entries[0] = (struct io_uring_sqe){
-		.opcode = IORING_OP_NOP, .flags = IOSQE_IO_DRAIN, .user_data = MOST};
-	ring->array[*ring->tail & (MOST - 1)] = 0;
-	__atomic_store_n(ring->tail, *ring->tail + 1, __ATOMIC_SEQ_CST);
-	check(syscall(SYS_io_uring_enter, ring->fd, 1, 0, 0, NULL, 0), "io_uring_enter");
-	ssize_t none[MOST + 1];
-	collect(ring, 1, none);
-}
-
 static void by_ring(ssize_t *got)
 {
-	int polled = !strcmp(method, "uring-sqpoll"), batch = !strcmp(method, "uring-batch");
-	int flags = strcmp(method, "uring-async") ? 0 : IOSQE_ASYNC;
+	int polled = !!strstr(method, "sqpoll"), at_once = strstr(method, "batch") ? count : 1;
+	int flags = (strstr(method, "async") ? IOSQE_ASYNC : 0) |
+		    (strstr(method, "skip") ? IOSQE_CQE_SKIP_SUCCESS : 0);
 	struct ring *ring = &rings[polled];
 
 	if (!ring->entries)
 		open_ring(ring, polled ? IORING_SETUP_SQPOLL : 0);
-	if (!strcmp(method, "uring-skip"))
-		return by_silent_ring(ring, got);
-	if (batch) {
-		submit(ring, 0, count, flags);
-		return collect(ring, count, got);
-	}
-	for (int i = 0; i < count; i++) {
-		submit(ring, i, 1, flags);
-		collect(ring, 1, got);
+	for (int i = 0; i < count; i += at_once) {
+		submit(ring, i, at_once, flags);
+		collect(ring, at_once, got);
 	}
 }
 

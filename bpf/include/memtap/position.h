@@ -38,7 +38,7 @@
 #endif
 
 /* How a thread comes to read. */
-enum way { BY_OTHER, BY_READ, BY_PIPE, BY_AIO };
+enum way { BY_OTHER, BY_READ, BY_PIPE, BY_AIO, BY_RING };
 
 /*
  * What it asks for, in bytes of a file; a member that is not known is NOWHERE. It lies in a
@@ -122,11 +122,23 @@ static INLINE int is_at(u64 request, u64 mapping, u64 page)
 	       PEEK(request, kiocb, ki_pos) >> PAGE_SHIFT == page;
 }
 
+/* What a request of io_uring has still to read; 0 if it is done, though the stack still has it.
+ */
+static INLINE u64 bytes_left(u64 request)
+{
+#if HAVE(io_async_rw, bytes_done)
+	return PEEK(PEEK(request, io_kiocb, async_data), io_async_rw, iter__count);
+#else
+	return 0;
+#endif
+}
+
 /*
  * The struct kiocb of the read that this thread is at, or 0. An io_submit() does one after the
  * other, and has the address of that on its stack, close to where the call began.
  */
-static INLINE u64 request_at_hand(struct asking *asking, u64 regs, u64 mapping, u64 page)
+static INLINE u64 request_at_hand(struct asking *asking, enum way way, u64 regs, u64 mapping,
+				  u64 page)
 {
 	AT_MOST(MOST_WORDS)
 	{
@@ -136,7 +148,7 @@ static INLINE u64 request_at_hand(struct asking *asking, u64 regs, u64 mapping, 
 		if (at > MOST_WORDS)
 			break;
 		NOTED(asking->at) = at;
-		if (is_at(word, mapping, page)) {
+		if (is_at(word, mapping, page) && (way == BY_AIO || bytes_left(word))) {
 			NOTED(asking->found) = word;
 			break;
 		}
@@ -149,7 +161,7 @@ static INLINE void ask_aio(struct asking *asking, u64 task, u64 regs, u64 mappin
 {
 	asking->way = BY_AIO;
 #if HAVE(aio_kiocb, ki_res__obj)
-	u64 request = request_at_hand(asking, NUMBER_OF(regs), mapping, page);
+	u64 request = request_at_hand(asking, BY_AIO, NUMBER_OF(regs), mapping, page);
 	u64 iocb = request ? PEEK(request, aio_kiocb, ki_res__obj) : 0;
 	u64 what = user_word(iocb + IOCB_OPCODE), bytes = user_word(iocb + IOCB_BYTES);
 	u64 file = file_of(task, what >> 32), start = user_word(iocb + IOCB_OFFSET);

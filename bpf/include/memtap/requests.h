@@ -17,6 +17,7 @@
 #define LOOP_FLAGS     (PF_LOCAL_THROTTLE | PF_MEMALLOC_NOIO)
 #define REQ_OP_BITS    0xff
 #define IOCB_DIRECT    (1 << 17)
+#define CQE_SKIP       (1 << 6) /* IOSQE_CQE_SKIP_SUCCESS */
 
 /* enum io_uring_op */
 enum {
@@ -27,7 +28,7 @@ enum {
 	RING_READV_FIXED = 60
 };
 
-#define HAVE_RINGS   (HAVE(io_rw, len) && HAVE(io_kiocb, cmd))
+#define HAVE_RINGS   (HAVE(io_rw, len) && HAVE(io_kiocb, cmd) && HAVE(io_async_rw, bytes_done))
 #define HAVE_DEVICES HAVE(loop_device, lo_offset)
 
 /* Who reads a file by requests, and which file it is. */
@@ -70,6 +71,58 @@ static INLINE int is_read(u8 opcode)
 	return opcode == RING_READ || opcode == RING_READV || opcode == RING_READ_FIXED ||
 	       opcode == RING_READV_FIXED;
 }
+
+/*
+ * A request can ask that nothing be told of it when it is done, unless it fails. Then it is
+ * followed as a call is, by those who look up pages for it. It takes some time to find it, so
+ * that is done for processes only that have made such requests, told by a hash.
+ */
+#define PROCESSES 4096
+
+BPF_ARRAY(silent_processes, u64, PROCESSES);
+
+static INLINE u64 *silence_of(u32 tgid)
+{
+	int number = tgid & (PROCESSES - 1);
+
+	return silent_processes.lookup(&number);
+}
+
+static INLINE int is_silent_read(u64 request)
+{
+	return request && PEEK(request, io_kiocb, flags) & CQE_SKIP &&
+	       is_read(PEEK(request, io_kiocb, opcode));
+}
+
+/* The request that this thread, which looks up a page, is at; 0 if it is not found. */
+static INLINE u64 ring_request(struct asking *asking, u64 task, u64 mapping, u64 page)
+{
+	u64 request = FIELD(task, task_struct, flags) & PF_IO_WORKER ? worker_request(task) : 0;
+
+	NOTED(asking->at) = 0;
+	NOTED(asking->found) = request;
+	if (!request) /* it begins with its struct kiocb */
+		request_at_hand(asking, BY_RING, NUMBER_OF(user_regs(task)), mapping, page);
+	return NOTED(asking->found);
+}
+
+/*
+ * What a request asks for: all that it has read, and has still to read. The kernel moves ki_pos
+ * as the iterator gets less, but for a file on overlayfs, below which the pages are.
+ */
+static INLINE void ask_request(struct asking *asking, u64 request, u64 mapping)
+{
+	u64 rw = request + OFFSET(io_kiocb, cmd);
+	u64 file = PEEK(rw, io_rw, kiocb__ki_filp), place = PEEK(rw, io_rw, kiocb__ki_pos);
+	u64 tried = (u32)PEEK(request, io_kiocb, cqe__res); /* bytes, when it was last begun */
+	u64 done = PEEK(PEEK(request, io_kiocb, async_data), io_async_rw, bytes_done);
+
+	asking->way = BY_RING;
+	asking->file = file;
+	asking->stop = place + (file_mapping(file) == mapping ? bytes_left(request) : tried);
+	asking->start = asking->stop - tried - done;
+	asking->id = asking->start + asking->stop * MOST_BYTES;
+}
 #else
 #define is_in_ring(task, flags) 0
 #endif
@@ -97,10 +150,14 @@ static INLINE void ask_worker(struct asking *asking, u64 task, u64 first)
 
 /* What this thread, which looks up pages from the first on, asks for. */
 static INLINE void ask_now(struct asking *asking, enum way way, u64 task, u64 mapping,
-			   u64 first)
+			   u64 first, u64 request)
 {
 	ask_call(asking, way, task, mapping, first);
-	if (FIELD(task, task_struct, flags) & PF_IO_WORKER)
+#if HAVE_RINGS
+	if (way == BY_RING)
+		ask_request(asking, request, mapping);
+#endif
+	if (way != BY_RING && FIELD(task, task_struct, flags) & PF_IO_WORKER)
 		ask_worker(asking, task, first);
 	READ_AGAIN();
 }

@@ -1,0 +1,31 @@
+"""The mount table, read again only when it has changed."""
+
+from __future__ import annotations
+
+import select
+from pathlib import Path
+
+
+def kinds_of(mountinfo: str) -> frozenset[str]:
+    """The types of the file systems that are mounted, from the text of /proc/PID/mountinfo."""
+    return frozenset(line.partition(" - ")[2].split(" ")[0] for line in mountinfo.splitlines())
+
+
+class Mounts:
+    """Which types of file systems are mounted where this process is."""
+
+    def __init__(self, path: Path = Path("/proc/self/mountinfo")) -> None:
+        self._file = path.open(errors="replace")
+        self._changes = select.poll()
+        self._changes.register(self._file, select.POLLPRI)
+        self._kinds = kinds_of(self._file.read())
+
+    def has(self, kind: str) -> bool:
+        """Whether one of this type is mounted now; proc_pid_mountinfo(5) tells of changes."""
+        if self._changes.poll(0):
+            self._file.seek(0)
+            self._kinds = kinds_of(self._file.read())
+        return kind in self._kinds
+
+    def __del__(self) -> None:
+        self._file.close()
