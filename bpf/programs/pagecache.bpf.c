@@ -42,10 +42,10 @@ enum flag {
 	SPILLED = 8,  /* set in user space: a sum of events, their number in `index` */
 	WRITTEN = 16, /* ADD: a write fills `whole` pages from index + `call` on */
 	REMOVED = 32, /* DELETE: the file has not got these pages any more */
-	UNSURE = 64, /* DIRTY: what else of the folio is written to meanwhile is not seen;
-READ, MAP: it may have begun with an earlier page;
-HITS: pages are asked for, but nobody knows which */
-	OVER = 128,  /* READ: the call is done, nothing more comes of it */
+	UNSURE = 64,  /* DIRTY: what else of the folio is written to meanwhile is not seen;
+ READ, MAP: it may have begun with an earlier page;
+ HITS: pages are asked for, but nobody knows which */
+	OVER = 128,   /* READ: the call is done, nothing more comes of it */
 };
 
 struct event {
@@ -672,21 +672,22 @@ int on_ring_begin(u64 *ctx)
 
 /* Finds a read that is not told of when it is done; 0 if it is told, NOWHERE if nobody knows.
  */
-static INLINE u64 silent_request(struct lane *lane, struct subject *who, u64 mapping, u64 page)
+static INLINE u64 silent_request(struct lane *lane, struct subject *who, u64 mapping, u64 page,
+				 u64 last)
 {
 	u64 *silent = silence_of(who->tgid);
 	struct lookup *look = lookups.lookup(&lane->number);
 
 	if (!silent || !*silent || !look || FIELD(who->task, task_struct, flags) & PF_KTHREAD)
 		return 0;
-	u64 request = ring_request(&look->asking, who->task, mapping, page);
+	u64 request = ring_request(&look->asking, who->task, mapping, page, last);
 	if (!request)
 		return NOWHERE;
 	return is_silent_read(request) ? request : 0;
 }
 #else
-#define silent_call_of(request)                  NULL
-#define silent_request(lane, who, mapping, page) 0
+#define silent_call_of(request)                        NULL
+#define silent_request(lane, who, mapping, page, last) 0
 #endif
 
 /* Where it is kept how far this lookup's call has come. */
@@ -741,7 +742,7 @@ static INLINE void asked(void *ctx, u64 mapping, u64 first, u64 last)
 	NOTED(lane->state[1]) = 0;                /* the request that asks for them */
 	int told = is_told_when_done(&who, mapping);
 	if (told)
-		NOTED(lane->state[1]) = silent_request(lane, &who, mapping, first);
+		NOTED(lane->state[1]) = silent_request(lane, &who, mapping, first, last);
 	if (told && NOTED(lane->state[1]) == NOWHERE) {
 		keep(ctx, lane, &who, (struct event){.kind = HITS, .flags = UNSURE});
 		NOTED(lane->state[1]) = 0;

@@ -14,6 +14,7 @@
 
 #define NOWHERE           (~0ULL)
 #define MOST_BYTES        0x7ffff000ULL /* of one call: MAX_RW_COUNT */
+#define MOST_BLOCK_PAGES  16            /* a lookup is of whole blocks */
 #define MOST_READ_PARTS   4             /* of an iovec that are added up */
 #define MOST_WORDS        256           /* of a stack, which begins up to 1 KiB deep */
 #define ENOSYS            38
@@ -133,6 +134,15 @@ static INLINE u64 bytes_left(u64 request)
 #endif
 }
 
+/* Does it still want pages up to the last of the lookup, or a block less? */
+static INLINE int wants_up_to(u64 request, u64 last)
+{
+	u64 left = bytes_left(request);
+	u64 own = (PEEK(request, kiocb, ki_pos) + left - 1) >> PAGE_SHIFT;
+
+	return left && last - own < MOST_BLOCK_PAGES;
+}
+
 /*
  * The struct kiocb of the read that this thread is at, or 0. An io_submit() does one after the
  * other, and has the address of that on its stack, close to where the call began.
@@ -148,7 +158,8 @@ static INLINE u64 request_at_hand(struct asking *asking, enum way way, u64 regs,
 		if (at > MOST_WORDS)
 			break;
 		NOTED(asking->at) = at;
-		if (is_at(word, mapping, page) && (way == BY_AIO || bytes_left(word))) {
+		if (is_at(word, mapping, page) &&
+		    (way == BY_AIO || wants_up_to(word, NOTED(asking->room)))) {
 			NOTED(asking->found) = word;
 			break;
 		}
