@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from memtap.tracers.allocations import Call
 from memtap.tracers.faultplan import PAGE_BYTES
 from memtap.tracers.mallocrows import ROW
 from memtap.tracers.mappings import parse_maps
+from memtap.tracers.patience import patiently
 
 # Of glibc's malloc_chunk: the size stands in the second word, flags in its lowest bits.
 _HEADER_WORD, _WORD = 1, 8
@@ -65,10 +67,12 @@ def _parts(tgid: int) -> dict[Part, int]:
     parts: dict[Part, int] = {}
     for _ in range(_TRIES):
         try:
-            start, end = _borders(tgid)
-            present = _present(tgid, start, end)
-            blocks = measure(_read(tgid, start, present)) if end - start <= _MOST_BYTES else None
-        except (OSError, LookupError, ValueError):  # it has ended, or has no heap
+            start, end = patiently(tgid, partial(_borders, tgid))
+            present = patiently(tgid, partial(_present, tgid, start, end))
+            is_small = end - start <= _MOST_BYTES
+            heap = patiently(tgid, partial(_read, tgid, start, present)) if is_small else b""
+            blocks = measure(heap) if heap else None
+        except (OSError, LookupError, ValueError):  # it has ended, is stuck, or has no heap
             return {}
         resident = int(present.sum()) * PAGE_BYTES
         parts = {Part.SIZE: end - start, Part.RESIDENT: resident}

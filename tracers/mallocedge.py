@@ -20,6 +20,7 @@ from memtap.tracers.faultedge import FaultEdge, Ripe
 from memtap.tracers.grouping import chain, group_numbers, in_order
 from memtap.tracers.mallocrows import FOREIGN, LOADER, ROW
 from memtap.tracers.mappings import Heard, Place, Region, parse_maps
+from memtap.tracers.patience import patiently
 from memtap.tracers.requests import SIZES, Requests
 from memtap.tracers.thresholds import Thresholds
 
@@ -57,7 +58,7 @@ class MallocEdge:
         if self._requests:
             self._requests.follow(tgid)
         try:
-            maps = Path(f"/proc/{tgid}/maps").read_bytes()
+            maps = patiently(tgid, Path(f"/proc/{tgid}/maps").read_bytes)
         except OSError:
             return
         heaps = [mapped for mapped in parse_maps(maps, tgid) if mapped.path == "[heap]"]

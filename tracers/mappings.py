@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from memtap.bpf.sideband import Began, Ended, Forked, Mapped, Told
 from memtap.tracers.grouping import stable_order
+from memtap.tracers.patience import patiently
 from memtap.tracers.space import NOWHERE, U64, Numbers, Space
 from memtap.tracers.streaks import Parts
 from memtap.tracers.words import Word
@@ -160,8 +161,8 @@ class Mappings:
     def read(self, tgid: int) -> Space:
         """Takes a process's mappings from /proc/PID/maps, as they are now."""
         try:
-            text = (self._root / f"proc/{tgid}/maps").read_bytes()
-        except OSError:  # it is gone
+            text = patiently(tgid, (self._root / f"proc/{tgid}/maps").read_bytes)
+        except OSError:  # it is gone, or stuck
             text = b""
         return self.take(tgid, text)
 

@@ -23,6 +23,7 @@ from memtap.tracers.mappings import (
     Region,
     parse_maps,
 )
+from memtap.tracers.patience import StuckError, patiently
 from memtap.tracers.report import Column, Kind, Report, Row, now, sized
 
 _COLUMNS = (
@@ -120,10 +121,13 @@ def _address_space(pid: int, root: Path) -> tuple[Path, bytes]:
 
 def _read(space: Path, pid: int, name: str) -> bytes:
     try:
-        return (space / name).read_bytes()
+        return patiently(pid, (space / name).read_bytes)
     except procfs.Gone as error:
         hint = "memtap ps lists those that there are"
         raise MemtapError(f"there is no process {pid}", hint) from error
+    except StuckError as error:
+        hint = "it holds on to its address space, as by a file system that does not answer"
+        raise MemtapError(f"process {pid} did not let itself be read", hint) from error
     except PermissionError as error:
         what = f"the address space of process {pid} is not ours to read"
         raise MemtapError(what, "run it with sudo, or as the user of that process") from error

@@ -24,6 +24,7 @@ from memtap.tracers.host import Counters
 from memtap.tracers.hostile import printable
 from memtap.tracers.netlink import Listener, Wanted, column
 from memtap.tracers.noted import ARGUMENT_BYTES, Noted, arguments_text
+from memtap.tracers.patience import patiently
 from memtap.tracers.targets import Targets
 
 if TYPE_CHECKING:
@@ -92,9 +93,12 @@ def read_who(pid: int, root: Path = Path("/")) -> Who | None:
 
 
 def _read_arguments(process: Path, name: str) -> str:
-    try:
+    def read() -> bytes:
         with (process / "cmdline").open("rb") as file:
-            return arguments_text(file.read(ARGUMENT_BYTES)) or f"[{name}]"
+            return file.read(ARGUMENT_BYTES)
+
+    try:
+        return arguments_text(patiently(int(process.name), read)) or f"[{name}]"
     except OSError:
         return Who.args
 

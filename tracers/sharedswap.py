@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from memtap.tracers import procfs
+from memtap.tracers.patience import StuckError, patiently
 
 # Shared mappings as they begin in /proc/PID/maps and smaps: addresses, place in the object; and
 # the object, by device and inode. In a path, a new line is escaped.
@@ -58,8 +59,8 @@ def _mapped(space: str) -> set[Object]:
 
 
 def _text(path: str) -> bytes:
-    """All of a file; nothing if its process is gone, or not ours to read."""
+    """All of a file; nothing if its process is gone, stuck, or not ours to read."""
     try:
-        return Path(path).read_bytes()
-    except (*procfs.Gone, PermissionError):
+        return patiently(int(path.split("/")[2]), Path(path).read_bytes)
+    except (*procfs.Gone, PermissionError, StuckError):
         return b""

@@ -11,10 +11,12 @@ import os
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from memtap.tracers import procfs, sharedswap
 from memtap.tracers.host import Counters, meminfo, vmstat
 from memtap.tracers.hostile import printable
+from memtap.tracers.patience import StuckError, patiently
 from memtap.tracers.processes import pick_cgroup, user_name
 from memtap.tracers.report import Row, now
 
@@ -167,8 +169,8 @@ class Reader:
         What is in swap of shared memory is told by Swap alone.
         """
         try:
-            found = _ROLLUP.search(procfs.read(space + "smaps_rollup"))
-        except PermissionError:
+            found = _ROLLUP.search(patiently(pid, partial(procfs.read, space + "smaps_rollup")))
+        except (PermissionError, StuckError):
             self._unread += 1
             return _UNKNOWN
         if found is None:

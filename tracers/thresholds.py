@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from memtap.bpf.session import Session
@@ -21,6 +22,7 @@ from memtap.tracers.allocatornames import allocator_of
 from memtap.tracers.codefiles import open_regular
 from memtap.tracers.faultplan import PAGE_BYTES
 from memtap.tracers.mallocfiles import of_process
+from memtap.tracers.patience import patiently
 
 # A map of the C program: a struct known_call for each place in a page.
 KNOWN_CALLS, _WORDS = "known_calls", 5
@@ -73,15 +75,21 @@ class Thresholds:
         with suppress(OSError):
             for path in of_process(tgid):
                 if allocator_of([str(path)]) == "glibc":
-                    self._look(path)
+                    self._look(tgid, path)
 
-    def _look(self, path: Path) -> None:
-        with open_regular(path, lambda status: status.st_size <= _MOST_BYTES) as file:
-            status = os.fstat(file.fileno())
-            if (status.st_dev, status.st_ino) not in self._looked:
-                self._looked.add((status.st_dev, status.st_ino))
-                for at, words in known_calls(file.read()):
-                    self._known[at] = words
+    def _look(self, tgid: int, path: Path) -> None:
+        file, elf = patiently(tgid, partial(_read, path))
+        if file not in self._looked:
+            self._looked.add(file)
+            for at, words in known_calls(elf):
+                self._known[at] = words
+
+
+def _read(path: Path) -> tuple[tuple[int, int], bytes]:
+    """Which file it is, and what it holds."""
+    with open_regular(path, lambda status: status.st_size <= _MOST_BYTES) as file:
+        status = os.fstat(file.fileno())
+        return (status.st_dev, status.st_ino), file.read()
 
 
 def known_calls(elf: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from memtap.bpf.session import Session
 from memtap.bpf.stream import Events
 from memtap.tracers.faultmatch import Found
 from memtap.tracers.faultplan import WATCHED, Mark
+from memtap.tracers.patience import StuckError, patiently
 
 # Of vm_flags. What is watched for neither is watched for UFFD_MINOR.
 _VM_UFFD_MISSING, _VM_UFFD_WP = 0x200, 0x1000
@@ -71,7 +73,11 @@ class Watched:
         if known and now < known.next_s:
             return known.ranges
         wait = min(2 * known.wait_s, _SELDOM_S) if known else _SOON_S
-        written = np.frombuffer(self._session.iterate(WATCHED, tgid), np.uint64).reshape(-1, 3)
+        try:
+            told = patiently(tgid, partial(self._session.iterate, WATCHED, tgid))
+        except StuckError:
+            told = b""
+        written = np.frombuffer(told, np.uint64).reshape(-1, 3)
         if known and not Path(f"/proc/{tgid}").exists():
             written = known.ranges
         self._asked[tgid] = _Asked(written, now + wait, wait)

@@ -1,0 +1,92 @@
+"""What a process can make its readers wait for is read by a thread that can be left behind.
+
+Its maps, its command line and its memory are read under a lock of its address space, which it has
+for as long as it likes: while it maps or gives back a file on a file system that never answers. A
+thread that waits for that lock ends with us.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+# So long a process is waited for; one whose user has made us wait in vain before, not so long.
+_WAIT_S, _SHORT_S = 0.5, 0.01
+
+# So many threads wait for the processes of one user; no more are begun.
+_MOST_STUCK = 8
+
+
+class StuckError(OSError):
+    """A process did not let itself be read in time."""
+
+
+class _Reader:
+    """A thread that reads what it is told to."""
+
+    def __init__(self) -> None:
+        self._tasks: SimpleQueue[Callable[[], Any]] = SimpleQueue()
+        self._answers: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
+        self._is_left, self._uid = False, -1
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def ask(self, read: Callable[[], Any], most_s: float) -> Any:
+        """Raises Empty if it takes longer, and what `read` raises."""
+        self._tasks.put(read)
+        result, error = self._answers.get(timeout=most_s)
+        if error:
+            raise error
+        return result
+
+    def leave(self, uid: int) -> None:
+        """Nobody asks it any more; it ends if it ever comes back."""
+        _stuck[uid] += 1
+        self._uid, self._is_left = uid, True
+        self._tasks.put(int)  # it may have come back just now
+
+    def _work(self) -> None:
+        while not self._is_left:
+            read = self._tasks.get()
+            try:
+                self._answers.put((read(), None))
+            except Exception as error:
+                self._answers.put((None, error))
+        _stuck[self._uid] -= 1
+
+
+_idle: list[_Reader] = []
+_stuck: Counter[int] = Counter()
+
+
+def patiently(tgid: int, read: Callable[[], T]) -> T:
+    """What `read` finds in /proc of a process. Raises StuckError, and what it raises itself."""
+    uid = _user_of(tgid) if any(_stuck.values()) else -1
+    if _stuck[uid] >= _MOST_STUCK:
+        raise StuckError(f"other processes of the user of {tgid} are stuck")
+    try:
+        reader = _idle.pop() if _idle else _Reader()
+    except RuntimeError:  # we may have no more threads
+        return read()
+    try:
+        found: T = reader.ask(read, _SHORT_S if _stuck[uid] else _WAIT_S)
+    except Empty:
+        reader.leave(_user_of(tgid))
+        raise StuckError(f"process {tgid} is stuck") from None
+    except Exception:
+        _idle.append(reader)
+        raise
+    _idle.append(reader)
+    return found
+
+
+def _user_of(tgid: int) -> int:
+    try:
+        return os.stat(f"/proc/{tgid}").st_uid  # noqa: PTH116 (it is asked of thousands)
+    except OSError:
+        return -1
