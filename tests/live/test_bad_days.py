@@ -553,6 +553,21 @@ def test_a_cgroup_with_too_little_memory_is_said() -> None:
             inner.rmdir()
 
 
+@pytest.mark.parametrize(
+    ("report", "least"), [("cachetop", 72), ("faults", 72), ("malloc", 84), ("slab", 88)]
+)
+def test_in_a_small_cgroup_a_report_runs_or_says_that_it_cannot(report: str, least: int) -> None:
+    """At its bound it has run before, so nothing is compiled; it warns that it may be killed."""
+    assert memtap(report, "0.2", "1").returncode == 0
+    for mib, status in ((least - 1, 1), (least, 0)):
+        with cgroup_of(mib << 20) as cgroup:
+            script = f"echo $$ > {cgroup.folder}/cgroup.procs && exec " + shlex.join(MEMTAP)
+            command = ["sh", "-c", f"{script} {report} 0.2 1"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == status, done.stderr
+        assert f"may have {mib} MiB" in done.stderr or f"may have {mib << 20:,}" in done.stderr
+
+
 def test_a_little_more_is_enough() -> None:
     files = 72 + 8 * (os.cpu_count() or 1)
     for limit in (f"-n {files}", f"-v {1 << 20}", "-s 256", "-d 400000"):
