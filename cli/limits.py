@@ -13,8 +13,8 @@ from memtap.bpf.filters import CgroupMount, cgroup_mounts
 from memtap.cli.telling import note
 from memtap.tracers.hostile import one_line
 
-# What each tracer takes of a cgroup's memory, with its maps in the kernel, in MiB: the least in steps
-# of 4 with which it ran twice, on two CPUs and compiled before, and 8 more.
+# What each tracer takes of a cgroup's memory, with its maps in the kernel, in MiB: the least with
+# which it ran twice, in steps of 4, on two CPUs and compiled before, and 8 more.
 _LEAST_MIB = {
     "pagecache": 72,
     "faults": 72,

@@ -4,7 +4,7 @@
 
 For each crowd and each report a row: how many there were, how much of a CPU memtap took, its
 memory after a third of the time and at the end, its longest interval of those that should be a
-second, and how long it took to end when it was told to.
+second, and how long it took to end when it was told to, and worked for that on a CPU.
 """
 
 from __future__ import annotations
@@ -53,12 +53,14 @@ class Soaked:
     late_mib: int
     longest_s: float
     end_s: float
+    end_cpu_s: float
 
     def line(self) -> str:
         """As a row of a Markdown table."""
         return (
             f"| {self.crowd} | {self.report} | {self.things} | {self.cpu_pct:.0f} "
-            f"| {self.early_mib} | {self.late_mib} | {self.longest_s:.2f} | {self.end_s:.2f} |"
+            f"| {self.early_mib} | {self.late_mib} | {self.longest_s:.2f} | {self.end_s:.2f} "
+            f"| {self.end_cpu_s:.2f} |"
         )
 
 
@@ -66,8 +68,10 @@ def main(arguments: Sequence[str]) -> None:
     """Prints a table, a row as soon as it is known."""
     seconds = float(arguments[0]) if arguments else SECONDS
     wanted = arguments[1:] or list(CROWDS)
-    print("| crowd | report | things | CPU % | MiB, early | MiB, at the end | longest s | end s |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| crowd | report | things | CPU % | MiB, early | MiB, at the end | longest s | end s | end CPU s |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="memtap-", dir="/var/tmp") as name:
         folder = Path(name)
         program = folder / "crowd"
@@ -94,14 +98,15 @@ def soak(
             early = _rss_mib(memtap.pid)
             things = int(busy.communicate()[0])
         used = (_cpu_s(memtap.pid) - before) / (time.monotonic() - began)
-        late, told = _rss_mib(memtap.pid), time.monotonic()
+        late, told, before = _rss_mib(memtap.pid), time.monotonic(), _cpu_s(memtap.pid)
         memtap.send_signal(signal.SIGTERM)
-        memtap.wait()
-        end = time.monotonic() - told
+        usage = os.wait4(memtap.pid, 0)[2]
+        end, end_cpu = time.monotonic() - told, usage.ru_utime + usage.ru_stime - before
     whole = [json.loads(line)["interval_s"] for line in out.read_text().splitlines()[:-1]]
     out.unlink()
     shutil.rmtree(files)
-    return Soaked(crowd, report, things, 100 * used, early, late, max(whole, default=0), end)
+    longest = max(whole, default=0)
+    return Soaked(crowd, report, things, 100 * used, early, late, longest, end, end_cpu)
 
 
 def _wait_for(out: Path) -> None:
