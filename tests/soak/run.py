@@ -38,6 +38,10 @@ REPORTS: dict[str, tuple[str, ...]] = {
     "reclaim": (),
     "oom": (),
 }
+HEAD = (
+    "| crowd | report | things | CPU % | MiB, early | MiB, at the end | longest s | end s "
+    "| end CPU s |\n|---|---|---|---|---|---|---|---|---|"
+)
 GOALS = "goals: CPU 10 % beyond the events, memory level, intervals of 1 s, an end within 1 s"
 
 
