@@ -72,10 +72,7 @@ def main(arguments: Sequence[str]) -> None:
     """Prints a table, a row as soon as it is known."""
     seconds = float(arguments[0]) if arguments else SECONDS
     wanted = arguments[1:] or list(CROWDS)
-    print(
-        "| crowd | report | things | CPU % | MiB, early | MiB, at the end | longest s | end s | end CPU s |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(HEAD)
     with tempfile.TemporaryDirectory(prefix="memtap-", dir="/var/tmp") as name:
         folder = Path(name)
         program = folder / "crowd"
