@@ -11,6 +11,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -34,15 +35,27 @@ class _Reader:
         self._tasks: SimpleQueue[Callable[[], Any]] = SimpleQueue()
         self._answers: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
         self._is_left, self._uid = False, -1
-        threading.Thread(target=self._work, daemon=True).start()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
 
     def ask(self, read: Callable[[], Any], most_s: float) -> Any:
-        """Raises Empty if it takes longer, and what `read` raises."""
+        """Raises Empty if it stands still for longer, and what `read` raises."""
         self._tasks.put(read)
-        result, error = self._answers.get(timeout=most_s)
+        while True:
+            try:
+                result, error = self._answers.get(timeout=most_s)
+                break
+            except Empty:
+                if not self._is_running():
+                    raise
         if error:
             raise error
         return result
+
+    def _is_running(self) -> bool:
+        """Whether it is on a CPU, or waits for one: then it is these that are busy."""
+        stat = Path(f"/proc/self/task/{self._thread.native_id}/stat").read_bytes()
+        return stat.rpartition(b")")[2].split()[0] == b"R"
 
     def leave(self, uid: int) -> None:
         """Nobody asks it any more; it ends if it ever comes back."""
