@@ -26,6 +26,7 @@ import memtap
 from memtap.tracers.caller import caller
 from memtap.tracers.codefiles import Code
 from memtap.tracers.processes import user_name
+from memtap.tracers.procfs import read, stat_fields, user_of
 
 # A place of code: what is asked of it, the process, an address or an offset, and what is there.
 Question = tuple[str, int, int, Code | None]
@@ -40,6 +41,9 @@ _WAIT_S, _IDLE_S, _LONGEST_S = 0.5, 2.0, 60.0
 
 # So often it is looked whether they use one.
 _LOOK_S = 0.25
+
+# Of procfs.stat_fields(): time in user and kernel mode, and what follows them.
+_USER, _CHILDREN = 11, 13
 
 # There are so many at a time, of those who were asked about last.
 _MOST_CHILDREN = 4
@@ -74,7 +78,7 @@ class Aside:
             if last and child.has_worked():
                 child.is_waited_for_again()
             child.go_on(answers)
-        users = {tgid: _user_of(tgid) for tgid in {tgid for _, tgid, *_ in questions.values()}}
+        users = {tgid: user_of(tgid) for tgid in {tgid for _, tgid, *_ in questions.values()}}
         for key, question in questions.items():
             uid = users[question[1]]
             if key not in answers and self._strikes[uid] < _MOST_STRIKES:
@@ -240,22 +244,13 @@ def _end_all(children: dict[int, _Child]) -> None:
 LATER = 0
 
 
-def _user_of(tgid: int) -> int:
-    """Who started a process; -1 if it is gone."""
-    try:
-        status = Path(f"/proc/{tgid}/status").read_bytes()
-    except OSError:
-        return -1
-    return int(status.partition(b"\nUid:")[2].split()[0])
-
-
 def _ticks_of(tgid: int) -> int:
     """The CPU time of a process, in clock ticks; 0 if it is gone."""
     try:
-        stat = Path(f"/proc/{tgid}/stat").read_bytes()
+        fields = stat_fields(read(f"/proc/{tgid}/stat"))
     except OSError:
         return 0
-    return sum(map(int, stat.rpartition(b")")[2].split()[11:13]))
+    return sum(map(int, fields[_USER:_CHILDREN]))
 
 
 def command() -> list[str]:

@@ -57,7 +57,7 @@ def faults_of(tgid: int, tid: int) -> int | None:
         stat = procfs.read(f"/proc/{tgid}/task/{tid}/stat")
     except procfs.Gone:
         return None
-    fields = stat.rpartition(b")")[2].split()  # the name in front can hold anything
+    fields = procfs.stat_fields(stat)
     return int(fields[_MINOR]) + int(fields[_MAJOR])
 
 

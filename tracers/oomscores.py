@@ -174,5 +174,5 @@ def read(pid: int) -> Score | None:
     total_vm, anon, file, shmem, pgtables, swap = (size << 10 for size in kib)
     score, adj = (int(procfs.read(f"{space}/{name}")) for name in ("oom_score", "oom_score_adj"))
     cgroup = pick_cgroup(procfs.read(f"{space}/cgroup"))
-    start = int(procfs.read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[_START])
+    start = int(procfs.stat_fields(procfs.read(f"/proc/{pid}/stat"))[_START])
     return Score(pid, uid, score, adj, start, cgroup, total_vm, anon, file, shmem, swap, pgtables)

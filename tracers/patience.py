@@ -7,13 +7,13 @@ thread that waits for that lock ends with us.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
+
+from memtap.tracers import procfs
 
 T = TypeVar("T")
 
@@ -54,8 +54,8 @@ class _Reader:
 
     def _is_running(self) -> bool:
         """Whether it is on a CPU, or waits for one: then it is these that are busy."""
-        stat = Path(f"/proc/self/task/{self._thread.native_id}/stat").read_bytes()
-        return stat.rpartition(b")")[2].split()[0] == b"R"
+        stat = procfs.read(f"/proc/self/task/{self._thread.native_id}/stat")
+        return procfs.stat_fields(stat)[0] == b"R"
 
     def leave(self, uid: int) -> None:
         """Nobody asks it any more; it ends if it ever comes back."""
@@ -79,7 +79,7 @@ _stuck: Counter[int] = Counter()
 
 def patiently(tgid: int, read: Callable[[], T]) -> T:
     """What `read` finds in /proc of a process. Raises StuckError, and what it raises itself."""
-    uid = _user_of(tgid) if any(_stuck.values()) else -1
+    uid = procfs.user_of(tgid) if any(_stuck.values()) else -1
     if _stuck[uid] >= _MOST_STUCK:
         raise StuckError(f"other processes of the user of {tgid} are stuck")
     try:
@@ -89,17 +89,10 @@ def patiently(tgid: int, read: Callable[[], T]) -> T:
     try:
         found: T = reader.ask(read, _SHORT_S if _stuck[uid] else _WAIT_S)
     except Empty:
-        reader.leave(_user_of(tgid))
+        reader.leave(procfs.user_of(tgid))
         raise StuckError(f"process {tgid} is stuck") from None
     except Exception:
         _idle.append(reader)
         raise
     _idle.append(reader)
     return found
-
-
-def _user_of(tgid: int) -> int:
-    try:
-        return os.stat(f"/proc/{tgid}").st_uid  # noqa: PTH116 (it is asked of thousands)
-    except OSError:
-        return -1

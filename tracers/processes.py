@@ -25,6 +25,7 @@ from memtap.tracers.hostile import printable
 from memtap.tracers.netlink import Listener, Wanted, column
 from memtap.tracers.noted import ARGUMENT_BYTES, Noted, arguments_text
 from memtap.tracers.patience import patiently
+from memtap.tracers.procfs import stat_fields
 from memtap.tracers.targets import Targets
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def read_parents(root: Path = Path("/")) -> dict[int, int]:
                 stat = (root / "proc" / entry / "stat").read_bytes()
             except OSError:
                 continue
-            parents[int(entry)] = int(stat.rpartition(b")")[2].split()[1])
+            parents[int(entry)] = int(stat_fields(stat)[1])
     return parents
 
 

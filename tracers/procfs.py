@@ -28,6 +28,20 @@ def read(path: str) -> bytes:
         os.close(fd)
 
 
+def stat_fields(stat: bytes) -> list[bytes]:
+    """Of /proc/PID/stat, what is behind the name, which can hold anything: the state is first."""
+    return stat.rpartition(b")")[2].split()
+
+
+def user_of(tgid: int) -> int:
+    """The real user of a process; -1 if it is gone."""
+    try:
+        status = read(f"/proc/{tgid}/status")
+    except OSError:
+        return -1
+    return int(status.partition(b"\nUid:")[2].split()[0])
+
+
 def survivor(pid: int, root: Path = Path("/")) -> Path | None:
     """/proc/TID of a thread that goes on though the main thread has ended; None if none does.
 
@@ -46,7 +60,7 @@ def survivor(pid: int, root: Path = Path("/")) -> Path | None:
 
 def _has_ended(process: Path) -> bool:
     try:
-        return read(f"{process}/stat").rpartition(b")")[2].split()[0] in _ENDED
+        return stat_fields(read(f"{process}/stat"))[0] in _ENDED
     except Gone:
         return True
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memtap.tracers.host import Counters, difference, total
+from memtap.tracers.procfs import stat_fields
 
 Threads = dict[int, Counters]  # by thread number
 
@@ -34,7 +35,7 @@ def read_thread(thread: Path) -> Counters:
         io = dict(line.split(b": ") for line in (thread / "io").read_bytes().splitlines())
     except OSError:  # it ended while we looked
         return {}
-    fields = stat.rpartition(b")")[2].split()  # the name in front can hold anything
+    fields = stat_fields(stat)
     return {
         "ac_minflt": int(fields[7]),
         "ac_majflt": int(fields[9]),
