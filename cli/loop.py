@@ -136,11 +136,12 @@ class Loop:
     def run(self) -> None:
         """Until COUNT reports are out, or a signal, PROGRAM's end, the targets' or the reader's."""
         try:
-            self._run()
+            try:
+                self._run()
+            finally:
+                end_undisturbed()  # or what is said next could be broken off as well
         except OutOfTime:
             note("a last report would have taken too long: it was not made")
-        finally:
-            end_undisturbed()
 
     def _run(self) -> None:
         if self._program:

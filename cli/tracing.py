@@ -96,8 +96,8 @@ def _run(options: Options, job: Job) -> None:
     kernel = Kernel()
     kernel.require_proc()
     pids = tuple(map(process_of, options.pids))
-    filter, notes_who = _filter(options, pids), _shows_who(options) or job.regroups
-    request = Request(job.plan, filter, job.settings, notes_who)
+    notes_who = _shows_who(options) or job.regroups
+    request = Request(job.plan, _filter(options, pids), job.settings, notes_who)
     if options.dump_c:
         kernel.require_tracing()
         click.echo(request.text(kernel, next(request.plan.require(kernel))), nl=False)
@@ -109,8 +109,12 @@ def _run(options: Options, job: Job) -> None:
 
 def _shows_who(options: Options) -> bool:
     """Whether cgroups or arguments of processes are shown, or recorded."""
-    some = options.format == "table" and not options.wide and not options.record
-    return not some or "cgroup" in options.by
+    return (
+        options.format != "table"
+        or options.wide
+        or options.record is not None
+        or "cgroup" in options.by
+    )
 
 
 def _filter(options: Options, pids: tuple[int, ...]) -> Filter:

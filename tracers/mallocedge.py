@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +18,7 @@ from memtap.tracers.edge import REMEMBERED, Taken
 from memtap.tracers.faultedge import FaultEdge, Ripe
 from memtap.tracers.grouping import chain, group_numbers, in_order
 from memtap.tracers.mallocrows import FOREIGN, LOADER, ROW
-from memtap.tracers.mappings import Heard, Place, Region, parse_maps
-from memtap.tracers.patience import patiently
+from memtap.tracers.mappings import Heard, Place, Region, parse_maps, read_maps
 from memtap.tracers.requests import SIZES, Requests
 from memtap.tracers.thresholds import Thresholds
 
@@ -58,7 +56,7 @@ class MallocEdge:
         if self._requests:
             self._requests.follow(tgid)
         try:
-            maps = patiently(tgid, Path(f"/proc/{tgid}/maps").read_bytes)
+            maps = read_maps(tgid)
         except OSError:
             return
         heaps = [mapped for mapped in parse_maps(maps, tgid) if mapped.path == "[heap]"]

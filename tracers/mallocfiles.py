@@ -13,8 +13,7 @@ from typing import Any
 
 from memtap.tracers.allocatornames import allocator_of, is_loader
 from memtap.tracers.codefiles import open_regular
-from memtap.tracers.mappings import PROT_EXEC, parse_maps
-from memtap.tracers.patience import patiently
+from memtap.tracers.mappings import PROT_EXEC, parse_maps, read_maps
 
 # Where in its file each function stands that a file has.
 Offsets = dict[str, int]
@@ -29,7 +28,7 @@ _FOLDERS = ("runpath", "rpath")
 
 def of_process(tgid: int) -> list[Path]:
     """The files whose code a process has mapped, as we can open them. Raises OSError."""
-    mapped = parse_maps(patiently(tgid, Path(f"/proc/{tgid}/maps").read_bytes), tgid)
+    mapped = parse_maps(read_maps(tgid), tgid)
     code = dict.fromkeys(each.path for each in mapped if each.prot & PROT_EXEC)
     return [as_seen_by(tgid, path) for path in code if path.startswith("/")]
 

@@ -161,7 +161,7 @@ class Mappings:
     def read(self, tgid: int) -> Space:
         """Takes a process's mappings from /proc/PID/maps, as they are now."""
         try:
-            text = patiently(tgid, (self._root / f"proc/{tgid}/maps").read_bytes)
+            text = read_maps(tgid, self._root)
         except OSError:  # it is gone, or stuck
             text = b""
         return self.take(tgid, text)
@@ -396,6 +396,11 @@ _LINE = re.compile(
     rb"([0-9a-f]+)-([0-9a-f]+) (....) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)"
 )
 _BITS = {"r": PROT_READ, "w": PROT_WRITE, "x": PROT_EXEC}
+
+
+def read_maps(tgid: int, root: Path = Path("/")) -> bytes:
+    """/proc/PID/maps. Raises OSError: it is gone, not ours to read, or stuck."""
+    return patiently(tgid, (root / f"proc/{tgid}/maps").read_bytes)
 
 
 def parse_maps(text: bytes, tgid: int) -> list[Mapped]:

@@ -121,8 +121,9 @@ class Slab:
     def _off(self) -> Counter[str]:
         """By how many objects LIVE can be wrong, by cache: those whose end may not be seen."""
         off: Counter[str] = Counter()
+        bounded = self._texts["unseen"].keys() - self._texts["unbounded"].keys()
         for (_, cache, _), tally in self._live.items():
-            if cache in self._texts["unseen"].keys() - self._texts["unbounded"].keys():
+            if cache in bounded:
                 off[self._texts["unseen"][cache]] += abs(tally.live)
         return +off
 

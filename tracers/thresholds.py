@@ -78,18 +78,18 @@ class Thresholds:
                     self._look(tgid, path)
 
     def _look(self, tgid: int, path: Path) -> None:
-        file, elf = patiently(tgid, partial(_read, path))
-        if file not in self._looked:
-            self._looked.add(file)
-            for at, words in known_calls(elf):
-                self._known[at] = words
+        for at, words in known_calls(patiently(tgid, partial(self._read, path))):
+            self._known[at] = words
 
-
-def _read(path: Path) -> tuple[tuple[int, int], bytes]:
-    """Which file it is, and what it holds."""
-    with open_regular(path, lambda status: status.st_size <= _MOST_BYTES) as file:
-        status = os.fstat(file.fileno())
-        return (status.st_dev, status.st_ino), file.read()
+    def _read(self, path: Path) -> bytes:
+        """What a file holds; nothing if it was read before."""
+        with open_regular(path, lambda status: status.st_size <= _MOST_BYTES) as file:
+            status = os.fstat(file.fileno())
+            which = status.st_dev, status.st_ino
+            if which in self._looked:
+                return b""
+            self._looked.add(which)
+            return file.read()
 
 
 def known_calls(elf: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
