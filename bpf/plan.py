@@ -129,6 +129,8 @@ class Plan:
         own: where what we do ourselves is left out of reports of the whole host.
         wakeup: after so many batches of a CPU the reader wakes up; 0 is when its ring is an eighth
             full, because the reader looks at the end of an interval anyway.
+        least_mib: what it takes of a cgroup's memory, with its maps in the kernel: the least with
+            which it ran twice, in steps of 4, on two CPUs and compiled before, and 8 more.
     """
 
     name: str
@@ -137,6 +139,7 @@ class Plan:
     wakeup: int = 0
     program: str = ""
     own: LeftOut = "kernel"
+    least_mib: int = 0
 
     def possible(self, kernel: Kernel) -> Iterator[Way]:
         """The ways whose probes all exist here, best first; loading them may still fail.

@@ -10,20 +10,9 @@ from pathlib import Path
 
 from memtap.bpf.errors import MemtapError
 from memtap.bpf.filters import CgroupMount, cgroup_mounts
+from memtap.bpf.plan import Plan
 from memtap.cli.telling import note
 from memtap.tracers.hostile import one_line
-
-# What each tracer takes of a cgroup's memory, with its maps in the kernel, in MiB: the least with
-# which it ran twice, in steps of 4, on two CPUs and compiled before, and 8 more.
-_LEAST_MIB = {
-    "pagecache": 72,
-    "faults": 72,
-    "malloc": 84,
-    "slab": 88,
-    "pages": 52,
-    "reclaim": 68,
-    "oom": 48,
-}
 
 # Who has less is warned: to compile took up to 116 MiB, and a crowd takes more than an idle host.
 _ENOUGH_MIB = 192
@@ -49,7 +38,7 @@ def _needs(cpus: int) -> list[_Need]:
     ]
 
 
-def require_room(tracer: str) -> None:
+def require_room(plan: Plan) -> None:
     """MemtapError if a limit of this process leaves too little to trace or to read a recording.
 
     Where it may be too little it is said, as the kernel kills without a word.
@@ -63,7 +52,7 @@ def require_room(tracer: str) -> None:
     if not limits:
         return
     folder, allowed = min(limits, key=lambda limit: limit[1])
-    least = _LEAST_MIB[tracer] << 20
+    least = plan.least_mib << 20
     if allowed < least:
         what = f"this process may have {allowed:,} bytes of memory and needs {least:,}"
         raise MemtapError(what, f"raise the limit of its cgroup first: {one_line(str(folder))}")

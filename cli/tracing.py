@@ -84,7 +84,7 @@ def run(options: Options, job: Job) -> None:
     """Carries out a tracing command; ends the process with PROGRAM's status, if there is one."""
     from memtap.cli.output import readers_of
 
-    require_room(job.plan.name)
+    require_room(job.plan)
     with readers_of((options.output, options.folded, options.flame)):
         _run(options, job)
 

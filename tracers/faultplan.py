@@ -123,4 +123,5 @@ PLAN = Plan(
     ),
     mappings=True,
     wakeup=16,
+    least_mib=72,
 )

@@ -54,6 +54,7 @@ PLAN = Plan(
     mappings=True,
     wakeup=faultplan.PLAN.wakeup,
     program=faultplan.PLAN.name,
+    least_mib=84,
 )
 
 

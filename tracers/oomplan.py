@@ -28,4 +28,5 @@ PLAN = Plan(
         Way("untyped", "bounded", (_ON_VICTIM,), ("UNTYPED_POINTERS",), _NOTES),
     ),
     wakeup=1,
+    least_mib=48,
 )

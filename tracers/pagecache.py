@@ -135,6 +135,7 @@ PLAN = Plan(
         ),
     ),
     own="report",
+    least_mib=72,
 )
 
 # A macro of the C program: send the path of each file when it is first seen.

@@ -23,4 +23,5 @@ PLAN = Plan(
             ),
         ),
     ),
+    least_mib=52,
 )

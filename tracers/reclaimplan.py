@@ -85,4 +85,5 @@ PLAN = Plan(
         Way("vmscan", "exact", (*_PROBES, *_WITHOUT_BIO)),
         Way("bios", "exact", _PROBES, notes=("swap in memory (zram) may not be seen",)),
     ),
+    least_mib=68,
 )

@@ -135,6 +135,7 @@ PLAN = Plan(
         ),
     ),
     own="rows",  # whoever frees an object is mostly not the one who allocated it
+    least_mib=88,
 )
 
 

@@ -643,14 +643,6 @@ struct known_call {
 
 BPF_F_TABLE("array", int, struct known_call, known_calls, PAGE_BYTES, BPF_F_MMAPABLE);
 
-static inline u64 word_at(u64 address)
-{
-	u64 word = 0;
-
-	bpf_probe_read_user(&word, sizeof(word), (void *)address);
-	return word;
-}
-
 /* Tells the threshold of malloc in the library whose code makes a call, if that is known. */
 static inline void tell_threshold(struct event *call)
 {
@@ -660,10 +652,10 @@ static inline void tell_threshold(struct event *call)
 	if (!known || !known->offset)
 		return;
 	u64 begin = call->ip - known->offset;
-	if (word_at(begin + known->id_at) != known->id)
+	if (user_word(begin + known->id_at) != known->id)
 		return;
-	int maps = (u32)word_at(begin + known->most_at) != 0;
-	call->threshold = maps ? word_at(begin + known->threshold_at) : NEVER;
+	int maps = (u32)user_word(begin + known->most_at) != 0;
+	call->threshold = maps ? user_word(begin + known->threshold_at) : NEVER;
 	call->marks |= TELLS_THRESHOLD;
 }
 

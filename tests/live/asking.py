@@ -79,6 +79,11 @@ class Case:
             yield way, pages_of(at, PAGE if way == "truncate" else max(result, 0))
 
 
+def page_begin(at: int) -> int:
+    """Where a splice() is told for certain that fills its pipe; see Bounds of docs/pagecache.md."""
+    return at // PAGE * PAGE
+
+
 def pages_of(at: int, size: int) -> range:
     """The pages in which these bytes are."""
     return range(at // PAGE, -(-(at + size) // PAGE) if size else at // PAGE)
@@ -97,6 +102,8 @@ def case_at_random(dice: random.Random, file: Path, choice: Sequence[str]) -> Ca
     reads = in_a_row(dice, size) if dice.random() < 0.5 else here_and_there(dice, size)
     if way == "map":
         reads = [(at, max(min(length, size - at), 1)) for at, length in reads]
+    if way == "splice":
+        reads = [(page_begin(at), length) for at, length in reads]
     advice = dice.choice((NORMAL, NORMAL, RANDOM, SEQUENTIAL))
     if way == "mixed":
         return mixed_case(dice, file, advice, reads)
@@ -115,8 +122,10 @@ def mixed_case(dice: random.Random, file: Path, advice: int, reads: list[Range])
             size = min(at, size)
         if way in ("touch", "direct", "advise") and at >= size // PAGE * PAGE:
             at = 0
+        if way == "splice":
+            at = page_begin(at)
         if way == "direct":
-            at, length = at // PAGE * PAGE, PAGE
+            at, length = page_begin(at), PAGE
         if way == "advise":
             length = min(length, size - at)
         ways.append(way)

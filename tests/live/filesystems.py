@@ -21,7 +21,15 @@ MAKE = {
     "ext2": ["mkfs.ext2", "-q"],
     "xfs": ["mkfs.xfs", "-q"],
     "btrfs": ["mkfs.btrfs", "-q"],
+    "xfs-16k": ["mkfs.xfs", "-q", "-b", "size=16384"],  # blocks larger than pages
 }
+
+
+def make_image(kind: str, image: Path, size: int) -> None:
+    """A file in which there is a file system."""
+    with image.open("wb") as file:
+        file.truncate(size)
+    subprocess.check_call([*MAKE[kind], image])
 
 
 @contextmanager
@@ -34,12 +42,16 @@ def file_system(kind: str, folder: Path, size: int = IMAGE_BYTES) -> Iterator[Pa
         pytest.skip(f"{MAKE[kind][0]} is not installed")
     point = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=folder))
     image = point.with_suffix(".img")
-    with image.open("wb") as file:
-        file.truncate(size)
-    subprocess.check_call([*MAKE[kind], image])
+    make_image(kind, image, size)
+    with _mounted(image, point):
+        yield point
+
+
+@contextmanager
+def _mounted(image: Path, point: Path) -> Iterator[None]:
     subprocess.check_call(["mount", "-o", "loop", image, point])
     try:
-        yield point
+        yield
     finally:
         subprocess.check_call(["umount", "--lazy", point])
         image.unlink()
@@ -55,10 +67,6 @@ def squashfs(files: dict[str, bytes], folder: Path) -> Iterator[Path]:
     for name, content in files.items():
         (source / name).write_bytes(content)
     subprocess.check_call(["mksquashfs", source, image, "-quiet"], stdout=subprocess.DEVNULL)
-    subprocess.check_call(["mount", "-o", "loop", image, point])
-    try:
+    with _mounted(image, point):
         yield point
-    finally:
-        subprocess.check_call(["umount", "--lazy", point])
-        image.unlink()
-        shutil.rmtree(source)
+    shutil.rmtree(source)

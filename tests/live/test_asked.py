@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.asking import Case, case_at_random, ways
-from tests.live.filesystems import squashfs
+from tests.live.filesystems import MAKE, make_image, squashfs
 from tests.live.tracing import (
     PAGE,
     Trace,
@@ -38,27 +38,19 @@ SEED = int(os.environ.get("MEMTAP_SEED", "0")) or random.randrange(1 << 30)
 FILES = 15  # of each file system
 MOST_PAGES = 600
 
-# How an image becomes a file system. The last one has blocks larger than pages.
-MAKERS = {
-    "xfs": ("mkfs.xfs", "-q"),
-    "btrfs": ("mkfs.btrfs", "-q"),
-    "ext4-1k": ("mkfs.ext4", "-q", "-b", "1024"),
-    "xfs-16k": ("mkfs.xfs", "-q", "-b", "size=16384"),
-}
+KINDS = ("xfs", "btrfs", "ext4-1k", "xfs-16k")
 IMAGE_BYTES = 400 << 20
 
 
-def mount(stack: ExitStack, name: str, disk: Path) -> Path | None:
+def mount(stack: ExitStack, kind: str, disk: Path) -> Path | None:
     """A folder on a new file system; None if it cannot be made here, or mounted."""
-    if not shutil.which(MAKERS[name][0]):
+    if not shutil.which(MAKE[kind][0]):
         return None
-    image, place = disk / f"{name}.image", disk / name
-    with image.open("wb") as file:
-        file.truncate(IMAGE_BYTES)
+    image, place = disk / f"{kind}.image", disk / kind
+    make_image(kind, image, IMAGE_BYTES)
     stack.callback(image.unlink)
     place.mkdir()
     stack.callback(place.rmdir)
-    subprocess.check_call([*MAKERS[name], image], stderr=subprocess.DEVNULL)
     if subprocess.run(["mount", "-o", "loop", image, place]).returncode:
         return None
     stack.callback(subprocess.check_call, ["umount", place])
@@ -70,7 +62,7 @@ def files(disk: Path) -> Iterator[list[Path]]:
     """Files of all sizes on all file systems that there can be, the disk's own first."""
     dice = random.Random(SEED)
     with ExitStack() as stack:
-        folders = [disk, *filter(None, (mount(stack, name, disk) for name in MAKERS))]
+        folders = [disk, *filter(None, (mount(stack, kind, disk) for kind in KINDS))]
         yield [
             make_file(folder / f"asked-{n}", dice.randrange(MOST_PAGES), dice.randrange(1, PAGE))
             for folder in folders

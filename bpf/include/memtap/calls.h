@@ -90,4 +90,15 @@ enum {
 #define THREAD_IS_32_BIT(task)        0
 #endif
 
+#define NOWHERE (~0ULL)
+
+/* A word of the program's memory; NOWHERE if it cannot be read. */
+static INLINE u64 user_word(u64 address)
+{
+	u64 word = NOWHERE;
+
+	bpf_probe_read_user(&word, sizeof(word), (void *)address);
+	return word;
+}
+
 #endif

@@ -12,7 +12,6 @@
 #include <memtap/descriptors.h>
 #include <memtap/loops.h>
 
-#define NOWHERE           (~0ULL)
 #define MOST_BYTES        0x7ffff000ULL /* of one call: MAX_RW_COUNT */
 #define MOST_BLOCK_PAGES  16            /* a lookup is of whole blocks */
 #define MOST_READ_PARTS   4             /* of an iovec that are added up */
@@ -55,14 +54,6 @@ struct asking {
 	u64 at;   /* how far up a stack is looked at */
 	u64 found;
 };
-
-static INLINE u64 user_word(u64 address)
-{
-	u64 word = NOWHERE;
-
-	bpf_probe_read_user(&word, sizeof(word), (void *)address);
-	return word;
-}
 
 static INLINE u64 file_mapping(u64 file)
 {
