@@ -135,6 +135,19 @@ static INLINE int wants_up_to(u64 request, u64 last)
 }
 
 /*
+ * One of io_submit() that is done may still be on the stack, and has come to where the next
+ * begins. aio_complete_rw() notes what it read.
+ */
+static INLINE int is_under_way(u64 request)
+{
+#if HAVE(aio_kiocb, ki_res__res)
+	return !PEEK(request, aio_kiocb, ki_res__res);
+#else
+	return 0;
+#endif
+}
+
+/*
  * The struct kiocb of the read that this thread is at, or 0. An io_submit() does one after the
  * other, and has the address of that on its stack, close to where the call began.
  */
@@ -150,7 +163,8 @@ static INLINE u64 request_at_hand(struct asking *asking, enum way way, u64 regs,
 			break;
 		NOTED(asking->at) = at;
 		if (is_at(word, mapping, page) &&
-		    (way == BY_AIO || wants_up_to(word, NOTED(asking->room)))) {
+		    (way == BY_AIO ? is_under_way(word)
+				   : wants_up_to(word, NOTED(asking->room)))) {
 			NOTED(asking->found) = word;
 			break;
 		}
