@@ -355,6 +355,7 @@ struct call {
 	u32 faults;
 	u64 written_mapping;
 	struct reach written; /* as its file system told */
+	u64 fails;            /* does that come to nothing? */
 };
 
 #if HELPER(task_storage_get)
@@ -1340,13 +1341,26 @@ static inline struct pages reached(struct subject *who, u64 mapping, struct page
 	return pages;
 }
 
+/* Does the write that the task is in take this page away again, which it could not fill? */
+static inline int is_taken_back(struct subject *who, u64 mapping)
+{
+#ifndef ACCESS_BY_KPROBE
+	struct call *call = known_call_of(who->task);
+
+	return call && call->written_mapping == mapping && call->fails &&
+	       call_number(who->task) != IN_FAULT;
+#else
+	return 0;
+#endif
+}
+
 static inline void dirtied(u64 *ctx)
 {
 	struct subject who;
 	struct pages folio = pages_of(ctx[0]);
 	struct event what = {.kind = DIRTY, .whole = folio.end - folio.first};
 
-	if (!about(&who, ctx[1]))
+	if (!about(&who, ctx[1]) || is_taken_back(&who, ctx[1]))
 		return;
 	struct lane *lane = enter(LANE_DIRTY);
 	if (!lane)
@@ -1397,7 +1411,7 @@ static inline void write_reached(void *ctx, int number, struct subject *who, str
 	leave(lane);
 }
 
-static inline void note_reach(struct subject *who, u64 mapping, struct reach reach)
+static inline void note_reach(struct subject *who, u64 mapping, struct reach reach, int fails)
 {
 	struct call *call = call_of(who->task);
 
@@ -1405,6 +1419,7 @@ static inline void note_reach(struct subject *who, u64 mapping, struct reach rea
 		return;
 	call->written_mapping = mapping;
 	call->written = reach;
+	call->fails = fails;
 }
 
 #define XA_INTERNAL 2 /* in the lowest two bits of an entry that is a node */
@@ -1444,6 +1459,21 @@ static inline int is_dirty_at(u64 mapping, u64 index)
 	return folio && (folio_flags_anywhere(folio) & dirty_and_large) == dirty_and_large;
 }
 
+/*
+ * Is this a part of a chunk for a folio that begins behind the end of the file, and is not up
+ * to date? The rest of the program's buffer had still to be brought in. block_write_end()
+ * zeroes and dirties the folio, ext4_truncate_failed_write() takes it away, and the kernel
+ * tries once more.
+ */
+static inline int fails(u64 *ctx, u64 mapping)
+{
+	u64 start = ctx[1], folio = cached_at(mapping, start >> PAGE_SHIFT);
+
+	return (u32)ctx[3] < (u32)ctx[2] && start % (1 << PAGE_SHIFT) == 0 &&
+	       start >= FIELD(ctx[0], inode, i_size) && folio &&
+	       !(folio_flags_anywhere(folio) & 1UL << ENUM(pageflags, PG_uptodate));
+}
+
 /* The data of a chunk in one folio has been copied, and the folio is dirtied next. */
 static inline int copied_in(u64 *ctx, int number)
 {
@@ -1453,7 +1483,7 @@ static inline int copied_in(u64 *ctx, int number)
 
 	if (!about(&who, mapping))
 		return 0;
-	note_reach(&who, mapping, reach);
+	note_reach(&who, mapping, reach, number == LANE_WRITE && fails(ctx, mapping));
 	if (has_partial(&who) && is_dirty_at(mapping, reach.start >> PAGE_SHIFT))
 		write_reached(ctx, number, &who, reach);
 	return 0;
@@ -1499,7 +1529,8 @@ static inline void iterated(u64 *ctx)
 		return;
 	if (FIELD(ctx[0], iomap_iter, iomap__length) == 0) /* it begins */
 		note_reach(&who, mapping,
-			   (struct reach){position, position + FIELD(ctx[0], iomap_iter, len)});
+			   (struct reach){position, position + FIELD(ctx[0], iomap_iter, len)},
+			   0);
 	else if (has_partial(&who))
 		write_reached(ctx, LANE_MAPPED_WRITE, &who, done_of(ctx[0]));
 }
