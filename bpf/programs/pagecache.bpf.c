@@ -681,7 +681,8 @@ static INLINE u64 silent_request(struct lane *lane, struct subject *who, u64 map
 
 	if (!silent || !*silent || !look || FIELD(who->task, task_struct, flags) & PF_KTHREAD)
 		return 0;
-	u64 request = ring_request(&look->asking, who->task, mapping, page, last);
+	u64 request = ring_request(&look->asking, who->task, mapping, page, last,
+				   1 << folio_shift(mapping));
 	if (!request)
 		return NOWHERE;
 	return is_silent_read(request) ? request : 0;

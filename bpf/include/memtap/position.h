@@ -13,7 +13,6 @@
 #include <memtap/loops.h>
 
 #define MOST_BYTES        0x7ffff000ULL /* of one call: MAX_RW_COUNT */
-#define MOST_BLOCK_PAGES  16            /* a lookup is of whole blocks */
 #define MOST_READ_PARTS   4             /* of an iovec that are added up */
 #define MOST_WORDS        256           /* of a stack, which begins up to 1 KiB deep */
 #define ENOSYS            38
@@ -125,13 +124,13 @@ static INLINE u64 bytes_left(u64 request)
 #endif
 }
 
-/* Does it still want pages up to the last of the lookup, or a block less? */
-static INLINE int wants_up_to(u64 request, u64 last)
+/* Does it still want pages up to the last of the lookup, which is of whole blocks? */
+static INLINE int wants_up_to(u64 request, u64 last, u64 block_pages)
 {
 	u64 left = bytes_left(request);
 	u64 own = (PEEK(request, kiocb, ki_pos) + left - 1) >> PAGE_SHIFT;
 
-	return left && last - own < MOST_BLOCK_PAGES;
+	return left && last - own < block_pages;
 }
 
 /*
@@ -163,8 +162,9 @@ static INLINE u64 request_at_hand(struct asking *asking, enum way way, u64 regs,
 			break;
 		NOTED(asking->at) = at;
 		if (is_at(word, mapping, page) &&
-		    (way == BY_AIO ? is_under_way(word)
-				   : wants_up_to(word, NOTED(asking->room)))) {
+		    (way == BY_AIO
+			     ? is_under_way(word)
+			     : wants_up_to(word, NOTED(asking->room), NOTED(asking->stop)))) {
 			NOTED(asking->found) = word;
 			break;
 		}

@@ -95,12 +95,14 @@ static INLINE int is_silent_read(u64 request)
 }
 
 /* The request that this thread, which looks up a page, is at; 0 if it is not found. */
-static INLINE u64 ring_request(struct asking *asking, u64 task, u64 mapping, u64 page, u64 last)
+static INLINE u64 ring_request(struct asking *asking, u64 task, u64 mapping, u64 page, u64 last,
+			       u64 block_pages)
 {
 	u64 request = FIELD(task, task_struct, flags) & PF_IO_WORKER ? worker_request(task) : 0;
 
 	NOTED(asking->at) = 0;
 	NOTED(asking->room) = last;
+	NOTED(asking->stop) = block_pages;
 	NOTED(asking->found) = request;
 	if (!request) /* it begins with its struct kiocb */
 		request_at_hand(asking, BY_RING, NUMBER_OF(user_regs(task)), mapping, page);
