@@ -495,8 +495,11 @@ static INLINE void ask_closely(struct lookup *look, u64 task, u64 mapping)
 		look->last = (asking->stop - 1) >> PAGE_SHIFT;
 	if (asking->start == NOWHERE)
 		asking->id = look->last;
-	if (look->last - look->first >= asking->room)
+	if (look->last - look->first >= asking->room) {
 		look->last = look->first + asking->room - 1;
+		/* Of what it looks up and has no room for nothing may fire; see the docs. */
+		look->unsure |= asking->start % (1 << PAGE_SHIFT) != 0;
+	}
 	READ_AGAIN();
 }
 
@@ -597,10 +600,10 @@ static INLINE void divide(struct lookup *look)
 	} else if (look->before == NOWHERE) {
 		look->begin = first_of_call(look);
 		READ_AGAIN();
-		u64 unsure = look->unsure || (look->begin == NOWHERE && from);
+		u64 unsure = look->begin == NOWHERE && (from || look->asking.way == BY_AIO);
 
 		look->now = (struct part){look->begin == NOWHERE ? from : look->begin, last,
-					  unsure ? UNSURE : 0};
+					  unsure || look->unsure ? UNSURE : 0};
 	} else {
 		/* Of what came in since, a part may have been handed out without an event. */
 		look->now = (struct part){from, last, 0};
@@ -664,10 +667,14 @@ int on_ring_begin(u64 *ctx)
 
 	if (!silent)
 		return 0;
-	if (!*silent && FIELD(ctx[0], io_kiocb, flags) & CQE_SKIP)
+	if (is_silent_read(request)) {
+		struct call nothing = {};
+
 		*silent = 1;
-	if (*silent)
+		silent_calls.update(&request, &nothing);
+	} else if (*silent) {
 		silent_calls.delete(&request);
+	}
 	return 0;
 }
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from memtap.tracers.pagecounts import BATCH
 from tests.live.asking import Case, case_at_random, ways
 from tests.live.filesystems import MAKE, make_image, squashfs
 from tests.live.tracing import (
@@ -207,3 +208,21 @@ def test_silent_requests_through_overlayfs_are_exact_or_bounded(
         assert counted == (2 * hits + misses, misses)
     else:
         assert sum(counted) <= 2 * (hits + misses)
+
+
+def test_splices_from_within_a_page_are_exact_or_bounded(
+    files: list[Path], disk: Path, workload: Build, tmp_path: Path, trace: Run
+) -> None:
+    """Each fills its pipe, and looks up one page more, which may still be being read then."""
+    dice, block = random.Random(SEED), 16 * PAGE
+    cases = []
+    for file in files:
+        evict(file)
+        start = dice.randrange(1, PAGE)
+        ends = range(start, file.stat().st_size, block)[:60]
+        cases.append(Case("splice", file, 0, [(at, block) for at in ends]))
+    done = run(cases, (workload("asker"), disk / "copied"), tmp_path, trace)
+    assert done.audit["accuracy"] == "bounded"
+    unsure = next(int(note.split()[1]) for note in done.audit["notes"] if note.startswith("where"))
+    off = sum(abs(sum(truth) - sum(counted)) for _, truth, counted in wrong(cases, done))
+    assert off <= unsure * BATCH

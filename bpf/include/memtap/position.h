@@ -14,7 +14,8 @@
 
 #define MOST_BYTES        0x7ffff000ULL /* of one call: MAX_RW_COUNT */
 #define MOST_READ_PARTS   4             /* of an iovec that are added up */
-#define MOST_WORDS        256           /* of a stack, which begins up to 1 KiB deep */
+#define MOST_WORDS        384           /* of a stack, which begins up to 1 KiB deep */
+#define MOST_STACK        65536         /* its bytes */
 #define ENOSYS            38
 #define S_IFMT            0170000
 #define S_IFIFO           0010000
@@ -106,10 +107,14 @@ static INLINE u64 pipe_of(u64 file)
 /* Members of struct iocb, in bytes; the opcode is followed by 2 of priority and 4 of fd. */
 enum { IOCB_OPCODE = 16, IOCB_BUFFER = 24, IOCB_BYTES = 32, IOCB_OFFSET = 40, IOCB_PREADV = 7 };
 
-/* Is this a struct kiocb that has come to this page? */
-static INLINE int is_at(u64 request, u64 mapping, u64 page)
+/*
+ * Is this a struct kiocb that has come to this page? Not one of a read() before, whose remains
+ * may be on the same stack.
+ */
+static INLINE int is_at(u64 request, u64 regs, u64 mapping, u64 page)
 {
-	return request >> 63 && file_mapping(PEEK(request, kiocb, ki_filp)) == mapping &&
+	return request >> 63 && regs - request > MOST_STACK &&
+	       file_mapping(PEEK(request, kiocb, ki_filp)) == mapping &&
 	       PEEK(request, kiocb, ki_pos) >> PAGE_SHIFT == page;
 }
 
@@ -161,7 +166,7 @@ static INLINE u64 request_at_hand(struct asking *asking, enum way way, u64 regs,
 		if (at > MOST_WORDS)
 			break;
 		NOTED(asking->at) = at;
-		if (is_at(word, mapping, page) &&
+		if (is_at(word, regs, mapping, page) &&
 		    (way == BY_AIO
 			     ? is_under_way(word)
 			     : wants_up_to(word, NOTED(asking->room), NOTED(asking->stop)))) {
