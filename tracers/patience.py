@@ -41,21 +41,27 @@ class _Reader:
     def ask(self, read: Callable[[], Any], most_s: float) -> Any:
         """Raises Empty if it stands still for longer, and what `read` raises."""
         self._tasks.put(read)
+        before = b""
         while True:
             try:
-                result, error = self._answers.get(timeout=most_s)
+                result, error = self._answers.get(timeout=most_s / 2)
                 break
             except Empty:
-                if not self._is_running():
+                is_running, now = self._work_done()
+                if not is_running and now == before:
                     raise
+                before = now
         if error:
             raise error
         return result
 
-    def _is_running(self) -> bool:
-        """Whether it is on a CPU, or waits for one: then it is these that are busy."""
-        stat = procfs.read(f"/proc/self/task/{self._thread.native_id}/stat")
-        return procfs.stat_fields(stat)[0] == b"R"
+    def _work_done(self) -> tuple[bool, bytes]:
+        """Whether it is on a CPU or waits for one, and how often it slept, or was made to wait.
+
+        One that we keep from running, as we have Python's lock, sleeps again and again.
+        """
+        status = procfs.read(f"/proc/self/task/{self._thread.native_id}/status")
+        return b"\nState:\tR" in status, status[status.index(b"\nvoluntary_ctxt_switches") :]
 
     def leave(self, uid: int) -> None:
         """Nobody asks it any more; it ends if it ever comes back."""
