@@ -484,6 +484,18 @@ struct lookup {
 
 BPF_PERCPU_ARRAY(lookups, struct lookup, ALL_LANES);
 
+/*
+ * Of a splice() from within a page that fills its pipe, nothing may fire; see the
+ * documentation. A sendfile() goes on to what fires again.
+ */
+static INLINE int loses_pages(struct asking *asking, u64 task)
+{
+	u32 number = call_number(task);
+
+	return asking->start % (1 << PAGE_SHIFT) && number != NR_SENDFILE &&
+	       number != NR_COPY_FILE_RANGE;
+}
+
 /* Where a call is looked at closely, which takes time. */
 static INLINE void ask_closely(struct lookup *look, u64 task, u64 mapping)
 {
@@ -497,8 +509,7 @@ static INLINE void ask_closely(struct lookup *look, u64 task, u64 mapping)
 		asking->id = look->last;
 	if (look->last - look->first >= asking->room) {
 		look->last = look->first + asking->room - 1;
-		/* Of what it looks up and has no room for nothing may fire; see the docs. */
-		look->unsure |= asking->start % (1 << PAGE_SHIFT) != 0;
+		look->unsure |= loses_pages(asking, task);
 	}
 	READ_AGAIN();
 }
