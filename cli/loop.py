@@ -21,7 +21,7 @@ from memtap.bpf.errors import MemtapError
 from memtap.cli.endings import OutOfTime, end_undisturbed, note_endings, told_s, undisturbed
 from memtap.cli.options import DEFAULT_INTERVAL_S, Options
 from memtap.cli.program import Program
-from memtap.cli.telling import absent, note, partial_remark, remarked
+from memtap.cli.telling import absent, note, partial_remarks, remarked
 
 if TYPE_CHECKING:
     from memtap.tracers.chunk import Chunk
@@ -197,8 +197,8 @@ class Loop:
         if chunk.interval is None:
             return chunk
         remarks = [] if self._has_rows or self._program else self._reasons()
-        if partial and math.isfinite(self._interval) and not self._options.each:
-            remarks.append(partial_remark(chunk.interval.seconds, self._interval))
+        if partial and not self._options.each:
+            remarks += partial_remarks(chunk.interval.seconds, self._interval)
         self._has_rows = False
         return replace(chunk, interval=replace(chunk.interval, remarks=tuple(remarks)))
 

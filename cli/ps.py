@@ -130,7 +130,7 @@ def _run(options: Options, columns: tuple[Column, ...], order: Order) -> None:
 def _follow(reader: Reader, reports: Ps, printer: Printer, options: Options) -> None:
     """Until COUNT reports are out, or a signal, or the reader's end."""
     from memtap.cli.pace import pace
-    from memtap.cli.telling import absent, partial_remark, remarked
+    from memtap.cli.telling import absent, partial_remarks, remarked
 
     interval, count = options.interval or math.inf, options.count or math.inf
     with pace() as is_told_to_end:
@@ -143,7 +143,7 @@ def _follow(reader: Reader, reports: Ps, printer: Printer, options: Options) -> 
             count = 0 if is_cut else count - 1
             seen = reader.look()
             span = seen.at_s - before.at_s
-            remarks = [partial_remark(span, interval)] if is_cut else []
+            remarks = partial_remarks(span, interval) if is_cut else []
             printer.show(remarked(reports.change(before, seen), remarks + absent(options.comms)))
             if reader.whom.pids and not any(row["virt_bytes"] for row in seen.rows):
                 return  # all that were asked for have ended, though they may still be zombies

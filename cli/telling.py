@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -43,9 +44,10 @@ def remarked(report: Report, remarks: Iterable[str] = ()) -> Report:
     return replace(report, remarks=remarks)
 
 
-def partial_remark(seconds: float, interval: float) -> str:
-    """That an interval was cut short."""
-    return f"a partial interval: {seconds:.1f} s of {interval:g} s"
+def partial_remarks(seconds: float, interval: float) -> list[str]:
+    """That an interval was cut short, if it was; what has no end cannot be."""
+    is_short = seconds < interval < math.inf
+    return [f"a partial interval: {seconds:.1f} s of {interval:g} s"] if is_short else []
 
 
 def absent(comms: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from memtap.cli.telling import absent, partial_remark, remarked
+from memtap.cli.telling import absent, partial_remarks, remarked
 from tests.cli.calling import HOME, memtap, understood
 from tests.cli.making import FIRST, SECOND, record, top_report
 from tests.tracers.builders import make_chunk, make_interval
@@ -26,13 +27,20 @@ def test_a_report_without_rows_says_what_did_not_happen() -> None:
 
 @pytest.mark.parametrize(("format", "told"), [("table", True), ("json", True), ("csv", False)])
 def test_a_replay_says_it_as_well(format: str, told: bool, tmp_path: Path) -> None:
-    short = make_interval(remarks=(partial_remark(0.4, 1.0),))
+    short = make_interval(remarks=tuple(partial_remarks(0.4, 1.0)))
     empty = make_chunk(interval=short)
     path = record(tmp_path / "r.parquet", FIRST, empty)
     done = memtap("cachetop", "-f", format, "--from", path)
     assert (done.status, done.err) == (0, "")
     assert ("nobody used the page cache in 1.0 s" in done.out) is told
     assert ("a partial interval: 0.4 s of 1 s" in done.out) is told
+
+
+@pytest.mark.parametrize(("seconds", "interval"), [(1.0, 1.0), (8.7, 5.0), (3.0, math.inf)])
+def test_what_lasted_as_long_as_it_should_or_longer_is_whole(
+    seconds: float, interval: float
+) -> None:
+    assert partial_remarks(seconds, interval) == []
 
 
 def test_a_remark_in_a_recording_can_do_no_harm(tmp_path: Path) -> None:
