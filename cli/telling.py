@@ -36,10 +36,14 @@ def note(text: str) -> None:
 
 
 def remarked(report: Report, remarks: Iterable[str] = ()) -> Report:
-    """A report with remarks; with one more on what did not happen, if it has no rows."""
+    """A report with remarks; with one more on what did not happen in its interval, without rows.
+
+    What looks once, as `ps` does, has no interval in which something could have happened.
+    """
     remarks = tuple(remarks)
-    if not report.rows and report.name in _NOTHING:
-        span = f" in {report.interval_s:.1f} s" if report.interval_s else ""
+    is_empty = not report.rows and not report.goes_on
+    if is_empty and report.interval_s and report.name in _NOTHING:
+        span = f" in {report.interval_s:.1f} s"
         remarks = (f"{_NOTHING[report.name]}{span}", *remarks)
     return replace(report, remarks=remarks)
 

@@ -56,6 +56,7 @@ class Timeline:
         self._allocators = Allocators()
         self._began: int | None = None
         self._rows: list[Row] = []
+        self._has_told = False
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Tells what was decided; a report if an interval ends with this chunk."""
@@ -66,7 +67,9 @@ class Timeline:
         rows, self._rows = sorted(self._rows, key=lambda row: row["time_ns"]), []
         self._allocators.end_interval()
         found = audit(self._origin, chunk.interval, len(rows))
-        return Report("malloc", chunk.interval.time, chunk.interval.seconds, TIMELINE, rows, found)
+        time, seconds, before = chunk.interval.time, chunk.interval.seconds, self._has_told
+        self._has_told |= bool(rows)
+        return Report("malloc", time, seconds, TIMELINE, rows, found, goes_on=before)
 
     def _row(self, decision: Decision) -> Row:
         call, step = decision.row, decision.step

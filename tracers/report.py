@@ -67,6 +67,7 @@ class Report:
         heaps: if it was asked for, what the heaps of processes are like.
         leaks: if it was asked for, what is kept, the oldest first; `frames` from the outermost on.
         remarks: what else there is to say of the interval: why it has no rows, that it is short.
+        goes_on: whether rows told before belong to it, as in a timeline: then none means no more.
         totals: for the table alone, the sums of columns over all rows, also those that are cut off.
     """
 
@@ -84,6 +85,7 @@ class Report:
     leaks: list[Row] | None = None
     totals: Row | None = None
     remarks: tuple[str, ...] = ()
+    goes_on: bool = False
 
     SCHEMA = 1
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from memtap.bpf.stream import Events
+from memtap.cli.telling import remarked
 from memtap.tracers.allocations import NEVER, Call
 from memtap.tracers.allocatornames import allocator_of
 from memtap.tracers.chunk import Chunk
@@ -244,6 +245,15 @@ def test_a_timeline_has_a_row_for_each_call_and_waits_for_the_end_of_an_interval
     ]
     assert found.rows[1]["why"].endswith("threshold now 303,104, trim 606,208")
     assert timeline.feed(chunk(interval=make_interval(), last=False)) is None
+
+
+def test_a_timeline_that_ends_does_not_say_that_nothing_was_asked_if_something_was() -> None:
+    timeline = Timeline(make_origin(tracer="malloc"))
+    none, told, end = (timeline.feed(chunk(*rows)) for rows in ([], [call(Call.MMAP)], []))
+    assert none is not None and told is not None and end is not None
+    assert remarked(none).remarks == ("no memory was asked of the kernel, or given back in 1.0 s",)
+    assert end.rows == []
+    assert remarked(told).remarks == remarked(end).remarks == ()
 
 
 def test_allocators_are_known_by_their_libraries() -> None:
