@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 def command(format: str, output: Path | None, verbose: bool) -> None:
     """What can this host trace, by which probes, how exactly, and what to do for more?
 
-    The probes of every report are compiled, loaded and attached for a moment, so this needs root
-    and takes a second. The exit status is 0 if every report can run, else 1.
+    The probes of every report are compiled anew, loaded and attached for a moment, so this needs
+    root and takes much longer than the start of any report. The exit status is 0 if every report
+    can run, else 1.
 
     \b
     ACCURACY  exact: each event counted once; bounded, estimated: see the
@@ -71,10 +72,11 @@ def _csv(rows: Sequence[Row]) -> str:
 
 def _table(diagnosis: Diagnosis, verbose: bool, look: Look) -> Iterator[str]:
     """A line per report, a line per fact, and below each what is amiss and what to do."""
-    yield look.heading(f"{'REPORT':<12}{'ACCURACY':<12}{'WAY':<12}PROBES")
+    wide = max(len(row["way"] or "-") for row in diagnosis.rows) + 2
+    yield look.heading(f"{'REPORT':<12}{'ACCURACY':<12}{'WAY':<{wide}}PROBES")
     for row in diagnosis.rows:
         accuracy = row["accuracy"] or "none"
-        line = f"{row['report']:<12}{accuracy:<12}{row['way'] or '-':<12}{len(row['probes'])}"
+        line = f"{row['report']:<12}{accuracy:<12}{row['way'] or '-':<{wide}}{len(row['probes'])}"
         yield line if accuracy == "exact" else look.warning(line)
         if verbose:
             yield from (f"    {probe}" for probe in row["probes"])
