@@ -304,9 +304,9 @@ def duration(ns: int) -> str:
 
 def audit_line(audit: dict[str, Any]) -> str:
     """The audit in one line."""
-    notes = len(audit["notes"])
+    events, notes = audit["events"], len(audit["notes"])
     return (
-        f"audit: {audit['accuracy']}, {audit['events']} events, {audit['lost']} lost, "
+        f"audit: {audit['accuracy']}, {events} event{'s' * (events != 1)}, {audit['lost']} lost, "
         f"{audit['missed']} missed, {audit['map_full']} refused"
         + (f", {notes} note{'s' * (notes > 1)}" if notes else "")
     )

@@ -6,7 +6,7 @@ import pytest
 
 from memtap.bpf.plan import Accuracy
 from memtap.bpf.session import Losses
-from memtap.cli.render import Blocks, Look, Rolling, is_flawless
+from memtap.cli.render import Blocks, Look, Rolling, audit_line, is_flawless
 from memtap.tracers.report import Report
 from tests.cli.making import stat_report
 from tests.tracers.builders import add, make_chunk, make_interval, make_origin, read
@@ -52,6 +52,12 @@ def test_a_loss_is_a_flaw_whatever_the_accuracy(flaw: str) -> None:
     flawless = {"accuracy": "exact", "lost": 0, "missed": 0, "map_full": 0}
     assert is_flawless(flawless)
     assert not is_flawless(flawless | {flaw: 1})
+
+
+def test_one_event_is_no_events() -> None:
+    audit = flawed().audit
+    assert audit_line(audit) == EXACT
+    assert audit_line(audit | {"events": 1}) == EXACT.replace("4 events", "1 event")
 
 
 @pytest.mark.parametrize(("notes", "end"), [(("a",), ", 1 note"), (("a", "b"), ", 2 notes")])
