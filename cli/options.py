@@ -131,8 +131,14 @@ def seconds(text: str) -> float:
     except ValueError:
         raise click.BadParameter(f"{text!r} is no number of seconds") from None
     if not 0 < number <= LONGEST_INTERVAL_S:
-        raise click.BadParameter(f"{text} seconds is no interval between 0 and a week")
+        raise click.BadParameter(f"{text} seconds is no interval: more than 0, at most a week")
     return number
+
+
+class Number(click.IntRange):
+    """A whole number within bounds; what is no number is refused as no integer."""
+
+    name = "integer"
 
 
 def keys_out_of(known: Mapping[str, Sequence[Column]]) -> Callable[[str], tuple[str, ...]]:
@@ -145,6 +151,16 @@ def keys_out_of(known: Mapping[str, Sequence[Column]]) -> Callable[[str], tuple[
         return tuple(dict.fromkeys(_key(word.strip(), known) for word in text.split(",")))
 
     return keys
+
+
+def _last_of(known: Iterable[str]) -> Callable[..., list[str]]:
+    """Makes what completes the last key of `KEY,KEY` in a shell."""
+
+    def complete(_context: click.Context, _parameter: click.Parameter, word: str) -> list[str]:
+        before, comma, last = word.rpartition(",")
+        return [f"{before}{comma}{key}" for key in known if key.startswith(last)]
+
+    return complete
 
 
 def _key(word: str, known: Mapping[str, Sequence[Column]]) -> str:
@@ -167,7 +183,7 @@ _FILE = click.Path(path_type=Path)
 
 INTERVAL_AND_COUNT: list[Decorator] = [
     click.argument("interval", type=seconds, required=False),
-    click.argument("count", type=click.IntRange(min=1), required=False),
+    click.argument("count", type=Number(min=1), required=False),
 ]
 
 
@@ -177,7 +193,7 @@ def pid_option(whom: str) -> Decorator:
         "-p",
         "--pid",
         "pids",
-        type=click.IntRange(min=1),
+        type=Number(min=1),
         multiple=True,
         metavar="PID",
         help=f"Only {whom}. Repeatable.",
@@ -236,7 +252,7 @@ verbose_option = click.option(
 SHOWING: list[Decorator] = [
     click.option("-s", "--sort", metavar="COLUMN", help="Order rows by this column."),
     click.option(
-        "-r", "--rows", type=click.IntRange(min=1), metavar="N", help="Show only the first N rows."
+        "-r", "--rows", type=Number(min=1), metavar="N", help="Show only the first N rows."
     ),
     format_option,
     output_option,
@@ -316,6 +332,7 @@ def by_option(keys: Iterable[str]) -> Decorator:
         "-b",
         "--by",
         type=keys_out_of(known),
+        shell_complete=_last_of(known),
         metavar="KEY[,KEY]",
         default=next(iter(known)),
         show_default=True,

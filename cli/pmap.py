@@ -11,6 +11,7 @@ from memtap.cli.options import (
     SHOWING,
     Command,
     Decorator,
+    Number,
     Shown,
     human_option,
     sort_column,
@@ -18,7 +19,7 @@ from memtap.cli.options import (
 )
 
 _PARAMETERS: tuple[Decorator, ...] = (
-    click.argument("pid", type=click.IntRange(min=1)),
+    click.argument("pid", type=Number(min=1)),
     click.option("-x", "--extended", is_flag=True, help="The columns of procps' pmap -x."),
     human_option,
     *SHOWING,

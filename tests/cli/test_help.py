@@ -110,6 +110,8 @@ def test_bash_understands_its_completion(tmp_path: Path, monkeypatch: pytest.Mon
         ("memtap p", ["pages", "ps", "pmap"]),
         ("memtap ps --t", ["--tree", "--timestamp"]),
         ("memtap pmap -f ", ["table", "json", "csv"]),
+        ("memtap cachetop -b c", ["cgroup", "comm"]),
+        ("memtap ps --by user,c", ["user,cgroup", "user,comm"]),
         ("memtap cachetop -- ", []),
         ("memtap cachetop -- ls", []),
     ],
