@@ -6,9 +6,11 @@ import errno
 import os
 import pwd
 import select
+import shutil
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from memtap.bpf.errors import MemtapError
 from memtap.tracers.caller import caller
@@ -28,7 +30,10 @@ class Program:
     """
 
     def __init__(self, argv: Sequence[str]) -> None:
+        """Raises MemtapError if there is no such program; go() does what is found out later."""
         self._name = argv[0]
+        if shutil.which(self._name) is None:  # it is not worth it to compile first
+            raise self._cannot_run(errno.EACCES if Path(self._name).exists() else errno.ENOENT)
         wait, self._go = os.pipe()
         self._failure, fail = os.pipe()
         self.pid = os.fork()
@@ -49,8 +54,11 @@ class Program:
         number = os.read(self._failure, 16)
         if number:
             self.status()
-            reason = os.strerror(int(number))
-            raise MemtapError(f"cannot run {self._name}: {reason}", "name a program to trace")
+            raise self._cannot_run(int(number))
+
+    def _cannot_run(self, number: int) -> MemtapError:
+        what = f"cannot run {self._name}: {os.strerror(number)}"
+        return MemtapError(what, "name a program to trace")
 
     def status(self) -> int:
         """Waits for its end; its exit status as a shell gives it."""
