@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +27,10 @@ STACK_WORDS = 128
 
 
 class NameRecord(NamedTuple):
-    """`struct name_head` of memtap/names.h, and the names: the file's own, its folder's, ... ."""
+    """`struct name_head` of memtap/names.h, and the names: the file's own, its folder's, ... .
+
+    Each of the names is ended by NUL.
+    """
 
     ns: int
     file: int
@@ -39,7 +41,7 @@ class NameRecord(NamedTuple):
     generation: int
     mount: int
     flags: int
-    names: list[bytes]
+    names: bytes
 
 
 _NAME_MEMBERS = NameRecord._fields[:-1]
@@ -120,15 +122,16 @@ class Stream:
 
         All at once: hundreds of thousands may come in a second, and each member takes time.
         """
+        if not records:
+            return []
         start = self._name.itemsize
         heads = np.frombuffer(b"".join(record[:start] for record in records), self._name)
-        members = [heads[name].tolist() for name in _NAME_MEMBERS if len(records)]
-        ends = (start + heads["used"]).tolist() if records else []
-        texts = [
-            record[start:end].split(b"\0")[:-1] for record, end in zip(records, ends, strict=True)
-        ]
-        names = [NameRecord(*row) for row in zip(*members, texts, strict=True)]
-        return sorted(names, key=attrgetter("ns"))
+        order = np.argsort(heads["ns"], kind="stable")
+        heads = take(heads, order)
+        members = [heads[name].tolist() for name in _NAME_MEMBERS]
+        ends = (start + heads["used"]).tolist()
+        names = [records[at][start:end] for at, end in zip(order.tolist(), ends, strict=True)]
+        return list(map(NameRecord._make, zip(*members, names, strict=True)))
 
     def take(self) -> tuple[Events, Events, list[NameRecord]]:
         """Events, runs and names so far; the stream is empty afterwards.

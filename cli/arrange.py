@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from memtap.tracers.report import Column, Report, Row
+from memtap.tracers.report import Column, FrameRows, Report, Row
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,25 @@ class Order:
         """The report with its rows in this order, and no more than `rows` of whatever it lists."""
         leaks = report.leaks and report.leaks[: self.rows]
         stacks = report.stacks and dict(islice(report.stacks.items(), self.rows))
-        rows = self._ordered(report.rows)[: self.rows]
-        return replace(report, rows=rows, leaks=leaks, stacks=stacks)
+        return replace(report, rows=self._first(report.rows), leaks=leaks, stacks=stacks)
 
     def by(self, column: str) -> Order:
         """The same by another column."""
         return replace(self, column=column)
 
+    def at_most(self, rows: int) -> Order:
+        """The same, and no more rows than that."""
+        return replace(self, rows=rows if self.rows is None else min(rows, self.rows))
+
     def turned(self) -> Order:
         """The same the other way round."""
         return replace(self, reverse=not self.reverse)
+
+    def _first(self, rows: Sequence[Row]) -> Sequence[Row]:
+        if isinstance(rows, FrameRows):
+            by = [self.column, *([self.ties] if self.ties else [])]
+            return rows.ordered(by, self.reverse, self.rows)
+        return self._ordered(rows)[: self.rows]
 
     def _ordered(self, rows: Sequence[Row]) -> list[Row]:
         if ties := self.ties:

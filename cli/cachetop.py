@@ -52,7 +52,10 @@ def command(options: Options) -> None:
     column = sort_column(options.sort, columns, "misses_pages")
     order = Order(column, rows=options.rows, ties="hits_pages")
     begin = page_edge, partial(_reporter, options), partial(_display, options, order)
-    run(options, Job(PLAN, (NAME_FILES,), *begin, regroups=sys.stdout.isatty()))
+    regroups = sys.stdout.isatty()
+    names_files = regroups or "file" in options.by or options.record is not None
+    settings = (NAME_FILES,) if names_files else ()
+    run(options, Job(PLAN, settings, *begin, regroups=regroups))
 
 
 def _reporter(options: Options, origin: Origin) -> Cachetop:

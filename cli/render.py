@@ -7,14 +7,14 @@ import io
 import json
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 
 import click
 
 from memtap.tracers.malloccolumns import HEAPS
-from memtap.tracers.report import Column, Kind, Report, Row
+from memtap.tracers.report import Column, FrameRows, Kind, Report, Row
 from memtap.tracers.slabcolumns import LEAKS
 
 # Of a line that nobody gave a width.
@@ -48,7 +48,11 @@ class Json:
 
     def render(self, report: Report) -> str:
         """See Renderer."""
-        return json.dumps(report.to_dict()) + "\n"
+        rows = report.rows.json() if isinstance(report.rows, FrameRows) else ""
+        if not rows.isascii() or not rows:  # what is not ASCII is escaped
+            return json.dumps(report.to_dict()) + "\n"
+        rest = json.dumps(replace(report, rows=[]).to_dict())
+        return rest.replace('"rows": []', f'"rows": {rows}', 1) + "\n"
 
 
 class Csv:

@@ -102,14 +102,14 @@ class Screen:
     def _draw(self) -> None:
         if self._report is None or self._is_left:
             return
-        report = self._order.arrange(self._report)
         try:
             height, width = self._size()
         except OSError:  # the terminal is gone
             self._is_left = True
             return
+        report = self._order.at_most(max(height - 3, 0)).arrange(self._report)
         columns = table_columns(report, self._look)
-        lines = table_lines(columns, report.rows[: max(height - 3, 0)], width)
+        lines = table_lines(columns, report.rows, width)
         flawless = is_flawless(report.audit) and not self._verbose
         bottom = KEYS_LINE if flawless else audit_line(report.audit)
         self._put_all([self._title(report), *lines, *report.remarks], bottom)

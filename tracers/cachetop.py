@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
+from functools import partial
+
+import numpy as np
 
 from memtap.tracers.chunk import Chunk, Origin
 from memtap.tracers.files import UNKNOWN, FileName, forget
@@ -10,7 +14,22 @@ from memtap.tracers.frames import pl
 from memtap.tracers.pagecolumns import CACHETOP_KEYS, cachetop_columns
 from memtap.tracers.pagecounts import COUNTS, PageCache, page_audit
 from memtap.tracers.processes import Who
-from memtap.tracers.report import Report, Row, percentage
+from memtap.tracers.report import FrameRows, Report
+
+Names = dict[int, FileName]
+
+# What names a file.
+_FILE = tuple(column.name for column in CACHETOP_KEYS["file"])
+
+_COLUMNS = {
+    "hits": "hits_pages",
+    "misses": "misses_pages",
+    "dirties": "dirties_pages",
+    "dirty_folios": "dirty_folio_pages",
+    "inserted": "inserted_pages",
+    "evicted": "evicted_pages",
+    "removed": "removed_pages",
+}
 
 
 class Cachetop:
@@ -54,14 +73,18 @@ class Cachetop:
             self._audit,
         )
 
-    def _rows(self) -> list[Row]:
-        keys = list(dict.fromkeys(c.name for key in self.by for c in CACHETOP_KEYS[key]))
-        groups = keys
-        tally = self._tally.join(self._who_table(), on="tgid")
+    def _rows(self) -> FrameRows:
+        """Sums by what the rows are told apart by; a file by its number, until it is shown."""
+        groups = [key for key in _keys(self.by) if key not in _FILE]
+        tally = self._tally
+        if groups:
+            tally = tally.join(self._who_table(), on="tgid")
         if "file" in self.by:  # two files of one name, one after the other, are two
-            tally, groups = tally.join(self._path_table(), on="file"), [*keys, "file"]
-        sums = tally.group_by(groups).agg(pl.col(COUNTS).sum()).sort(groups)
-        return [_row(found) for found in self._shown(sums).select(*keys, *COUNTS).to_dicts()]
+            groups.append("file")
+        sums = _shares(self._shown(tally.group_by(groups).agg(pl.col(COUNTS).sum())))
+        files = sums["file"].to_list() if "file" in groups else []
+        names = {file: self._paths.get(file, UNKNOWN) for file in files}
+        return FrameRows(sums.sort(groups), partial(_made, self.by, names))
 
     def _shown(self, sums: pl.DataFrame) -> pl.DataFrame:
         """The rows that have something to show: only by file it is shown what came and went."""
@@ -85,37 +108,50 @@ class Cachetop:
             orient="row",
         )
 
-    def _path_table(self) -> pl.DataFrame:
-        files = self._tally["file"].unique().sort().to_list()
-        names = [self._paths.get(file, UNKNOWN) for file in files]
-        return pl.DataFrame(
-            [
-                (file, name.dev, name.ino, name.path)
-                for file, name in zip(files, names, strict=True)
-            ],
-            schema={"file": pl.UInt64, "dev": pl.String, "ino": pl.UInt64, "path": pl.String},
-            orient="row",
-        )
+
+def _made(by: tuple[str, ...], names: Names, sums: pl.DataFrame) -> pl.DataFrame:
+    """The rows of sums, in the order of their keys."""
+    keys = list(_keys(by))
+    if "file" in by:
+        sums, keys = _named(names, sums), [*keys, "file"]
+    return sums.sort(keys).select(column.name for column in cachetop_columns(by))
 
 
-def _row(found: Row) -> Row:
-    """A row of sums as the contract has it; the keys stay as they are."""
-    counts = {name: found.pop(name) for name in COUNTS}
-    return found | {
-        "hits_pages": counts["hits"],
-        "misses_pages": counts["misses"],
-        "dirties_pages": counts["dirties"],
-        "read_hit_pct": percentage(counts["hits"], counts["hits"] + counts["misses"]),
-        "write_hit_pct": write_hit(
-            counts["dirties"] - counts["device_dirties"], counts["dirty_misses"]
-        ),
-        "dirty_folio_pages": counts["dirty_folios"],
-        "inserted_pages": counts["inserted"],
-        "evicted_pages": counts["evicted"],
-        "removed_pages": counts["removed"],
-    }
+def _named(names: Names, sums: pl.DataFrame) -> pl.DataFrame:
+    """The same with the names of files: of those lines alone that come here."""
+    told = [tuple(names[file]) for file in sums["file"].to_list()]
+    columns = zip(*told, strict=True) if told else [()] * len(_FILE)
+    types = (pl.String, pl.UInt64, pl.String)
+    return sums.with_columns(
+        pl.Series(name, values, dtype)
+        for name, values, dtype in zip(_FILE, columns, types, strict=True)
+    )
 
 
-def write_hit(dirties: int, dirty_misses: int) -> float | None:
-    """How many of the pages that writes to files made dirty were cached before, in per cent."""
-    return percentage(dirties - dirty_misses, dirties)
+def _keys(by: tuple[str, ...]) -> Iterable[str]:
+    """The names of the columns that tell rows apart."""
+    return dict.fromkeys(column.name for key in by for column in CACHETOP_KEYS[key])
+
+
+def _shares(sums: pl.DataFrame) -> pl.DataFrame:
+    """Sums under the names of their columns, with the two ratios.
+
+    Of reads, hits of all accesses; of writes, pages of files that were cached before of all those
+    made dirty.
+    """
+    accesses = sums["hits"] + sums["misses"]
+    to_files = sums["dirties"] - sums["device_dirties"]
+    return sums.rename(_COLUMNS).with_columns(
+        read_hit_pct=percentages(sums["hits"], accesses),
+        write_hit_pct=percentages(to_files - sums["dirty_misses"], to_files),
+    )
+
+
+def percentages(parts: pl.Series, wholes: pl.Series) -> pl.Series:
+    """percentage() of each; few are different, so few are rounded as Python does."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exact = 100 * parts.to_numpy() / wholes.to_numpy()
+    exact[wholes.to_numpy() == 0] = np.nan
+    distinct, place = np.unique(exact, return_inverse=True)
+    rounded = np.array([round(one, 2) for one in distinct.tolist()], np.float64)
+    return pl.Series(rounded[place], nan_to_null=True)

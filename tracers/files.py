@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -48,8 +49,11 @@ class NameFlag(IntEnum):
     ALONE = 4
 
 
-class FileName(NamedTuple):
-    """How a file is called.
+_Told = tuple[str, int, str]
+
+
+class FileName:
+    """How a file is called; worked out when it is first asked for, as most are never shown.
 
     Attributes:
         dev: its device as stat(2) has it, major:minor.
@@ -57,19 +61,53 @@ class FileName(NamedTuple):
         path: safe to print; `?` if nobody knows.
     """
 
-    dev: str
-    ino: int
-    path: str
+    __slots__ = ("_told",)
+
+    def __init__(self, dev: str, ino: int, path: str) -> None:
+        self._told: _Told | Callable[[], _Told] = (dev, ino, path)
+
+    @classmethod
+    def late(cls, tell: Callable[[], _Told]) -> FileName:
+        """What `tell` gives: dev, ino and path."""
+        name = cls.__new__(cls)
+        name._told = tell
+        return name
+
+    def __iter__(self) -> Iterator[str | int]:
+        return iter(self._all)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FileName) and self._all == other._all
+
+    def __hash__(self) -> int:
+        return hash(self._all)
+
+    def __repr__(self) -> str:
+        return f"FileName{self._all}"
+
+    @property
+    def _all(self) -> _Told:
+        if callable(self._told):
+            self._told = self._told()
+        return self._told
+
+    @property
+    def dev(self) -> str:
+        """See above."""
+        return self._all[0]
+
+    @property
+    def ino(self) -> int:
+        """See above."""
+        return self._all[1]
+
+    @property
+    def path(self) -> str:
+        """See above."""
+        return self._all[2]
 
 
 UNKNOWN = FileName("?", 0, "?")
-
-
-@dataclass
-class _File:
-    number: int
-    key: tuple[int, ...] = ()
-    name: FileName | None = None
 
 
 def dev_text(dev: int) -> str:
@@ -105,6 +143,18 @@ class Mounts:
         """Where a path inside a file system is found: through that mount, else through any."""
         through = self.by.get(number)
         return place(path, dev, [*([through] if through else []), *self.of.get(dev, [])])
+
+
+# Where a path is told: what was mounted then, the device, the mount, and the names.
+_Where = tuple[Mounts, int, int, bytes]
+
+
+@dataclass(slots=True)
+class _File:
+    number: int
+    key: tuple[int, ...] = ()
+    where: _Where | None = None
+    name: FileName | None = None
 
 
 def parse_mounts(mountinfo: bytes) -> Mounts:
@@ -168,6 +218,10 @@ class Files:
     def resolve(self, records: Iterable[NameRecord]) -> dict[int, FileName]:
         """The name of each file that was told of, by the file's number."""
         self._sought.clear()  # what was mounted nowhere may be by now
+        records = list(records)
+        for dev, mount in {(record.dev, record.mount) for record in records if record.names}:
+            if not self._mounts.has(dev_text(dev), mount):
+                self._look(dev_text(dev), mount)
         return {file.number: file.name for file in map(self._learn, records) if file.name}
 
     def number(self, files: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
@@ -184,10 +238,14 @@ class Files:
         file = self._find(record.file, key)
         if record.flags & NameFlag.GONE:  # the next that has this number is another file
             self._lasting.pop(key, None)
-        path = self._path(record) or (file.name.path if file.name else "?")
-        if record.flags & NameFlag.DELETED and not path.endswith(_DELETED):
-            path += _DELETED
-        file.name = FileName(dev_text(record.volume), record.ino, path)
+        if record.rdev:
+            file.name = FileName(dev_text(record.volume), record.ino, self._device(record.rdev))
+            return file
+        if record.names:
+            file.where = (self._mounts, record.dev, record.mount, record.names)
+        deleted = bool(record.flags & NameFlag.DELETED)
+        tell = partial(_called, file.where, record.volume, record.ino, deleted)
+        file.name = FileName.late(tell)
         return file
 
     def _find(self, identity: int, key: tuple[int, ...] | None = None) -> _File:
@@ -210,17 +268,6 @@ class Files:
         if self._lasting.get(file.key) is file:
             del self._lasting[file.key]
 
-    def _path(self, record: NameRecord) -> str:
-        if record.rdev:
-            return self._device(record.rdev)
-        if not record.names:
-            return ""
-        dev = dev_text(record.dev)
-        if not self._mounts.has(dev, record.mount):
-            self._look(dev, record.mount)
-        inside = b"/" + b"/".join(reversed(record.names))
-        return printable(self._mounts.place(inside, dev, record.mount))
-
     def _look(self, dev: str, mount: int) -> None:
         """Reads what is mounted now, but not again and again for what is in other namespaces."""
         if (dev, mount) not in self._sought:
@@ -234,3 +281,14 @@ class Files:
             return "/dev/" + printable(os.fsencode(link.readlink().name))
         except OSError:
             return f"[{dev_text(rdev)}]"
+
+
+def _called(where: _Where | None, volume: int, ino: int, deleted: bool) -> _Told:
+    """What a FileName tells."""
+    path = _path(*where) if where else "?"
+    return dev_text(volume), ino, path + _DELETED if deleted else path
+
+
+def _path(mounts: Mounts, dev: int, mount: int, names: bytes) -> str:
+    inside = b"/".join([b"", *reversed(names.split(b"\0")[:-1])])
+    return printable(mounts.place(inside, dev_text(dev), mount))

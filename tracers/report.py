@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+if TYPE_CHECKING:
+    from memtap.tracers.frames import pl
 
 Row = dict[str, Any]
 
@@ -23,6 +28,58 @@ Kind = Literal[
     "path",
     "tree",
 ]
+
+
+class FrameRows(Sequence[Row]):
+    """Rows as a frame, of which only those are made that are looked at: there may be many.
+
+    Args:
+        sums: a line for each row, with the columns that need not be made.
+        make: makes rows of some of these lines: a frame of all columns.
+    """
+
+    def __init__(self, sums: pl.DataFrame, make: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+        self._sums, self._make = sums, make
+
+    @cached_property
+    def _made(self) -> pl.DataFrame:
+        return self._make(self._sums)
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        return self._made.to_dicts()
+
+    def __len__(self) -> int:
+        return len(self._sums)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Row]: ...
+    def __getitem__(self, at: int | slice) -> Row | list[Row]:
+        return self._rows[at]
+
+    def ordered(self, by: Sequence[str], reverse: bool, count: int | None) -> FrameRows:
+        """The first so many by these columns, see Order; those that are cut off are not made."""
+        sums = self._sums
+        if count is not None and set(by) <= set(sums.columns):
+            sums = _ordered(sums, by, reverse).head(count)
+        made = _ordered(self._make(sums), by, reverse)
+        return FrameRows(made if count is None else made.head(count), lambda made: made)
+
+    def json(self) -> str:
+        """All of them as JSON, in less time than it takes to make them."""
+        return self._made.write_json()
+
+
+def _ordered(frame: pl.DataFrame, by: Sequence[str], reverse: bool) -> pl.DataFrame:
+    """By the first column, numbers falling and texts rising, or the reverse; by others falling."""
+    falls = frame.schema[by[0]].is_numeric() != reverse
+    descending = [falls, *(True for _ in by[1:])]
+    return frame.sort(by, descending=descending, nulls_last=True, maintain_order=True)
 
 
 @dataclass(frozen=True)
@@ -75,7 +132,7 @@ class Report:
     time: str
     interval_s: float
     columns: tuple[Column, ...]
-    rows: list[Row]
+    rows: Sequence[Row]
     audit: dict[str, Any]
     histogram: list[dict[str, int]] | None = None
     explanation: list[str] | None = None

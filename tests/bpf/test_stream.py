@@ -40,7 +40,7 @@ def name(*names: bytes, **members: int) -> bytes:
 
 
 def nameless(**members: Any) -> NameRecord:
-    return NameRecord(**(dict.fromkeys(MEMBERS, 0) | {"names": []} | members))
+    return NameRecord(**(dict.fromkeys(MEMBERS, 0) | {"names": b""} | members))
 
 
 def stream_of(*records: bytes) -> Stream:
@@ -94,7 +94,7 @@ def test_a_file_is_named_from_itself_up() -> None:
     head = {member: number for number, member in enumerate(MEMBERS, 2**31)} | {"ino": 2**64 - 1}
     record = name(b"passwd", b"etc", **head) + PADDING
     _, _, names = stream_of(record, name(b"x")).take()
-    assert names == [nameless(names=[b"x"]), NameRecord(**head, names=[b"passwd", b"etc"])]
+    assert names == [nameless(names=b"x\0"), NameRecord(**head, names=b"passwd\0etc\0")]
 
 
 def test_names_that_several_cpus_tell_are_put_in_order_of_time() -> None:

@@ -19,7 +19,7 @@ from tests.tracers.builders import make_chunk, make_interval
 
 def test_a_report_without_rows_says_what_did_not_happen() -> None:
     empty = top_report(make_chunk())
-    assert empty.rows == []
+    assert not empty.rows
     assert remarked(empty).remarks == ("nobody used the page cache in 1.0 s",)
     assert remarked(empty, ["because"]).remarks[1:] == ("because",)
     assert remarked(top_report(FIRST)).remarks == ()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memtap.cli.arrange import Order
+from memtap.cli.render import Json
 from memtap.tracers.cachestat import Cachestat
-from memtap.tracers.cachetop import Cachetop
+from memtap.tracers.cachetop import Cachetop, percentages
 from memtap.tracers.files import FileName
+from memtap.tracers.frames import pl
 from memtap.tracers.pagecolumns import CACHETOP_KEYS
 from memtap.tracers.processes import Who
-from memtap.tracers.report import Row
+from memtap.tracers.report import Row, percentage
 from tests.tracers.builders import (
     Event,
     add,
@@ -22,6 +26,7 @@ from tests.tracers.builders import (
     make_chunk,
     make_origin,
     named,
+    numbered,
     people_at_random,
     read,
 )
@@ -189,3 +194,53 @@ def test_rows_of_any_grouping_sum_up_to_cachestat(
         for name in COUNTS[:3]:
             assert sum(row[name] for row in parts.rows) == whole.rows[0][name]
         assert parts.audit == whole.audit
+
+
+def test_files_that_are_not_shown_are_not_named() -> None:
+    def nobody_asks() -> tuple[str, int, str]:
+        raise AssertionError("a file that is cut off was named")
+
+    paths = named("/most", file=2) | {numbered(file): FileName.late(nobody_asks) for file in (1, 3)}
+    events = (read(file=1), read(0, 2, file=2), read(file=3))
+    report = Cachetop(make_origin(), ("file",)).feed(make_chunk(*events, paths=paths))
+    assert report is not None
+    (row,) = Order("hits_pages", rows=1, ties="misses_pages").arrange(report).rows
+    assert (row["path"], row["hits_pages"]) == ("/most", 2)
+
+
+@given(
+    events_at_random(most_pages=3),
+    st.sampled_from(["hits_pages", "read_hit_pct", "write_hit_pct", "path", "dev", "pid", "comm"]),
+    st.booleans(),
+    st.one_of(st.none(), st.integers(0, 4)),
+)
+def test_rows_are_ordered_as_those_of_other_reports(
+    events: list[Event], column: str, reverse: bool, count: int | None
+) -> None:
+    paths = named("/x", file=1) | named("/a", file=2)
+    report = Cachetop(make_origin(), ("process", "file")).feed(make_chunk(*events, paths=paths))
+    assert report is not None
+    order = Order(column, reverse, rows=count, ties="hits_pages")
+    usual = order.arrange(replace(report, rows=list(report.rows))).rows
+    by = [(row[column], row["hits_pages"]) for row in order.arrange(report).rows]
+    assert by == [(row[column], row["hits_pages"]) for row in usual]
+    if count is None:
+        assert list(order.arrange(report).rows) == usual
+
+
+@pytest.mark.parametrize("path", ["/plain", '/"quoted"\\n', "/größe"])
+def test_rows_are_the_same_in_json_as_one_by_one(path: str) -> None:
+    events = [add(0, 3), read(0, 7), dirty(2, 2), read(file=2)]
+    report = Cachetop(make_origin(), ("process", "file")).feed(
+        make_chunk(*events, who={100: DAEMON}, paths=named(path))
+    )
+    assert report is not None
+    text = Json().render(report)
+    assert text.isascii() and text.count("\n") == 1
+    assert json.loads(text) == json.loads(json.dumps(report.to_dict()))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)), max_size=20))
+def test_ratios_are_rounded_as_one_by_one(pairs: list[tuple[int, int]]) -> None:
+    parts, wholes = (pl.Series([pair[at] for pair in pairs], dtype=pl.Int64) for at in (0, 1))
+    assert percentages(parts, wholes).to_list() == [percentage(*pair) for pair in pairs]

@@ -45,7 +45,8 @@ def files(tmp_path: Path) -> Files:
 def record(*names: bytes, **members: Any) -> NameRecord:
     """`names` from the root down."""
     usual = {"ns": 0, "file": 5, "ino": 7, "dev": SDA, "volume": SDA, "rdev": 0, "generation": 1}
-    usual |= {"mount": 0, "flags": 0, "names": [*reversed(names)]}
+    usual |= {"mount": 0, "flags": 0}
+    usual |= {"names": b"".join(name + b"\0" for name in reversed(names))}
     return NameRecord(**(usual | members))
 
 
