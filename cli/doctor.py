@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 def command(format: str, output: Path | None, verbose: bool) -> None:
     """What can this host trace, by which probes, how exactly, and what to do for more?
 
-    The probes of every report are compiled anew, loaded and attached for a moment, so this needs
-    root and takes much longer than the start of any report. The exit status is 0 if every report
-    can run, else 1.
+    The probes of every report are loaded and attached for a moment, and compiled if they were not
+    before, so this needs root and takes some seconds. The exit status is 0 if every report can run,
+    whatever its options, else 1.
 
     \b
     ACCURACY  exact: each event counted once; bounded, estimated: see the

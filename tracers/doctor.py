@@ -1,7 +1,8 @@
 """doctor: what this host can trace, by which probes, how exactly, and what to do for more.
 
-Every report's probes are really compiled, loaded and attached; what the kernel said is what is
-shown. Facts about the host stand beside that, to explain it.
+Every report's probes are really loaded and attached; what the kernel said is what is shown. They
+are compiled unless that was done before, by the same compiler from the same text; that it still
+works is tried on a text of its own. Facts about the host stand beside that, to explain it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from memtap.bpf import libbpf
+from memtap.bpf.cache import Cache
+from memtap.bpf.compiled import Compiling
 from memtap.bpf.errors import LoadError, MemtapError
 from memtap.bpf.filters import cgroup_mounts
 from memtap.bpf.kernel import Kernel
@@ -46,6 +49,18 @@ REPORTS = {
 }
 
 
+# A function and a map, to see whether the compiler works.
+_SAMPLE = """
+BPF_ARRAY(numbers, u64, 1);
+int sample(void *context)
+{
+	int zero = 0;
+	u64 *number = numbers.lookup(&zero);
+
+	return number ? *number : 0;
+}
+"""
+
 # Where the programs that we start are, whatever PATH says.
 _PATH = "/usr/bin:/bin"
 
@@ -74,43 +89,43 @@ class Diagnosis:
         rows: one per report: `report`, `accuracy` and `way` (None if it cannot run), `probes`,
             `missing` (what stands in the way of a better way), `todo`, `notes`.
         host: facts that explain the rows.
+        compiles: whether the compiler works; what was compiled before runs without it.
     """
 
     time: str
     rows: list[Row]
     host: list[Fact]
+    compiles: bool
 
     @property
     def all_run(self) -> bool:
-        """Whether every report that is built can run."""
-        return all(row["way"] for row in self.rows)
+        """Whether every report that is built can run, whatever its options."""
+        return self.compiles and all(row["way"] for row in self.rows)
 
 
 def diagnose(kernel: Kernel) -> Diagnosis:
     """Tries every report, one after the other being compiled while the last is attached."""
+    sample = Compiling(_SAMPLE, cache=None)
     begun = {name: _begin(request, kernel) for name, request in REPORTS.items()}
-    compilers: set[str] = set()
-    rows = [_finish(name, attempts, kernel, compilers) for name, attempts in begun.items()]
-    host = [*_needs(kernel), *_libraries(compilers), *_helpers(kernel)]
-    return Diagnosis(now(), rows, host)
+    rows = [_finish(name, attempts, kernel) for name, attempts in begun.items()]
+    compiler = _compiler(sample)
+    host = [*_needs(kernel), compiler, *_libraries(), *_helpers(kernel)]
+    return Diagnosis(now(), rows, host, compiles=not compiler.todo)
 
 
 def _begin(request: Request, kernel: Kernel) -> Attempts | MemtapError:
     try:
-        return Attempts(request, kernel, cache=None)
+        return Attempts(request, kernel, Cache())
     except MemtapError as error:
         return error
 
 
-def _finish(
-    name: str, attempts: Attempts | MemtapError, kernel: Kernel, compilers: set[str]
-) -> Row:
+def _finish(name: str, attempts: Attempts | MemtapError, kernel: Kernel) -> Row:
     """The row of a report, its probes attached for a moment."""
     if isinstance(attempts, MemtapError):
         return _unusable(name, attempts)
     try:
         loaded = attempts.wait()
-        compilers.add(loaded.compiler)
         with Session(loaded, kernel):
             return _usable(name, loaded.way, loaded.probes, attempts.refused, kernel)
     except (MemtapError, OSError) as error:
@@ -169,9 +184,16 @@ def _needs(kernel: Kernel) -> Iterator[Fact]:
     yield Fact("lockdown", lockdown or "unknown to this kernel", todo)
 
 
-def _libraries(compilers: set[str]) -> Iterator[Fact]:
+def _compiler(sample: Compiling) -> Fact:
+    """Which one it is, or why it does not work."""
+    try:
+        return Fact("compiler", sample.wait().compiler)
+    except LoadError as error:
+        return Fact("compiler", f"does not work: {error.what}", error.hint)
+
+
+def _libraries() -> Iterator[Fact]:
     """What has to be installed."""
-    yield Fact("compiler", ", ".join(sorted(compilers)) or "not tried")
     try:
         version = libbpf.library().libbpf_version_string().decode()
         yield Fact("libbpf", version.removeprefix("v"))

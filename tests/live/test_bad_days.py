@@ -302,7 +302,7 @@ def test_without_libbpf() -> None:
 
 
 def test_doctor_says_what_names_of_cpp_need() -> None:
-    code = "from memtap.tracers.doctor import _libraries as l; print(*(f.todo for f in l(set())))"
+    code = "from memtap.tracers.doctor import _libraries as l; print(*(f.todo for f in l()))"
     command = [sys.executable, "-c", code]
     assert subprocess.check_output(command, text=True).strip() == ""
     hidden = hiding(command, "/usr/bin/c++filt")
@@ -325,6 +325,29 @@ def test_doctor_of_this_host_finds_every_report_to_run() -> None:
     assert all(row["way"] for row in found["rows"])
     assert done.returncode == 0
     assert held and are_gone(held)
+
+
+def test_doctor_compiles_once_and_still_finds_what_has_broken(tmp_path: Path) -> None:
+    """First a program that does not compile any more, then the compiler too."""
+    broken, program = tmp_path / "broken.c", Path("bpf/programs/pages.bpf.c").resolve()
+    broken.write_text(program.read_text() + "this is no C\n")
+    doctor, kept = " ".join([*MEMTAP, "doctor", "-f", "json"]), "ls -i /var/cache/memtap | sort"
+    breaks = f"mount --bind {broken} {program}", f"mount --bind /dev/null {llvm()}"
+    script = "; ".join([doctor, kept, breaks[0], doctor, kept, breaks[1], doctor, kept])
+    done = subprocess.run(hiding(["sh", "-c", script]), capture_output=True, text=True, timeout=300)
+    lines = done.stdout.splitlines()
+    files = [line for line in lines if not line.startswith("{")]
+    third = len(files) // 3
+    assert third > 0 and files[:third] == files[third : 2 * third] == files[2 * third :]
+    whole, *others = (json.loads(line) for line in lines if line.startswith("{"))
+    for found in others:
+        rows = {row["report"]: row for row in found["rows"]}
+        assert rows.pop("pages")["way"] is None
+        assert list(rows.values()) == [row for row in whole["rows"] if row["report"] != "pages"]
+    assert "compile" in next(r["missing"][0] for r in others[0]["rows"] if r["report"] == "pages")
+    compilers = [fact for found in others for fact in found["host"] if fact["name"] == "compiler"]
+    assert "BCC" in compilers[0]["state"] and not compilers[0]["todo"]
+    assert "does not load" in compilers[1]["state"] and "reinstall" in compilers[1]["todo"]
 
 
 def test_a_dry_run_attaches_and_leaves() -> None:
