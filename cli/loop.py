@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 # However long an interval is, events are taken in this often, so that memory stays small.
 TICK_S = 1.0
 
+# What processes do is heard so often at most: to be woken by each birth and end costs more than
+# what they tell. The kernel keeps it for us meanwhile, some ten thousand messages.
+_PAUSE_S = 0.05
+
 # When we are told to end, what is not worked on in this time is given up.
 _PATIENCE_S = 0.2
 
@@ -119,7 +123,9 @@ class Loop:
         self._recorder = _start_recording(options.record, live)
         self._signals = signals
         self._selector = selectors.DefaultSelector()
-        self._watch(live.readable, live.consume)
+        self._deaf_until = math.inf  # when processes are listened to again, if they are not
+        self._watch(live.session.readable, live.consume)
+        self._watch(live.processes.readable, self._hear)
         self._watch(display.inputs, display.listen)
         self._watch([self._signals.readable.fileno()], self._signals.listen)
         for pidfd in (*self._pidfds.values(), *([program.pidfd] if program else [])):
@@ -132,6 +138,20 @@ class Loop:
     def _unwatch(self, pidfd: int) -> None:
         """It stays readable for good, so it is looked at once; then the loop sees for itself."""
         self._selector.unregister(pidfd)
+
+    def _hear(self) -> None:
+        """Takes in what processes did, and then does not listen to them for a while."""
+        self._live.consume()
+        if math.isinf(self._deaf_until):
+            self._deaf_until = time.monotonic() + _PAUSE_S
+            for descriptor in self._live.processes.readable:
+                self._selector.unregister(descriptor)
+
+    def _listen(self) -> None:
+        """Listens to processes again, if it is time."""
+        if time.monotonic() >= self._deaf_until:
+            self._deaf_until = math.inf
+            self._watch(self._live.processes.readable, self._hear)
 
     def run(self) -> None:
         """Until COUNT reports are out, or a signal, PROGRAM's end, the targets' or the reader's."""
@@ -164,7 +184,9 @@ class Loop:
             left = until - time.monotonic()
             if left <= 0:
                 return
-            ready = self._selector.select(min(left, self._live.patience_s))
+            self._listen()
+            pause = max(self._deaf_until - time.monotonic(), 0)
+            ready = self._selector.select(min(left, self._live.patience_s, pause))
             for key, _ in ready:
                 key.data()
             if not ready:

@@ -106,11 +106,6 @@ class Live:
         """When the interval under way began (CLOCK_MONOTONIC)."""
         return self._start.ns / 1e9
 
-    @property
-    def readable(self) -> list[int]:
-        """Descriptors that become readable when consume() has something to do."""
-        return [*self.session.readable, *self.processes.readable]
-
     def consume(self) -> None:
         """Takes in what the kernel has sent, so that nothing overflows."""
         self.session.consume()

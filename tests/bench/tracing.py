@@ -57,7 +57,7 @@ class Tracer:
 
     def _wait(self, storm: Storm) -> None:
         end = time.monotonic() + TICK_S
-        descriptors = [*self._live.readable, storm.process.stdout]
+        descriptors = [*self._live.session.readable, storm.process.stdout]
         while (left := end - time.monotonic()) > 0 and not storm.has_answered():
             select.select(descriptors, [], [], left)
             self._live.consume()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from memtap.tracers.pagecache import NAME_FILES
 from tests.live.held import are_gone, held_by, in_kernel, of_session, watched
 from tests.live.limits import limited as cgroup_of
 from tests.live.tracing import (
@@ -362,6 +363,14 @@ def test_the_program_can_be_shown_and_compiled_by_itself(tmp_path: Path) -> None
     assert done.returncode == 0
     assert "#include <memtap/" not in done.stdout
     assert "int on_read(" in done.stdout and "#define FOLLOW_TGIDS" in done.stdout
+
+
+def test_files_are_named_only_where_names_can_be_shown() -> None:
+    """Else each new file costs what finding its path does."""
+    setting = f"#define {NAME_FILES}\n"
+    assert setting not in memtap("cachetop", "--dump-c").stdout
+    assert setting in memtap("cachetop", "--dump-c", "-b", "process,file").stdout
+    assert setting in memtap("cachetop", "--dump-c", "--record", "/dev/null").stdout
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from memtap.cli.loop import _PAUSE_S
 from memtap.tracers.processes import _listen_to_births
 from tests.live.tracing import (
     PAGE,
@@ -236,3 +237,18 @@ def test_it_does_not_wait_for_a_birth_before_it_begins() -> None:
         _listen_to_births(with_threads=False).close()
         times.append(time.monotonic() - began)
     assert sorted(times)[14] < slower(0.05), times
+
+
+def switches(pid: int) -> int:
+    """How often a process has waited for something."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("voluntary"))
+
+
+def test_many_that_are_born_and_end_do_not_wake_memtap_each(tmp_path: Path) -> None:
+    """It hears of all some times a second, of which each costs it a few waits."""
+    with reporting(tmp_path / "out", "oom", "-f", "csv", "1") as process:
+        before, began = switches(process.pid), time.monotonic()
+        subprocess.check_call(["sh", "-c", "i=0; while [ $i -lt 2000 ]; do (:); i=$((i+1)); done"])
+        waited, took = switches(process.pid) - before, time.monotonic() - began
+    assert waited < 100 + 4 * took / _PAUSE_S
