@@ -106,12 +106,14 @@ def _note(number: int, _frame: FrameType | None) -> None:
     _noted.append(number)
     _noted_s[0] = time.monotonic()
     if number != signal.SIGINT:
-        signal.setitimer(signal.ITIMER_PROF, _work_s[0], _AGAIN_S)
+        signal.setitimer(signal.ITIMER_PROF, _work_s[0])
     if number == signal.SIGQUIT:
         signal.signal(number, signal.SIG_DFL)
 
 
 def _break_off(_number: int, _frame: FrameType | None) -> None:
+    # Only now, so that who catches what is raised has that long to see to it that no other comes.
+    signal.setitimer(signal.ITIMER_PROF, _AGAIN_S)
     if not _undisturbed[0]:
         raise OutOfTime
 

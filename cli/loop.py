@@ -161,6 +161,7 @@ class Loop:
             finally:
                 end_undisturbed()  # or what is said next could be broken off as well
         except OutOfTime:
+            end_undisturbed()  # it may have been raised just before that was done
             note("a last report would have taken too long: it was not made")
 
     def _run(self) -> None:

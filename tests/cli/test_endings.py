@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,35 @@ def test_a_signal_ends_it(number: int, long_recording: Path) -> None:
         process.send_signal(number)
         _, err = process.communicate(timeout=10)
     assert (process.returncode, err) == (0, "")
+
+
+# A run that is told to end while it works on more than fits, and is broken off just as it would see
+# to it that this does not happen; and what it does at its end takes a while.
+LATE = """
+import os, signal, time
+from memtap.cli import endings, loop
+
+def work():
+    os.kill(os.getpid(), signal.SIGTERM)
+    while True:
+        pass
+
+def too_late():
+    loop.end_undisturbed = endings.end_undisturbed
+    raise endings.OutOfTime
+
+loop.end_undisturbed = too_late
+endings.note_endings()
+run = loop.Loop.__new__(loop.Loop)
+run._run = work
+run.run()
+end = time.process_time() + 0.3
+while time.process_time() < end:
+    pass
+"""
+
+
+def test_what_was_broken_off_ends_in_peace() -> None:
+    done = subprocess.run([sys.executable, "-c", LATE], cwd=HOME, capture_output=True, text=True)
+    assert done.stderr == "memtap: note: a last report would have taken too long: it was not made\n"
+    assert done.returncode == 0
