@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from memtap.bpf.kernel import Kernel
-from memtap.bpf.plan import Plan, Probe, Way
+from memtap.bpf.plan import Kind, Plan, Probe, Way
 
 # Macros of the C program: tell objects apart by the code that allocated them, by process.
 BY_SITE = "BY_SITE 1"
@@ -45,6 +45,17 @@ def _loops(kernel: Kernel) -> bool:
     return bool(kernel.btf.member("bpf_verifier_state", "may_goto_depth"))
 
 
+def _drain(function: str, kind: Kind) -> Probe:
+    """Where kfree_rcu() frees one by one what counted when it was given away."""
+    return Probe(
+        function,
+        kind,
+        ("kfree_rcu_work",),
+        is_event=False,
+        wanted=lambda kernel: not _loops(kernel) and kernel.btf.has_function("kfree_rcu_work"),
+    )
+
+
 # What is allocated and freed in bulk has no tracepoint; functions do it, renamed in 7bd230a26648.
 # Where what kfree_rcu() frees at once is too much for a loop, each object is counted when it is
 # given away. Since ec66e0d59952 there are sheaves for it.
@@ -63,6 +74,8 @@ _FUNCTIONS = (
         spared="always",
         wanted=lambda kernel: not _loops(kernel),
     ),
+    _drain("on_drain", "fentry"),
+    _drain("on_drain_end", "fexit"),
     Probe(
         "on_sheaf_free",
         "fexit",

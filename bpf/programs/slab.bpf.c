@@ -293,12 +293,53 @@ static inline void count_cache_free(u64 *ctx, u32 program)
 }
 #endif
 
+#if defined(BULK_FUNCTIONS) && !LONG_LOOPS
+#define PF_WQ_WORKER  0x20
+#define MOST_DRAINING 1024 /* no more than two for each CPU */
+
+/* Tasks that free what was given to kfree_rcu(). */
+BPF_TABLE("hash", u64, u64, draining, MOST_DRAINING);
+
+/* fentry/kfree_rcu_work(work) */
+int on_drain(u64 *ctx)
+{
+	u64 task = (u64)current_task(), is = 1;
+
+	if (draining.update(&task, &is))
+		count(COUNT_MAP_FULL, 1);
+	return 0;
+}
+
+/* fexit/kfree_rcu_work(work) */
+int on_drain_end(u64 *ctx)
+{
+	u64 task = (u64)current_task();
+
+	draining.delete(&task);
+	return 0;
+}
+
+/*
+ * Where there was no page for its pointer, what was given to kfree_rcu() is freed by kfree();
+ * but it counted as it was given away. What is freed in an interrupt just then, is taken for
+ * that.
+ */
+static inline int was_given_away(void)
+{
+	u64 task = (u64)current_task();
+
+	return FIELD(task, task_struct, flags) & PF_WQ_WORKER && draining.lookup(&task);
+}
+#else
+#define was_given_away() 0
+#endif
+
 #define ZERO_SIZE 16 /* ZERO_SIZE_PTR: what kmalloc(0) gives, which is nothing, like NULL */
 
 /* Objects of kmem_cache_alloc(), too. */
 static inline void count_kfree(u64 address, u32 program)
 {
-	if (address <= ZERO_SIZE || (OWNED && forget(address, program)))
+	if (address <= ZERO_SIZE || (OWNED && forget(address, program)) || was_given_away())
 		return;
 #ifdef KMALLOC_BY_SIZE
 	free_unowned(UNKNOWN, 0, program);
@@ -358,26 +399,40 @@ static inline u64 counted_of(u64 given, u64 most)
 	return most;
 }
 
+/* Where the next of so many pointers is; 0 behind the last. */
+static inline u64 next_of(u64 *pointers, u64 *left)
+{
+	VERIFIER_FORGET(*left);
+	if (!*left)
+		return 0;
+	*left -= 1;
+	*pointers += sizeof(u64);
+	return *pointers - sizeof(u64);
+}
+
 /* fexit/kmem_cache_alloc_bulk(cache, gfp, count, pointers): the count or 0; in 7.x a bool */
 int on_bulk_alloc(u64 *ctx)
 {
 	u32 program = BULK_ALLOC + spare_number() * PROGRAMS;
 	int has_worked = (u32)ctx[4] == (u32)ctx[2] || (u8)ctx[4] == 1;
+	u64 pointers = ARGUMENT(ctx, 3), place;
 
-	if (!claim(ctx, BULK_ALLOC, ctx[3]) || !has_worked)
+	if (!claim(ctx, BULK_ALLOC, pointers) || !has_worked)
 		return 0;
-	u64 most = MOST_ROUNDS(ALLOCS_AT_ONCE), objects = counted_of(ctx[2], most);
-
-	for (u64 at = 0; at < objects && at < most; at++) {
+	u64 left = counted_of(ctx[2], MOST_ROUNDS(ALLOCS_AT_ONCE));
+	AT_MOST(ALLOCS_AT_ONCE)
+	{
 		OR_BREAK;
 		struct object object = {.site = IN_BULK, .cache = ctx[0]};
 
+		if (!(place = next_of(&pointers, &left)))
+			break;
 		object.requested = FIELD(ctx[0], kmem_cache, object_size);
 		object.allocated = size_of(ctx[0]);
 #ifdef CACHES_BY_SIZE
 		object.cache = ANY_CACHE | object.allocated;
 #endif
-		allocated(ctx, PEEK_AS(u64, ctx[3], at * sizeof(u64)), &object, 0, program);
+		allocated(ctx, PEEK_AS(u64, place, 0), &object, 0, program);
 	}
 	return 0;
 }
@@ -386,19 +441,21 @@ int on_bulk_alloc(u64 *ctx)
 int on_bulk_free(u64 *ctx)
 {
 	u32 program = BULK_FREE + spare_number() * PROGRAMS;
+	u64 pointers = ARGUMENT(ctx, 2), place;
 
 	if (!LONG_LOOPS && !ctx[0])
 		return 0;
-
-	if (!claim(ctx, BULK_FREE, ctx[2]))
+	if (!claim(ctx, BULK_FREE, pointers))
 		return 0;
-	u64 most = MOST_ROUNDS(FREES_AT_ONCE), objects = counted_of(ctx[1], most);
-
-	for (u64 at = 0; at < objects && at < most; at++) {
+	u64 left = counted_of(ctx[1], MOST_ROUNDS(FREES_AT_ONCE));
+	AT_MOST(FREES_AT_ONCE)
+	{
 		OR_BREAK;
 		struct object gone;
 
-		count_one_of_many(PEEK_AS(u64, ctx[2], at * sizeof(u64)), program, &gone);
+		if (!(place = next_of(&pointers, &left)))
+			break;
+		count_one_of_many(PEEK_AS(u64, place, 0), program, &gone);
 	}
 	return 0;
 }
@@ -412,7 +469,7 @@ int on_bulk_free(u64 *ctx)
  */
 int on_rcu_free(u64 *ctx)
 {
-	u64 address = ctx[1];
+	u64 address = ARGUMENT(ctx, 1);
 
 	if (!claim(ctx, RCU_FREE, address))
 		return 0;
