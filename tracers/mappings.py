@@ -265,16 +265,20 @@ class Mappings:
             self._ended.append(told.tgid)
 
     def _move(self, moved: Moved, until: Callable[[int, int], None]) -> None:
-        """What is not known to have been there moves nowhere: the maps may have been read since."""
+        """What is not known to have been there moves nowhere: the maps may have been read since.
+
+        Nor does what is left of a mapping of which a part was moved away.
+        """
         space = self._space(moved.tgid)
         number, offset = space.at(moved.source)
-        if number == NOWHERE:
+        grows = moved.start <= moved.source < moved.end
+        stays = (number, (offset + moved.start - moved.source) % 2**64)
+        if number == NOWHERE or (not grows and space.at(moved.start) == stays):
             return
         until(moved.tgid, moved.ns)
         if self.places[number].region in (Region.HEAP, Region.STACK):  # only where they are
             anon = replace(self.places[NOWHERE].mapped, path="//anon")
             number = self._number_of(anon, Region.ANON, _name(anon))
-        grows = moved.start <= moved.source < moved.end
         before = moved.source - moved.start if grows else 0
         space.put(moved.start, moved.end, number, (offset - before) % 2**64)
 

@@ -561,21 +561,26 @@ int on_thread(u64 *ctx)
 /*
  * What mremap(2) puts into the address space of the task that calls it: of that the kernel
  * tells nobody. A mapping may have been joined with what is beside it. What is moved to a given
- * address may be several (d23cb648e365), each as far from the first as before.
+ * address may be several (d23cb648e365), each as far from the first as before; what else is
+ * written then is what is left of mappings that were cut, there and where it came from.
  */
 static inline int moved(void *ctx, u64 task, u64 start, u64 end)
 {
 	u64 regs = user_regs(task), is_32 = THREAD_IS_32_BIT(task);
 	u64 from = ARGUMENT(0, regs, is_32), to = ARGUMENT(4, regs, is_32);
+	u64 beyond = to + WHOLE(ARGUMENT(2, regs, is_32));
 	struct event this = {.address = start, .ip = from, .kind = MOVED};
-	struct lane *lane = enter(LANE_MOVED);
 
-	if (!lane)
-		return 0;
 	if (ARGUMENT(3, regs, is_32) & MREMAP_FIXED) {
 		this.address = start < to ? to : start;
 		this.ip = from + this.address - to;
+		end = end < beyond ? end : beyond;
 	}
+	if (this.address >= end)
+		return 0;
+	struct lane *lane = enter(LANE_MOVED);
+	if (!lane)
+		return 0;
 	this.tid = FIELD(task, task_struct, pid);
 	this.seen = (end - this.address) >> PAGE_SHIFT;
 	keep(ctx, lane, task, &this);

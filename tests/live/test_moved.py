@@ -38,7 +38,11 @@ def total(rows: list[Row], **wanted: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "case", ["grow", "threads", "over-a-file", "a-part", "kept", "heap", "file", "memfd", "twice"]
+    "case",
+    [
+        *("grow", "threads", "over-a-file", "a-part", "kept", "into-the-middle", "heap"),
+        *("file", "memfd", "twice"),
+    ],
 )
 def test_what_was_moved_is_what_it_was(
     case: str, workload: Build, file: Path, tmp_path: Path

@@ -201,6 +201,18 @@ def test_what_grows_below_its_beginning_keeps_its_offset() -> None:
     assert located.offsets.tolist() == [0xA000]
 
 
+@pytest.mark.parametrize(("start", "end"), [(0x1000, 0x3000), (0x4000, 0x5000)])
+def test_what_is_left_beside_what_was_moved_keeps_its_offset(start: int, end: int) -> None:
+    """The kernel writes it down anew, as a mapping of its own."""
+    file = mapped(1, 0x1000, 0x5000, path="/x", dev=8, prot=1, offset=0x5000)
+    told = [file, Moved(2, GONE, 0x9000, 0xA000, 0x3000), Moved(3, GONE, start, end, 0x3000)]
+    mappings = Mappings()
+    tgids, ns = np.full(2, GONE, np.uint32), np.full(2, 5, np.uint64)
+    at = np.array([start, 0x9000], np.uint64)
+    located = mappings.locate(tgids, ns, at, np.ones(2, np.uint16), told)
+    assert located.offsets.tolist() == [0x4000 + start, 0x7000]
+
+
 @pytest.mark.parametrize("path", ["[heap]", "[stack]"])
 def test_the_heap_and_the_stack_are_only_where_they_are(path: str) -> None:
     told = [mapped(1, path=path), Moved(2, GONE, 0x7000, 0x9000, 0x1000)]

@@ -83,6 +83,17 @@ static void in_threads(void)
 		pthread_join(threads[i], NULL);
 }
 
+/* The middle of `from` is moved over that of three times as much, and the rest is touched. */
+static void into_the_middle(char *start, char *from)
+{
+	size_t third = bytes / 3 / PAGE * PAGE;
+
+	move(from + third, third, third, MREMAP_FIXED, start + bytes);
+	touch(start, bytes, 1);
+	touch(start + bytes + third, 2 * bytes - third, 1);
+	move(start + bytes, third, third, MREMAP_FIXED, from + third);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc < 4)
@@ -121,6 +132,10 @@ int main(int argc, char **argv)
 	} else if (!strcmp(which, "twice")) { /* an old size of 0 maps it once more */
 		start = map(bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd);
 		touch(move(start, 0, bytes, 0, NULL), bytes, 1);
+	} else if (!strcmp(which, "into-the-middle")) { /* of what is above, and below */
+		old = map(bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd);
+		into_the_middle(start, old);
+		into_the_middle(anon(3 * bytes), old);
 	} else {
 		errx(2, "no case %s", which);
 	}
