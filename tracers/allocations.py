@@ -54,7 +54,8 @@ class Call(IntEnum):
 
     And where the heap is of a process that was there before, and how often it asked malloc for
     something: `address` is a power of two of bytes (tracers/mallocsizes.py), `length` the count.
-    And what its heap was like: `flags` is a Part (tracers/heaps.py), `length` bytes.
+    And what its heap was like: `flags` is a Part (tracers/heaps.py), `length` bytes. Of SHARE,
+    `address` is the process whose memory it shares from its birth on.
     """
 
     BRK = 16
@@ -70,6 +71,7 @@ class Call(IntEnum):
     HEAP = 26
     REQUESTED = 27
     WALKED = 28
+    SHARE = 29
 
 
 class Path(Word):

@@ -20,7 +20,7 @@ from memtap.tracers.faultplan import COUNTS, FIRST_CALL, PAGE_BYTES, SWAP, TIMIN
 from memtap.tracers.faultrows import ROW, already_spilled, by_process, rows_of, spilled_rows
 from memtap.tracers.grouping import chain, group_numbers, in_order
 from memtap.tracers.hostile import one_line
-from memtap.tracers.mappings import Heard, Mappings, Moved
+from memtap.tracers.mappings import Heard, Mappings, Moved, Shares
 from memtap.tracers.streaks import Parts, ends_apart, in_parts
 from memtap.tracers.threadstacks import ThreadStacks
 from memtap.tracers.userfault import Watched
@@ -338,16 +338,21 @@ class FaultEdge:
 
 
 def _apart(events: Events, told: list[Told]) -> tuple[Events, list[Heard]]:
-    """Events without those that tell of memory that moved, and these among what else was told."""
-    is_move = events["kind"] == Kind.MOVED
-    if not is_move.any():
+    """Events without those that tell of address spaces, and these among what else was told."""
+    tells = (events["kind"] == Kind.MOVED) | (events["kind"] == Kind.SHARES)
+    if not tells.any():
         return events, list(told)
-    names = ["ns", "tgid", "address", "seen", "ip"]
-    moves = [
-        Moved(ns, tgid, start, start + pages * PAGE_BYTES, source)
-        for ns, tgid, start, pages, source in events[is_move][names].tolist()
-    ]
-    return take(events, ~is_move), sorted([*told, *moves], key=lambda each: each.ns)
+    heard = [_heard(*each) for each in events[tells][_HEARD].tolist()]
+    return take(events, ~tells), sorted([*told, *heard], key=lambda each: each.ns)
+
+
+_HEARD = ["kind", "ns", "tgid", "address", "seen", "ip"]
+
+
+def _heard(kind: int, ns: int, tgid: int, address: int, pages: int, source: int) -> Moved | Shares:
+    if kind == Kind.SHARES:
+        return Shares(ns, tgid, address)
+    return Moved(ns, tgid, address, address + pages * PAGE_BYTES, source)
 
 
 def _changes(heard: list[Heard]) -> Events:

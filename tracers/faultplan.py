@@ -19,6 +19,7 @@ class Kind(IntEnum):
     THREAD = 6
     WAITED = 7
     MOVED = 8
+    SHARES = 9
 
 
 # From here on a kind is a system call; see allocations.Call.

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from memtap.bpf.stream import Events
 from memtap.tracers.allocations import Allocator, Asked, Call, Path, Rule, Step
@@ -112,6 +113,7 @@ class Allocators:
         self.known: dict[int, Allocator] = {}
         self.tallies: dict[Key, Tally] = defaultdict(Tally)
         self._faults: list[pl.DataFrame] = []
+        self._homes: dict[int, int] = {}  # of those who share another's memory: who that is
         self._ended: list[int] = []
 
     def count_faults(self) -> pl.DataFrame:
@@ -129,6 +131,7 @@ class Allocators:
         self.tallies.clear()
         for tgid in self._ended:
             self.known.pop(tgid, None)
+            self._homes.pop(tgid, None)
         self._ended.clear()
 
     def of(self, tgid: int) -> Allocator:
@@ -138,7 +141,7 @@ class Allocators:
     def feed(self, rows: Events) -> Iterator[Decision]:
         """Goes through rows in order of time; what could not be completed is no fault."""
         rows = rows[~np.isin(rows["kind"], (Kind.BAD, Call.REQUESTED, Call.WALKED))]
-        rows = rows[np.argsort(rows["tgid"], kind="stable")]
+        rows = rows[np.argsort(self._homes_of(rows), kind="stable")]
         borders = np.flatnonzero(np.diff(rows["tgid"], prepend=-1, append=-1))
         is_call = rows["kind"] >= Call.BRK
         calls = np.flatnonzero(is_call)
@@ -159,13 +162,28 @@ class Allocators:
         if not is_call.all():
             self._faults.append(tally(faults[~is_call], _OWNER))
 
+    def _homes_of(self, rows: Events) -> npt.NDArray[np.uint32]:
+        """The same number for all who share memory: what they did has one order."""
+        births = rows[np.isin(rows["kind"], (Call.FORK, Call.SHARE))]
+        for kind, tgid, parent in births[["kind", "tgid", "address"]].tolist():
+            self._homes.pop(tgid, None)
+            if kind == Call.SHARE:
+                self._homes[tgid] = self._homes.get(parent, parent)
+        tgids, which = np.unique(rows["tgid"], return_inverse=True)
+        homes = np.array([self._homes.get(tgid, tgid) for tgid in tgids.tolist()], np.uint32)
+        return homes[which]
+
     def _call(self, tgid: int, row: Any) -> Decision | None:
         call, start = Call(int(row["kind"])), int(row["address"])
         if call is Call.FORK:
             self.known[tgid] = self.of(start).copy()
             return None
+        if call is Call.SHARE:
+            self.known[tgid] = self.of(start)
+            return None
         if call is Call.EXEC:
             self.known[tgid] = Allocator()
+            self._homes.pop(tgid, None)
             return None
         if call is Call.EXIT:
             self._ended.append(tgid)
@@ -298,10 +316,11 @@ class Malloc:
         """What is held by these ways and sites; by all, where rows are not told apart by them."""
         paths = {path for _, path, _ in group} if "path" in self.by else set(Path)
         sites = {site for _, _, site in group} if "site" in self.by else None
+        allocators = {tgid: self._allocators.of(tgid) for tgid, _, _ in group}
         return sum(
             size
-            for tgid in {tgid for tgid, _, _ in group}
-            for (path, site), size in self._allocators.of(tgid).live().items()
+            for allocator in {id(each): each for each in allocators.values()}.values()
+            for (path, site), size in allocator.live().items()
             if path in paths and (sites is None or site in sites)
         )
 

@@ -18,7 +18,7 @@ from memtap.tracers.edge import REMEMBERED, Taken
 from memtap.tracers.faultedge import FaultEdge, Ripe
 from memtap.tracers.grouping import chain, group_numbers, in_order
 from memtap.tracers.mallocrows import FOREIGN, LOADER, ROW
-from memtap.tracers.mappings import Heard, Place, Region, parse_maps, read_maps
+from memtap.tracers.mappings import Heard, Place, Region, Shares, parse_maps, read_maps
 from memtap.tracers.requests import SIZES, Requests
 from memtap.tracers.thresholds import Thresholds
 
@@ -180,7 +180,7 @@ class MallocEdge:
         rows = np.zeros(len(lives), ROW)
         for row, each in zip(rows, lives, strict=True):
             row["ns"], row["tgid"], row["kind"] = each.ns, each.tgid, _LIVES[type(each)]
-            row["address"] = each.parent if isinstance(each, Forked) else 0
+            row["address"] = each.parent if isinstance(each, Forked | Shares) else 0
         return rows
 
     def _concerns(self, told: Heard) -> bool:
@@ -192,4 +192,9 @@ class MallocEdge:
         return known and type(told) in _LIVES
 
 
-_LIVES: dict[type, Call] = {Forked: Call.FORK, Began: Call.EXEC, Ended: Call.EXIT}
+_LIVES: dict[type, Call] = {
+    Forked: Call.FORK,
+    Shares: Call.SHARE,
+    Began: Call.EXEC,
+    Ended: Call.EXIT,
+}

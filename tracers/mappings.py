@@ -118,7 +118,16 @@ class Moved:
     source: int
 
 
-Heard = Told | Moved
+@dataclass(frozen=True)
+class Shares:
+    """A process was born in the address space of its parent (CLONE_VM): it is that of both."""
+
+    ns: int
+    tgid: int
+    parent: int
+
+
+Heard = Told | Moved | Shares
 
 
 @dataclass(frozen=True)
@@ -147,6 +156,7 @@ class Mappings:
         self._root = root
         self._tmpfs = tmpfs_devices((root / "proc/self/mountinfo").read_text(errors="replace"))
         self._spaces: dict[int, Space] = {}
+        self._sharers: dict[int, set[int]] = {}  # of those who are not alone in their space: all
         self._ended: list[int] = []
         self._former: dict[int, tuple[int, Space]] = {}
         self._numbers: dict[tuple[object, ...], int] = {}
@@ -188,6 +198,7 @@ class Mappings:
         order of time as well.
         """
         for tgid in self._ended:
+            self._leave(tgid)
             self._spaces.pop(tgid, None)
         self._ended.clear()
         self._former.clear()
@@ -251,18 +262,36 @@ class Mappings:
             space = self._space(told.tgid)
             number = self._number(space, told)
             if self._changes(space, told, number):
-                until(told.tgid, told.ns)
+                self._settle(told, until)
             self._put(space, told, number)
         elif isinstance(told, Moved):
             self._move(told, until)
         elif isinstance(told, Forked):
+            self._leave(told.tgid)
             self._spaces[told.tgid] = self._space(told.parent).copy()
+        elif isinstance(told, Shares):
+            self._join(told)
         elif isinstance(told, Began):
             until(told.tgid, told.ns)
             self._former[told.tgid] = told.ns, self._space(told.tgid)
+            self._leave(told.tgid)
             self._spaces[told.tgid] = Space()
         elif isinstance(told, Ended):
             self._ended.append(told.tgid)
+
+    def _settle(self, told: Mapped | Moved, until: Callable[[int, int], None]) -> None:
+        """Finds what was before something changes in a space, of all who are in there."""
+        for tgid in self._sharers.get(told.tgid, (told.tgid,)):
+            until(tgid, told.ns)
+
+    def _join(self, told: Shares) -> None:
+        self._spaces[told.tgid] = self._space(told.parent)
+        together = self._sharers.setdefault(told.parent, {told.parent})
+        together.add(told.tgid)
+        self._sharers[told.tgid] = together
+
+    def _leave(self, tgid: int) -> None:
+        self._sharers.pop(tgid, set()).discard(tgid)
 
     def _move(self, moved: Moved, until: Callable[[int, int], None]) -> None:
         """What is not known to have been there moves nowhere: the maps may have been read since.
@@ -275,7 +304,7 @@ class Mappings:
         stays = (number, (offset + moved.start - moved.source) % 2**64)
         if number == NOWHERE or (not grows and space.at(moved.start) == stays):
             return
-        until(moved.tgid, moved.ns)
+        self._settle(moved, until)
         if self.places[number].region in (Region.HEAP, Region.STACK):  # only where they are
             anon = replace(self.places[NOWHERE].mapped, path="//anon")
             number = self._number_of(anon, Region.ANON, _name(anon))

@@ -18,6 +18,9 @@ enum kind {
 	THREAD,  /* not of an exception: a thread begins, with its stack's top at `address` */
 	WAITED,  /* it had to wait for I/O, until then */
 	MOVED,   /* mremap(2) maps `seen` pages at `address`: what was at `ip` before */
+	SHARES,  /* not of an exception: a process begins, in the address space of process
+		  * `address`
+		  */
 };
 
 /* With CALLS: system calls that get or give memory, told when they return. */
@@ -136,6 +139,7 @@ struct spill {
 #define SIGBUS               7
 #define SIGSEGV              11
 #define SEGV_MAPERR          1
+#define CLONE_VM             0x100
 #define CLONE_CHILD_CLEARTID 0x200000
 #define PF_MEMALLOC          0x800 /* of task->flags: it reclaims memory, of whomever */
 #define USER_RING            3     /* in cs: where user space runs */
@@ -544,15 +548,27 @@ int on_switch(u64 *ctx)
 	return 0;
 }
 
-/* tp_btf/task_newtask(task, clone_flags): a new thread stands at the top of its stack. */
+/* A process that vfork() or posix_spawn() makes, say. At that point nobody follows it yet. */
+static inline int shares_space(u64 task, u64 maker, u64 flags)
+{
+	return flags & CLONE_VM && FIELD(task, task_struct, mm) &&
+	       concerned(maker, FIELD(maker, task_struct, tgid));
+}
+
+/*
+ * tp_btf/task_newtask(task, clone_flags): a new thread stands at the top of its stack; and what
+ * the kernel tells of a new process, it tells of one with an address space of its own as well.
+ */
 int on_thread(u64 *ctx)
 {
-	u64 task = ctx[0];
+	u64 task = ctx[0], maker = (u64)current_task();
 	u32 tgid = FIELD(task, task_struct, tgid), tid = FIELD(task, task_struct, pid);
 
 	if (!claim(ctx, LANE_THREAD, tid))
 		return 0;
-	if (tgid != tid && concerned(task, tgid))
+	if (tgid == tid && shares_space(task, maker, ctx[1]))
+		note(ctx, LANE_THREAD, task, SHARES, FIELD(maker, task_struct, tgid), 0);
+	else if (tgid != tid && concerned(task, tgid))
 		note(ctx, LANE_THREAD, task, THREAD, REGS_SP(user_regs(task)),
 		     ctx[1] & CLONE_CHILD_CLEARTID ? JOINABLE : 0);
 	return 0;

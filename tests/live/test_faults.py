@@ -157,6 +157,15 @@ def test_a_cached_file_is_mapped_around_each_fault(file: Path, faulted: Run) -> 
     audited(found)
 
 
+def test_what_a_child_maps_that_shares_the_memory_is_the_parents_too(
+    file: Path, faulted: Run
+) -> None:
+    with kept(file):
+        found = faulted("vfork", PAGES, file)
+    assert found.count(Region.DATA, Cause.COW) == found.minor == PAGES
+    audited(found)
+
+
 def test_the_file_of_a_fault_is_named(file: Path, faulted: Run) -> None:
     with kept(file):
         found = faulted("private-file", PAGES, file)

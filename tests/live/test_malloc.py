@@ -83,6 +83,20 @@ def command_of(case: Case, workload: Build) -> list[str]:
     return [str(workload("mallocer")), *map(str, case)]
 
 
+def test_what_a_child_gets_that_shares_the_memory_is_the_parents_to_free(
+    workload: Build, tmp_path: Path
+) -> None:
+    report, lent = tmp_path / "report", [workload("mallocer"), "lend", "10", "300000"]
+    done = memtap("malloc", "-b", "path", "-f", "json", "-o", report, "--", *lent)
+    assert done.returncode == 0, done.stderr
+    (found,) = reports(report.read_text())
+    mapped = next(row for row in found["rows"] if row["path"] == "mmap")
+    assert mapped["calls"] == 20
+    assert mapped["requested_bytes"] == mapped["returned_bytes"] == 10 * 303_104
+    assert mapped["live_bytes"] == 0
+    assert mapped["faults"] == 10 * 74
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_calls_and_bytes_are_those_that_strace_sees(
     case: str, workload: Build, tmp_path: Path

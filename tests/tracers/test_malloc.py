@@ -57,6 +57,19 @@ def paths(*several: dict[str, int]) -> dict[str, Row]:
     return {row["path"]: row for row in report(*several).rows}
 
 
+def test_memory_that_is_shared_is_held_once_and_by_all_in_turn() -> None:
+    """Whatever the numbers of the processes are, what they did has the order in which it was."""
+    for child in (99, 101):
+        born = [call(Call.FORK, 100, tgid=child), call(Call.SHARE, 100, tgid=child)]
+        gets = [*born, call(Call.MMAP, tgid=child), fault(), call(Call.MUNMAP)]
+        (row,) = report(*gets, by="path").rows
+        assert (row["calls"], row["faults"], row["live_bytes"]) == (2, 1, 0)
+        (row,) = report(*gets[:-1], by="path").rows
+        assert row["live_bytes"] == CHUNK
+        own = [*born, call(Call.EXEC, tgid=child), call(Call.MMAP, tgid=child), fault()]
+        assert {row["path"]: row["faults"] for row in report(*own, by="path").rows}["other"] == 1
+
+
 def test_a_fault_counts_for_whoever_got_the_memory_by_then() -> None:
     found = paths(
         fault(),

@@ -20,6 +20,7 @@ from memtap.tracers.mappings import (
     Moved,
     Place,
     Region,
+    Shares,
     parse_maps,
     region_of,
     tmpfs_devices,
@@ -225,6 +226,28 @@ def test_the_heap_and_the_stack_are_only_where_they_are(path: str) -> None:
 def test_what_was_not_known_moves_nowhere() -> None:
     told = [mapped(1, path="[heap]"), Moved(2, GONE, 0x1000, 0x3000, 0x7000)]
     assert regions([(3, 0x1000)], told) == [Region.HEAP]
+
+
+CHILD = GONE + 1
+
+
+def test_who_shares_a_space_maps_for_all_in_it() -> None:
+    file = mapped(4, path="/x", dev=8, tgid=CHILD)
+    told = [mapped(1), Forked(2, CHILD, GONE), Shares(3, CHILD, GONE), file]
+    told += [mapped(8, 0x5000, 0x6000, path="/y", dev=8)]
+    mappings = Mappings()
+    asked = [(GONE, 3, 0x1000), (GONE, 5, 0x1000), (CHILD, 9, 0x5000)]
+    found = [mappings.places[number].path for number in locate(mappings, asked, told)]
+    assert found == ["[anon]", "/x", "/y"]
+
+
+@pytest.mark.parametrize("leaves", [Began(4, CHILD), Ended(4, CHILD), Forked(4, CHILD, GONE)])
+def test_who_has_left_a_space_maps_nothing_there(leaves: Told) -> None:
+    mappings = Mappings()
+    told: list[Heard] = [mapped(1), Forked(2, CHILD, GONE), Shares(3, CHILD, GONE), leaves]
+    locate(mappings, [(GONE, 5, 0x1000)], told)
+    (found,) = locate(mappings, [(GONE, 9, 0x1000)], [mapped(8, path="/x", dev=8, tgid=CHILD)])
+    assert mappings.places[found].path == "[anon]"
 
 
 def test_a_process_that_ended_is_known_until_the_next_time() -> None:

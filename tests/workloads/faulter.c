@@ -135,6 +135,20 @@ static void of_file(const char *path, const char *how)
 	count_reads();
 }
 
+/* A child that shares our memory, as vfork() makes it, maps the file over it. */
+static void mapped_by_child(const char *path)
+{
+	int fd = check(open(path, O_RDONLY), path), how = MAP_PRIVATE | MAP_FIXED;
+
+	place = anon(MAP_PRIVATE);
+	if (check(vfork(), "vfork") == 0) {
+		mmap(place, pages * PAGE, PROT_READ | PROT_WRITE, how, fd, 0);
+		_exit(0);
+	}
+	wait(NULL);
+	count_writes();
+}
+
 /* The kernel fills untouched memory from storage: it takes the pages itself. */
 static void directly(const char *path)
 {
@@ -379,6 +393,8 @@ static void run(const char *name, const char *file)
 		end(), report(pages * PAGE);
 	else if (is(name, "direct"))
 		directly(file);
+	else if (is(name, "vfork"))
+		mapped_by_child(file);
 	else if (is(name, "threads"))
 		threads();
 	else if (is(name, "short"))

@@ -8,6 +8,7 @@
 #include "workload.h"
 #include <malloc.h>
 #include <pthread.h>
+#include <sys/wait.h>
 
 static long count, size;
 
@@ -41,6 +42,23 @@ static __attribute__((noinline)) void resize(void)
 		touched(block + (i - 1) * size, size);
 	}
 	free(block);
+}
+
+/* Children that share our memory, as vfork() makes them, allocate; we free. */
+static void lend(void)
+{
+	char **blocks = touched(malloc(count * sizeof(*blocks)), count * sizeof(*blocks));
+
+	for (long i = 0; i < count; i++) {
+		if (check(vfork(), "vfork") == 0) {
+			blocks[i] = malloc(size);
+			_exit(0);
+		}
+		wait(NULL);
+		touched(blocks[i], size);
+	}
+	for (long i = 0; i < count; i++)
+		free(blocks[i]);
 }
 
 static void *in_thread(void *unused)
@@ -154,6 +172,8 @@ int main(int argc, char **argv)
 		again();
 	else if (strcmp(argv[1], "resize") == 0)
 		resize();
+	else if (strcmp(argv[1], "lend") == 0)
+		lend();
 	else if (strcmp(argv[1], "thread") == 0)
 		one_thread();
 	else if (strcmp(argv[1], "hole") == 0)
