@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from memtap.bpf.sideband import Began, Ended, Forked, Mapped, Told
+from memtap.tracers import procfs
+from memtap.tracers.devices import Devices
 from memtap.tracers.grouping import stable_order
 from memtap.tracers.patience import patiently
 from memtap.tracers.space import NOWHERE, U64, Numbers, Space
@@ -80,10 +82,13 @@ class Place:
         return self.region is Region.VDSO or (self.region in _OF_FILES and named)
 
 
-def region_of(mapped: Mapped, tmpfs: frozenset[int]) -> Region:
-    """What a mapping is for, by itself; `tmpfs` are the devices of file systems in memory."""
+def region_of(mapped: Mapped, kind: str) -> Region:
+    """What a mapping is for, by itself and by the type of its file system: see Devices.
+
+    Ramfs is none in memory here, but a page cache without storage.
+    """
     path = mapped.path
-    if mapped.flags & MAP_HUGETLB or path.startswith("/anon_hugepage"):
+    if mapped.flags & MAP_HUGETLB or path.startswith("/anon_hugepage") or kind == "hugetlbfs":
         return Region.HUGETLB
     if path.startswith("["):
         named = {"[heap]": Region.HEAP, "[stack]": Region.STACK, "[anon_shmem": Region.SHM}
@@ -97,7 +102,7 @@ def region_of(mapped: Mapped, tmpfs: frozenset[int]) -> Region:
         return Region.SHM if mapped.flags & MAP_SHARED else Region.ANON
     if mapped.prot & PROT_EXEC:
         return Region.TEXT
-    if mapped.dev in tmpfs:
+    if kind in ("tmpfs", "devtmpfs"):
         return Region.SHM
     return Region.DATA if _is_own_copy(mapped) else Region.FILE
 
@@ -154,7 +159,7 @@ class Mappings:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
-        self._tmpfs = tmpfs_devices((root / "proc/self/mountinfo").read_text(errors="replace"))
+        self._devices = Devices(root)
         self._spaces: dict[int, Space] = {}
         self._sharers: dict[int, set[int]] = {}  # of those who are not alone in their space: all
         self._ended: list[int] = []
@@ -202,6 +207,7 @@ class Mappings:
             self._spaces.pop(tgid, None)
         self._ended.clear()
         self._former.clear()
+        self._devices.look()
         self._forget()
         work = _Work(self._space, self._is_stack, tgids, ns, addresses, counts)
         for each in told:
@@ -333,7 +339,8 @@ class Mappings:
 
     def _number(self, space: Space, mapped: Mapped) -> int:
         """The number of a mapping's place; the same for those that nothing tells apart."""
-        region, path = region_of(mapped, self._tmpfs), _name(mapped)
+        kind = self._devices.kind(mapped.dev, mapped.tgid)
+        region, path = region_of(mapped, kind), _name(mapped)
         below = self.places[space.before(mapped.start)]
         is_above_data = below.region is Region.DATA and below.of_file
         # A loader maps a bss right after the data; what comes there later only happens to fit.
@@ -432,8 +439,13 @@ _BITS = {"r": PROT_READ, "w": PROT_WRITE, "x": PROT_EXEC}
 
 
 def read_maps(tgid: int, root: Path = Path("/")) -> bytes:
-    """/proc/PID/maps. Raises OSError: it is gone, not ours to read, or stuck."""
-    return patiently(tgid, (root / f"proc/{tgid}/maps").read_bytes)
+    """/proc/PID/maps; of a process whose main thread has ended, that of one that goes on.
+
+    Raises OSError: it is gone, not ours to read, or stuck.
+    """
+    text = patiently(tgid, (root / f"proc/{tgid}/maps").read_bytes)
+    thread = None if text else procfs.survivor(tgid, root)
+    return patiently(tgid, (thread / "maps").read_bytes) if thread else text
 
 
 def parse_maps(text: bytes, tgid: int) -> list[Mapped]:
@@ -456,16 +468,3 @@ def _mapped(match: re.Match[bytes], tgid: int) -> Mapped:
         flags=MAP_SHARED if modes[3:] == b"s" else 0,
         path=os.fsdecode(path),
     )
-
-
-def tmpfs_devices(mountinfo: str) -> frozenset[int]:
-    """The devices of mounted file systems that live in swap, from /proc/self/mountinfo.
-
-    Those of ramfs do not: it is a page cache without storage.
-    """
-    kinds: dict[str, set[int]] = defaultdict(set)
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        major, _, minor = before.split()[2].partition(":")
-        kinds[after.split()[0]].add(int(major) << 20 | int(minor))
-    return frozenset(kinds["tmpfs"] | kinds["devtmpfs"])

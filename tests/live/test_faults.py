@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from memtap.bpf.kernel import Kernel
 from memtap.tracers.faultplan import Kind
 from memtap.tracers.faultrows import Cause
 from memtap.tracers.mappings import Region
-from tests.live.tracing import evict, kept, make_file, memtap, reports, scaled
+from tests.live.tracing import LONGEST_S, evict, kept, make_file, memtap, reporting, reports, scaled
 
 PAGES = 1000
 CHILDREN = scaled(500)
@@ -172,6 +173,36 @@ def test_the_file_of_a_fault_is_named(file: Path, faulted: Run) -> None:
     replay = memtap("faults", "-b", "file", "-f", "json", "--from", found.recording)
     rows = json.loads(replay.stdout)["rows"]
     assert next(row["minor"] for row in rows if row["path"] == str(file)) == PAGES
+
+
+TOUCHER = """
+import mmap, sys
+with open(sys.argv[1], "w+b") as file:
+    file.truncate(100 * mmap.PAGESIZE)
+    with mmap.mmap(file.fileno(), 0) as view:
+        print(flush=True)
+        sys.stdin.readline()
+        for page in range(100):
+            view[page * mmap.PAGESIZE] = 1
+"""
+
+
+def test_tmpfs_is_shared_memory_wherever_it_is_mounted(tmp_path: Path) -> None:
+    out, mounted = tmp_path / "report", tmp_path / "mounted"
+    mounted.mkdir()
+    mounts = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs x "$0" && exec "$@" "$0/f"', mounted]
+    with subprocess.Popen(
+        [*mounts, "python3", "-c", TOUCHER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as program:
+        assert program.stdout and program.stdout.readline()
+        how = ["0.5", "-b", "region,cause,file", "-f", "json"]
+        with reporting(out, "faults", *how, "-p", program.pid) as traced:
+            program.communicate(b"\n")
+            assert traced.wait(LONGEST_S) == 0
+    rows = [row for report in reports(out.read_text()) for row in report["rows"]]
+    found = [row for row in rows if row["path"] == f"{mounted}/f"]
+    assert {(row["region"], row["cause"]) for row in found} == {("shm", "shm")}
+    assert sum(row["total"] for row in found) == 100
 
 
 def test_a_huge_page_is_one_fault(faulted: Run) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from memtap.bpf.sideband import Began, Ended, Forked, Mapped, Told
+from memtap.tracers.devices import Devices, kinds_by_device
 from memtap.tracers.mappings import (
     Heard,
     Mappings,
@@ -23,7 +24,6 @@ from memtap.tracers.mappings import (
     Shares,
     parse_maps,
     region_of,
-    tmpfs_devices,
 )
 from memtap.tracers.space import NOWHERE, Space
 
@@ -87,7 +87,8 @@ def regions(faults: Iterable[tuple[int, int]], told: Sequence[Heard]) -> list[Re
     ],
 )
 def test_what_a_mapping_is_for(path: str, other: dict[str, int], region: Region) -> None:
-    assert region_of(mapped(path=path, **other), frozenset({TMPFS})) is region
+    kind = "tmpfs" if other.get("dev") == TMPFS else ""
+    assert region_of(mapped(path=path, **other), kind) is region
 
 
 def test_an_address_is_in_what_was_mapped_at_its_time() -> None:
@@ -298,4 +299,32 @@ def test_devices_of_file_systems_in_memory() -> None:
     shm = Path("/dev/shm").stat().st_dev
     kind = subprocess.check_output(["stat", "-f", "-c", "%T", "/dev/shm"], text=True).strip()
     expected = kind == "tmpfs"
-    assert ((os.major(shm) << 20 | os.minor(shm)) in tmpfs_devices(text)) is expected
+    found = kinds_by_device(text).get(os.major(shm) << 20 | os.minor(shm))
+    assert (found == "tmpfs") is expected
+
+
+def test_huge_pages_are_told_by_their_device_alone() -> None:
+    """In /proc/PID/maps they look like other memory that is shared."""
+    fd = os.memfd_create("huge", os.MFD_HUGETLB)
+    os.ftruncate(fd, 32 << 20)
+    without_pages = mmap.MAP_SHARED | 0x4000  # MAP_NORESERVE: there need not be any
+    with mmap.mmap(fd, 32 << 20, flags=without_pages, prot=mmap.PROT_READ) as view:
+        lines = Path("/proc/self/maps").read_bytes()
+        (found,) = [
+            each for each in parse_maps(lines, os.getpid()) if each.path.startswith("/memfd:huge")
+        ]
+        mappings = Mappings()
+        (number,) = locate(mappings, [(os.getpid(), 1, found.start)])
+        assert mappings.places[number].region is Region.HUGETLB
+        assert len(view) == 32 << 20
+    os.close(fd)
+
+
+def test_a_process_that_is_gone_cannot_be_asked_what_is_mounted_there(tmp_path: Path) -> None:
+    tables = {"self": "1 0 8:1 / / rw - ext4 x rw", "7": "2 1 0:77 / /t rw - tmpfs t rw"}
+    for name, text in tables.items():
+        (tmp_path / "proc" / name).mkdir(parents=True)
+        (tmp_path / "proc" / name / "mountinfo").write_text(f"{text}\n")
+    devices = Devices(tmp_path)
+    assert [devices.kind(77, tgid) for tgid in (9, 7, 9)] == ["", "tmpfs", "tmpfs"]
+    assert [devices.kind(dev, 7) for dev in (78, 8 << 20 | 1, 0)] == ["", "", ""]
