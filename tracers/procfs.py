@@ -49,16 +49,17 @@ def survivor(pid: int, root: Path = Path("/")) -> Path | None:
     threads tell of it, and the kernel looks there, too (find_lock_task_mm() in mm/oom_kill.c).
     """
     proc = root / "proc"
-    if not _has_ended(proc / str(pid)):
+    if not has_ended(proc / str(pid)):
         return None
     try:
         threads = os.listdir(proc / str(pid) / "task")
     except Gone:
         return None
-    return next((proc / tid for tid in threads if not _has_ended(proc / tid)), None)
+    return next((proc / tid for tid in threads if not has_ended(proc / tid)), None)
 
 
-def _has_ended(process: Path) -> bool:
+def has_ended(process: Path) -> bool:
+    """Whether a process, or a thread, is gone, or only waits to be noticed; by its /proc/PID."""
     try:
         return stat_fields(read(f"{process}/stat"))[0] in _ENDED
     except Gone:

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memtap.tracers.host import Counters, difference, total
-from memtap.tracers.procfs import stat_fields
+from memtap.tracers.procfs import has_ended, stat_fields
 
 Threads = dict[int, Counters]  # by thread number
+
+# Instead of a number: of threads whose number one that executed a program has taken.
+_FORMER = 0
 
 # Of struct taskstats, in the order of `struct counted` in memtap/filter.h.
 _COUNTED = ("ac_minflt", "ac_majflt", "read_bytes", "write_bytes", "cpu_run_virtual_total")
@@ -71,9 +74,13 @@ class Targets:
 
     def add(self, tgid: int) -> None:
         """A process that has been running, or is about to start."""
-        threads = read_threads(self._proc / str(tgid))
-        if threads is not None:
-            self._at_start[tgid] = total(*threads.values())
+        process = self._proc / str(tgid)
+        threads = read_threads(process)
+        if threads is None:
+            return
+        self._at_start[tgid] = total(*threads.values())
+        if tgid in threads and has_ended(process):  # the others go on
+            self._last_words[tgid] = {tgid: threads[tgid]}
 
     def began(self, tgid: int, counted: Sequence[int]) -> None:
         """What a process had counted when it began its program; the numbers of _COUNTED."""
@@ -88,14 +95,21 @@ class Targets:
             self._at_start[child] = {}
 
     def died(self, tgid: int, tid: int, counted: Counters) -> None:
-        """The last words of a thread of one of the processes."""
-        self._last_words.setdefault(tgid, {})[tid] = counted
+        """The last words of a thread of one of the processes.
+
+        Two can have had one number: that of the process, if another than the first executes.
+        """
+        words = self._last_words.setdefault(tgid, {})
+        words[tid] = total(words.get(tid, {}), counted)
 
     def look(self) -> dict[int, Threads]:
         """What the living say, for totals(). Those that are gone by now are not in it.
 
         Whoever dies after this look has spoken last words; take those in before totals().
         """
+        for tgid, words in self._last_words.items():
+            if tgid in words and not has_ended(self._proc / str(tgid)):
+                words[_FORMER] = total(words.get(_FORMER, {}), words.pop(tgid))
         found = {tgid: read_threads(self._proc / str(tgid)) for tgid in self._at_start}
         return {tgid: threads for tgid, threads in found.items() if threads is not None}
 

@@ -256,6 +256,17 @@ def test_what_the_kernel_touches_itself_is_in_the_audit_alone(
     assert PAGES <= more <= PAGES + 4
 
 
+def test_the_kernel_counts_on_when_a_second_thread_executes_a_program(tmp_path: Path) -> None:
+    executes = "import os; os.execv('/bin/true', ['true'])"
+    thread = f"import threading; threading.Thread(target=exec, args=({executes!r},)).start()"
+    out = tmp_path / "report"
+    done = memtap("faults", "-f", "json", "-o", out, "--", "/usr/bin/python3", "-c", thread)
+    assert done.returncode == 0, done.stderr
+    (report,) = reports(out.read_text())
+    counted = report["audit"]["kernel"]["ac_minflt"] + report["audit"]["kernel"]["ac_majflt"]
+    assert counted - 2 <= report["audit"]["events"] <= counted  # execve(2) writes into its stack
+
+
 def test_a_million_faults_of_two_threads(faulted: Run) -> None:
     pages = scaled(1_000_000)
     found = faulted("threads", pages)

@@ -20,7 +20,10 @@ class Proc:
         self.root = root
         (root / "proc").mkdir()
 
-    def lay_out(self, pid: int, threads: dict[int, int], name: bytes = b"cat") -> None:
+    def lay_out(
+        self, pid: int, threads: dict[int, int], name: bytes = b"cat", state: bytes = b"S"
+    ) -> None:
+        """`state` is that of the process, so of its first thread."""
         self.end(pid)
         for tid, faults in threads.items():
             thread = self.root / f"proc/{pid}/task/{tid}"
@@ -30,6 +33,7 @@ class Proc:
             io = b"rchar: 1\nwchar: 1\nread_bytes: %d\nwrite_bytes: %d\n"
             (thread / "io").write_bytes(io % (faults * 100, faults * 1000))
             (thread / "schedstat").write_bytes(b"%d 1 1\n" % (faults * 10000))
+        (self.root / f"proc/{pid}/stat").write_bytes(b"%d (%s) %s 1\n" % (pid, name, state))
 
     def end(self, pid: int) -> None:
         shutil.rmtree(self.root / f"proc/{pid}", ignore_errors=True)
@@ -115,6 +119,35 @@ def test_a_process_that_ended_counts_by_the_last_words_of_its_threads(
     assert faults(targets) == 8
     assert faults(targets) == 8
     assert 7 not in targets
+
+
+def test_who_executes_takes_the_number_of_the_first_thread_and_counts_on(
+    proc: Proc, targets: Targets
+) -> None:
+    proc.lay_out(7, {7: 11, 8: 4})
+    targets.died(7, 7, counted(12))  # 8 executes a program
+    proc.lay_out(7, {7: 6})
+    assert faults(targets) == 8
+    proc.end(7)
+    targets.died(7, 7, counted(9))
+    assert faults(targets) == 11
+
+
+def test_a_process_that_executed_and_ended_unseen_counts_all(proc: Proc, targets: Targets) -> None:
+    proc.end(7)
+    targets.died(7, 7, counted(12))
+    targets.died(7, 7, counted(9))
+    assert faults(targets) == 11
+
+
+def test_a_first_thread_that_had_ended_before_counts_nothing(proc: Proc) -> None:
+    proc.lay_out(7, {7: 10, 8: 3}, state=b"Z")
+    targets = Targets(proc.root)
+    targets.add(7)
+    assert faults(targets) == 0
+    proc.end(7)
+    targets.died(7, 8, counted(5))
+    assert faults(targets) == 2
 
 
 def test_a_process_that_ends_after_the_look_is_counted_once(proc: Proc, targets: Targets) -> None:
