@@ -1,12 +1,14 @@
 """Which faults a user-space handler answers, because userfaultfd(2) watches the memory.
 
 The kernel tells of no such fault, and of no such memory but by the flags of its mapping. So each
-process that faults is asked for those, soon after its first fault and again from time to time; of a
-process that is gone by then nothing is known.
+process that faults is asked for those: soon after its first fault, again from time to time, and
+when a thread of it has left its CPU in a fault or after it, as whoever waits for a handler must. Of
+a process that is gone by then nothing is known.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Set
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +28,9 @@ _VM_UFFD_MISSING, _VM_UFFD_WP = 0x200, 0x1000
 
 # Seconds until a process is asked again: at first, so that each tick asks it, and at most.
 _SOON_S, _SELDOM_S = 0.5, 32
+
+# Who may have slept in a fault is asked at once, as long as that takes no more of the time.
+_SHARE = 0.01
 
 # So many processes are remembered before those that have not faulted for long are forgotten.
 _MANY = 1024
@@ -49,17 +54,21 @@ class Watched:
         self._session = session
         self._asked: dict[int, _Asked] = {}
         self._many = _MANY
+        self._began_s, self._spent_s = 0.0, 0.0
 
     def tell(self, faults: Events, now: float, ended: Set[int]) -> None:
         """Sets Found.USERFAULT in those faults (faultmatch.FAULT) that a handler answers.
 
         Of processes that have `ended` only what was known before can be told.
         """
+        self._began_s = self._began_s or now
+        slept = faults["found"] & Found.SWITCHED > 0
+        sleepers = set(np.unique(faults["tgid"][slept]).tolist())
         for tgid in np.unique(faults["tgid"]).tolist():
             if tgid in ended and tgid not in self._asked:
                 continue
-            for start, end, flags in self._ranges(tgid, now).tolist():
-                hit = faults["tgid"] == tgid
+            for start, end, flags in self._ranges(tgid, now, tgid in sleepers).tolist():
+                hit = slept & (faults["tgid"] == tgid)
                 hit &= (faults["address"] >= start) & (faults["address"] < end)
                 faults["found"][hit & handed_over(faults["marks"], flags)] |= np.uint8(
                     Found.USERFAULT
@@ -68,20 +77,26 @@ class Watched:
             del self._asked[tgid]
         self._forget(now)
 
-    def _ranges(self, tgid: int, now: float) -> npt.NDArray[np.uint64]:
+    def _ranges(self, tgid: int, now: float, slept: bool) -> npt.NDArray[np.uint64]:
         known = self._asked.get(tgid)
-        if known and now < known.next_s:
+        at_once = slept and self._spent_s <= _SHARE * (now - self._began_s)
+        if known and now < known.next_s and not at_once:
             return known.ranges
         wait = min(2 * known.wait_s, _SELDOM_S) if known else _SOON_S
-        try:
-            told = patiently(tgid, partial(self._session.iterate, WATCHED, tgid))
-        except StuckError:
-            told = b""
-        written = np.frombuffer(told, np.uint64).reshape(-1, 3)
+        written = self._ask(tgid)
         if known and not Path(f"/proc/{tgid}").exists():
             written = known.ranges
         self._asked[tgid] = _Asked(written, now + wait, wait)
         return written
+
+    def _ask(self, tgid: int) -> npt.NDArray[np.uint64]:
+        began = time.monotonic()
+        try:
+            told = patiently(tgid, partial(self._session.iterate, WATCHED, tgid))
+        except StuckError:
+            told = b""
+        self._spent_s += time.monotonic() - began
+        return np.frombuffer(told, np.uint64).reshape(-1, 3)
 
     def _forget(self, now: float) -> None:
         """Those that have not faulted for long."""

@@ -244,6 +244,19 @@ def test_what_a_handler_answers_by_userfaultfd(faulted: Run) -> None:
     audited(found)
 
 
+def test_who_is_known_without_a_handler_is_asked_again(workload: Build, tmp_path: Path) -> None:
+    out, recording, pages = tmp_path / "report", tmp_path / "r.parquet", scaled(PAGES)
+    program = [workload("faulter"), "uffd-late", pages]
+    how = ["0.5", "-f", "json", "-o", out, "--record", recording]
+    done = memtap("faults", *how, "--", *map(str, program))
+    assert done.returncode == 0, done.stderr
+    rows = pl.read_parquet(recording).filter(pl.col("head").is_null())
+    found = of_range(done.stdout, rows, reports(out.read_text())[-1], recording)
+    told = Cause.USERFAULT if Kernel().iterates_tasks else Cause.ZERO_PAGE
+    of_cause = found.rows.filter(pl.col("cause") == told)["count"].sum()
+    assert of_cause == found.total == pytest.approx(pages, abs=4)
+
+
 @pytest.mark.parametrize("case", ["populate", "mlock", "direct"])
 def test_what_the_kernel_touches_itself_is_in_the_audit_alone(
     case: str, file: Path, faulted: Run

@@ -267,6 +267,19 @@ static void by_userfaultfd(void)
 	sleep(getenv("MEMTAP_SCALE") ? 20 : 2);
 }
 
+/* By then it has lived for a while, and has had faults without a handler. */
+static void by_a_late_userfaultfd(void)
+{
+	char *early = anon(MAP_PRIVATE);
+
+	for (long page = 0; page < 60; page++) {
+		early[page % pages * PAGE] = 1;
+		madvise(early, pages * PAGE, MADV_DONTNEED);
+		usleep(100000);
+	}
+	by_userfaultfd();
+}
+
 static sigjmp_buf back;
 
 static void caught(int number)
@@ -382,6 +395,8 @@ static void run(const char *name, const char *file)
 		swapped();
 	else if (is(name, "uffd"))
 		by_userfaultfd();
+	else if (is(name, "uffd-late"))
+		by_a_late_userfaultfd();
 	else if (is(name, "segv"))
 		place = map(pages * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1), bad();
 	else if (is(name, "segv-unmapped"))
