@@ -221,8 +221,8 @@ class Allocator:
             if use not in _WITHOUT_MEMORY:
                 held[_PATH_OF[use], site] = held.get((_PATH_OF[use], site), 0) + size
         if self.heap:
-            known = sum(size for (use, _), size in self._owned.sizes.items() if use is Use.HEAP)
-            before = max(0, self.heap[1] - self.heap[0] - known)
+            begin, end = self.heap
+            before = end - begin - sum(self._owned.held(begin, end - begin).values())
             held[Path.BRK, 0] = held.get((Path.BRK, 0), 0) + before
         return held
 
@@ -276,8 +276,9 @@ class Allocator:
 
     def _trim(self, start: int, length: int) -> BySite:
         """What is given back of the heap; of what was there before nobody knows whose it is."""
-        back = {site: size for (_, site), size in self._owned.drop(start, length).items()}
-        if unknown := length - sum(back.values()):
+        held = self._owned.drop(start, length)
+        back = _live(held)
+        if unknown := length - sum(held.values()):
             back[0] = back.get(0, 0) + unknown
         return back
 
@@ -291,6 +292,9 @@ class Allocator:
             return self._use(asked, Use.OTHER, Rule.THREAD_STACK)
         if flags & MAP_SHARED:
             return self._use(asked, Use.OTHER, Rule.ANOTHER)
+        if flags & _MAP_FIXED and not prot and self._holds(asked, Use.HEAP):  # musl keeps a guard
+            back = _live(self._owned.put(asked.start, asked.length, (Use.ASIDE, 0), asked.ns))
+            return Step(Path.BRK, Rule.DECOMMITTED, back=back)
         if flags & _MAP_FIXED:  # glibc never maps over an arena like that
             changed = self._change(asked, prot, (*_CHUNKS, Use.RESERVED))
             return changed or self._use(asked, Use.OTHER, Rule.ANOTHER)

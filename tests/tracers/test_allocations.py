@@ -151,6 +151,17 @@ def test_addresses_that_are_set_aside_count_when_they_are_made_usable(by_mprotec
     assert allocator.threshold == THRESHOLD
 
 
+def test_a_guard_that_musl_keeps_in_the_heap_is_no_memory() -> None:
+    allocator = Allocator()
+    allocator.call(Call.BRK, Asked(PLACE, 0))
+    brk(allocator, PLACE + 8 * KIB)
+    guard = mmap(allocator, PLACE, 4 * KIB, 0, FIXED)
+    assert (guard.path, guard.given) == (Path.BRK, 4 * KIB)
+    assert sum(allocator.live().values()) == live(allocator, Path.BRK) == 4 * KIB
+    assert brk(allocator, PLACE).given == 4 * KIB
+    assert sum(allocator.live().values()) == 0
+
+
 def test_a_stack_of_musl_is_all_but_the_guard_of_what_is_set_aside() -> None:
     allocator = Allocator()
     mmap(allocator, PLACE, 140 * KIB, 0)
