@@ -343,8 +343,10 @@ class Mappings:
         region, path = region_of(mapped, kind), _name(mapped)
         below = self.places[space.before(mapped.start)]
         is_above_data = below.region is Region.DATA and below.of_file
-        # A loader maps a bss right after the data; what comes there later only happens to fit.
-        if region is Region.ANON and is_above_data and space.latest == mapped.start:
+        # A loader maps a bss right after the data; what comes there later only happens to fit, and
+        # of memory that is there mprotect(2) tells in the same way.
+        is_new = self.places[space.at(mapped.start)[0]].region is not Region.ANON
+        if region is Region.ANON and is_above_data and is_new and space.latest == mapped.start:
             region, path = Region.DATA, below.path
         return self._number_of(mapped, region, path)
 

@@ -187,6 +187,7 @@ struct spill {
 
 #define LAST_ERROR     4095
 #define MREMAP_FIXED   2
+#define MREMAP_MOVES   6 /* that, and MREMAP_DONTUNMAP */
 #define WHOLE(bytes)   (((bytes) + (1ULL << PAGE_SHIFT) - 1) >> PAGE_SHIFT << PAGE_SHIFT)
 #define MAP_HUGETLB    0x40000
 #define MAP_HUGE_SHIFT 26
@@ -584,15 +585,17 @@ static inline int moved(void *ctx, u64 task, u64 start, u64 end)
 {
 	u64 regs = user_regs(task), is_32 = THREAD_IS_32_BIT(task);
 	u64 from = ARGUMENT(0, regs, is_32), to = ARGUMENT(4, regs, is_32);
-	u64 beyond = to + WHOLE(ARGUMENT(2, regs, is_32));
+	u64 before = WHOLE(ARGUMENT(1, regs, is_32)), bytes = WHOLE(ARGUMENT(2, regs, is_32));
+	u64 flags = ARGUMENT(3, regs, is_32);
 	struct event this = {.address = start, .ip = from, .kind = MOVED};
 
-	if (ARGUMENT(3, regs, is_32) & MREMAP_FIXED) {
+	if (flags & MREMAP_FIXED) {
 		this.address = start < to ? to : start;
 		this.ip = from + this.address - to;
-		end = end < beyond ? end : beyond;
+		end = end < to + bytes ? end : to + bytes;
 	}
-	if (this.address >= end)
+	/* What does not grow stays where it is, and may be several. */
+	if (this.address >= end || (!(flags & MREMAP_MOVES) && before >= bytes))
 		return 0;
 	struct lane *lane = enter(LANE_MOVED);
 	if (!lane)

@@ -41,7 +41,7 @@ def total(rows: list[Row], **wanted: str) -> int:
     "case",
     [
         *("grow", "threads", "over-a-file", "a-part", "kept", "into-the-middle", "heap"),
-        *("file", "memfd", "twice"),
+        *("file", "memfd", "twice", "shrink"),
     ],
 )
 def test_what_was_moved_is_what_it_was(
@@ -52,7 +52,7 @@ def test_what_was_moved_is_what_it_was(
     assert total(rows, region="?") == 0
     if case == "file":
         assert total(rows, region="file", cause="file-map", path=str(file)) == touched
-    elif case in ("memfd", "twice"):
+    elif case in ("memfd", "twice", "shrink"):
         assert total(rows, region="shm", cause="shm", path="/memfd:moved (deleted)") == touched
     else:
         found = total(rows, region="anon", cause="first-touch")

@@ -229,6 +229,13 @@ def test_what_was_not_known_moves_nowhere() -> None:
     assert regions([(3, 0x1000)], told) == [Region.HEAP]
 
 
+def test_what_was_anonymous_memory_above_data_is_no_bss_when_it_is_protected() -> None:
+    data = mapped(2, path="/x", dev=8)
+    above = mapped(1, 0x3000, 0x5000)
+    told = [above, data, mapped(3, path="/x", dev=8), mapped(4, 0x3000, 0x5000)]
+    assert regions([(5, 0x1000), (5, 0x3000)], told) == [Region.DATA, Region.ANON]
+
+
 CHILD = GONE + 1
 
 

@@ -132,6 +132,13 @@ int main(int argc, char **argv)
 	} else if (!strcmp(which, "twice")) { /* an old size of 0 maps it once more */
 		start = map(bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd);
 		touch(move(start, 0, bytes, 0, NULL), bytes, 1);
+	} else if (!strcmp(which, "shrink")) { /* the end of one, the beginning of the next */
+		size_t half = bytes / 2 / PAGE * PAGE;
+
+		mmap(start + bytes, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+		     memfd, 0);
+		move(start, bytes + half, half, 0, NULL);
+		touch(start + bytes + half, bytes - half, 1);
 	} else if (!strcmp(which, "into-the-middle")) { /* of what is above, and below */
 		old = map(bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd);
 		into_the_middle(start, old);
