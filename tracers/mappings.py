@@ -20,6 +20,7 @@ import numpy.typing as npt
 from memtap.bpf.sideband import Began, Ended, Forked, Mapped, Told
 from memtap.tracers import procfs
 from memtap.tracers.devices import Devices
+from memtap.tracers.faultplan import PAGE_BYTES
 from memtap.tracers.grouping import stable_order
 from memtap.tracers.patience import patiently
 from memtap.tracers.space import NOWHERE, U64, Numbers, Space
@@ -307,8 +308,7 @@ class Mappings:
         space = self._space(moved.tgid)
         number, offset = space.at(moved.source)
         grows = moved.start <= moved.source < moved.end
-        stays = (number, (offset + moved.start - moved.source) % 2**64)
-        if number == NOWHERE or (not grows and space.at(moved.start) == stays):
+        if number == NOWHERE or (not grows and _stays(space, moved)):
             return
         self._settle(moved, until)
         if self.places[number].region in (Region.HEAP, Region.STACK):  # only where they are
@@ -367,6 +367,17 @@ class Mappings:
             self._stacks.append(number)
         self.places[number] = place
         self._next += 1
+
+
+def _stays(space: Space, moved: Moved) -> bool:
+    """Whether all that is said to have moved stands in one mapping with its source already."""
+    number, offset = space.at(moved.source)
+    at = moved.start
+    for pages, found, place in space.parts(at, (moved.end - at) // PAGE_BYTES):
+        if (found, place) != (number, (offset + at - moved.source) % 2**64):
+            return False
+        at += pages * PAGE_BYTES
+    return True
 
 
 def _name(mapped: Mapped) -> str:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
+from memtap.tracers.mappings import Region
 from tests.live.tracing import Row, make_file, memtap, reports, scaled
 
 Build = Callable[[str], Path]
@@ -58,6 +60,22 @@ def test_what_was_moved_is_what_it_was(
         found = total(rows, region="anon", cause="first-touch")
         assert touched <= found <= touched + OTHERS
         assert total(rows, region="file", path=str(file)) == 0
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_whatever_is_mapped_and_moved_and_cut_and_protected(
+    seed: int, workload: Build, tmp_path: Path
+) -> None:
+    recording, program = tmp_path / "r.parquet", [workload("remapper"), seed, scaled(400)]
+    how = ["-o", tmp_path / "out", "--record", recording]
+    done = memtap("faults", *how, "--", *map(str, program))
+    assert done.returncode == 0, done.stderr
+    start, end, *counts = done.stdout.split()
+    inside = pl.col("address").is_between(int(start, 16), int(end, 16), closed="left")
+    rows = pl.read_parquet(recording).filter(pl.col("head").is_null(), inside)
+    found = dict(rows.group_by("region").agg(pl.col("count").sum()).iter_rows())
+    regions = (Region.ANON, Region.SHM, Region.DATA)
+    assert found == dict(zip(regions, map(int, counts), strict=True))
 
 
 @pytest.mark.parametrize("case", ["grow", "threads", "kept"])

@@ -215,6 +215,13 @@ def test_what_is_left_beside_what_was_moved_keeps_its_offset(start: int, end: in
     assert located.offsets.tolist() == [0x4000 + start, 0x7000]
 
 
+def test_what_is_moved_to_where_a_part_of_it_stood_before_is_all_moved() -> None:
+    there = mapped(1, 0x1000, 0x9000)
+    told = [there, mapped(2, 0x5000, 0x7000, path="/x", dev=8)]
+    told_then: list[Heard] = [*told, Moved(3, GONE, 0x3000, 0x6000, 0x7000)]
+    assert regions([(4, 0x3000), (4, 0x5000)], told_then) == [Region.ANON] * 2
+
+
 @pytest.mark.parametrize("path", ["[heap]", "[stack]"])
 def test_the_heap_and_the_stack_are_only_where_they_are(path: str) -> None:
     told = [mapped(1, path=path), Moved(2, GONE, 0x7000, 0x9000, 0x1000)]
