@@ -29,8 +29,9 @@ _VM_UFFD_MISSING, _VM_UFFD_WP = 0x200, 0x1000
 # Seconds until a process is asked again: at first, so that each tick asks it, and at most.
 _SOON_S, _SELDOM_S = 0.5, 32
 
-# Who may have slept in a fault is asked at once, as long as that takes no more of the time.
-_SHARE = 0.01
+# Who may have slept in a fault is asked at once, as long as that takes no more of the time, and of
+# so many seconds before: so that a short run can ask.
+_SHARE, _AHEAD_S = 0.01, 10
 
 # So many processes are remembered before those that have not faulted for long are forgotten.
 _MANY = 1024
@@ -61,7 +62,7 @@ class Watched:
 
         Of processes that have `ended` only what was known before can be told.
         """
-        self._began_s = self._began_s or now
+        self._began_s = self._began_s or now - _AHEAD_S
         slept = faults["found"] & Found.SWITCHED > 0
         sleepers = set(np.unique(faults["tgid"][slept]).tolist())
         for tgid in np.unique(faults["tgid"]).tolist():
