@@ -8,19 +8,14 @@ MEMTAP_LIVE decides about the tests marked `live`:
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Generator
-from pathlib import Path
 
 import pytest
 
 from memtap.bpf.errors import MemtapError
 from memtap.bpf.kernel import Kernel
-from memtap.tracers.caller import caller
 
 CHOICES = ("", "require", "skip")
 
@@ -30,19 +25,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("MEMTAP_LIVE", "") not in CHOICES:
         raise pytest.UsageError(f"MEMTAP_LIVE is one of {CHOICES}")
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup is of these tests, not of what they run
-    if caller() and not config.option.basetemp:
-        config.option.basetemp = _folder_of_the_caller()
-
-
-def _folder_of_the_caller() -> Path:
-    """Where tests put their files if sudo is used: programs are run by whoever called it.
-
-    They would have no access to /tmp/pytest-of-root.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="memtap-tests-"))
-    folder.chmod(0o711)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder / "pytest"
+    for name in ("SUDO_UID", "SUDO_GID", "SUDO_USER"):
+        os.environ.pop(name, None)  # whom these change something for has tests that set them
 
 
 @pytest.hookimpl(wrapper=True)

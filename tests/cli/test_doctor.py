@@ -14,7 +14,9 @@ def row(report: str, way: str | None) -> dict[str, object]:
 
 def test_columns_stand_below_their_headings_however_long_a_way_is_called() -> None:
     rows = [row("cachestat", "filemap"), row("slab", "a-way-with-a-long-name"), row("oom", None)]
-    heading, *lines = list(_table(Diagnosis("", rows, [Fact("x", "y")]), False, Look()))[:4]
+    heading, *lines = list(
+        _table(Diagnosis("", rows, [Fact("x", "y")], compiles=True), False, Look())
+    )[:4]
     for line, way in zip(lines, ("filemap", "a-way-with-a-long-name", "-"), strict=True):
         assert line[heading.index("WAY") : heading.index("PROBES")].rstrip() == way
         assert line[heading.index("PROBES") - 2 :] == "  6"

@@ -210,11 +210,8 @@ def test_what_is_made_usable_of_addresses_that_were_set_aside_is_the_allocators(
     assert found["other"]["live_bytes"] < 1 << 20
 
 
-def test_threads_that_take_turns_in_the_middle_of_calls(
-    workload: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_that_take_turns_in_the_middle_of_calls(workload: Build, tmp_path: Path) -> None:
     """Two calls each time, and those that a program begins with."""
-    monkeypatch.delenv("SUDO_UID", raising=False)  # only root may have real-time priorities
     begin = set()
     for count in (1, scaled(20_000)):
         command = [str(workload("turns")), "map", __file__, str(count)]
