@@ -24,7 +24,10 @@ CHOICES = ("", "require", "skip")
 def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("MEMTAP_LIVE", "") not in CHOICES:
         raise pytest.UsageError(f"MEMTAP_LIVE is one of {CHOICES}")
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup is of these tests, not of what they run
+    # nohup and a shell's `&` are of these tests, not of what they run.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in ("SUDO_UID", "SUDO_GID", "SUDO_USER"):
         os.environ.pop(name, None)  # whom these change something for has tests that set them
 
