@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -107,6 +108,16 @@ def test_random_reads_miss_each_distinct_page_once(file: Path, workload: Build, 
     assert distinct <= misses <= distinct + 8
 
 
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """As many open files as the shell allows; by default it lets a user have 1024."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("many_files")
 def test_each_of_many_small_files_is_a_miss_and_then_a_hit(disk: Path, trace: Run) -> None:
     files = [make_file(disk / f"small-{number}", 0, tail=3000) for number in range(SMALL)]
     evict(*files)
