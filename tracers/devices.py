@@ -7,8 +7,9 @@ is. The file systems of memfd_create(2) and shmget(2) are mounted nowhere.
 from __future__ import annotations
 
 import os
-import select
 from pathlib import Path
+
+from memtap.tracers.mounts import MountTable
 
 # Bits of memfd_create(2) that say how large its huge pages are begin here.
 _HUGE_SHIFT = 26
@@ -22,21 +23,15 @@ class Devices:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
-        self._table = (root / "proc/self/mountinfo").open(errors="replace")
-        self._changes = select.poll()
-        self._changes.register(self._table, select.POLLPRI)
+        self._table = MountTable(root / "proc/self/mountinfo")
         self._huge = dict.fromkeys(_of_huge_pages(root), "hugetlbfs")
         self._kinds: dict[int, str] = {}
-        self._read()
-
-    def __del__(self) -> None:
-        self._table.close()
+        self._begin_anew()
 
     def look(self) -> None:
-        """Reads again what is mounted here if that has changed; see proc_pid_mountinfo(5)."""
-        if self._changes.poll(0) or len(self._kinds) > _MANY:
-            self._table.seek(0)
-            self._read()
+        """Takes in what is mounted here, if that has changed."""
+        if self._table.look() or len(self._kinds) > _MANY:
+            self._begin_anew()
 
     def kind(self, dev: int, tgid: int) -> str:
         """The type of the file system that a process has something of mapped; "" is any other.
@@ -53,8 +48,8 @@ class Devices:
             self._kinds |= {dev: ""} | kinds_by_device(text)
         return self._kinds[dev]
 
-    def _read(self) -> None:
-        self._kinds = kinds_by_device(self._table.read()) | self._huge
+    def _begin_anew(self) -> None:
+        self._kinds = kinds_by_device(self._table.text) | self._huge
 
 
 def kinds_by_device(mountinfo: str) -> dict[int, str]:

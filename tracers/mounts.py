@@ -6,6 +6,27 @@ import select
 from pathlib import Path
 
 
+class MountTable:
+    """The text of /proc/self/mountinfo as it was when it last changed; see look()."""
+
+    def __init__(self, path: Path = Path("/proc/self/mountinfo")) -> None:
+        self._file = path.open(errors="replace")
+        self._changes = select.poll()
+        self._changes.register(self._file, select.POLLPRI)
+        self.text = self._file.read()
+
+    def __del__(self) -> None:
+        self._file.close()
+
+    def look(self) -> bool:
+        """Reads it again if it has changed, and says so; proc_pid_mountinfo(5) tells of changes."""
+        if not self._changes.poll(0):
+            return False
+        self._file.seek(0)
+        self.text = self._file.read()
+        return True
+
+
 def kinds_of(mountinfo: str) -> frozenset[str]:
     """The types of the file systems that are mounted, from the text of /proc/PID/mountinfo."""
     return frozenset(line.partition(" - ")[2].split(" ")[0] for line in mountinfo.splitlines())
@@ -15,17 +36,11 @@ class Mounts:
     """Which types of file systems are mounted where this process is."""
 
     def __init__(self, path: Path = Path("/proc/self/mountinfo")) -> None:
-        self._file = path.open(errors="replace")
-        self._changes = select.poll()
-        self._changes.register(self._file, select.POLLPRI)
-        self._kinds = kinds_of(self._file.read())
+        self._table = MountTable(path)
+        self._kinds = kinds_of(self._table.text)
 
     def has(self, kind: str) -> bool:
-        """Whether one of this type is mounted now; proc_pid_mountinfo(5) tells of changes."""
-        if self._changes.poll(0):
-            self._file.seek(0)
-            self._kinds = kinds_of(self._file.read())
+        """Whether one of this type is mounted now."""
+        if self._table.look():
+            self._kinds = kinds_of(self._table.text)
         return kind in self._kinds
-
-    def __del__(self) -> None:
-        self._file.close()

@@ -1203,14 +1203,25 @@ static inline struct pages pages_of(u64 folio)
 	return (struct pages){first, first + folio_pages(folio)};
 }
 
+#ifndef ACCESS_BY_KPROBE
+/* The write call that the task is in, if its file system has told what that reaches. */
+static inline struct call *told_write(struct subject *who, u64 mapping)
+{
+	struct call *call = known_call_of(who->task);
+	int is_told = call && call->written_mapping == mapping;
+
+	return is_told && call_number(who->task) != IN_FAULT ? call : NULL;
+}
+#endif
+
 /* What the write that the task is in reaches; `told` if its file system says so. */
 static inline struct reach reach_of(struct subject *who, u64 mapping, int *told)
 {
 	*told = 0;
 #ifndef ACCESS_BY_KPROBE
-	struct call *call = known_call_of(who->task);
+	struct call *call = told_write(who, mapping);
 
-	if (call && call->written_mapping == mapping && call_number(who->task) != IN_FAULT) {
+	if (call) {
 		*told = 1;
 		return call->written;
 	}
@@ -1364,10 +1375,9 @@ static inline struct pages reached(struct subject *who, u64 mapping, struct page
 static inline int is_taken_back(struct subject *who, u64 mapping)
 {
 #ifndef ACCESS_BY_KPROBE
-	struct call *call = known_call_of(who->task);
+	struct call *call = told_write(who, mapping);
 
-	return call && call->written_mapping == mapping && call->fails &&
-	       call_number(who->task) != IN_FAULT;
+	return call && call->fails;
 #else
 	return 0;
 #endif

@@ -415,7 +415,7 @@ int on_bulk_alloc(u64 *ctx)
 {
 	u32 program = BULK_ALLOC + spare_number() * PROGRAMS;
 	int has_worked = (u32)ctx[4] == (u32)ctx[2] || (u8)ctx[4] == 1;
-	u64 pointers = ARGUMENT(ctx, 3), place;
+	u64 pointers = FUNCTION_ARGUMENT(ctx, 3), place;
 
 	if (!claim(ctx, BULK_ALLOC, pointers) || !has_worked)
 		return 0;
@@ -441,7 +441,7 @@ int on_bulk_alloc(u64 *ctx)
 int on_bulk_free(u64 *ctx)
 {
 	u32 program = BULK_FREE + spare_number() * PROGRAMS;
-	u64 pointers = ARGUMENT(ctx, 2), place;
+	u64 pointers = FUNCTION_ARGUMENT(ctx, 2), place;
 
 	if (!LONG_LOOPS && !ctx[0])
 		return 0;
@@ -469,7 +469,7 @@ int on_bulk_free(u64 *ctx)
  */
 int on_rcu_free(u64 *ctx)
 {
-	u64 address = ARGUMENT(ctx, 1);
+	u64 address = FUNCTION_ARGUMENT(ctx, 1);
 
 	if (!claim(ctx, RCU_FREE, address))
 		return 0;

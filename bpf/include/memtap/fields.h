@@ -64,7 +64,7 @@
  * An argument of a traced function, whatever its type: of most kernels the verifier lets
  * programs load no pointer to a pointer or to a function.
  */
-#define ARGUMENT(ctx, number) PEEK_AS(u64, ctx, (number) * sizeof(u64))
+#define FUNCTION_ARGUMENT(ctx, number) PEEK_AS(u64, ctx, (number) * sizeof(u64))
 
 /* A pointer as a number. The verifier lets it become one by its negation. */
 #define NUMBER_OF(pointer)                                                                     \
