@@ -17,7 +17,17 @@ from memtap.bpf.kernel import Kernel
 from memtap.tracers.faultplan import Kind
 from memtap.tracers.faultrows import Cause
 from memtap.tracers.mappings import Region
-from tests.live.tracing import LONGEST_S, evict, kept, make_file, memtap, reporting, reports, scaled
+from tests.live.tracing import (
+    LONGEST_S,
+    eventually,
+    evict,
+    kept,
+    make_file,
+    memtap,
+    reporting,
+    reports,
+    scaled,
+)
 
 PAGES = 1000
 CHILDREN = scaled(500)
@@ -245,13 +255,17 @@ def test_what_a_handler_answers_by_userfaultfd(faulted: Run) -> None:
 
 
 def test_who_is_known_without_a_handler_is_asked_again(workload: Build, tmp_path: Path) -> None:
+    """By the twelfth report of half a second it is not asked for seconds."""
     out, recording, pages = tmp_path / "report", tmp_path / "r.parquet", scaled(PAGES)
-    program = [workload("faulter"), "uffd-late", pages]
-    how = ["0.5", "-f", "json", "-o", out, "--record", recording]
-    done = memtap("faults", *how, "--", *map(str, program))
-    assert done.returncode == 0, done.stderr
+    printed, go = tmp_path / "printed", tmp_path / "go"
+    program = f"exec {workload('faulter')} uffd-late {pages} {go} > {printed}"
+    how = ["0.5", "-f", "json", "--record", recording, "--", "sh", "-c", program]
+    with reporting(out, "faults", *how) as process:
+        assert eventually(lambda: out.read_text().count("\n") >= 12, LONGEST_S)
+        go.touch()
+        assert process.wait(LONGEST_S) == 0
     rows = pl.read_parquet(recording).filter(pl.col("head").is_null())
-    found = of_range(done.stdout, rows, reports(out.read_text())[-1], recording)
+    found = of_range(printed.read_text(), rows, reports(out.read_text())[-1], recording)
     told = Cause.USERFAULT if Kernel().iterates_tasks else Cause.ZERO_PAGE
     of_cause = found.rows.filter(pl.col("cause") == told)["count"].sum()
     assert of_cause == found.total == pytest.approx(pages, abs=4)

@@ -82,9 +82,9 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
 
 
 @contextmanager
-def reporting(out: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+def reporting(out: Path, report: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     """memtap, from its first report on; its reports go to a file."""
-    command = [*MEMTAP, *map(str, arguments), "-o", str(out)]
+    command = [*MEMTAP, report, "-o", str(out), *map(str, arguments)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert eventually(lambda: out.exists() and out.read_text() != "", LONGEST_S)

@@ -267,12 +267,12 @@ static void by_userfaultfd(void)
 	sleep(getenv("MEMTAP_SCALE") ? 20 : 2);
 }
 
-/* By then it has lived for a while, and has had faults without a handler. */
-static void by_a_late_userfaultfd(void)
+/* Until this file is there it has faults without a handler. */
+static void by_a_late_userfaultfd(const char *path)
 {
 	char *early = anon(MAP_PRIVATE);
 
-	for (long page = 0; page < 60; page++) {
+	for (long page = 0; access(path, F_OK); page++) {
 		early[page % pages * PAGE] = 1;
 		madvise(early, pages * PAGE, MADV_DONTNEED);
 		usleep(100000);
@@ -396,7 +396,7 @@ static void run(const char *name, const char *file)
 	else if (is(name, "uffd"))
 		by_userfaultfd();
 	else if (is(name, "uffd-late"))
-		by_a_late_userfaultfd();
+		by_a_late_userfaultfd(file);
 	else if (is(name, "segv"))
 		place = map(pages * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1), bad();
 	else if (is(name, "segv-unmapped"))
