@@ -108,6 +108,11 @@ class Compiling:
         self._found = cache.find(text) if cache else None
         self._child = None if self._found else _Child(text)
 
+    @property
+    def takes_time(self) -> bool:
+        """Whether the compiler works on it: the cache has it not."""
+        return self._child is not None
+
     def abandon(self) -> None:
         """Gives up; nothing is left of the child."""
         if self._child:

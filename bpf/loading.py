@@ -222,6 +222,11 @@ class Attempts:
     def _load(self, way: Way, compiling: Compiling) -> Loaded:
         return Loaded(self._request, way, compiling.wait(), self._kernel)
 
+    @property
+    def takes_time(self) -> bool:
+        """Whether the first has to be compiled, which takes seconds; see Cache."""
+        return self._compiling.takes_time
+
     def abandon(self) -> None:
         """Gives up."""
         self._compiling.abandon()

@@ -10,6 +10,7 @@ import click
 
 from memtap.cli.arrange import AsTheyCome, Order
 from memtap.cli.options import Options, TracingCommand, shared, sort_column
+from memtap.cli.telling import note
 from memtap.cli.tracing import Job, run
 from memtap.tracers.host import meminfo
 from memtap.tracers.malloccolumns import MALLOC_KEYS, malloc_columns
@@ -83,6 +84,8 @@ def _check(options: Options) -> None:
         return
     if options.heap and not (options.pids or options.program):
         raise click.UsageError("--heap wants processes: --pid PID, or -- PROGRAM")
+    if options.heap and options.interval is None and not options.pids:
+        note("--heap looks at heaps while PROGRAM runs: give an INTERVAL, as in --heap 0.5 -- ...")
     if not options.uprobes:
         return
     if len(options.pids) + bool(options.program) != 1:

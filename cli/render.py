@@ -358,10 +358,7 @@ class Blocks:
         """See Renderer."""
         look = self._look
         lines = [local_time(report.time)] if look.timestamp else []
-        columns = table_columns(report, look)
-        head, *rows = table_blocks(columns, report.rows, look.width, report.totals)
-        lines += [look.heading(line) for line in head]
-        lines += [line for row in rows for line in row]
+        lines += self._table(report)
         lines += report.remarks
         lines += histogram_lines(report.histogram or [])
         lines += stack_lines(report.stacks or {}, look.rows)
@@ -370,8 +367,18 @@ class Blocks:
         lines += leak_lines(report.leaks, look.width, look.rows) if report.leaks else []
         lines += [line for text in report.explanation or [] for line in textwrap.wrap(text, WIDTH)]
         lines += self._audits.lines(report)
+        if not lines:
+            return ""
         gap, self._gap = self._gap, "\n"
         return gap + "".join(f"{line}\n" for line in lines)
+
+    def _table(self, report: Report) -> list[str]:
+        """Headings and rows; nothing where there are only no more of those told before."""
+        if report.goes_on and not report.rows:
+            return []
+        columns = table_columns(report, self._look)
+        head, *rows = table_blocks(columns, report.rows, self._look.width, report.totals)
+        return [*map(self._look.heading, head), *(line for row in rows for line in row)]
 
 
 class Rolling:

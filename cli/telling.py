@@ -84,6 +84,12 @@ def _names(root: Path = Path("/")) -> Iterable[str]:
             yield comm.decode(errors="surrogateescape").rstrip("\n")
 
 
+def compiles() -> None:
+    """That the start takes its time, as it is the first; for those who look at a terminal."""
+    if sys.stderr.isatty():
+        click.echo("memtap: compiling for this kernel, once, which takes some seconds", err=True)
+
+
 def begun(command: str, options: Options) -> None:
     """That tracing has begun, and when a report comes; for those who look at a terminal."""
     if sys.stderr.isatty():

@@ -24,7 +24,7 @@ from memtap.cli.limits import require_room
 from memtap.cli.loop import Display, Loop, Signals
 from memtap.cli.options import Options
 from memtap.cli.program import Program
-from memtap.cli.telling import absent, begun, note, remarked
+from memtap.cli.telling import absent, begun, compiles, note, remarked
 from memtap.tracers.host import Counters, vmstat
 from memtap.tracers.hostile import one_line
 from memtap.tracers.processes import process_of
@@ -191,8 +191,11 @@ def _recording_of(path: Path, plan: Plan, trusted: bool) -> Recording:
 
     recording = Recording(path, trusted)
     if recording.origin.tracer != plan.name:
-        what = f"{path} is a recording of {recording.origin.tracer}, not {plan.name}"
-        raise MemtapError(what, "use the command that it was made with")
+        from memtap.tracers.doctor import reports_of
+
+        commands = [f"memtap {name}" for name in reports_of(recording.origin.tracer)]
+        what = f"{path} is a recording of another report"
+        raise MemtapError(what, f"it can be shown by {' and '.join(commands)}")
     recording.require(row_of(plan.name))
     return recording
 
@@ -227,6 +230,8 @@ def _trace(
             note(f"there is no cgroup {wanted} yet; it waits for that")
         attempts = Attempts(request, kernel, Cache())
         stack.callback(attempts.abandon)
+        if attempts.takes_time:
+            compiles()
         from memtap.tracers.live import Live
         from memtap.tracers.processes import Processes
 

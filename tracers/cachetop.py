@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from memtap.tracers.chunk import Chunk, Origin
+from memtap.tracers.edge import forget_first, tell
 from memtap.tracers.files import UNKNOWN, FileName, forget
 from memtap.tracers.frames import pl
 from memtap.tracers.pagecolumns import CACHETOP_KEYS, cachetop_columns
@@ -44,7 +45,7 @@ class Cachetop:
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; the report if an interval ends with it."""
-        self._who |= chunk.who
+        tell(self._who, chunk.who)
         self._paths |= chunk.paths
         self.cache.feed(chunk.rows, chunk.until_ns, chunk.last)
         if chunk.interval is None:
@@ -61,6 +62,7 @@ class Cachetop:
             if file in self._paths:
                 self._paths.move_to_end(file)
         forget(self._paths, len(files))
+        forget_first(self._who)
 
     def report(self) -> Report:
         """The report of the last interval, by what is now in `by`."""

@@ -49,6 +49,11 @@ REPORTS = {
 }
 
 
+def reports_of(tracer: str) -> list[str]:
+    """The reports that are made of what a tracer has recorded."""
+    return [name for name, request in REPORTS.items() if request.plan.name == tracer]
+
+
 # A function and a map, to see whether the compiler works.
 _SAMPLE = """
 BPF_ARRAY(numbers, u64, 1);

@@ -6,7 +6,7 @@ what is right of it, the reports, sees chunks alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -26,7 +26,12 @@ Texts = dict[str, dict[int, str]]
 # So whoever listens may forget all but the last ones, when nothing waits for a name.
 REMEMBERED = 1 << 14
 
+# Stands for all processes of which there is so little that they are not told apart any more.
+OTHERS = 0xFFFFFFFE
+
 _Named = TypeVar("_Named")
+_Key = TypeVar("_Key")
+_Held = TypeVar("_Held")
 
 
 def tell(known: dict[int, _Named], news: Mapping[int, _Named]) -> None:
@@ -36,10 +41,30 @@ def tell(known: dict[int, _Named], news: Mapping[int, _Named]) -> None:
         known[number] = named
 
 
-def forget_first(known: dict[int, _Named]) -> None:
-    """Forgets what was told first, where it is more than needs to be remembered."""
-    for number in list(islice(known, max(0, len(known) - 2 * REMEMBERED))):
-        del known[number]
+def are_many(known: Sized) -> bool:
+    """Whether it is more than needs to be remembered."""
+    return len(known) > 2 * REMEMBERED
+
+
+def forget_first(known: dict[int, _Named], but: Container[int] = ()) -> None:
+    """Forgets what was told first, `but` some, where it is more than needs to be remembered."""
+    if are_many(known):
+        for number in list(islice(known, len(known) - 2 * REMEMBERED)):
+            if number not in but:
+                del known[number]
+
+
+def least(
+    held: Mapping[_Key, _Held], idle: Iterable[_Key], size: Callable[[_Held], int]
+) -> list[_Key]:
+    """Of the idle that something is held of, those with the least, if there are too many of all.
+
+    Who ended may have left something for good: so nobody can be kept for as long as there is some.
+    """
+    if not are_many(held):
+        return []
+    by_size = sorted(idle, key=lambda key: abs(size(held[key])))
+    return by_size[: max(0, len(by_size) - REMEMBERED)]
 
 
 @dataclass(frozen=True)

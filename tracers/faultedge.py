@@ -238,6 +238,7 @@ class FaultEdge:
         self._untold += cut.told
         told = [each for each in self._untold if each.ns <= until]
         self._untold = self._untold[len(told) :]
+        told += [Ended(cut.until_ns, tgid) for tgid in self.mappings.gone()]
         events, heard = _apart(events, told)
         events, numbers = self._locate(ends_apart(events), heard, last)
         self._threads.note(events[events["kind"] == Kind.THREAD], self.mappings.start_of)

@@ -231,6 +231,7 @@ class Live:
 
     def _end_interval(self, unsettled: int) -> Interval:
         before, self._start = self._start, self._at_cut
+        self.processes.settle()
         given_up, self._given_up = self._given_up, 0
         own = difference(self._start.own, before.own)
         own["events"] += self._left_out

@@ -169,7 +169,8 @@ class Mappings:
         self._traits = np.zeros((_MANY, 3), np.uint8)
         self._stacks: list[int] = []
         self._latest: deque[Numbers] = deque(maxlen=_CALLS)
-        self._many = _MANY
+        self._many = self._many_spaces = _MANY
+        self._missing: set[int] = set()
         nothing = Mapped(0, 0, 0, 0, 0, 0, 0, 0, 0, "")
         self.places = {NOWHERE: Place(nothing, Region.UNKNOWN, "?")}
         self._next = NOWHERE + 1
@@ -229,6 +230,21 @@ class Mappings:
         before = ns < began
         numbers = np.where(before, numbers_before, found).astype(np.uint64)
         return np.column_stack([numbers, np.where(before, offsets_before, offsets)])
+
+    def gone(self) -> set[int]:
+        """Those processes that ended, and of whose end nobody told, as it was lost.
+
+        They are looked for where there are many, and must have been gone the last time as well:
+        an end can still be on its way.
+        """
+        if len(self._spaces) <= self._many_spaces:
+            return set()
+        before, self._missing = self._missing, set(filter(self._is_gone, self._spaces))
+        self._many_spaces = max(_MANY, 2 * (len(self._spaces) - len(self._missing)))
+        return before & self._missing
+
+    def _is_gone(self, tgid: int) -> bool:
+        return not (self._root / f"proc/{tgid}").exists()
 
     def start_of(self, tgid: int, address: int) -> int:
         """Where what a process has mapped at an address begins; 0 if nothing is known of it."""

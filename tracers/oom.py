@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -36,8 +37,7 @@ class Oom:
         self._texts: dict[str, dict[int, str]] = {}
         self._rows: list[Row] = []
         self._told: list[str] = []
-        self._killed = 0
-        self._has_begun = False
+        self._has_told, self._has_begun = False, False
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Tells who was killed; a report if an interval ends with this chunk."""
@@ -56,13 +56,13 @@ class Oom:
     def _report(self, interval: Interval, end_ns: int) -> Report:
         rows, self._rows = [_timed(row, interval, end_ns) for row in self._rows], []
         told, self._told = self._told, []
-        self._has_begun = True
+        before, self._has_begun = self._has_told, True
+        self._has_told |= bool(rows)
         unseen = self._unseen(interval, len(rows))
         found = audit(self._origin, interval, len(rows), unseen=unseen, notes=_notes(rows, unseen))
         explanation = [*told, FORMULA] if told else None
-        return Report(
-            "oom", interval.time, interval.seconds, OOM, rows, found, explanation=explanation
-        )
+        report = Report("oom", interval.time, interval.seconds, OOM, rows, found)
+        return replace(report, explanation=explanation, goes_on=before)
 
     def _unseen(self, interval: Interval, seen: int) -> int:
         """How many more the kernel counts (oom_kill)."""

@@ -10,6 +10,7 @@ from memtap.bpf.stream import Events
 from memtap.tracers.audit import audit
 from memtap.tracers.buddy import unusable
 from memtap.tracers.chunk import Chunk, Interval, Origin
+from memtap.tracers.edge import OTHERS, are_many, forget_first, least, tell
 from memtap.tracers.pagescolumns import PAGES_KEYS, pages_columns
 from memtap.tracers.pagesrows import UNTOLD, Kind
 from memtap.tracers.processes import Who
@@ -44,7 +45,7 @@ class Pages:
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; the report if an interval ends with it."""
-        self._who |= chunk.who
+        tell(self._who, chunk.who)
         self._types |= chunk.texts.get("migratetype", {})
         kind = chunk.rows["kind"]
         self._count(chunk.rows[kind == Kind.COUNTED])
@@ -69,6 +70,7 @@ class Pages:
         events = sum(each.allocs + each.frees for each in self._sums.values())
         own = interval.own.get("events", 0)
         notes = [] if self._origin.filtered else bulk_notes(interval.kernel, self._pages(), own)
+        self._fold()
         self._sums.clear()
         return Report(
             "pages",
@@ -78,6 +80,14 @@ class Pages:
             rows,
             audit(self._origin, interval, events, notes=notes),
         )
+
+    def _fold(self) -> None:
+        """Puts the least of what is held together, and forgets who nothing is told of any more."""
+        idle = self._live.keys() - self._sums.keys()
+        for key in least(self._live, [key for key in idle if key[0] != OTHERS], int):
+            self._live[OTHERS, *key[1:]] += self._live.pop(key)
+        if are_many(self._who):
+            forget_first(self._who, {tgid for tgid, _, _ in self._live})
 
     def _pages(self) -> int:
         return sum(sums.allocs << order for (_, order, _), sums in self._sums.items())

@@ -43,7 +43,8 @@ _WHAT, _TID, _TGID, _CHILD_TID, _CHILD = 36, 52, 56, 60, 64
 _NL_HEADERS, _NLA, _STATS_BY = 20, struct.Struct("=HH"), 64
 _TYPE_STATS, _TYPE_AGGR_PID = 3, 4
 
-_REMEMBERED = 1 << 16
+# So many that ended are remembered while an interval lasts, and so many when it is over.
+_REMEMBERED, _LASTING = 1 << 16, 1 << 14
 
 _OVERFLOW = "process events came too fast to be read: some processes may lack their names"
 _COUNTED = ("ac_minflt", "ac_majflt", "read_bytes", "write_bytes", "cpu_run_virtual_total")
@@ -314,6 +315,13 @@ class Processes:
         """Forgets the living, where nothing would tell us that they changed."""
         if self._births is None or self._births.overflowed:
             self._living.clear()
+
+    def settle(self) -> None:
+        """An interval is over: of those that ended nobody asks any more, but for the last ones."""
+        while len(self._dead) > _LASTING:
+            self._parents.pop(self._dead.popitem(last=False)[0], None)
+        while len(self._dead_threads) > _LASTING:
+            self._dead_threads.popitem(last=False)
 
     def close(self) -> None:
         """Stops listening."""

@@ -9,6 +9,7 @@ from memtap.bpf.stream import Events
 from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Interval, Origin
 from memtap.tracers.durations import bucket_of, quantile
+from memtap.tracers.edge import forget_first, tell
 from memtap.tracers.frames import pl
 from memtap.tracers.grouping import group_numbers
 from memtap.tracers.processes import Who
@@ -37,7 +38,7 @@ class Reclaim:
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; the report if an interval ends with it."""
-        self._who |= chunk.who
+        tell(self._who, chunk.who)
         self._events += len(chunk.rows)
         ends, begins = self._spans.feed(chunk.rows, chunk.until_ns, chunk.last)
         self._tallies.append(tally(ends, ends["ns"] - begins["ns"]))
@@ -47,7 +48,9 @@ class Reclaim:
 
     def _report(self, interval: Interval) -> Report:
         counted = merged(self._tallies)
+        rows = self._rows(counted)
         self._tallies.clear()
+        forget_first(self._who)
         events, self._events = self._events, 0
         unseen = 0 if self._origin.filtered else unseen_pages(interval, counted)
         return Report(
@@ -55,7 +58,7 @@ class Reclaim:
             interval.time,
             interval.seconds,
             reclaim_columns(self.by),
-            self._rows(counted),
+            rows,
             audit(self._origin, interval, events, unseen=unseen, notes=self._notes(unseen)),
         )
 

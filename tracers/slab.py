@@ -11,7 +11,7 @@ import numpy as np
 from memtap.bpf.stream import Events
 from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Interval, Origin
-from memtap.tracers.edge import BETWEEN
+from memtap.tracers.edge import BETWEEN, OTHERS, are_many, forget_first, least, tell
 from memtap.tracers.processes import Who
 from memtap.tracers.report import Report, Row, percentage
 from memtap.tracers.slabcolumns import SLAB_KEYS, slab_columns
@@ -28,13 +28,14 @@ NOBODY = 0xFFFFFFFF
 _NO_PROCESS = {
     0: Who("[interrupt]", 0, "root", "/"),
     NOBODY: Who("[earlier]", -1, "-", "-"),
+    OTHERS: Who("[others]", -1, "-", "-"),
 }
 
 # So many caches are named in a note.
 _NAMED = 3
 
 
-@dataclass
+@dataclass(slots=True)
 class Tally:
     """What is counted of some owners; bytes asked for, taken for it, given back."""
 
@@ -83,7 +84,7 @@ class Slab:
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; the report if an interval ends with it."""
-        self._who |= chunk.who
+        tell(self._who, chunk.who)
         for name, texts in self._texts.items():
             texts |= chunk.texts.get(name, {})
         kind = chunk.rows["kind"]
@@ -143,6 +144,7 @@ class Slab:
         for owner, tally in self._tallies.items():
             self._live[owner] += tally
             self._seen.add(owner[1])
+        self._fold()
         groups: dict[tuple[Any, ...], tuple[Tally, Tally]] = defaultdict(lambda: (Tally(), Tally()))
         for owner, ever in self._live.items():
             now, since = groups[self._group(owner)]
@@ -157,13 +159,23 @@ class Slab:
             if now.allocs or now.frees or since.has_something
         ]
 
+    def _fold(self) -> None:
+        """Puts the least of what is held together, and forgets who nothing is told of any more."""
+        idle = self._live.keys() - self._tallies.keys()
+        of_one = [owner for owner in idle if owner[0] != OTHERS]
+        for owner in least(self._live, of_one, lambda tally: tally.live_bytes):
+            self._live[OTHERS, *owner[1:]] += self._live.pop(owner)
+        if are_many(self._who):
+            named = {tgid for tgid, _, _ in self._live} | set(self._kept["tgid"].tolist())
+            forget_first(self._who, named)
+
     def _group(self, owner: Owner) -> tuple[Any, ...]:
         identity = self._identity(*owner)
         return tuple(identity[name] for name in self._names)
 
     def _identity(self, tgid: int, cache: int, site: int) -> Row:
         who = _NO_PROCESS.get(tgid) or self._who.get(tgid, Who())
-        return identity(0 if tgid == NOBODY else tgid, who) | {
+        return identity(0 if tgid in _NO_PROCESS else tgid, who) | {
             "cache": self._texts["cache"].get(cache, "?"),
             "site": self._texts["site"].get(site, "?"),
         }

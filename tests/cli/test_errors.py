@@ -129,7 +129,13 @@ def test_a_name_that_the_output_cannot_encode_is_no_traceback(tmp_path: Path) ->
 def test_a_recording_of_another_tracer_is_said(tmp_path: Path) -> None:
     path = record(tmp_path / "r", FIRST, origin=make_origin(tracer="slab"))
     done = memtap("cachetop", "--from", path)
-    says(done, f"{path} is a recording of slab, not pagecache", "command that it was made with")
+    says(done, f"{path} is a recording of another report", "it can be shown by memtap slab")
+
+
+def test_of_a_recording_all_that_can_show_it_are_named(tmp_path: Path) -> None:
+    path = record(tmp_path / "r", FIRST)
+    done = memtap("faults", "--from", path)
+    says(done, f"{path} is a", "shown by memtap cachestat and memtap cachetop")
 
 
 def test_a_recording_and_its_report_are_two_files() -> None:

@@ -53,6 +53,12 @@ def test_cachetop_is_a_table_with_aligned_columns(by: str, table: str) -> None:
     assert Blocks(Look()).render(top_report(MIXED, (by,))) == table
 
 
+def test_no_more_of_what_was_told_before_is_no_table() -> None:
+    none = replace(top_report(make_chunk()), goes_on=True)
+    assert Blocks(Look()).render(none) == ""
+    assert Blocks(Look()).render(replace(none, goes_on=False)) != ""
+
+
 def test_cachestat_is_a_line_per_report_below_one_heading() -> None:
     quiet = make_chunk(interval=make_interval(buffers_bytes=1023 << 10, cached_bytes=1 << 20))
     rolling = Rolling(Look())

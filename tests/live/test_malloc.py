@@ -394,6 +394,12 @@ def test_each_size_tells_its_way(workload: Build, tmp_path: Path) -> None:
     }
 
 
+def test_heaps_of_a_program_that_has_ended_are_said_to_be_unseen() -> None:
+    wish = "give an INTERVAL"
+    assert wish in memtap("malloc", "--heap", "--", "true").stderr
+    assert wish not in memtap("malloc", "0.5", "--heap", "--", "true").stderr
+
+
 @pytest.mark.parametrize("case", [("keep", 1000, 1000), ("hole", 100, 10_000)])
 def test_a_heap_is_as_malloc_itself_says(case: Case, workload: Build, tmp_path: Path) -> None:
     out = tmp_path / "report"

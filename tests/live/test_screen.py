@@ -247,6 +247,20 @@ def test_on_a_terminal_it_is_said_that_tracing_has_begun() -> None:
     assert done.stderr == ""
 
 
+def test_a_start_that_takes_long_says_why() -> None:
+    code = 'mount -t tmpfs none /var/cache && "$@" && exec "$@"'
+    command = [*MEMTAP, "oom", "0.2", "1"]
+    terminal = Terminal(["unshare", "-m", "sh", "-c", code, "sh", *command], columns=120)
+    begun = "memtap: oom traces the host; 1 report, one every 0.2 s"
+    try:
+        assert terminal.shows(lambda lines: lines.count(begun) == 2, seconds=60)
+    finally:
+        terminal.close()
+    said = [line for line in terminal.lines if line.startswith(("memtap: c", "memtap: oom"))]
+    compiling = "memtap: compiling for this kernel, once, which takes some seconds"
+    assert said == [compiling, begun, begun]  # the second time nothing is compiled
+
+
 @pytest.mark.parametrize("command", ["cachetop", "cachestat", "faults"])
 def test_a_terminal_that_is_closed_ends_a_run_and_its_recording_is_whole(
     command: str, tmp_path: Path

@@ -81,6 +81,8 @@ def test_nothing_is_said_of_an_interval_without_a_kill_but_of_the_first_and_the_
     assert [found and len(found.rows) for found in told] == [0, None, 1, None]
     last = oom.feed(chunk(last=True))
     assert last is not None and last.rows == []
+    assert last.goes_on  # it must not be taken to say that nobody was killed
+    assert not report().goes_on
 
 
 def test_kills_before_the_end_of_an_interval_wait_for_it() -> None:
