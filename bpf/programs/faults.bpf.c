@@ -855,7 +855,7 @@ static inline void send_frame(void *ctx, struct lane *lane, u64 task, u64 regs)
 	/* Less, where the stack's beginning is near. */
 #pragma clang loop unroll(full)
 	for (int bytes = STACK_TAKEN; bytes >= STACK_LEAST; bytes /= 2) {
-		if (!bpf_probe_read_user(frame->stack, bytes, (void *)frame->head.sp)) {
+		if (!read_user(frame->stack, bytes, (void *)frame->head.sp)) {
 			frame->head.used = bytes;
 			break;
 		}
@@ -887,7 +887,7 @@ static inline void called(void *ctx, u64 task, u64 regs, u8 kind, u64 address, u
 	note_request(&this);
 #endif
 	if (kind == MMAP && !(marks & IS_32_BIT))
-		bpf_probe_read_user(&this.caller_0, 3 * sizeof(u64), (void *)REGS_SP(regs));
+		read_user(&this.caller_0, 3 * sizeof(u64), (void *)REGS_SP(regs));
 	if (kind == MMAP && REGS_LINK(regs))
 		this.caller_0 = REGS_LINK(regs);
 	keep(ctx, lane, task, &this);

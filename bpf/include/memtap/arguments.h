@@ -31,7 +31,7 @@ int on_program(u64 *ctx)
 		bytes = ARGUMENT_BYTES;
 	VERIFIER_FORGET(bytes);
 	if (bytes <= ARGUMENT_BYTES)
-		bpf_probe_read_user(arguments.text, bytes, (void *)start);
+		read_user(arguments.text, bytes, (void *)start);
 	arguments_of.update(&tgid, &arguments);
 	return 0;
 }

@@ -97,7 +97,7 @@ static INLINE u64 user_word(u64 address)
 {
 	u64 word = NOWHERE;
 
-	bpf_probe_read_user(&word, sizeof(word), (void *)address);
+	read_user(&word, sizeof(word), (void *)address);
 	return word;
 }
 

@@ -40,7 +40,7 @@ static inline u64 length_of(u64 parts, u64 count)
 	for (int at = 0; at < MOST_PARTS && at < count; at++) {
 		u64 part[2] = {};
 
-		bpf_probe_read_user(part, sizeof(part), (void *)parts + at * sizeof(part));
+		read_user(part, sizeof(part), (void *)parts + at * sizeof(part));
 		length += part[1];
 	}
 	return length;
