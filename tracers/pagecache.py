@@ -31,6 +31,7 @@ class Flag(IntFlag):
     SPILLED = 8
     WRITTEN = 16
     REMOVED = 32
+    SHORT = 32  # of a WRITE
     UNSURE = 64
     OVER = 128
 

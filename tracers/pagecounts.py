@@ -268,7 +268,7 @@ def _tally(rows: Events, found: npt.NDArray[np.void]) -> pl.DataFrame:
     return pl.DataFrame(keys | sums)
 
 
-_Contributions = dict[str, npt.NDArray[np.uint64]]
+_Contributions = dict[str, npt.NDArray[np.uint64] | npt.NDArray[np.int64]]
 
 
 def _accesses(rows: Events, found: npt.NDArray[np.void]) -> _Contributions:
@@ -290,10 +290,11 @@ def _changes(rows: Events, found: npt.NDArray[np.void]) -> _Contributions:
     kind, flags, pages = rows["kind"], rows["flags"], rows["pages"].astype(np.uint64)
     added, left, dirty = kind == Kind.ADD, kind == Kind.DELETE, kind == Kind.DIRTY
     device, removed = flags & Flag.DEVICE > 0, flags & Flag.REMOVED > 0
-    dirties = pages * dirty + found["unreached"] * (kind == Kind.WRITE)
+    short = pagesteps.is_short(rows)
+    dirties = pages * dirty + found["unreached"] * ((kind == Kind.WRITE) & ~short)
     from_storage = np.minimum(found["fresh"], dirties)
     return {
-        "dirties": dirties,
+        "dirties": dirties.astype(np.int64) - (pages * short).astype(np.int64),
         "dirty_misses": (from_storage + found["filled"] * dirty) * ~device,
         "device_dirties": pages * (dirty & device),
         "dirty_folios": rows["whole"].astype(np.uint64) * dirty,

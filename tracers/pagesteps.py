@@ -68,12 +68,21 @@ def filled(rows: Events) -> Steps:
 
 
 def unreached(rows: Events) -> Steps:
-    """The rest of a folio that becomes dirty, if it is sure to be seen when it is written to."""
+    """The rest of a folio that becomes dirty, if it is sure to be seen when it is written to.
+
+    So is what the write was said to reach when it did so, and did not reach in the end.
+    """
     dirty = rows["kind"] == Kind.DIRTY
-    sets = dirty & (rows["flags"] & Flag.UNSURE == 0) & (rows["whole"] > rows["pages"])
+    rest = dirty & (rows["flags"] & Flag.UNSURE == 0) & (rows["whole"] > rows["pages"])
     start = rows["index"] - np.where(dirty, rows["call"], 0).astype(np.uint64)
     pages = np.where(dirty, rows["whole"], rows["pages"])
-    return _steps(rows, sets, (start, pages), sets, (rows["index"], rows["pages"]))
+    return _steps(rows, rest | is_short(rows), (start, pages), rest, (rows["index"], rows["pages"]))
+
+
+def is_short(rows: Events) -> Bools:
+    """Which rows take back what a write was said to reach."""
+    short: Bools = (rows["kind"] == Kind.WRITE) & (rows["flags"] & Flag.SHORT > 0)
+    return short
 
 
 def _steps(

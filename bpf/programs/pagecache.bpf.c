@@ -42,6 +42,7 @@ enum flag {
 	SPILLED = 8,  /* set in user space: a sum of events, their number in `index` */
 	WRITTEN = 16, /* ADD: a write fills `whole` pages from index + `call` on */
 	REMOVED = 32, /* DELETE: the file has not got these pages any more */
+	SHORT = 32,   /* WRITE: these pages were said to be reached, and were not */
 	UNSURE = 64,  /* DIRTY: what else of the folio is written to meanwhile is not seen;
  READ, MAP: it may have begun with an earlier page;
  HITS: pages are asked for, but nobody knows which */
@@ -95,10 +96,13 @@ struct spill {
 #include <memtap/names.h>
 #endif
 
-#define TMPFS_MAGIC    0x01021994
-#define SQUASHFS_MAGIC 0x73717368
-#define RAMFS_MAGIC    0x858458f6
-#define PF_MEMALLOC    0x800 /* reclaims memory */
+#define TMPFS_MAGIC     0x01021994
+#define HUGETLBFS_MAGIC 0x958458f6
+#define SB_NOUSER       (1UL << 31)
+#define SQUASHFS_MAGIC  0x73717368
+#define RAMFS_MAGIC     0x858458f6
+#define EXT4_MAGIC      0xef53
+#define PF_MEMALLOC     0x800 /* reclaims memory */
 #ifndef S_IFMT
 #define S_IFMT 0170000
 #endif
@@ -147,10 +151,19 @@ static INLINE int about(struct subject *who, u64 mapping)
 	return 1;
 }
 
-/* Memory that is no cache of anything: shared memory, memfd, files on tmpfs. */
-static INLINE int is_tmpfs(struct subject *who)
+/*
+ * Memory that is no cache of anything: shared memory, memfd, files on tmpfs, huge pages; and
+ * what the kernel keeps for itself (SB_NOUSER): rings of io_setup(2), secret memory. Block
+ * devices' own caches are kept in the same way.
+ */
+static INLINE int is_memory(struct subject *who)
 {
-	return FIELD(who->super, super_block, s_magic) == TMPFS_MAGIC;
+	u64 magic = FIELD(who->super, super_block, s_magic);
+
+	if (magic == TMPFS_MAGIC || magic == HUGETLBFS_MAGIC)
+		return 1;
+	return FIELD(who->super, super_block, s_flags) & SB_NOUSER &&
+	       (FIELD(who->inode, inode, i_mode) & S_IFMT) != S_IFBLK;
 }
 
 /*
@@ -343,6 +356,12 @@ static INLINE void learn(void *ctx, struct lane *lane, struct subject *who)
 		run->changed = known;
 }
 
+/* A range of pages; none if `end` is not behind `first`. */
+struct pages {
+	u64 first;
+	u64 end;
+};
+
 /* What a thread did last; one read call, and one fault, fire their tracepoints repeatedly. */
 struct call {
 	u64 mapping;
@@ -355,7 +374,9 @@ struct call {
 	u32 faults;
 	u64 written_mapping;
 	struct reach written; /* as its file system told */
+	u64 told_in;          /* see call_stamp(); 0 if it holds until it is taken back */
 	u64 fails;            /* does that come to nothing? */
+	struct pages claimed; /* of the folio dirtied last, as reached by `written` */
 };
 
 #if HELPER(task_storage_get)
@@ -648,7 +669,7 @@ static INLINE int is_told_when_done(struct subject *who, u64 mapping)
 {
 	u64 flags = FIELD(who->task, task_struct, flags);
 	int device = flags & PF_KTHREAD && is_in_device(flags);
-	u64 key = mapping + device;
+	struct asked key = {mapping, device ? 0 : who->tgid};
 
 	if (!device && (flags & PF_KTHREAD || !is_in_ring(who->task, flags)))
 		return 0;
@@ -850,8 +871,9 @@ static INLINE void done(void *ctx, int number, struct subject *who, u64 position
 	leave(lane);
 }
 
-static INLINE int asked_before(struct subject *who, u64 key)
+static INLINE int asked_before(struct subject *who, u64 mapping, u32 tgid)
 {
+	struct asked key = {mapping, tgid};
 	struct asker *asker = askers.lookup(&key);
 
 	if (!asker)
@@ -861,20 +883,20 @@ static INLINE int asked_before(struct subject *who, u64 key)
 	return 1;
 }
 
-#if HAVE_RINGS
 /*
  * Who looks up this file's pages. A file on overlayfs has none, but keeps the file below it, or
  * a struct ovl_file that begins with that. What others keep finds nobody.
  */
-static INLINE int asked_of(struct subject *who, u64 file)
+static INLINE int asked_of(struct subject *who, u64 file, u32 tgid)
 {
 	u64 kept = PEEK(file, file, private_data);
 
-	return asked_before(who, file_mapping(file)) ||
-	       asked_before(who, file_mapping(PEEK_AS(u64, kept, 0))) ||
-	       asked_before(who, file_mapping(kept));
+	return asked_before(who, file_mapping(file), tgid) ||
+	       asked_before(who, file_mapping(PEEK_AS(u64, kept, 0)), tgid) ||
+	       asked_before(who, file_mapping(kept), tgid);
 }
 
+#if HAVE_RINGS
 static INLINE void ring_read(void *ctx, u64 request)
 {
 	u64 rw = request + OFFSET(io_kiocb, cmd);
@@ -882,7 +904,8 @@ static INLINE void ring_read(void *ctx, u64 request)
 	struct subject who;
 
 	if (bytes <= 0 || PEEK(rw, io_rw, kiocb__ki_flags) & IOCB_DIRECT ||
-	    silent_calls.lookup(&request) || !asked_of(&who, PEEK(rw, io_rw, kiocb__ki_filp)))
+	    silent_calls.lookup(&request) ||
+	    !asked_of(&who, PEEK(rw, io_rw, kiocb__ki_filp), asking_tgid(request)))
 		return;
 	done(ctx, LANE_RING, &who, PEEK(rw, io_rw, kiocb__ki_pos) - bytes, bytes);
 }
@@ -908,7 +931,7 @@ static INLINE void device_read(void *ctx, u64 request, u64 bytes)
 	struct subject who;
 
 	if (PEEK(loop, loop_device, lo_flags) & LOOP_DIRECT_IO ||
-	    !asked_before(&who, file_mapping(PEEK(loop, loop_device, lo_backing_file)) + 1))
+	    !asked_of(&who, PEEK(loop, loop_device, lo_backing_file), 0))
 		return;
 	done(ctx, LANE_DEVICE, &who,
 	     (FIELD(request, request, __sector) << 9) + PEEK(loop, loop_device, lo_offset),
@@ -973,7 +996,7 @@ static INLINE void mapped(void *ctx, u64 mapping, u64 first, u64 last, u64 page)
 {
 	struct subject who;
 
-	if (!about(&who, mapping) || is_tmpfs(&who))
+	if (!about(&who, mapping) || is_memory(&who))
 		return;
 	struct call *call = call_of(who.task);
 	if (!call)
@@ -999,7 +1022,7 @@ static INLINE void wanted(void *ctx, u64 mapping, u64 index)
 {
 	struct subject who;
 
-	if (!about(&who, mapping))
+	if (!about(&who, mapping) || is_memory(&who))
 		return;
 	struct call *call = call_of(who.task);
 	if (!call)
@@ -1155,7 +1178,7 @@ int on_marked(struct pt_regs *ctx)
 	struct subject who;
 	u64 folio = PT_REGS_PARM1(ctx), mapping = folio_mapping(folio);
 
-	if (mapping & PAGE_MAPPING_FLAGS || !about(&who, mapping) || is_tmpfs(&who))
+	if (mapping & PAGE_MAPPING_FLAGS || !about(&who, mapping) || is_memory(&who))
 		return 0;
 	struct lane *lane = enter(LANE_READ);
 	if (!lane)
@@ -1168,12 +1191,6 @@ int on_marked(struct pt_regs *ctx)
 }
 
 #endif
-
-/* A range of pages; none if `end` is not behind `first`. */
-struct pages {
-	u64 first;
-	u64 end;
-};
 
 /* Pages that are reached, if only in part. */
 static inline struct pages touched(struct reach reach)
@@ -1204,13 +1221,26 @@ static inline struct pages pages_of(u64 folio)
 }
 
 #ifndef ACCESS_BY_KPROBE
-/* The write call that the task is in, if its file system has told what that reaches. */
+/*
+ * A number for what a task is doing: another one in its next call, or once it has waited. Only
+ * so what a write has told can be taken for what dirties the folio now, and not for an earlier
+ * one: a page of which a part is zeroed becomes dirty, too, by truncate() or a write behind it.
+ */
+static inline u64 call_stamp(u64 task)
+{
+	u64 calls = FIELD(task, task_struct, ioac__syscw) << 32 | call_number(task);
+
+	return (calls ^ (u64)FIELD(task, task_struct, nvcsw) * GOLDEN) | 1;
+}
+
+/* The write that the task is at, if its file system has told what that reaches. */
 static inline struct call *told_write(struct subject *who, u64 mapping)
 {
 	struct call *call = known_call_of(who->task);
-	int is_told = call && call->written_mapping == mapping;
 
-	return is_told && call_number(who->task) != IN_FAULT ? call : NULL;
+	if (!call || call->written_mapping != mapping || call_number(who->task) == IN_FAULT)
+		return NULL;
+	return !call->told_in || call->told_in == call_stamp(who->task) ? call : NULL;
 }
 #endif
 
@@ -1229,6 +1259,17 @@ static inline struct reach reach_of(struct subject *who, u64 mapping, int *told)
 	return reach_by_call(who->task, NUMBER_OF(who->inode));
 }
 
+/* Does this folio come from no storage, whoever brings it in? */
+static inline int has_no_storage(struct subject *who, struct pages folio)
+{
+	u64 magic = FIELD(who->super, super_block, s_magic);
+
+	/* What ext4 keeps in the inode is never dirty. */
+	return magic == RAMFS_MAGIC ||
+	       magic == EXT4_MAGIC &&
+		       folio.first << PAGE_SHIFT >= FIELD(who->inode, inode, i_size);
+}
+
 /*
  * Pages that a write brings into the cache as wholes come from no storage, and where there is
  * no storage none does.
@@ -1238,7 +1279,7 @@ static inline void note_written(struct event *what, struct subject *who, struct 
 	struct pages full =
 		common(folio, filled(reach_by_call(who->task, NUMBER_OF(who->inode))));
 
-	if (FIELD(who->super, super_block, s_magic) == RAMFS_MAGIC)
+	if (has_no_storage(who, folio))
 		full = folio;
 	if (full.first >= full.end)
 		return;
@@ -1253,7 +1294,7 @@ static INLINE void entered(u64 *ctx)
 	u64 folio = ctx[0];
 	u64 mapping = folio_mapping(folio);
 
-	if (!about(&who, mapping))
+	if (!about(&who, mapping) || is_memory(&who))
 		return;
 	struct lane *lane = enter(LANE_ADD);
 	if (!lane)
@@ -1286,18 +1327,49 @@ int on_add(u64 *ctx)
 	return 0;
 }
 
+#define MADV_REMOVE 9
+#define BLKFLSBUF   0x1261
+
+/* Does the call that the task is in take content away, or put other content in its place? */
+static inline int takes_content(u64 task)
+{
+	u64 regs = user_regs(task);
+
+#ifdef ACCESS_BY_TRACEPOINTS
+	u64 flags = FIELD(task, task_struct, flags);
+
+	if (flags & PF_KTHREAD)
+		return is_in_device(flags); /* whose discards punch holes */
+#if HAVE_RINGS
+	if (flags & PF_IO_WORKER)
+		return PEEK(worker_request(task), io_kiocb, opcode) == RING_FALLOCATE;
+#endif
+#endif
+	switch ((u32)CALL_NUMBER(regs)) {
+	case NR_FALLOCATE:
+	case NR_COPY_FILE_RANGE: /* extents become shared */
+		return 1;
+	case NR_MADVISE:
+		return CALL_ARGUMENT_2(regs) == MADV_REMOVE;
+	case NR_IOCTL: /* FICLONE, BLKDISCARD and their like */
+		return (u32)CALL_ARGUMENT_1(regs) != BLKFLSBUF;
+	}
+	return 0;
+}
+
 /*
- * Does this page leave because the file is truncated, a hole is punched or its last name is
- * gone? Else what it holds is still there to be read: the kernel wanted the memory back
- * (PF_MEMALLOC), or somebody asked it to forget (drop_caches, POSIX_FADV_DONTNEED).
+ * Does this page leave because the file is truncated, a hole is punched, or its last name and
+ * its last user are gone? Else what it holds is still there to be read: the kernel wanted the
+ * memory back (PF_MEMALLOC), or somebody asked it to forget (drop_caches, POSIX_FADV_DONTNEED).
  */
 static inline int is_removed(struct subject *who, u64 index)
 {
 	if (FIELD(who->task, task_struct, flags) & PF_MEMALLOC)
 		return 0;
-	return FIELD(who->inode, inode, i_nlink) == 0 ||
-	       index << PAGE_SHIFT >= FIELD(who->inode, inode, i_size) ||
-	       call_number(who->task) == NR_FALLOCATE;
+	if (!FIELD(who->inode, inode, i_nlink) && !(u32)FIELD(who->inode, inode, i_count))
+		return 1;
+	return index << PAGE_SHIFT >= FIELD(who->inode, inode, i_size) ||
+	       takes_content(who->task);
 }
 
 static inline void left(u64 *ctx)
@@ -1305,7 +1377,7 @@ static inline void left(u64 *ctx)
 	struct subject who;
 	u64 folio = ctx[0];
 
-	if (!about(&who, folio_mapping(folio)) || is_tmpfs(&who))
+	if (!about(&who, folio_mapping(folio)) || is_memory(&who))
 		return;
 	struct lane *lane = enter(LANE_DELETE);
 	if (!lane)
@@ -1320,7 +1392,7 @@ static inline void left(u64 *ctx)
 	leave(lane);
 }
 
-/* tp_btf/mm_filemap_delete_from_page_cache(folio): also fires for tmpfs, unlike add. */
+/* tp_btf/mm_filemap_delete_from_page_cache(folio) */
 int on_delete(u64 *ctx)
 {
 	if (claim(ctx, LANE_DELETE, ctx[0]))
@@ -1371,6 +1443,18 @@ static inline struct pages reached(struct subject *who, u64 mapping, struct page
 	return pages;
 }
 
+/* Remembers what the folio dirtied last is said to be reached of, to take it back; see SHORT.
+ */
+static inline void claim_pages(struct subject *who, u64 mapping, struct pages pages, u8 flags)
+{
+#ifndef ACCESS_BY_KPROBE
+	struct call *call = told_write(who, mapping);
+
+	if (call)
+		call->claimed = flags & UNSURE ? (struct pages){} : pages;
+#endif
+}
+
 /* Does the write that the task is in take this page away again, which it could not fill? */
 static inline int is_taken_back(struct subject *who, u64 mapping)
 {
@@ -1395,6 +1479,7 @@ static inline void dirtied(u64 *ctx)
 	if (!lane)
 		return;
 	struct pages pages = reached(&who, ctx[1], folio, &what.flags);
+	claim_pages(&who, ctx[1], pages, what.flags);
 	what.index = pages.first;
 	what.pages = pages.end - pages.first;
 	what.call = pages.first - folio.first;
@@ -1424,9 +1509,9 @@ int on_dirty(u64 *ctx)
  * were, which are reached later.
  */
 
-static inline void write_reached(void *ctx, int number, struct subject *who, struct reach reach)
+static inline void tell_write(void *ctx, int number, struct subject *who, struct pages pages,
+			      u8 flags)
 {
-	struct pages pages = touched(reach);
 	struct lane *lane;
 
 	if (pages.first >= pages.end)
@@ -1435,20 +1520,20 @@ static inline void write_reached(void *ctx, int number, struct subject *who, str
 	if (!lane)
 		return;
 	record(ctx, lane, who,
-	       (struct event){
-		       .kind = WRITE, .index = pages.first, .pages = pages.end - pages.first});
+	       (struct event){.kind = WRITE,
+			      .index = pages.first,
+			      .pages = pages.end - pages.first,
+			      .flags = flags});
 	leave(lane);
 }
 
-static inline void note_reach(struct subject *who, u64 mapping, struct reach reach, int fails)
+static inline void note_reach(struct call *call, u64 mapping, struct reach reach, u64 stamp)
 {
-	struct call *call = call_of(who->task);
-
-	if (!call)
-		return;
 	call->written_mapping = mapping;
 	call->written = reach;
-	call->fails = fails;
+	call->told_in = stamp;
+	call->fails = 0;
+	call->claimed = (struct pages){};
 }
 
 #define XA_INTERNAL 2 /* in the lowest two bits of an entry that is a node */
@@ -1512,9 +1597,13 @@ static inline int copied_in(u64 *ctx, int number)
 
 	if (!about(&who, mapping))
 		return 0;
-	note_reach(&who, mapping, reach, number == LANE_WRITE && fails(ctx, mapping));
+	struct call *call = call_of(who.task);
+	if (call) {
+		note_reach(call, mapping, reach, call_stamp(who.task));
+		call->fails = number == LANE_WRITE && fails(ctx, mapping);
+	}
 	if (has_partial(&who) && is_dirty_at(mapping, reach.start >> PAGE_SHIFT))
-		write_reached(ctx, number, &who, reach);
+		tell_write(ctx, number, &who, touched(reach), 0);
 	return 0;
 }
 
@@ -1531,9 +1620,11 @@ int on_delayed_write(u64 *ctx)
 }
 
 #if HAVE(iomap_iter, flags)
-#define IOMAP_WRITE  1
-#define IOMAP_FAULT  8
-#define IOMAP_DIRECT 16
+#define IOMAP_WRITE   1
+#define IOMAP_ZERO    2
+#define IOMAP_FAULT   8
+#define IOMAP_DIRECT  16
+#define IOMAP_UNSHARE 128
 
 /* The part of an iteration that was done since the last time. */
 static inline struct reach done_of(u64 iter)
@@ -1548,20 +1639,54 @@ static inline struct reach done_of(u64 iter)
 #endif
 }
 
+/* Is this the end of the iteration? What was done is then all that it comes to. */
+static inline int is_over(u64 iter, struct reach done)
+{
+#if HAVE(iomap_iter, status) /* since which an error can follow what was done */
+	if ((s32)FIELD(iter, iomap_iter, status) < 0)
+		return 1;
+#endif
+	return done.start == done.end;
+}
+
+/*
+ * A folio that becomes dirty is taken to be reached as far as the write goes. If the program's
+ * buffer ends before, or the disk is full, that was too much.
+ */
+static inline void take_back(u64 *ctx, struct subject *who, struct call *call, u64 end)
+{
+	struct pages rest = call->claimed;
+	u64 reached = (end + (1 << PAGE_SHIFT) - 1) >> PAGE_SHIFT;
+
+	if (rest.first < reached)
+		rest.first = reached;
+	if (rest.first >= rest.end)
+		return;
+	count_partial(who);
+	tell_write(ctx, LANE_MAPPED_WRITE, who, rest, SHORT);
+}
+
 static inline void iterated(u64 *ctx)
 {
 	struct subject who;
 	u64 position = FIELD(ctx[0], iomap_iter, pos);
 	u64 mapping = FIELD(FIELD(ctx[0], iomap_iter, inode), inode, i_mapping);
+	struct reach rest = {position, position + FIELD(ctx[0], iomap_iter, len)};
 
 	if (!about(&who, mapping))
 		return;
-	if (FIELD(ctx[0], iomap_iter, iomap__length) == 0) /* it begins */
-		note_reach(&who, mapping,
-			   (struct reach){position, position + FIELD(ctx[0], iomap_iter, len)},
-			   0);
-	else if (has_partial(&who))
-		write_reached(ctx, LANE_MAPPED_WRITE, &who, done_of(ctx[0]));
+	struct call *call = call_of(who.task);
+	if (!call)
+		return;
+	if (FIELD(ctx[0], iomap_iter, iomap__length)) { /* it has begun */
+		struct reach done = done_of(ctx[0]);
+
+		take_back(ctx, &who, call, done.end);
+		if (has_partial(&who))
+			tell_write(ctx, LANE_MAPPED_WRITE, &who, touched(done), 0);
+		rest.start = is_over(ctx[0], done) ? rest.end : done.end;
+	}
+	note_reach(call, rest.start < rest.end ? mapping : 0, rest, 0);
 }
 
 /* tp_btf/iomap_iter(iter, ops, caller): before the first mapping of a range, and after each. */
@@ -1569,7 +1694,8 @@ int on_iterate(u64 *ctx)
 {
 	u32 flags = FIELD(ctx[0], iomap_iter, flags);
 
-	if ((flags & (IOMAP_WRITE | IOMAP_FAULT | IOMAP_DIRECT)) != IOMAP_WRITE)
+	if (flags & (IOMAP_FAULT | IOMAP_DIRECT) ||
+	    !(flags & (IOMAP_WRITE | IOMAP_ZERO | IOMAP_UNSHARE)))
 		return 0;
 	if (claim(ctx, LANE_MAPPED_WRITE, FIELD(ctx[0], iomap_iter, pos)))
 		iterated(ctx);

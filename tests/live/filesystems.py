@@ -18,6 +18,7 @@ PLENTY = 20 << 30  # the image is sparse, so it takes no room on the disk
 MAKE = {
     "ext4": ["mkfs.ext4", "-q"],
     "ext4-1k": ["mkfs.ext4", "-q", "-b", "1024"],
+    "ext4-inline": ["mkfs.ext4", "-q", "-O", "inline_data"],  # small files in their inodes
     "ext2": ["mkfs.ext2", "-q"],
     "xfs": ["mkfs.xfs", "-q"],
     "btrfs": ["mkfs.btrfs", "-q"],

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -116,16 +116,46 @@ def wrong(cases: list[Case], done: Trace) -> list[tuple[Case, tuple[int, int], t
     return found
 
 
-@pytest.fixture
-def looped(disk: Path) -> Iterator[tuple[Path, str]]:
-    """A file and a loop device that reads it."""
-    file = make_file(disk / "looped", 1000)
+@pytest.mark.parametrize("way", ["uring-batch", "uring-async", "uring-sqpoll"])
+def test_each_process_has_its_own_requests(
+    way: str, disk: Path, workload: Build, tmp_path: Path, trace: Run
+) -> None:
+    """Two read halves of one file at the same time."""
+    if not has_io_uring():
+        pytest.skip("no io_uring")
+    half, block = 1920, 32 * PAGE
+    file = make_file(disk / "halves", 2 * half)
+    evict(file)
+    asker, scripts = workload("asker"), [tmp_path / "first", tmp_path / "second"]
+    for script, begin in zip(scripts, (0, half * PAGE), strict=True):
+        reads = [(at, block) for at in range(begin, begin + half * PAGE, block)]
+        script.write_text(Case(way, file, 0, reads).lines)
+    line = "".join(f"{asker} {tmp_path}/copied < {script} & " for script in scripts)
+    done = trace("sh", "-c", f"{line} wait")
+    rows = [
+        row for row in done.replay("cachetop", "-b", "process,file") if row["path"] == str(file)
+    ]
+    asked = [row["hits_pages"] + row["misses_pages"] for row in rows]
+    assert (asked, done.audit["accuracy"]) == ([half, half], "exact")
+
+
+@contextmanager
+def loop_device(file: Path) -> Iterator[str]:
+    """A loop device that reads a file."""
     command = ["losetup", "-f", "--show", file]
     found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if found.returncode:
         pytest.skip("this kernel has no loop devices")
-    yield file, found.stdout.strip()
+    yield found.stdout.strip()
     subprocess.check_call(["losetup", "-d", found.stdout.strip()])
+
+
+@pytest.fixture
+def looped(disk: Path) -> Iterator[tuple[Path, str]]:
+    """A file and a loop device that reads it."""
+    file = make_file(disk / "looped", 1000)
+    with loop_device(file) as device:
+        yield file, device
 
 
 def counted_behind(device: str, file: Path, folder: Path, block: str) -> tuple[int, int]:
@@ -152,6 +182,17 @@ def test_a_loop_device_reads_each_page_of_its_file_once(
     assert counted_behind(device, file, tmp_path, block) == (0, 1000)
     with kept(file):
         assert counted_behind(device, file, tmp_path, block) == (1000, 0)
+
+
+def test_a_loop_device_over_overlayfs_reads_each_page_once(disk: Path, tmp_path: Path) -> None:
+    """The pages are those of the file below."""
+    with ExitStack() as stack:
+        folder = overlay(stack, disk)
+        file = make_file(folder / "image", 1000)
+        below = folder.parent / "upper/image"
+        device = stack.enter_context(loop_device(file))
+        evict(below)
+        assert counted_behind(device, below, tmp_path, "64k") == (0, 1000)
 
 
 # What is not exact.

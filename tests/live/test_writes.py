@@ -212,6 +212,84 @@ def test_pages_of_which_the_copy_was_short_are_dirtied_once(
     assert done.audit["accuracy"] == "exact"
 
 
+# On XFS, of which the kernel tells what a write is to reach before it does.
+
+LARGE = f"""
+import ctypes, mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+def write(pages):
+    os.pwrite(fd, bytes(pages * {PAGE}), 0)
+    os.fsync(fd)
+write(64)  # a folio of as many pages
+"""
+
+
+@pytest.mark.usefixtures("no_writeback")
+def test_a_write_whose_buffer_ends_early_dirties_what_it_reached(disk: Path, trace: Run) -> None:
+    code = f"""{LARGE}
+libc, libc.mmap.restype = ctypes.CDLL(None), ctypes.c_void_p
+buffer = libc.mmap(None, 32 * {PAGE}, mmap.PROT_READ, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+libc.mprotect(ctypes.c_void_p(buffer + 4 * {PAGE}), 28 * {PAGE}, 0)
+print(libc.pwrite(fd, ctypes.c_void_p(buffer), 32 * {PAGE}, ctypes.c_long(0)) // {PAGE})
+os.pwrite(fd, b"x", 10 * {PAGE})
+"""
+    with file_system("xfs", disk) as folder:
+        done = trace("/usr/bin/python3", "-c", code, folder / "file")
+        assert done.stdout == "4\n"
+        assert done.counts(folder / "file")[2] == 64 + 4 + 1
+    assert done.audit["accuracy"] == "exact"
+
+
+@pytest.mark.usefixtures("no_writeback")
+@pytest.mark.parametrize(
+    "how",
+    [
+        f"os.ftruncate(fd, 40 * {PAGE} + 100)",
+        f"libc.fallocate(fd, 0x10, ctypes.c_long(40 * {PAGE} + 100), ctypes.c_long(200))",
+        f"libc.fallocate(fd, 3, ctypes.c_long(40 * {PAGE} + 100), ctypes.c_long(200))",
+    ],
+    ids=["truncate", "zero", "hole"],
+)
+def test_a_page_of_which_a_part_becomes_zeros_is_dirtied_alone(
+    how: str, disk: Path, trace: Run
+) -> None:
+    """Not what the write before had reached, which is clean again."""
+    code = f"{LARGE}\nlibc = ctypes.CDLL(None)\nwrite(50)\n{how}"
+    with file_system("xfs", disk) as folder:
+        done = trace("/usr/bin/python3", "-c", code, folder / "file")
+        assert done.counts(folder / "file")[2] == 64 + 50 + 1
+    assert done.audit["accuracy"] == "exact"
+
+
+@pytest.mark.usefixtures("no_writeback")
+@pytest.mark.parametrize("kind", ["xfs", "ext4", "ext4-1k"])
+def test_a_store_by_the_kernel_is_not_the_write_before(kind: str, disk: Path, trace: Run) -> None:
+    """A read() into a mapping stores into one page."""
+    code = f"""{LARGE}
+write(50)
+os.preadv(os.open("/proc/self/exe", os.O_RDONLY),
+          [memoryview(mmap.mmap(fd, 0))[30 * {PAGE}:31 * {PAGE}]], 0)
+"""
+    with file_system(kind, disk) as folder:
+        done = trace("/usr/bin/python3", "-c", code, folder / "file")
+        assert done.status == 0, done.stderr
+        assert done.counts(folder / "file")[2] == 64 + 50 + 1
+
+
+@pytest.mark.parametrize("length", [1, 60])
+def test_small_files_that_are_in_their_inodes_are_hit(length: int, disk: Path, trace: Run) -> None:
+    """What is written to them never becomes dirty, and is in the page cache all the same."""
+    code = f"""
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+os.pwrite(fd, bytes({length}), 0)
+for _ in range(3): os.pread(fd, 100, 0)
+"""
+    with file_system("ext4-inline", disk) as folder:
+        done = trace("/usr/bin/python3", "-c", code, folder / "file")
+        assert done.counts(folder / "file") == (3, 0, 0)
+
+
 @pytest.mark.usefixtures("no_writeback")
 @pytest.mark.parametrize("ways", [("store",), ("store", "pwrite"), ("store", *CALLS)])
 def test_stores_mixed_with_writes_are_exact_where_folios_are_pages(

@@ -34,7 +34,7 @@ from tests.tracers.builders import (
 
 SECOND = 10**9
 AGAIN, WANTED, DEVICE, WRITTEN = Flag.AGAIN, Flag.WANTED, Flag.DEVICE, Flag.WRITTEN
-REMOVED, UNSURE = Flag.REMOVED, Flag.UNSURE
+REMOVED, SHORT, UNSURE = Flag.REMOVED, Flag.SHORT, Flag.UNSURE
 
 
 def sums(cache: PageCache) -> dict[str, int]:
@@ -154,6 +154,14 @@ STORIES: dict[str, tuple[list[Event], dict[str, int]]] = {
     "when it was clean in between all begins anew": (
         [dirty(5, 1, call=5, whole=16), dirty(5, 1, call=5, whole=16), write(5, 2)],
         {"dirties": 3, "dirty_folios": 32},
+    ),
+    "what a write did not reach in the end was not dirtied": (
+        [dirty(2, 10, call=2, whole=16), write(6, 6, flags=SHORT)],
+        {"dirties": 4, "dirty_folios": 16},
+    ),
+    "it is dirtied once it is reached": (
+        [dirty(2, 10, call=2, whole=16), write(6, 6, flags=SHORT), write(5, 3), write(0, 16)],
+        {"dirties": 16, "dirty_folios": 16},
     ),
     "writes to pages that are in no such folio are of no interest": ([write(0, 4)], {}),
     "of a folio whose writes are not seen nothing is counted later": (

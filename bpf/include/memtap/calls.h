@@ -12,6 +12,7 @@
 #define CALL_ARGUMENT_2(regs) FIELD(regs, pt_regs, dx)
 #define CALL_ARGUMENT_3(regs) FIELD(regs, pt_regs, r10)
 #define CALL_ARGUMENT_4(regs) FIELD(regs, pt_regs, r8)
+#define CALL_ARGUMENT_5(regs) FIELD(regs, pt_regs, r9)
 enum {
 	NR_READ = 0,
 	NR_WRITE = 1,
@@ -19,6 +20,7 @@ enum {
 	NR_MPROTECT = 10,
 	NR_MUNMAP = 11,
 	NR_BRK = 12,
+	NR_IOCTL = 16,
 	NR_PREAD64 = 17,
 	NR_PWRITE64 = 18,
 	NR_READV = 19,
@@ -62,8 +64,10 @@ enum {
 #define CALL_ARGUMENT_2(regs)         FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 2 * sizeof(u64))
 #define CALL_ARGUMENT_3(regs)         FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 3 * sizeof(u64))
 #define CALL_ARGUMENT_4(regs)         FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 4 * sizeof(u64))
+#define CALL_ARGUMENT_5(regs)         FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 5 * sizeof(u64))
 enum {
 	NR_IO_SUBMIT = 2,
+	NR_IOCTL = 29,
 	NR_FALLOCATE = 47,
 	NR_READ = 63,
 	NR_WRITE = 64,

@@ -23,12 +23,15 @@
 enum {
 	RING_READV = 1,
 	RING_READ_FIXED = 4,
+	RING_FALLOCATE = 17,
 	RING_READ = 22,
 	RING_SPLICE = 30,
 	RING_READV_FIXED = 60
 };
 
-#define HAVE_RINGS   (HAVE(io_rw, len) && HAVE(io_kiocb, cmd) && HAVE(io_async_rw, bytes_done))
+#define HAVE_RINGS                                                                             \
+	(HAVE(io_rw, len) && HAVE(io_kiocb, cmd) && HAVE(io_async_rw, bytes_done) &&           \
+	 (HAVE(io_kiocb, tctx) || HAVE(io_kiocb, task)))
 #define HAVE_DEVICES HAVE(loop_device, lo_offset)
 
 /* Who reads a file by requests, and which file it is. */
@@ -38,8 +41,13 @@ struct asker {
 	u32 tid;
 };
 
-/* By mapping, or one more than that where a loop device reads. */
-BPF_TABLE("lru_hash", u64, struct asker, askers, 1024);
+/* The mapping that is read, and the process that asks for it; 0 is a loop device. */
+struct asked {
+	u64 mapping;
+	u64 tgid;
+};
+
+BPF_TABLE("lru_hash", struct asked, struct asker, askers, 4096);
 
 #if HAVE_RINGS
 /* What a worker of io_uring works on; 0 for the thread that polls a submission queue. */
@@ -64,6 +72,18 @@ static INLINE int is_in_ring(u64 task, u64 flags)
 		return 0;
 	u64 regs = user_regs(task);
 	return !IN_CALL(regs) || CALL_NUMBER(regs) == NR_IO_URING_ENTER;
+}
+
+/* The process that a request is for; of a polled queue's thread, that of the queue. */
+static INLINE u32 asking_tgid(u64 request)
+{
+#if HAVE(io_kiocb, tctx) /* b6f58a3f4aa8 */
+	u64 task = PEEK(PEEK(request, io_kiocb, tctx), io_uring_task, task);
+#else
+	u64 task = PEEK(request, io_kiocb, task);
+#endif
+
+	return PEEK(task, task_struct, tgid);
 }
 
 static INLINE int is_read(u8 opcode)
