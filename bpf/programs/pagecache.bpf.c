@@ -669,7 +669,7 @@ static INLINE int is_told_when_done(struct subject *who, u64 mapping)
 {
 	u64 flags = FIELD(who->task, task_struct, flags);
 	int device = flags & PF_KTHREAD && is_in_device(flags);
-	struct asked key = {mapping, device ? 0 : who->tgid};
+	u64 key = asked_by(mapping, who->tgid & (device - 1ULL));
 
 	if (!device && (flags & PF_KTHREAD || !is_in_ring(who->task, flags)))
 		return 0;
@@ -873,7 +873,7 @@ static INLINE void done(void *ctx, int number, struct subject *who, u64 position
 
 static INLINE int asked_before(struct subject *who, u64 mapping, u32 tgid)
 {
-	struct asked key = {mapping, tgid};
+	u64 key = asked_by(mapping, tgid);
 	struct asker *asker = askers.lookup(&key);
 
 	if (!asker)

@@ -41,13 +41,13 @@ struct asker {
 	u32 tid;
 };
 
-/* The mapping that is read, and the process that asks for it; 0 is a loop device. */
-struct asked {
-	u64 mapping;
-	u64 tgid;
-};
+BPF_TABLE("lru_hash", u64, struct asker, askers, 4096);
 
-BPF_TABLE("lru_hash", struct asked, struct asker, askers, 4096);
+/* The number of a mapping together with the process that reads it; that is 0 for a loop device. */
+static INLINE u64 asked_by(u64 mapping, u32 tgid)
+{
+	return NUMBER_OF(mapping) + tgid * GOLDEN;
+}
 
 #if HAVE_RINGS
 /* What a worker of io_uring works on; 0 for the thread that polls a submission queue. */
