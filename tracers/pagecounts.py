@@ -55,8 +55,8 @@ _SUMS = ("accesses", *COUNTS[1:])
 _HUGE_NOTE = "{} huge mappings of files were made; up to as many accesses are not counted"
 _UNSURE_NOTE = "up to {} pages more were dirtied, in large folios whose writes are not all seen"
 _BEGIN_NOTE = (
-    "where {} reads or faults began is not known; the accesses of each may be off by as many pages "
-    f"as {BATCH} folios hold"
+    "where {} reads or faults began or ended is not known; the accesses of each may be off by as "
+    f"many pages as {BATCH} folios hold"
 )
 _UNKNOWN_NOTE = (
     "{unknown} pages entered the cache while the buffers were full; up to {} hits are misses"
@@ -252,8 +252,13 @@ def _is_unsure(rows: Events) -> Bools:
 
 
 def _added_up(rows: Events) -> int:
-    """How many events the rows are; one that was added up tells in `index`."""
-    return int(np.where(rows["flags"] & Flag.SPILLED > 0, rows["index"], 1).sum())
+    """How many events the rows are; one that was added up tells in `index`.
+
+    A long read, that may have ended anywhere, counts for each BATCH of its pages.
+    """
+    spilled, reads = rows["flags"] & Flag.SPILLED > 0, rows["kind"] == Kind.READ
+    batches = np.where(reads, -(-rows["pages"].astype(np.int64) // BATCH), 1)
+    return int(np.where(spilled, rows["index"], batches).sum())
 
 
 def _tally(rows: Events, found: npt.NDArray[np.void]) -> pl.DataFrame:

@@ -102,6 +102,7 @@ struct spill {
 #define SQUASHFS_MAGIC  0x73717368
 #define RAMFS_MAGIC     0x858458f6
 #define EXT4_MAGIC      0xef53
+#define BTRFS_MAGIC     0x9123683e
 #define PF_MEMALLOC     0x800 /* reclaims memory */
 #ifndef S_IFMT
 #define S_IFMT 0170000
@@ -363,15 +364,20 @@ struct pages {
 };
 
 /* What a thread did last; one read call, and one fault, fire their tracepoints repeatedly. */
-struct call {
+struct progress {
 	u64 mapping;
 	u64 first; /* the page of its last event */
 	u64 next;  /* from here on pages have not been counted yet */
 	u64 id;
+	u64 reads;
+};
+
+struct call {
+	struct progress read;
+	struct progress nested; /* of a file that is read for that, as an image of erofs is */
 	u64 fault_mapping;
 	u64 fault_index;
-	u32 reads;
-	u32 faults;
+	u64 faults;
 	u64 written_mapping;
 	struct reach written; /* as its file system told */
 	u64 told_in;          /* see call_stamp(); 0 if it holds until it is taken back */
@@ -448,6 +454,39 @@ static INLINE int same_fault(struct call *call, u64 mapping, u32 faults)
 	return same;
 }
 
+#define XA_INTERNAL 2 /* in the lowest two bits of an entry that is a node */
+#define XA_SLOTS    64
+#define XA_DEPTH    8
+#define XA_SIBLINGS 4096 /* a node below this is the number of the slot to look at instead */
+
+/* What the page cache has at an index, a folio or not; 0 if nothing. */
+static INLINE u64 cached_at(u64 mapping, u64 index)
+{
+	u64 entry = PEEK(mapping, address_space, i_pages__xa_head);
+
+	for (int depth = 0; depth < XA_DEPTH && (entry & 3) == XA_INTERNAL; depth++) {
+		u64 node = entry - XA_INTERNAL;
+		u64 slot = index >> PEEK(node, xa_node, shift) & (XA_SLOTS - 1);
+
+		entry = PEEK_AS(u64, node + slot * sizeof(u64), OFFSET(xa_node, slots));
+		if ((entry & 3) == XA_INTERNAL && entry < XA_SIBLINGS)
+			entry = PEEK_AS(u64, node + (entry >> 2) * sizeof(u64),
+					OFFSET(xa_node, slots));
+	}
+	return entry & 3 ? 0 : entry;
+}
+
+#if HAVE(folio, index)
+#define folio_flags_anywhere(folio) PEEK_AS(u64, folio, OFFSET(folio, flags))
+#else
+#define folio_flags_anywhere(folio) PEEK_AS(u64, folio, OFFSET(page, flags))
+#endif
+
+static INLINE int is_uptodate(u64 folio)
+{
+	return !!(folio_flags_anywhere(folio) & 1UL << ENUM(pageflags, PG_uptodate));
+}
+
 #ifdef ACCESS_BY_TRACEPOINTS
 /* Can this be one of several events of a call? Those of one page each mostly are not. */
 static INLINE int is_long(u64 task, u64 first, u64 last)
@@ -517,6 +556,17 @@ static INLINE int loses_pages(struct asking *asking, u64 task)
 	       number != NR_COPY_FILE_RANGE;
 }
 
+/*
+ * Not 0 of a preadv2() that does not wait: it gets what is cached in a row, and the tracepoint
+ * tells what it would have got. Branches cost the verifier time.
+ */
+static INLINE u64 may_end_early(u64 task)
+{
+	u64 regs = user_regs(task), other = (u32)CALL_NUMBER(regs) ^ NR_PREADV2;
+
+	return (other - 1) >> 63 & CALL_ARGUMENT_5(regs) / RWF_NOWAIT;
+}
+
 /* Where a call is looked at closely, which takes time. */
 static INLINE void ask_closely(struct lookup *look, u64 task, u64 mapping)
 {
@@ -526,6 +576,8 @@ static INLINE void ask_closely(struct lookup *look, u64 task, u64 mapping)
 	if (asking->stop != NOWHERE && folio_shift(mapping) &&
 	    look->last > (asking->stop - 1) >> PAGE_SHIFT)
 		look->last = (asking->stop - 1) >> PAGE_SHIFT;
+	if (asking->stop == NOWHERE && folio_shift(mapping))
+		look->fresh = look->unsure = 1; /* of whole blocks, not all may be asked for */
 	if (asking->start == NOWHERE)
 		asking->id = look->last;
 	if (look->last - look->first >= asking->room) {
@@ -555,10 +607,19 @@ static INLINE void ask_for(struct lookup *look, u64 task, u64 mapping)
  * task->ioac.syscr, which vfs_read() counts up when it is done, tells that from a new read;
  * where nobody counts, asking->id does.
  */
-static INLINE int is_same_call(struct call *call, struct lookup *look)
+static INLINE int is_same_call(struct progress *call, struct lookup *look)
 {
 	return call->mapping == look->mapping && call->reads == look->reads &&
 	       call->id == look->asking.id && look->first > call->first;
+}
+
+/* Of two files that are read in one call, where it is kept how far that has come in this one.
+ */
+static INLINE struct progress *progress_of(struct call *call, struct lookup *look)
+{
+	int other = call->read.mapping != look->mapping && call->read.reads == look->reads;
+
+	return other ? &call->nested : &call->read;
 }
 
 /* Does a call's last page, as its arguments have it, fit what was looked up? */
@@ -602,12 +663,13 @@ static INLINE void tell(void *ctx, struct lane *lane, struct subject *who, struc
 }
 
 /* Is it the next event of the call that this thread is in? Notes how far that has come. */
-static INLINE void follow_call(struct call *call, struct lookup *look)
+static INLINE void follow_call(struct call *kept, struct lookup *look)
 {
 	look->from = look->first;
 	look->before = NOWHERE;
-	if (!call)
+	if (!kept)
 		return;
+	struct progress *call = progress_of(kept, look);
 	if (is_same_call(call, look)) {
 		look->from = call->next;
 		look->before = call->first;
@@ -752,6 +814,7 @@ static INLINE u64 look_closely(void *ctx, struct lane *lane, struct subject *who
 	look->first = what.first;
 	look->last = what.last;
 	look->end = what.end;
+	what.unsure |= may_end_early(who->task);
 	look->fresh = what.fresh | what.unsure;
 	look->unsure = what.unsure;
 	look->request = what.request;
@@ -852,22 +915,26 @@ static INLINE void created(void *ctx, struct lane *lane, struct subject *who, u6
 	tell_lookup(ctx, lane, who, call_of(who->task), look);
 }
 
-/* A request has read these bytes of the file that its mapping's asker looks up. */
-static INLINE void done(void *ctx, int number, struct subject *who, u64 position, u64 bytes)
+/*
+ * A request has read these bytes of the file that its mapping's asker looks up; with flags it
+ * is not known how.
+ */
+static INLINE void done(void *ctx, int number, struct subject *who, u64 position, u64 bytes,
+			u8 flags)
 {
 	u64 first = position >> PAGE_SHIFT, last = (position + bytes - 1) >> PAGE_SHIFT;
 	struct lane *lane = enter(number);
 
 	if (!lane)
 		return;
-	if (is_settled(who))
+	if (!flags && is_settled(who))
 		hits(ctx, lane, who, last - first + 1);
 	else
 		keep(ctx, lane, who,
 		     (struct event){.kind = READ,
 				    .index = first,
 				    .pages = last - first + 1,
-				    .flags = OVER});
+				    .flags = OVER | flags});
 	leave(lane);
 }
 
@@ -897,17 +964,31 @@ static INLINE int asked_of(struct subject *who, u64 file, u32 tgid)
 }
 
 #if HAVE_RINGS
+/*
+ * What is not known of a read that is done; -1 if it asked the page cache for nothing. O_DIRECT
+ * falls back to that on btrfs, for what is compressed. What RWF_DONTCACHE has read has left.
+ */
+static INLINE int doubts(u32 flags, u64 file)
+{
+	u64 super = PEEK(PEEK(file, file, f_inode), inode, i_sb);
+
+	if (flags & IOCB_DIRECT)
+		return PEEK(super, super_block, s_magic) == BTRFS_MAGIC ? AGAIN | UNSURE : -1;
+	return flags & IOCB_DONTCACHE ? UNSURE : 0;
+}
+
 static INLINE void ring_read(void *ctx, u64 request)
 {
 	u64 rw = request + OFFSET(io_kiocb, cmd);
+	u64 file = PEEK(rw, io_rw, kiocb__ki_filp);
 	s32 bytes = PEEK(request, io_kiocb, cqe__res);
 	struct subject who;
+	int flags = doubts(PEEK(rw, io_rw, kiocb__ki_flags), file);
 
-	if (bytes <= 0 || PEEK(rw, io_rw, kiocb__ki_flags) & IOCB_DIRECT ||
-	    silent_calls.lookup(&request) ||
-	    !asked_of(&who, PEEK(rw, io_rw, kiocb__ki_filp), asking_tgid(request)))
+	if (bytes <= 0 || flags < 0 || silent_calls.lookup(&request) ||
+	    !asked_of(&who, file, asking_tgid(request)))
 		return;
-	done(ctx, LANE_RING, &who, PEEK(rw, io_rw, kiocb__ki_pos) - bytes, bytes);
+	done(ctx, LANE_RING, &who, PEEK(rw, io_rw, kiocb__ki_pos) - bytes, bytes, flags);
 }
 
 /* tp_btf/io_uring_complete(ring, request, ...): a request that has its result. */
@@ -935,7 +1016,7 @@ static INLINE void device_read(void *ctx, u64 request, u64 bytes)
 		return;
 	done(ctx, LANE_DEVICE, &who,
 	     (FIELD(request, request, __sector) << 9) + PEEK(loop, loop_device, lo_offset),
-	     bytes);
+	     bytes, 0);
 }
 
 /* tp_btf/block_rq_complete(request, error, bytes): all of it, or a first part. */
@@ -1372,6 +1453,34 @@ static inline int is_removed(struct subject *who, u64 index)
 	       takes_content(who->task);
 }
 
+#ifdef ACCESS_BY_TRACEPOINTS
+/*
+ * With RWF_DONTCACHE a read drops pages as soon as it has copied them; if that is before an
+ * event of it has judged them, it is now.
+ */
+static INLINE void dropped_behind(void *ctx, struct lane *lane, struct subject *who,
+				  u64 mapping, struct pages pages)
+{
+	struct lookup *look = lookups.lookup(&lane->number);
+
+	if (!look || FIELD(who->task, task_struct, flags) & PF_MEMALLOC ||
+	    call_number(who->task) != NR_PREADV2)
+		return;
+	ask_call(&look->asking, BY_READ, who->task, mapping, pages.first);
+	if (look->asking.start == NOWHERE || look->asking.stop == NOWHERE)
+		return;
+	look->again = (struct part){pages.first, pages.end - 1, AGAIN};
+	if (look->again.from < look->asking.start >> PAGE_SHIFT)
+		look->again.from = look->asking.start >> PAGE_SHIFT;
+	if (look->again.last > (look->asking.stop - 1) >> PAGE_SHIFT)
+		look->again.last = (look->asking.stop - 1) >> PAGE_SHIFT;
+	READ_AGAIN();
+	tell(ctx, lane, who, &look->again);
+}
+#else
+#define dropped_behind(ctx, lane, who, mapping, pages)
+#endif
+
 static inline void left(u64 *ctx)
 {
 	struct subject who;
@@ -1383,6 +1492,7 @@ static inline void left(u64 *ctx)
 	if (!lane)
 		return;
 	u64 index = folio_index(folio);
+	dropped_behind(ctx, lane, &who, folio_mapping(folio), pages_of(folio));
 	record(ctx, lane, &who,
 	       (struct event){.kind = DELETE,
 			      .index = index,
@@ -1536,34 +1646,6 @@ static inline void note_reach(struct call *call, u64 mapping, struct reach reach
 	call->claimed = (struct pages){};
 }
 
-#define XA_INTERNAL 2 /* in the lowest two bits of an entry that is a node */
-#define XA_SLOTS    64
-#define XA_DEPTH    8
-#define XA_SIBLINGS 4096 /* a node below this is the number of the slot to look at instead */
-
-/* What the page cache has at an index, a folio or not; 0 if nothing. */
-static inline u64 cached_at(u64 mapping, u64 index)
-{
-	u64 entry = PEEK(mapping, address_space, i_pages__xa_head);
-
-	for (int depth = 0; depth < XA_DEPTH && (entry & 3) == XA_INTERNAL; depth++) {
-		u64 node = entry - XA_INTERNAL;
-		u64 slot = index >> PEEK(node, xa_node, shift) & (XA_SLOTS - 1);
-
-		entry = PEEK_AS(u64, node + slot * sizeof(u64), OFFSET(xa_node, slots));
-		if ((entry & 3) == XA_INTERNAL && entry < XA_SIBLINGS)
-			entry = PEEK_AS(u64, node + (entry >> 2) * sizeof(u64),
-					OFFSET(xa_node, slots));
-	}
-	return entry & 3 ? 0 : entry;
-}
-
-#if HAVE(folio, index)
-#define folio_flags_anywhere(folio) PEEK_AS(u64, folio, OFFSET(folio, flags))
-#else
-#define folio_flags_anywhere(folio) PEEK_AS(u64, folio, OFFSET(page, flags))
-#endif
-
 static inline int is_dirty_at(u64 mapping, u64 index)
 {
 	u64 folio = cached_at(mapping, index);
@@ -1584,8 +1666,7 @@ static inline int fails(u64 *ctx, u64 mapping)
 	u64 start = ctx[1], folio = cached_at(mapping, start >> PAGE_SHIFT);
 
 	return (u32)ctx[3] < (u32)ctx[2] && start % (1 << PAGE_SHIFT) == 0 &&
-	       start >= FIELD(ctx[0], inode, i_size) && folio &&
-	       !(folio_flags_anywhere(folio) & 1UL << ENUM(pageflags, PG_uptodate));
+	       start >= FIELD(ctx[0], inode, i_size) && folio && !is_uptodate(folio);
 }
 
 /* The data of a chunk in one folio has been copied, and the folio is dirtied next. */

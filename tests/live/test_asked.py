@@ -5,11 +5,13 @@ MEMTAP_CASES is how many cases are tried, MEMTAP_SEED which ones.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,7 +21,7 @@ import pytest
 
 from memtap.tracers.pagecounts import BATCH
 from tests.live.asking import Case, case_at_random, ways
-from tests.live.filesystems import MAKE, make_image, squashfs
+from tests.live.filesystems import MAKE, file_system, make_image, squashfs
 from tests.live.tracing import (
     PAGE,
     Trace,
@@ -249,6 +251,120 @@ def test_silent_requests_through_overlayfs_are_exact_or_bounded(
         assert counted == (2 * hits + misses, misses)
     else:
         assert sum(counted) <= 2 * (hits + misses)
+
+
+def off_by(done: Trace, file: Path, truth: tuple[int, int]) -> tuple[int, int]:
+    """How many pages were counted wrong, and how many the audit says it can be."""
+    counted = done.counts(file)[:2]
+    notes = [note for note in done.audit["notes"] if note.startswith("where")]
+    bound = sum(int(note.split()[1]) for note in notes) * BATCH
+    return max(abs(one - other) for one, other in zip(counted, truth, strict=True)), bound
+
+
+# Reads with flags of preadv2(2), and prints for each page whether it was cached, and what was got.
+FLAGGED = """
+import os, pathlib, sys
+from tests.live.tracing import cached_pages
+path, flags, size, parts = pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:])
+print("".join(map(str, cached_pages(path))))
+fd, got = os.open(path, os.O_RDONLY), []
+for at in range(0, path.stat().st_size, size):
+    try:
+        got.append(os.preadv(fd, [bytearray(size // parts) for _ in range(parts)], at, flags))
+    except BlockingIOError:
+        got.append(0)
+print(*got)
+"""
+RWF_NOWAIT, RWF_DONTCACHE = 8, 128
+
+
+def flagged(
+    file: Path, trace: Run, flags: int, size: int, parts: int = 1
+) -> tuple[Trace, tuple[int, int]]:
+    """Reads of a file in a row, and what is true of them."""
+    done = trace(sys.executable, "-c", FLAGGED, file, str(flags), str(size), str(parts))
+    if "not supported" in done.stderr:
+        pytest.skip("this kernel has no such flag")
+    assert done.status == 0, done.stderr
+    cached, got = done.stdout.splitlines()
+    reads = [(at, size) for at in range(0, file.stat().st_size, size)]
+    return done, Case("preadv2", file, 0, reads).truth(cached, got)
+
+
+@pytest.mark.parametrize("size", [16 * PAGE, 300 * PAGE])
+def test_reads_that_do_not_wait_are_bounded(size: int, disk: Path, trace: Run) -> None:
+    """They end where the next page is not cached; the kernel tells how far they were to go."""
+    file = make_file(disk / f"nowait-{size}", 1000)
+    evict(file)
+    with kept(file, 400):
+        done, truth = flagged(file, trace, RWF_NOWAIT, size)
+    off, bound = off_by(done, file, truth)
+    assert sum(truth) in range(400, 1000)
+    assert off <= bound
+    assert done.audit["accuracy"] == "bounded"
+
+
+def test_pages_that_a_read_drops_behind_it_were_missed(disk: Path, trace: Run) -> None:
+    file = make_file(disk / "dropped", 1000)
+    evict(file)
+    with kept(file, every=3):
+        done, truth = flagged(file, trace, RWF_DONTCACHE, 16 * PAGE)
+    assert (done.counts(file)[:2], done.audit["accuracy"]) == (truth, "exact")
+
+
+def test_long_vectors_in_large_blocks_are_exact_or_bounded(files: list[Path], trace: Run) -> None:
+    """Whole blocks are looked up, and how much of the last was asked for is not added up."""
+    found = [file for file in files if file.parent.name == "xfs-16k" and file.stat().st_size]
+    if not found:
+        pytest.skip("no blocks that are larger than pages")
+    done, truth = flagged(found[0], trace, 0, 5000, parts=20)
+    off, bound = off_by(done, found[0], truth)
+    assert off <= bound
+
+
+def test_direct_requests_that_fall_back_to_the_page_cache_are_bounded(
+    disk: Path, workload: Build, tmp_path: Path, trace: Run
+) -> None:
+    """What btrfs has compressed cannot be read past the page cache."""
+    if not has_io_uring() or not shutil.which("chattr"):
+        pytest.skip("no io_uring, or no chattr")
+    with file_system("btrfs", disk) as folder:
+        subprocess.check_call(["chattr", "+c", folder])
+        file = folder / "compressed"
+        file.write_bytes(b"compressible" * (100 * PAGE // 4))
+        evict(file)
+        case = Case("uring-direct", file, 0, [(at * PAGE, 5 * PAGE) for at in range(0, 300, 5)])
+        done = run([case], (workload("asker"), disk / "copied"), tmp_path, trace)
+        off, bound = off_by(done, file, case.truth(*done.stdout.splitlines()))
+    assert off <= bound
+    assert done.audit["accuracy"] == "bounded"
+
+
+@contextmanager
+def erofs(files: dict[str, bytes], folder: Path) -> Iterator[Path]:
+    """An erofs of these files, mounted without a loop device; skips the test if it cannot be."""
+    if not shutil.which("mkfs.erofs"):
+        pytest.skip("mkfs.erofs is not installed")
+    source, point = (Path(tempfile.mkdtemp(prefix="erofs-", dir=folder)) for _ in range(2))
+    image = point.with_suffix(".img")
+    for name, content in files.items():
+        (source / name).write_bytes(content)
+    subprocess.check_call(["mkfs.erofs", image, source], stdout=subprocess.DEVNULL)
+    evict(image)
+    libc, place = ctypes.CDLL(None, use_errno=True), os.fsencode(point)
+    if libc.mount(os.fsencode(image), place, b"erofs", 1, None):
+        pytest.skip("this kernel mounts no erofs from a file")
+    yield point
+    subprocess.check_call(["umount", point])
+
+
+def test_a_file_for_which_another_one_is_read_is_exact(
+    disk: Path, workload: Build, trace: Run
+) -> None:
+    """The image is read in the same call: what is known of the file is not mixed up with it."""
+    with erofs({"file": os.urandom(100 * PAGE)}, disk) as folder:
+        done = trace(workload("reader"), "pread", folder / "file", "300000")
+        assert done.counts(folder / "file") == (1, 100, 0)
 
 
 def test_splices_from_within_a_page_are_exact_or_bounded(

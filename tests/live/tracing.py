@@ -190,15 +190,20 @@ def mapped(path: Path, pages: int | None = None) -> Iterator[tuple[int, int]]:
             del place
 
 
-def resident(path: Path) -> int:
-    """How many pages of a file the kernel says are cached, by mincore(2)."""
+def cached_pages(path: Path) -> list[int]:
+    """For each page of a file, whether the kernel says that it is cached, by mincore(2)."""
     if path.stat().st_size == 0:
-        return 0
+        return []
     with mapped(path) as (address, length):
         pages = (ctypes.c_ubyte * -(-length // PAGE))()
         failed = _LIBC.mincore(ctypes.c_void_p(address), ctypes.c_size_t(length), pages)
         assert not failed, os.strerror(ctypes.get_errno())
-        return sum(page & 1 for page in pages)
+        return [page & 1 for page in pages]
+
+
+def resident(path: Path) -> int:
+    """How many pages of a file are cached."""
+    return sum(cached_pages(path))
 
 
 @contextmanager

@@ -418,6 +418,11 @@ def test_reads_whose_begin_is_not_known_are_told() -> None:
     assert (cache.take_unsure(), cache.take_unsure()) == (2, 0)
 
 
+def test_a_read_that_may_have_ended_anywhere_is_as_many_as_its_batches() -> None:
+    cache = fed(read(0, 63, flags=UNSURE), read(0, 31, flags=UNSURE))
+    assert cache.take_unsure() == 3 + 1
+
+
 def test_what_fault_around_mapped_is_not_unused() -> None:
     cache = fed(add(0, 20), fault_around(0, 16, flags=WANTED, call=3))
     assert cache.unused_pages == 4

@@ -4,11 +4,11 @@
  * A case is a line `METHOD FILE ADVICE COUNT` and COUNT lines `OFFSET BYTES`. METHOD: read,
  * pread, readv, preadv2, sendfile, splice, copy (copy_file_range to OUT), uring, uring-async,
  * uring-sqpoll, uring-batch (all at once), the same with uring-skip (nothing is told of what is
- * done), aio, aio-batch, aio-vectors, map (touches each page of the range), twice (pread, by
- * two processes at the same time) or mixed (each line has a method before it). ADVICE is a
- * number for posix_fadvise(). Per case it prints two lines: a digit for each page of the file,
- * 1 if mincore() says that it is cached before the reads; and what each read returned, or for
- * map a digit for each page touched, 1 if that was a fault.
+ * done), uring-direct (O_DIRECT), aio, aio-batch, aio-vectors, map (touches each page of the
+ * range), twice (pread, by two processes at the same time) or mixed (each line has a method
+ * before it). ADVICE is a number for posix_fadvise(). Per case it prints two lines: a digit for
+ * each page of the file, 1 if mincore() says that it is cached before the reads; and what each
+ * read returned, or for map a digit for each page touched, 1 if that was a fault.
  *
  * Mixed can do more: touch (one page, through a mapping: 1 if that was a fault), ahead
  * (readahead()), willneed (posix_fadvise()), advise (madvise()), direct (O_DIRECT) and truncate
@@ -406,7 +406,8 @@ int main(int argc, char **argv)
 			if ((has_methods && scanf("%15s", methods[i]) != 1) ||
 			    scanf("%ld %zu", &offsets[i], &sizes[i]) != 2 || sizes[i] > BUFFER)
 				errx(2, "what is to be read?");
-		fd = check(open(path, O_RDONLY), path);
+		fd = check(open(path, O_RDONLY | (strstr(name, "direct") ? O_DIRECT : 0)),
+			   path);
 		posix_fadvise(fd, 0, 0, advice);
 		print_cached();
 		run();

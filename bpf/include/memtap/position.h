@@ -16,6 +16,7 @@
 #define MOST_READ_PARTS   4             /* of an iovec that are added up */
 #define MOST_WORDS        384           /* of a stack, which begins up to 1 KiB deep */
 #define MOST_STACK        65536         /* its bytes */
+#define RWF_NOWAIT        8
 #define ENOSYS            38
 #define S_IFMT            0170000
 #define S_IFIFO           0010000

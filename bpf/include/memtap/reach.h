@@ -23,7 +23,7 @@ struct reach {
 	u64 end;
 };
 
-static inline u32 call_number(u64 task)
+static INLINE u32 call_number(u64 task)
 {
 	u64 regs = user_regs(task);
 

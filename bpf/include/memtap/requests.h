@@ -17,6 +17,7 @@
 #define LOOP_FLAGS     (PF_LOCAL_THROTTLE | PF_MEMALLOC_NOIO)
 #define REQ_OP_BITS    0xff
 #define IOCB_DIRECT    (1 << 17)
+#define IOCB_DONTCACHE 0x80
 #define CQE_SKIP       (1 << 6) /* IOSQE_CQE_SKIP_SUCCESS */
 
 /* enum io_uring_op */
@@ -43,7 +44,8 @@ struct asker {
 
 BPF_TABLE("lru_hash", u64, struct asker, askers, 4096);
 
-/* The number of a mapping together with the process that reads it; that is 0 for a loop device. */
+/* The number of a mapping together with the process that reads it; that is 0 for a loop device.
+ */
 static INLINE u64 asked_by(u64 mapping, u32 tgid)
 {
 	return NUMBER_OF(mapping) + tgid * GOLDEN;
