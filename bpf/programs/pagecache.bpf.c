@@ -120,6 +120,12 @@ struct subject {
 	int noted; /* its file is named already; its task and inode are not known any more */
 };
 
+/* A range of pages; none if `end` is not behind `first`. */
+struct pages {
+	u64 first;
+	u64 end;
+};
+
 #define BUCKETS 4096
 
 /*
@@ -357,12 +363,6 @@ static INLINE void learn(void *ctx, struct lane *lane, struct subject *who)
 		run->changed = known;
 }
 
-/* A range of pages; none if `end` is not behind `first`. */
-struct pages {
-	u64 first;
-	u64 end;
-};
-
 /* What a thread did last; one read call, and one fault, fire their tracepoints repeatedly. */
 struct progress {
 	u64 mapping;
@@ -373,8 +373,8 @@ struct progress {
 };
 
 struct call {
-	struct progress read;
-	struct progress nested; /* of a file that is read for that, as an image of erofs is */
+	struct progress
+		read[2]; /* of another file that is read for it, as an image of erofs is */
 	u64 fault_mapping;
 	u64 fault_index;
 	u64 faults;
@@ -556,15 +556,31 @@ static INLINE int loses_pages(struct asking *asking, u64 task)
 	       number != NR_COPY_FILE_RANGE;
 }
 
+/* 1 if they are, else 0; branches cost the verifier time. */
+static INLINE u64 is_same(u64 one, u64 other)
+{
+	u64 difference = one ^ other;
+
+	return ~(difference | -difference) >> 63;
+}
+
+/* How many pages from one to another are, 0 if the other is before it. */
+static INLINE u64 count_of(u64 from, u64 last)
+{
+	u64 count = last + 1 - from;
+
+	return count & ((count >> 63) - 1);
+}
+
 /*
- * Not 0 of a preadv2() that does not wait: it gets what is cached in a row, and the tracepoint
- * tells what it would have got. Branches cost the verifier time.
+ * 1 of a preadv2() that does not wait: it gets what is cached in a row, and the tracepoint
+ * tells what it would have got.
  */
 static INLINE u64 may_end_early(u64 task)
 {
-	u64 regs = user_regs(task), other = (u32)CALL_NUMBER(regs) ^ NR_PREADV2;
+	u64 regs = user_regs(task);
 
-	return (other - 1) >> 63 & CALL_ARGUMENT_5(regs) / RWF_NOWAIT;
+	return is_same((u32)CALL_NUMBER(regs), NR_PREADV2) & CALL_ARGUMENT_5(regs) / RWF_NOWAIT;
 }
 
 /* Where a call is looked at closely, which takes time. */
@@ -576,8 +592,9 @@ static INLINE void ask_closely(struct lookup *look, u64 task, u64 mapping)
 	if (asking->stop != NOWHERE && folio_shift(mapping) &&
 	    look->last > (asking->stop - 1) >> PAGE_SHIFT)
 		look->last = (asking->stop - 1) >> PAGE_SHIFT;
-	if (asking->stop == NOWHERE && folio_shift(mapping))
-		look->fresh = look->unsure = 1; /* of whole blocks, not all may be asked for */
+	/* Of whole blocks, not all may be asked for. */
+	look->unsure |= is_same(asking->stop, NOWHERE) & (folio_shift(mapping) + 31) >> 5;
+	look->fresh |= look->unsure;
 	if (asking->start == NOWHERE)
 		asking->id = look->last;
 	if (look->last - look->first >= asking->room) {
@@ -609,17 +626,19 @@ static INLINE void ask_for(struct lookup *look, u64 task, u64 mapping)
  */
 static INLINE int is_same_call(struct progress *call, struct lookup *look)
 {
-	return call->mapping == look->mapping && call->reads == look->reads &&
-	       call->id == look->asking.id && look->first > call->first;
+	u64 difference = (call->mapping ^ look->mapping) | (call->reads ^ look->reads) |
+			 (call->id ^ look->asking.id);
+
+	return !difference && look->first > call->first;
 }
 
 /* Of two files that are read in one call, where it is kept how far that has come in this one.
  */
 static INLINE struct progress *progress_of(struct call *call, struct lookup *look)
 {
-	int other = call->read.mapping != look->mapping && call->read.reads == look->reads;
+	u64 reads = is_same(call->read[0].reads, look->reads);
 
-	return other ? &call->nested : &call->read;
+	return &call->read[reads & ~is_same(call->read[0].mapping, look->mapping)];
 }
 
 /* Does a call's last page, as its arguments have it, fit what was looked up? */
@@ -677,7 +696,7 @@ static INLINE void follow_call(struct call *kept, struct lookup *look)
 	READ_AGAIN();
 	call->mapping = look->mapping;
 	call->first = look->first;
-	call->next = look->from > look->last + 1 ? look->from : look->last + 1;
+	call->next = look->from + count_of(look->from, look->last);
 	call->id = look->asking.id;
 	call->reads = look->reads;
 }
@@ -690,7 +709,7 @@ static INLINE void divide(struct lookup *look)
 	look->hit = 0;
 	look->now = look->again = (struct part){.from = NOWHERE};
 	if (!look->fresh && (look->asking.way != BY_AIO || look->asking.start != NOWHERE)) {
-		look->hit = from <= last ? last - from + 1 : 0;
+		look->hit = count_of(from, last);
 	} else if (look->before == NOWHERE) {
 		look->begin = first_of_call(look);
 		READ_AGAIN();
@@ -701,8 +720,7 @@ static INLINE void divide(struct lookup *look)
 	} else {
 		/* Of what came in since, a part may have been handed out without an event. */
 		look->now = (struct part){from, last, 0};
-		look->again =
-			(struct part){look->before, from <= last ? from - 1 : last, AGAIN};
+		look->again = (struct part){look->before, last - count_of(from, last), AGAIN};
 	}
 	READ_AGAIN();
 }
@@ -737,7 +755,7 @@ static INLINE int is_told_when_done(struct subject *who, u64 mapping)
 		return 0;
 	struct asker asker = {who->file, who->tgid, FIELD(who->task, task_struct, pid)};
 	struct asker *known = askers.lookup(&key);
-	if (!known || known->file != asker.file || known->tid != asker.tid)
+	if (!known || (known->file ^ asker.file) | (known->tid ^ asker.tid))
 		askers.update(&key, &asker);
 	return 1;
 }
@@ -853,7 +871,7 @@ static INLINE void asked(void *ctx, u64 mapping, u64 first, u64 last)
 	}
 	if (told && !NOTED(lane->state[1]))
 		NOTED(lane->state[0]) = 0;
-	else if (fresh || many || NOTED(lane->state[1]))
+	else if (fresh | many | NOTED(lane->state[1]))
 		NOTED(lane->state[0]) =
 			look_closely(ctx, lane, &who, mapping,
 				     (struct lookup){.first = first,
@@ -1721,7 +1739,7 @@ static inline struct reach done_of(u64 iter)
 }
 
 /* Is this the end of the iteration? What was done is then all that it comes to. */
-static inline int is_over(u64 iter, struct reach done)
+static inline int is_last_part(u64 iter, struct reach done)
 {
 #if HAVE(iomap_iter, status) /* since which an error can follow what was done */
 	if ((s32)FIELD(iter, iomap_iter, status) < 0)
@@ -1765,7 +1783,7 @@ static inline void iterated(u64 *ctx)
 		take_back(ctx, &who, call, done.end);
 		if (has_partial(&who))
 			tell_write(ctx, LANE_MAPPED_WRITE, &who, touched(done), 0);
-		rest.start = is_over(ctx[0], done) ? rest.end : done.end;
+		rest.start = is_last_part(ctx[0], done) ? rest.end : done.end;
 	}
 	note_reach(call, rest.start < rest.end ? mapping : 0, rest, 0);
 }
