@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from memtap.tracers.mappings import MAP_SHARED, PROT_WRITE, Region
-from memtap.tracers.owned import NOBODY, Held, Owned, Owner, Use, decoded
+from memtap.tracers.owned import NOBODY, Held, Owned, Owner, Use, encoded, uses_and_sites
+from memtap.tracers.space import Space
 from memtap.tracers.words import Word
 
 # Of mmap(2), mremap(2) and madvise(2).
@@ -164,6 +165,7 @@ _PATH_OF = {
     Use.OTHER: Path.OTHER,
     Use.ASIDE: Path.MMAP,
 }
+_PATHS = np.array([_PATH_OF[use] for use in Use], np.uint8)
 _ARENAS = (Use.RESERVED, Use.ARENA)
 _CHUNKS = (Use.ASIDE, Use.CHUNK)
 _WITHOUT_MEMORY = (Use.RESERVED, Use.ASIDE)
@@ -226,29 +228,10 @@ class Allocator:
             held[Path.BRK, 0] = held.get((Path.BRK, 0), 0) + before
         return held
 
-    def owner_of(self, address: int, region: int) -> tuple[Path, int]:
-        """The way that memory was got, and the site that got it.
-
-        The heap is told by its region, as it may have been there before; stacks are none of
-        malloc's, nor is what is not anonymous.
-        """
-        use, site = self._owned.at(address) if region in _OURS else NOBODY
-        if region == Region.HEAP:
-            return Path.BRK, site if use is Use.HEAP else 0
-        return _PATH_OF[use], site
-
-    def owners_of(
-        self, addresses: npt.NDArray[np.uint64], regions: npt.NDArray[np.uint8]
-    ) -> tuple[list[tuple[Path, int]], npt.NDArray[np.intp]]:
-        """The same of many addresses: the owners that there are, and the place of each one's."""
-        found = np.where(np.isin(regions, _OURS), self._owned.numbers_at(addresses), 0)
-        in_heap = regions == Region.HEAP
-        both, which = np.unique(np.stack([found, in_heap]), axis=1, return_inverse=True)
-        owners = [
-            (Path.BRK, site if use is Use.HEAP else 0) if heap else (_PATH_OF[use], site)
-            for (use, site), heap in zip(map(decoded, both[0].tolist()), both[1], strict=True)
-        ]
-        return owners, which.reshape(-1)
+    @property
+    def space(self) -> Space:
+        """What its memory serves for now, by address; see owned.encoded() and owners_of()."""
+        return self._owned.space
 
     def call(self, call: Call, asked: Asked) -> Step:
         """A system call that succeeded."""
@@ -410,6 +393,20 @@ class Allocator:
         """How many bytes of a range serve for one of these."""
         held = self._owned.held(asked.start, asked.length)
         return sum(size for (use, _), size in held.items() if use in uses)
+
+
+def owners_of(
+    numbers: npt.NDArray[np.uint32], regions: npt.NDArray[np.uint8]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
+    """Paths by which memory was got, and sites that got it, by its numbers in Allocator.space.
+
+    The heap is told by its region, as it may have been there before; stacks are none of
+    malloc's, nor is what is not anonymous.
+    """
+    uses, sites = uses_and_sites(np.where(np.isin(regions, _OURS), numbers, encoded(NOBODY)))
+    in_heap = regions == Region.HEAP
+    paths = np.where(in_heap, Path.BRK, _PATHS[uses]).astype(np.uint8)
+    return paths, np.where(in_heap & (uses != Use.HEAP), 0, sites)
 
 
 _HANDLERS: dict[Call, Callable[[Allocator, Asked], Step]] = {

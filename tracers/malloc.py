@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtap.bpf.stream import Events
-from memtap.tracers.allocations import Allocator, Asked, Call, Path, Rule, Step
+from memtap.tracers.allocations import Allocator, Asked, Call, Path, Rule, Step, owners_of
 from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Interval, Origin
 from memtap.tracers.edge import forget_first, tell
@@ -25,14 +25,11 @@ from memtap.tracers.mallocrows import FAILED, FOREIGN, IS_32_BIT, LOADER, ROW, T
 from memtap.tracers.mallocsizes import Sizes
 from memtap.tracers.processes import Who
 from memtap.tracers.report import Report, Row
+from memtap.tracers.space import locate_in
 from memtap.tracers.whocolumns import identity
 
 # The allocator of whom the threshold is known.
 GLIBC = "glibc"
-
-# Up to so many faults, looking at each takes less time than making arrays.
-_FEW = 64
-_OF_FAULTS = ["address", "region"]
 
 # Faults, and whose memory they were in: as in faultrows.ROW, but `site` is that of the owner, and
 # `path` the way by which it was got.
@@ -96,12 +93,12 @@ class Decision:
     """A call and what it was for.
 
     Attributes:
-        row: of the call, as in mallocrows.
+        row: of the call, by the names of mallocrows.
         step: what the process's allocator did by it.
         allocator: the process, after the call.
     """
 
-    row: Any
+    row: Row
     step: Step
     allocator: Allocator
 
@@ -136,7 +133,10 @@ class Allocators:
 
     def of(self, tgid: int) -> Allocator:
         """A process's, new if it was not known."""
-        return self.known.setdefault(tgid, Allocator())
+        allocator = self.known.get(tgid)
+        if allocator is None:
+            allocator = self.known[tgid] = Allocator()
+        return allocator
 
     def feed(self, rows: Events) -> Iterator[Decision]:
         """Goes through rows in order of time; what could not be completed is no fault."""
@@ -144,23 +144,21 @@ class Allocators:
         rows = rows[np.argsort(self._homes_of(rows), kind="stable")]
         borders = np.flatnonzero(np.diff(rows["tgid"], prepend=-1, append=-1))
         is_call = rows["kind"] >= Call.BRK
-        calls = np.flatnonzero(is_call)
-        faults = np.zeros(len(rows), _FAULT)
-        for name in (_FAULT.names or ())[:-1]:
-            faults[name] = rows[name]
-        ends = np.searchsorted(calls, borders)
-        for number, (begin, end) in enumerate(pairwise(borders.tolist())):
-            tgid = int(rows["tgid"][begin])
-            for at in calls[ends[number] : ends[number + 1]].tolist():
-                if begin < at:
-                    self._find_owners(rows[begin:at], faults[begin:at])
-                if decision := self._call(tgid, rows[at]):
+        places = np.flatnonzero(is_call)
+        calls = dict(zip(places.tolist(), _dicts(rows[places]), strict=True))
+        owners = _Owners(rows["address"])
+        borders = np.union1d(borders, np.concatenate([places, places + 1])).tolist()
+        tgids = rows["tgid"][borders[:-1]].tolist()
+        for (begin, end), tgid in zip(pairwise(borders), tgids, strict=True):
+            if call := calls.get(begin):
+                owners.settle(self.known.get(tgid))
+                if decision := self._call(tgid, call):
                     yield decision
-                begin = at + 1
-            if begin < end:
-                self._find_owners(rows[begin:end], faults[begin:end])
+            else:
+                owners.add(self.of(tgid), begin, end)
+        owners.finish()
         if not is_call.all():
-            self._faults.append(tally(faults[~is_call], _OWNER))
+            self._faults.append(tally(_faults(rows, owners.numbers)[~is_call], _OWNER))
 
     def _homes_of(self, rows: Events) -> npt.NDArray[np.uint32]:
         """The same number for all who share memory: what they did has one order."""
@@ -173,8 +171,8 @@ class Allocators:
         homes = np.array([self._homes.get(tgid, tgid) for tgid in tgids.tolist()], np.uint32)
         return homes[which]
 
-    def _call(self, tgid: int, row: Any) -> Decision | None:
-        call, start = Call(int(row["kind"])), int(row["address"])
+    def _call(self, tgid: int, row: Row) -> Decision | None:
+        call, start = Call(row["kind"]), row["address"]
         if call is Call.FORK:
             self.known[tgid] = self.of(start).copy()
             return None
@@ -190,45 +188,87 @@ class Allocators:
             return None
         allocator = self.of(tgid)
         if call is Call.HEAP:
-            allocator.heap = start, start + int(row["length"])
+            allocator.heap = start, start + row["length"]
             return None
         step = _step(allocator, call, row)
         if call is Call.MOVED_FROM:  # it is one system call with MOVED_TO
             return None
-        self._count(tgid, step, int(row["site"]))
+        self._count(tgid, step, row["site"])
         return Decision(row, step, allocator)
 
     def _count(self, tgid: int, step: Step, site: int) -> None:
         """What is given back counts for the code that had got it, as does a call without code."""
         owner = site or max(step.back, key=lambda site: step.back[site], default=0)
         tally = self.tallies[tgid, step.path, owner]
-        tally += Tally(calls=1, taken=step.taken)
+        tally.calls += 1
+        tally.taken += step.taken
         if step.life_ns is not None:
-            tally += Tally(ended=1, life_ns=step.life_ns)
+            tally.ended += 1
+            tally.life_ns += step.life_ns
         for maker, given in step.back.items():
             self.tallies[tgid, step.path, maker].given += given
 
-    def _find_owners(self, rows: Events, faults: Events) -> None:
-        """Faults of a process between two calls: whose memory are they in?"""
-        allocator = self.of(int(rows["tgid"][0]))
-        if len(rows) > _FEW:
-            owners, which = allocator.owners_of(rows["address"], rows["region"])
-            faults["path"], faults["site"] = np.array(owners)[which].T
-        else:
-            owners = [allocator.owner_of(*each) for each in rows[_OF_FAULTS].tolist()]
-            faults["path"], faults["site"] = zip(*owners, strict=True)
+
+class _Owners:
+    """Whose memory faults are in.
+
+    What that serves for changes by calls, so a process's faults wait for the next of these: then
+    those of many processes are looked up at once.
+
+    Attributes:
+        numbers: of each address; see Allocator.space.
+    """
+
+    def __init__(self, addresses: npt.NDArray[np.uint64]) -> None:
+        self._addresses = np.ascontiguousarray(addresses)
+        self.numbers = np.zeros(len(addresses), np.uint32)
+        self._waiting: dict[Allocator, list[npt.NDArray[np.intp]]] = {}
+
+    def add(self, allocator: Allocator, begin: int, end: int) -> None:
+        """Faults of this process, up to its next call."""
+        self._waiting.setdefault(allocator, []).append(np.arange(begin, end))
+
+    def settle(self, allocator: Allocator | None) -> None:
+        """Looks up what waits for this one, if there is one, which is about to change."""
+        if allocator:
+            for rows in self._waiting.pop(allocator, []):
+                self.numbers[rows] = allocator.space.locate(self._addresses[rows])[0]
+
+    def finish(self) -> None:
+        """Looks up the rest."""
+        waiting = {each: np.concatenate(rows) for each, rows in self._waiting.items()}
+        if waiting:
+            which = np.repeat(np.arange(len(waiting)), [len(rows) for rows in waiting.values()])
+            rows = np.concatenate(list(waiting.values()))
+            spaces = [allocator.space for allocator in waiting]
+            self.numbers[rows] = locate_in(spaces, which, self._addresses[rows])[0]
 
 
-def _step(allocator: Allocator, call: Call, row: Any) -> Step:
+def _dicts(rows: Events) -> list[Row]:
+    """Rows by the names of their members: of few it is these that are looked at one by one."""
+    names = rows.dtype.names or ()
+    return [dict(zip(names, row, strict=True)) for row in rows.tolist()]
+
+
+def _faults(rows: Events, owners: npt.NDArray[np.uint32]) -> Events:
+    """Rows, and whose memory they are about, as _FAULT."""
+    faults = np.zeros(len(rows), _FAULT)
+    for name in (_FAULT.names or ())[:-1]:
+        faults[name] = rows[name]
+    faults["path"], faults["site"] = owners_of(owners, rows["region"])
+    return faults
+
+
+def _step(allocator: Allocator, call: Call, row: Row) -> Step:
     if row["marks"] & IS_32_BIT:
         allocator.runs_32_bits()
     if row["marks"] & TELLS_THRESHOLD:
-        allocator.learn(int(row["threshold"]))
+        allocator.learn(row["threshold"])
     if row["marks"] & FAILED:
         return Step(Path.OTHER, Rule.FAILED)
     if row["marks"] & LOADER and call is not Call.BRK:
         return Step(Path.OTHER, Rule.LOADER)
-    asked = Asked(*(int(row[name]) for name in ("address", "length", "flags", "site", "ns", "tid")))
+    asked = Asked(*(row[name] for name in ("address", "length", "flags", "site", "ns", "tid")))
     if row["marks"] & FOREIGN and call is Call.MMAP:
         return allocator.map_other(asked)
     return allocator.call(call, asked)

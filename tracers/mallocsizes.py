@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 from memtap.bpf.stream import Events
 from memtap.tracers.allocations import Call, Path, Rule, Step
+from memtap.tracers.report import Row
 
 # How a call gets memory for a request.
 FOR_REQUESTS = (
@@ -43,12 +43,12 @@ class Sizes:
         for row in rows[rows["kind"] == Call.REQUESTED]:
             self._requests[int(row["address"])] += int(row["length"])
 
-    def note(self, row: Any, step: Step) -> None:
+    def note(self, row: Row, step: Step) -> None:
         """Takes in a call; of several for one request the last tells the way, or the refusal."""
         refused = step.rule is Rule.FAILED and row["kind"] in _GETTING
         if row["request_number"] and (refused or step.rule in FOR_REQUESTS):
-            request = int(row["tgid"]), int(row["tid"]), int(row["request_number"])
-            self._asked[request] = class_of(int(row["request"])), None if refused else step.path
+            request = row["tgid"], row["tid"], row["request_number"]
+            self._asked[request] = class_of(row["request"]), None if refused else step.path
 
     def take(self) -> list[dict[str, int]] | None:
         """A row for each size that was asked for since the last time; None if nobody looked.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from memtap.tracers.allocations import Allocator, Call, Rule, Step
 from memtap.tracers.audit import audit
 from memtap.tracers.chunk import Chunk, Origin
@@ -41,11 +39,11 @@ def why(step: Step, allocator: Allocator, length: int) -> str:
     }[step.rule]
 
 
-def _request(call: Any, step: Step) -> str:
+def _request(call: Row, step: Step) -> str:
     """What was asked of malloc, if that is known and was why."""
     if not call["request_number"] or step.rule not in FOR_REQUESTS:
         return ""
-    return f"{int(call['request']):,} bytes wanted: "
+    return f"{call['request']:,} bytes wanted: "
 
 
 class Timeline:
@@ -74,12 +72,12 @@ class Timeline:
     def _row(self, decision: Decision) -> Row:
         call, step = decision.row, decision.step
         if self._began is None:
-            self._began = int(call["ns"])
+            self._began = call["ns"]
         return {
-            "time_ns": int(call["ns"]) - self._began,
-            "pid": int(call["tgid"]),
-            "tid": int(call["tid"]),
+            "time_ns": call["ns"] - self._began,
+            "pid": call["tgid"],
+            "tid": call["tid"],
             "path": step.path.text,
             "change_bytes": step.taken - step.given,
-            "why": _request(call, step) + why(step, decision.allocator, int(call["length"])),
+            "why": _request(call, step) + why(step, decision.allocator, call["length"]),
         }

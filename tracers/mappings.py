@@ -23,7 +23,7 @@ from memtap.tracers.devices import Devices
 from memtap.tracers.faultplan import PAGE_BYTES
 from memtap.tracers.grouping import stable_order
 from memtap.tracers.patience import patiently
-from memtap.tracers.space import NOWHERE, U64, Numbers, Space
+from memtap.tracers.space import NOWHERE, U64, Numbers, Space, locate_in
 from memtap.tracers.streaks import Parts
 from memtap.tracers.words import Word
 
@@ -167,7 +167,6 @@ class Mappings:
         self._former: dict[int, tuple[int, Space]] = {}
         self._numbers: dict[tuple[object, ...], int] = {}
         self._traits = np.zeros((_MANY, 3), np.uint8)
-        self._stacks: list[int] = []
         self._latest: deque[Numbers] = deque(maxlen=_CALLS)
         self._many = self._many_spaces = _MANY
         self._missing: set[int] = set()
@@ -265,7 +264,8 @@ class Mappings:
         return self._spaces.get(tgid) or self.read(tgid)
 
     def _is_stack(self, numbers: Numbers) -> npt.NDArray[np.bool_]:
-        return np.isin(numbers, self._stacks)
+        is_stack: npt.NDArray[np.bool_] = self._traits[numbers, 0] == Region.STACK
+        return is_stack
 
     def _forget(self) -> None:
         """Forgets places that are of no use any more, when there are many."""
@@ -276,7 +276,6 @@ class Mappings:
         used.update(*(np.unique(found).tolist() for found in self._latest))
         self.places = {number: self.places[number] for number in sorted(used)}
         self._numbers = {key: number for key, number in self._numbers.items() if number in used}
-        self._stacks = [number for number in self._stacks if number in used]
         self._many = max(_MANY, 2 * len(used))
 
     def _take(self, told: Heard, until: Callable[[int, int], None]) -> None:
@@ -379,8 +378,6 @@ class Mappings:
         if number == len(self._traits):
             self._traits = np.concatenate([self._traits, np.zeros_like(self._traits)])
         self._traits[number] = place.region, place.of_file, place.shared
-        if place.region is Region.STACK:
-            self._stacks.append(number)
         self.places[number] = place
         self._next += 1
 
@@ -438,24 +435,27 @@ class _Work:
             return
         ripe = int(np.searchsorted(self._ns[rows], ns))
         if ripe:
-            self._find(tgid, rows[:ripe])
+            self._find({tgid: rows[:ripe]})
             self._left[tgid] = rows[ripe:]
 
     def finish(self) -> None:
-        """Finds the rest."""
-        for tgid, rows in self._left.items():
-            if len(rows):
-                self._find(tgid, rows)
+        """Finds the rest, of all processes at once: there may be thousands, with a few each."""
+        left = {tgid: rows for tgid, rows in self._left.items() if len(rows)}
+        if left:
+            self._find(left)
 
-    def _find(self, tgid: int, rows: npt.NDArray[np.intp]) -> None:
-        space = self._space(tgid)
-        found, self.offsets[rows], above = space.locate(self._addresses[rows])
+    def _find(self, wanted: dict[int, npt.NDArray[np.intp]]) -> None:
+        spaces = [self._space(tgid) for tgid in wanted]
+        rows = np.concatenate(list(wanted.values()))
+        which = np.repeat(np.arange(len(spaces)), [len(each) for each in wanted.values()])
+        found, self.offsets[rows], above = locate_in(spaces, which, self._addresses[rows])
         lost = found == NOWHERE
         if lost.any():  # a stack grows down, and nobody tells
             found[lost] = np.where(self._is_stack(above[lost]), above[lost], NOWHERE)
         self.found[rows] = found
-        for row in rows[self._many[rows]].tolist():
-            parts = space.parts(int(self._addresses[row]), int(self._counts[row]))
+        many = self._many[rows]
+        for row, number in zip(rows[many].tolist(), which[many].tolist(), strict=True):
+            parts = spaces[number].parts(int(self._addresses[row]), int(self._counts[row]))
             if len(parts) > 1:
                 first = parts[0][0], int(self.found[row]), int(self.offsets[row])
                 self.parts[row] = [first, *parts[1:]]

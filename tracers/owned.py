@@ -32,17 +32,21 @@ NOBODY: Owner = (Use.NOTHING, 0)
 
 
 class Owned:
-    """The ranges of one process, by their owners."""
+    """The ranges of one process, by their owners.
+
+    Attributes:
+        space: the same, by the numbers of owners; see encoded().
+    """
 
     def __init__(self) -> None:
-        self._space = Space()
+        self.space = Space()
         self._bytes: Counter[Owner] = Counter()
         self._born: dict[int, int] = {}
 
     def copy(self) -> Owned:
         """A child's."""
         child = Owned()
-        child._space, child._bytes = self._space.copy(), self._bytes.copy()
+        child.space, child._bytes = self.space.copy(), self._bytes.copy()
         child._born = self._born.copy()
         return child
 
@@ -54,7 +58,7 @@ class Owned:
     def put(self, start: int, length: int, owner: Owner, ns: int) -> Held:
         """Gives a range to an owner, at a time; what was held of it before."""
         held = self.drop(start, length)
-        self._space.put(start, start + length, encoded(owner))
+        self.space.put(start, start + length, encoded(owner))
         self._bytes[owner] += length
         self._born[start] = ns
         return held
@@ -63,33 +67,33 @@ class Owned:
         """Takes a range from whoever had it; what was held of it."""
         held = self.held(start, length)
         self._bytes.subtract(held)
-        first, last = self._space.overlapping(start, start + length)
-        for begin in self._space.starts[first:last]:
+        first, last = self.space.overlapping(start, start + length)
+        for begin in self.space.starts[first:last]:
             self._born.pop(begin, None)
-        self._space.drop(start, start + length)
+        self.space.drop(start, start + length)
         return held
 
     def held(self, start: int, length: int) -> Held:
         """How many bytes of a range belong to whom."""
         held: Counter[Owner] = Counter()
-        first, last = self._space.overlapping(start, start + length)
+        first, last = self.space.overlapping(start, start + length)
         for at in range(first, last):
-            end = min(self._space.ends[at], start + length)
-            held[decoded(self._space.numbers[at])] += end - max(self._space.starts[at], start)
+            end = min(self.space.ends[at], start + length)
+            held[decoded(self.space.numbers[at])] += end - max(self.space.starts[at], start)
         return held
 
     def is_whole(self, start: int, length: int) -> bool:
         """Whether a range is one that was given like that."""
-        first, last = self._space.overlapping(start, start + length)
+        first, last = self.space.overlapping(start, start + length)
         return last - first == 1 and (
-            self._space.starts[first] == start and self._space.ends[first] == start + length
+            self.space.starts[first] == start and self.space.ends[first] == start + length
         )
 
     def is_end(self, start: int, length: int) -> bool:
         """Whether a range is one that was given, but for its beginning."""
-        first, last = self._space.overlapping(start, start + length)
+        first, last = self.space.overlapping(start, start + length)
         return last - first == 1 and (
-            self._space.starts[first] < start and self._space.ends[first] == start + length
+            self.space.starts[first] < start and self.space.ends[first] == start + length
         )
 
     def born_ns(self, start: int) -> int | None:
@@ -98,12 +102,8 @@ class Owned:
 
     def at(self, address: int) -> Owner:
         """Whose an address is."""
-        first, last = self._space.overlapping(address, address + 1)
-        return decoded(self._space.numbers[first]) if first < last else NOBODY
-
-    def numbers_at(self, addresses: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
-        """at() of each, as a number for decoded()."""
-        return self._space.locate(addresses)[0]
+        first, last = self.space.overlapping(address, address + 1)
+        return decoded(self.space.numbers[first]) if first < last else NOBODY
 
 
 def encoded(owner: Owner) -> int:
@@ -115,3 +115,10 @@ def encoded(owner: Owner) -> int:
 def decoded(number: int) -> Owner:
     """The owner that has this number."""
     return Use(number & (1 << _USE_BITS) - 1), number >> _USE_BITS
+
+
+def uses_and_sites(
+    numbers: npt.NDArray[np.uint32],
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """decoded() of each."""
+    return numbers & np.uint32((1 << _USE_BITS) - 1), numbers >> np.uint32(_USE_BITS)

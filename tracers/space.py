@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,18 @@ from memtap.tracers.streaks import Parts
 
 Numbers = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.intp]
 
 # The number of what nothing stands in.
 NOWHERE = 0
+
+Arrays = tuple[U64, U64, Numbers, U64]
+
+_TOP = 2**64 - 1
+
+# So many spaces are searched at once: the number of each stands above its page numbers.
+_PAGE_BITS = 52
+_TOGETHER = 1 << 64 - _PAGE_BITS
 
 # Up to so many addresses, looking each up takes less time than making arrays of all mappings.
 _FEW = 32
@@ -29,14 +39,14 @@ class Space:
         self.numbers: list[int] = []
         self.shifts: list[int] = []  # from addresses to places in the file, modulo 2**64
         self.latest = 0  # the end of what was mapped last
-        self._arrays: tuple[U64, U64, Numbers, U64] | None = None
+        self._arrays: Arrays | None = None
 
     def copy(self) -> Space:
         """A child's."""
         child = Space()
         child.starts, child.ends = self.starts.copy(), self.ends.copy()
         child.numbers, child.shifts = self.numbers.copy(), self.shifts.copy()
-        child.latest = self.latest
+        child.latest, child._arrays = self.latest, self._arrays
         return child
 
     def overlapping(self, start: int, end: int) -> tuple[int, int]:
@@ -105,15 +115,18 @@ class Space:
         """
         if self._arrays is None and len(addresses) <= _FEW:
             return self._locate_few(addresses.tolist())
+        starts, ends, numbers, shifts = self.arrays()
+        at = np.searchsorted(starts, addresses, "right") - 1
+        return _found(at, addresses, ends, numbers, shifts)
+
+    def arrays(self) -> Arrays:
+        """Starts, ends, numbers and shifts; the last is of nowhere, above all others."""
         if self._arrays is None:
-            starts = np.array([*self.starts, 2**64 - 1], np.uint64)
+            starts = np.array([*self.starts, _TOP], np.uint64)
             ends = np.array([*self.ends, 0], np.uint64)
             numbers = np.array([*self.numbers, NOWHERE], np.uint32)
             self._arrays = starts, ends, numbers, np.array([*self.shifts, 0], np.uint64)
-        starts, ends, numbers, shifts = self._arrays
-        at = np.searchsorted(starts, addresses, "right") - 1
-        found = np.where(addresses < ends[at], numbers[at], NOWHERE).astype(np.uint32)
-        return found, addresses + shifts[at], numbers[np.minimum(at + 1, len(numbers) - 1)]
+        return self._arrays
 
     def _locate_few(self, addresses: list[int]) -> tuple[Numbers, U64, Numbers]:
         """The same, without making arrays of all mappings."""
@@ -126,3 +139,40 @@ class Space:
             np.array(offsets, np.uint64),
             np.array(beyond, np.uint32),
         )
+
+
+def locate_in(spaces: list[Space], which: Places, addresses: U64) -> tuple[Numbers, U64, Numbers]:
+    """Space.locate() of addresses each of which is in one of many spaces; `which` rises."""
+    if len(spaces) == 1:
+        return spaces[0].locate(addresses)
+    borders = np.searchsorted(which, np.arange(0, len(spaces) + _TOGETHER, _TOGETHER)).tolist()
+    parts = [
+        _locate_in(spaces[number * _TOGETHER :][:_TOGETHER], which[begin:end], addresses[begin:end])
+        for number, (begin, end) in enumerate(pairwise(borders))
+    ]
+    found, offsets, above = map(np.concatenate, zip(*parts, strict=True))
+    return found, offsets, above
+
+
+def _locate_in(spaces: list[Space], which: Places, addresses: U64) -> tuple[Numbers, U64, Numbers]:
+    arrays = [space.arrays() for space in spaces]
+    starts, ends, numbers, shifts = map(np.concatenate, zip(*arrays, strict=True))
+    keys = _keys(np.repeat(np.arange(len(spaces)), [len(each[0]) for each in arrays]), starts)
+    at = np.searchsorted(keys, _keys(which % _TOGETHER, addresses), "right") - 1
+    return _found(at, addresses, ends, numbers, shifts)
+
+
+def _keys(spaces: Places, addresses: U64) -> U64:
+    pages = addresses // np.uint64(PAGE_BYTES)
+    return spaces.astype(np.uint64) << np.uint64(_PAGE_BITS) | pages
+
+
+def _found(
+    at: Places, addresses: U64, ends: U64, numbers: Numbers, shifts: U64
+) -> tuple[Numbers, U64, Numbers]:
+    """What Space.locate() gives, by the last mapping that begins below each address.
+
+    Below the first of a space is the end of another, which nothing is in.
+    """
+    found = np.where(addresses < ends[at], numbers[at], NOWHERE).astype(np.uint32)
+    return found, addresses + shifts[at], numbers[np.minimum(at + 1, len(numbers) - 1)]

@@ -7,7 +7,16 @@ import random
 import numpy as np
 import pytest
 
-from memtap.tracers.allocations import THRESHOLD, Allocator, Asked, Call, Path, Rule, Step
+from memtap.tracers.allocations import (
+    THRESHOLD,
+    Allocator,
+    Asked,
+    Call,
+    Path,
+    Rule,
+    Step,
+    owners_of,
+)
 from memtap.tracers.mappings import Region
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -202,11 +211,10 @@ def live(allocator: Allocator, path: Path) -> int:
 
 
 def path_of(allocator: Allocator, address: int) -> Path:
-    found = allocator.owner_of(address, Region.ANON)
-    regions = np.array([Region.ANON], np.uint8)
-    owners, which = allocator.owners_of(np.array([address], np.uint64), regions)
-    assert owners[which[0]] == found
-    return found[0]
+    numbers = allocator.space.locate(np.array([address], np.uint64))[0]
+    paths, sites = owners_of(numbers, np.array([Region.ANON], np.uint8))
+    assert sites.tolist() == [0]
+    return Path(int(paths[0]))
 
 
 def test_what_is_live_agrees_with_a_table_of_every_page() -> None:
