@@ -158,7 +158,8 @@ def _locate_in(spaces: list[Space], which: Places, addresses: U64) -> tuple[Numb
     arrays = [space.arrays() for space in spaces]
     starts, ends, numbers, shifts = map(np.concatenate, zip(*arrays, strict=True))
     keys = _keys(np.repeat(np.arange(len(spaces)), [len(each[0]) for each in arrays]), starts)
-    at = np.searchsorted(keys, _keys(which % _TOGETHER, addresses), "right") - 1
+    below = np.minimum(addresses, np.uint64(_TOP - PAGE_BYTES))  # what is above all spaces
+    at = np.searchsorted(keys, _keys(which % _TOGETHER, below), "right") - 1
     return _found(at, addresses, ends, numbers, shifts)
 
 

@@ -90,3 +90,29 @@ def test_what_was_broken_off_ends_in_peace() -> None:
     done = subprocess.run([sys.executable, "-c", LATE], cwd=HOME, capture_output=True, text=True)
     assert done.stderr == "memtap: note: a last report would have taken too long: it was not made\n"
     assert done.returncode == 0
+
+
+# A run is told to end, and says how nice it is from then on.
+IN_FRONT = """
+import os, signal, sys
+from memtap.cli import endings
+
+endings.note_endings()
+os.kill(os.getpid(), int(sys.argv[1]))
+print(os.getpriority(os.PRIO_PROCESS, 0))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be less nice")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_what_is_left_to_do_is_done_ahead_of_others(number: int) -> None:
+    """But for Ctrl-C, after which it may take as long as it takes."""
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    done = subprocess.run(
+        [sys.executable, "-c", IN_FRONT, str(int(number))],
+        cwd=HOME,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) == (nice if number == signal.SIGINT else -20)
