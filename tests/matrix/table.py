@@ -19,7 +19,8 @@ from typing import Any
 from memtap.tracers.doctor import REPORTS
 from tests.matrix.project import CACHE
 
-RESULTS = CACHE / "results"
+# Of whole runs, and of those in which nothing was noted of the kernel.
+RESULTS, PARTS = CACHE / "results", CACHE / "parts"
 
 HEAD = """# Kernels
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.matrix.inside import OUT
+from tests.matrix.inside import ONLY_TESTS, OUT
 from tests.matrix.kernels import SUITES, Kernels
 from tests.matrix.machine import ARM64
 from tests.matrix.project import CACHE, HERE, kernels, run_in, run_in_foreign
 from tests.matrix.rootfs import Rootfs
-from tests.matrix.table import RESULTS
+from tests.matrix.table import PARTS, RESULTS
 from tests.matrix.vm import Outcome
 
 pytestmark = pytest.mark.matrix
@@ -106,13 +106,19 @@ def test_what_holds_here_holds_in(suite: str) -> None:
 def command(chosen: Sequence[str] = TESTS) -> list[str]:
     """MEMTAP_MATRIX_TESTS says which tests, where not all are wanted."""
     tests = os.environ.get("MEMTAP_MATRIX_TESTS", "").split() or chosen
+    inside = ["tests.matrix.inside", *([ONLY_TESTS] if only_tests() else [])]
     how = ["-q", "--tb=short", "-p", "no:cacheprovider", "--basetemp=/var/tmp/pytest"]
-    return ["-m", "tests.matrix.inside", *how, "--durations=10", *tests]
+    return ["-m", *inside, *how, "--durations=10", *tests]
+
+
+def only_tests() -> bool:
+    """Whether MEMTAP_MATRIX_ONLY_TESTS says that nothing is noted of a kernel."""
+    return bool(os.environ.get("MEMTAP_MATRIX_ONLY_TESTS"))
 
 
 def keep(out: Path, name: str) -> None:
     """Keeps what a run has left, for tests.matrix.table and for whoever looks for a cause."""
-    folder = RESULTS / name
+    folder = (PARTS if only_tests() else RESULTS) / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for file in filter(Path.is_file, out.iterdir()):
