@@ -21,11 +21,15 @@ class MemtapError(Exception):
 
 
 class LoadError(MemtapError):
-    """A program did not compile, load or attach; `log` is what compiler or verifier said."""
+    """A program did not compile, load or attach.
+
+    `log` is what compiler or verifier said; `what` ends with the line of it that tells the cause.
+    """
 
     def __init__(self, what: str, hint: str = "", log: str = "") -> None:
-        super().__init__(what, hint or "memtap doctor tells what this kernel allows")
-        self.log = log
+        word = cause_in(log)
+        said = f"{what}: {word}" if word else what
+        super().__init__(said, hint or "memtap doctor tells what this kernel allows")
 
     @classmethod
     def of(cls, error: OSError, log: str = "") -> LoadError:
@@ -34,6 +38,18 @@ class LoadError(MemtapError):
         if error.errno == errno.EPERM:
             hint = "run it as root; if you are root, memtap doctor tells what forbids it"
         return cls(error.strerror or os.strerror(error.errno or 0), hint, log)
+
+
+# What the verifier counts, below its last word.
+_FIGURES = ("processed ", "verification time ", "stack depth ")
+
+
+def cause_in(log: str) -> str:
+    """The first error of a compiler, or the last word of the verifier; "" if nothing was said."""
+    lines = [line.strip() for line in log.splitlines()]
+    errors = [line for line in lines if " error: " in line]
+    words = [line for line in lines if line and not line.startswith(_FIGURES)]
+    return next(iter(errors or words[::-1]), "")
 
 
 # What the C library says of a shared object that does not fit, and Python of a thread.

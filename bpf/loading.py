@@ -104,11 +104,25 @@ def _attachments(probe: Probe, kernel: Kernel) -> list[_Attachment]:
     return in_turn[::-1] if probe.kind in ("fentry", "fexit") else in_turn
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A way that was tried, as the kernel has all that it takes, and that did not load."""
+
+    way: Way
+    error: LoadError
+
+    def __str__(self) -> str:
+        """In one line, with the last word of the kernel."""
+        way = self.way
+        return f"the way {way.name!r}, which is {way.accuracy}, was refused: {self.error.what}"
+
+
 class Loaded:
     """Programs in the kernel, not attached yet. Making one raises LoadError.
 
     Attributes:
         request, way: what was loaded.
+        refused: the better ways that were tried before, in vain.
         programs, maps: descriptors by name.
         entries: how many elements each map has room for.
         layouts: the structs of the records, see Compiled.
@@ -117,6 +131,7 @@ class Loaded:
 
     def __init__(self, request: Request, way: Way, compiled: Compiled, kernel: Kernel) -> None:
         self.request, self.way = request, way
+        self.refused: tuple[Refusal, ...] = ()
         self.layouts, self.compiler = compiled.layouts, compiled.compiler
         wanted = [probe for probe in request.probes(way) if probe.wanted(kernel)]
         self._attached = [each for probe in wanted for each in _attachments(probe, kernel)]
@@ -140,6 +155,11 @@ class Loaded:
         if _FLUSH in compiled.programs:
             code = compiled.programs[_FLUSH].using(self.maps)
             self.programs[_FLUSH] = objects.load_program(_FLUSH, None, "", code, kernel)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its way cannot see, and why it is not a better one."""
+        return (*self.way.notes, *map(str, self.refused))
 
     @property
     def countable(self) -> list[str]:
@@ -200,9 +220,6 @@ class Attempts:
     """Loads the best way that this kernel lets through, trying each that could work.
 
     The first is being compiled and loaded when this returns; wait() is for the end of it.
-
-    Attributes:
-        refused: the better ways that were tried, and why each did not work.
     """
 
     def __init__(self, request: Request, kernel: Kernel, cache: Cache | None) -> None:
@@ -210,7 +227,6 @@ class Attempts:
         self._request, self._kernel, self._cache = request, kernel, cache
         self._ways = request.plan.require(kernel)
         self._best = next(self._ways)
-        self.refused: list[tuple[Way, LoadError]] = []
         self._compiling = self._compile(self._best)
         # The verifier takes its time, and needs no Python meanwhile.
         self._thread = ThreadPoolExecutor(1)
@@ -237,10 +253,13 @@ class Attempts:
         try:
             return self._first.result()
         except LoadError as error:
-            self.refused.append((self._best, error))
+            refused = [Refusal(self._best, error)]
         for way in self._ways:
             try:
-                return self._load(way, self._compile(way))
+                loaded = self._load(way, self._compile(way))
             except LoadError as error:
-                self.refused.append((way, error))
-        raise self.refused[0][1]
+                refused.append(Refusal(way, error))
+            else:
+                loaded.refused = tuple(refused)
+                return loaded
+        raise refused[0].error

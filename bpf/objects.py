@@ -28,6 +28,9 @@ _ANY_TASK = _ANY_CPU = _NO_GROUP = -1
 _TYPE_SOFTWARE = 1
 
 _BTF_INT_SIGNED = 1
+# Of linux/bpf_verifier.h: the verifier says what it stumbled over, and figures. All that it went
+# through before can be longer than any buffer, and the cause is at the end.
+_BPF_LOG_STATS, _LOG_BYTES = 4, 64 << 10
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 _INSTRUCTION_BYTES = 8
 
@@ -96,8 +99,8 @@ def load_program(function: str, kind: Kind | None, target: str, code: bytes, ker
 
 def _verdict(arguments: tuple[object, ...], options: libbpf.ProgLoadOpts) -> str:
     """What the verifier says of a program that was refused."""
-    log = ct.create_string_buffer(1 << 20)
-    options.log_level, options.log_size = 1, len(log)
+    log = ct.create_string_buffer(_LOG_BYTES)
+    options.log_level, options.log_size = _BPF_LOG_STATS, len(log)
     options.log_buf = ct.cast(log, ct.c_char_p)
     libbpf.library().bpf_prog_load(*arguments, ct.byref(options))
     return log.value.decode(errors="replace").strip()

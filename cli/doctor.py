@@ -33,7 +33,9 @@ def command(format: str, output: Path | None, verbose: bool) -> None:
     \b
     ACCURACY  exact: each event counted once; bounded, estimated: see the
               report's notes (-v); none: the report cannot run here
-    WAY       the best of the report's ways to see its events that works
+    WAY       the best of the report's ways to see its events that works;
+              below it what a better one lacks, or that the kernel refused
+              it, and with which last word
     PROBES    how many places in the kernel it attaches to (-v lists them)
 
     \b

@@ -28,7 +28,7 @@ class Origin:
         way: which of the plan's ways it was attached by.
         accuracy: how far counts can be believed if nothing is lost.
         probes: what was attached, as `kind:target`.
-        notes: what this way cannot see.
+        notes: what this way cannot see, and which better way was refused.
         filtered: whether only some processes were traced.
         page_bytes: the size of a page.
         host, machine, kernel, boot_id: of the traced machine; `kernel` as uname -r has it.

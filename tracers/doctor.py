@@ -21,7 +21,7 @@ from memtap.bpf.compiled import Compiling
 from memtap.bpf.errors import LoadError, MemtapError
 from memtap.bpf.filters import cgroup_mounts
 from memtap.bpf.kernel import Kernel
-from memtap.bpf.loading import Attempts, Request
+from memtap.bpf.loading import Attempts, Loaded, Request
 from memtap.bpf.plan import Way
 from memtap.bpf.session import Session
 from memtap.tracers import (
@@ -92,7 +92,8 @@ class Diagnosis:
     Attributes:
         time: when, UTC, ISO 8601.
         rows: one per report: `report`, `accuracy` and `way` (None if it cannot run), `probes`,
-            `missing` (what stands in the way of a better way), `todo`, `notes`.
+            `missing` (what stands in the way of a better way: what the kernel lacks, and the ways
+            that it refused, with its last word), `todo`, `notes`.
         host: facts that explain the rows.
         compiles: whether the compiler works; what was compiled before runs without it.
     """
@@ -132,7 +133,7 @@ def _finish(name: str, attempts: Attempts | MemtapError, kernel: Kernel) -> Row:
     try:
         loaded = attempts.wait()
         with Session(loaded, kernel):
-            return _usable(name, loaded.way, loaded.probes, attempts.refused, kernel)
+            return _usable(name, loaded, kernel)
     except (MemtapError, OSError) as error:
         return _unusable(name, error)
     finally:
@@ -152,28 +153,29 @@ def _unusable(name: str, error: MemtapError | OSError) -> Row:
     }
 
 
-def _usable(
-    name: str,
-    way: Way,
-    probes: tuple[str, ...],
-    refused: list[tuple[Way, LoadError]],
-    kernel: Kernel,
-) -> Row:
+def _usable(name: str, loaded: Loaded, kernel: Kernel) -> Row:
     """A report that runs; what keeps it from a better way, if there is one."""
-    ways = REPORTS[name].plan.ways
-    better = ways[: ways.index(way)]
-    is_best = way.accuracy == ways[0].accuracy
-    missing = [probe for each in better for probe in each.missing(kernel)]
-    missing += [f"{each.name}: {error.what}" for each, error in refused]
+    ways, way = REPORTS[name].plan.ways, loaded.way
+    missing = [probe for each in ways[: ways.index(way)] for probe in each.missing(kernel)]
+    missing += map(str, loaded.refused)
     return {
         "report": name,
         "accuracy": way.accuracy,
         "way": way.name,
-        "probes": list(probes),
+        "probes": list(loaded.probes),
         "missing": list(dict.fromkeys(missing)),
-        "todo": None if is_best else "run Linux 6.12 or later for exact counts",
+        "todo": _todo(loaded, best=ways[0]),
         "notes": list(way.notes),
     }
+
+
+def _todo(loaded: Loaded, best: Way) -> str | None:
+    """What would help to a better way."""
+    if loaded.refused:
+        return "report what was refused, with the output of memtap doctor -f json"
+    return (
+        None if loaded.way.accuracy == best.accuracy else "run Linux 6.12 or later for exact counts"
+    )
 
 
 def _needs(kernel: Kernel) -> Iterator[Fact]:

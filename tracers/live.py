@@ -271,7 +271,7 @@ def origin_of(loaded: Loaded, kernel: Kernel) -> Origin:
         way=loaded.way.name,
         accuracy=loaded.way.accuracy,
         probes=loaded.probes,
-        notes=loaded.way.notes,
+        notes=loaded.notes,
         filtered=bool(loaded.request.filter),
         page_bytes=os.sysconf("SC_PAGESIZE"),
         host=socket.gethostname(),
