@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _INIT = Path(__file__).with_name("init.sh")
-# What cloud kernels do not have built in. ext4, and zram with a compressor, are for tests.
+# What cloud kernels do not have built in. File systems, and zram with a compressor, are for tests.
 _MACHINE = ("virtio_pci", "virtio_blk", "virtio_console", "virtiofs", "overlay")
-_WANTED = (*_MACHINE, "ext4", "lzo_rle", "zram")
+_WANTED = (*_MACHINE, "ext4", "loop", "xfs", "btrfs", "lzo_rle", "zram")
 
 File = tuple[str, int, bytes]
 
