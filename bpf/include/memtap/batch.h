@@ -116,8 +116,8 @@ static inline void spill(struct spill *key, u64 units)
 	struct spilled nothing = {}, *sums = spills.lookup_or_try_init(key, &nothing);
 
 	if (sums) {
-		lock_xadd(&sums->events, 1);
-		lock_xadd(&sums->units, units);
+		add_to(&sums->events, 1);
+		add_to(&sums->units, units);
 	}
 	count(sums ? COUNT_SPILLED : COUNT_LOST, units);
 }

@@ -20,11 +20,21 @@ enum {
 
 BPF_PERCPU_ARRAY(counts, u64, COUNTS);
 
+/*
+ * Programs of one CPU can take turns. LLVM makes an atomic OR of adding a constant 0, which
+ * kernels before 5.12 refuse (981f94c3e921).
+ */
+static inline void add_to(u64 *sum, u64 by)
+{
+	if (by)
+		lock_xadd(sum, by);
+}
+
 static inline void count(int which, u64 by)
 {
 	u64 *counter = counts.lookup(&which);
 	if (counter)
-		lock_xadd(counter, by); /* programs of one CPU can take turns */
+		add_to(counter, by);
 }
 
 #endif
