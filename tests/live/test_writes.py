@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.filesystems import PLENTY, file_system
-from tests.live.tracing import PAGE, Trace, evict, kept, make_file
+from tests.live.tracing import PAGE, Trace, evict, has_large_folios, kept, make_file
 
 PAGES = 2000
 
@@ -142,26 +142,38 @@ FILES_AT_ONCE = 20
 CALLS = ("pwrite", "write", "writev", "pwritev", "sendfile", "splice")
 
 
-def scattered(
-    folder: Path, trace: Run, ways: tuple[str, ...] = CALLS
-) -> tuple[dict[str, int], dict[str, int]]:
-    """How many pages of each file random writes dirtied, and how many were counted.
+def bound_of(done: Trace) -> int:
+    """How many pages more can have been dirtied than were counted."""
+    notes = [note for note in done.audit["notes"] if "dirtied" in note]
+    assert len(notes) == (done.audit["accuracy"] == "bounded"), done.audit
+    return sum(int(note.split()[2]) for note in notes)
 
-    Left out are files that somebody else wrote back meanwhile.
+
+def check_scattered(folder: Path, trace: Run, ways: tuple[str, ...] = CALLS) -> None:
+    """The pages of each file that random writes dirtied are counted.
+
+    Left out are files that somebody else wrote back meanwhile. On btrfs nobody tells which pages of
+    a large folio are written; then the counts are bounded.
     """
-    make_file(folder / "source", 64)
+    source = make_file(folder / "source", 64)
     files = [
         make_file(folder / f"{number}", random.randint(1, 300), random.choice([0, 17, 4000]))
         for number in range(FILES_AT_ONCE)
     ]
     evict(*files)
+    is_exact = "btrfs" not in folder.name or not has_large_folios(source)
     seed = random.randrange(1 << 30)
     done = trace("/usr/bin/python3", "-c", SCATTER, folder, str(seed), *ways)
     assert done.status == 0, done.stderr
-    assert done.audit["accuracy"] == "exact", done.audit["notes"]
     truth = json.loads(done.stdout)
     assert len(truth) > FILES_AT_ONCE // 2, "somebody writes back what is dirty"
-    return truth, {name: done.counts(folder / name)[2] for name in truth}
+    counted = {name: done.counts(folder / name)[2] for name in truth}
+    if is_exact:
+        assert done.audit["accuracy"] == "exact", done.audit["notes"]
+        assert counted == truth
+    else:
+        assert all(counted[name] <= truth[name] for name in truth)
+        assert sum(truth.values()) <= sum(counted.values()) + bound_of(done)
 
 
 @pytest.fixture
@@ -181,8 +193,7 @@ def test_pages_that_are_written_to_are_dirtied_whatever_their_folio(
 ) -> None:
     """Random writes in random ways to files whose folios have random sizes."""
     with file_system(kind, disk) as folder:
-        truth, counted = scattered(folder, trace)
-    assert counted == truth
+        check_scattered(folder, trace)
 
 
 # bytes() of this size is memory that was never touched: the kernel copies as far as it is there.
@@ -300,8 +311,7 @@ def test_stores_mixed_with_writes_are_exact_where_folios_are_pages(
     A page that was written back is dirtied again, and the program cannot know.
     """
     with file_system("btrfs", disk, PLENTY) as folder:
-        truth, counted = scattered(folder, trace, ways)
-    assert counted == truth
+        check_scattered(folder, trace, ways)
 
 
 def test_what_the_kernel_counts_as_dirty_is_told_apart(file: Path, trace: Run) -> None:
@@ -337,8 +347,7 @@ for page in pages: view[page * {PAGE}] = 1
     assert row["dirties_pages"] <= 300 <= row["dirty_folio_pages"]
     if row["dirties_pages"] < 300:
         assert done.audit["accuracy"] == "bounded"
-        bound = next(int(note.split()[2]) for note in done.audit["notes"] if "dirtied" in note)
-        assert row["dirties_pages"] + bound >= 300
+        assert row["dirties_pages"] + bound_of(done) >= 300
 
 
 # What no storage is behind.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import io
 import json
 import mmap
 import os
@@ -204,6 +205,35 @@ def cached_pages(path: Path) -> list[int]:
 def resident(path: Path) -> int:
     """How many pages of a file are cached."""
     return sum(cached_pages(path))
+
+
+# Of uapi/linux/kernel-page-flags.h, and of Documentation/admin-guide/mm/pagemap.rst.
+_KPF_COMPOUND = 1 << 15 | 1 << 16
+_PFN = (1 << 55) - 1
+
+
+def has_large_folios(path: Path) -> bool:
+    """Whether a file comes into the page cache in large folios, by /proc/kpageflags."""
+    evict(path)
+    with path.open("rb", buffering=0) as file:
+        while file.read(4 * PAGE):
+            pass
+    with (
+        mapped(path) as (address, length),
+        Path("/proc/self/pagemap").open("rb", buffering=0) as pagemap,
+        Path("/proc/kpageflags").open("rb", buffering=0) as kpageflags,
+    ):
+        for place in range(address, address + length, PAGE):
+            ctypes.string_at(place, 1)  # so that it is mapped
+            frame = _word(pagemap, place // PAGE) & _PFN
+            if frame and _word(kpageflags, frame) & _KPF_COMPOUND:
+                return True
+    return False
+
+
+def _word(file: io.FileIO, number: int) -> int:
+    """One of the u64 of which a file is made."""
+    return int.from_bytes(os.pread(file.fileno(), 8, 8 * number), sys.byteorder)
 
 
 @contextmanager
