@@ -1601,13 +1601,17 @@ static inline void dirtied(u64 *ctx)
 	struct pages folio = pages_of(ctx[0]);
 	struct event what = {.kind = DIRTY, .whole = folio.end - folio.first};
 
-	if (!about(&who, ctx[1]) || is_taken_back(&who, ctx[1]))
+	if (!about(&who, ctx[1]))
 		return;
 	struct lane *lane = enter(LANE_DIRTY);
 	if (!lane)
 		return;
-	struct pages pages = reached(&who, ctx[1], folio, &what.flags);
-	claim_pages(&who, ctx[1], pages, what.flags);
+	struct pages pages = {folio.first, folio.first};
+	if (!is_taken_back(&who,
+			   ctx[1])) { /* else what stays dirty is reached by the next try */
+		pages = reached(&who, ctx[1], folio, &what.flags);
+		claim_pages(&who, ctx[1], pages, what.flags);
+	}
 	what.index = pages.first;
 	what.pages = pages.end - pages.first;
 	what.call = pages.first - folio.first;
@@ -1667,24 +1671,25 @@ static inline void note_reach(struct call *call, u64 mapping, struct reach reach
 static inline int is_dirty_at(u64 mapping, u64 index)
 {
 	u64 folio = cached_at(mapping, index);
-	u64 dirty_and_large =
-		1UL << ENUM(pageflags, PG_dirty) | 1UL << ENUM(pageflags, PG_head);
 
-	return folio && (folio_flags_anywhere(folio) & dirty_and_large) == dirty_and_large;
+	return folio && folio_flags_anywhere(folio) & 1UL << ENUM(pageflags, PG_dirty);
 }
 
 /*
- * Is this a part of a chunk for a folio that begins behind the end of the file, and is not up
- * to date? The rest of the program's buffer had still to be brought in. block_write_end()
- * zeroes and dirties the folio, ext4_truncate_failed_write() takes it away, and the kernel
- * tries once more.
+ * Does a chunk end behind the end of the file, of which only a part was copied into a folio
+ * that is not up to date, as the rest of the program's buffer had still to be brought in?
+ * block_write_end() zeroes and dirties what is new in the folio; ext4_truncate_failed_write()
+ * takes that away again, and the rest of the folio is clean then, unless it was in a hole; and
+ * the kernel tries once more.
  */
 static inline int fails(u64 *ctx, u64 mapping)
 {
-	u64 start = ctx[1], folio = cached_at(mapping, start >> PAGE_SHIFT);
+	u64 start = ctx[1];
 
-	return (u32)ctx[3] < (u32)ctx[2] && start % (1 << PAGE_SHIFT) == 0 &&
-	       start >= FIELD(ctx[0], inode, i_size) && folio && !is_uptodate(folio);
+	if ((u32)ctx[3] >= (u32)ctx[2] || start + (u32)ctx[2] <= FIELD(ctx[0], inode, i_size))
+		return 0;
+	u64 folio = cached_at(mapping, start >> PAGE_SHIFT);
+	return folio && !is_uptodate(folio);
 }
 
 /* The data of a chunk in one folio has been copied, and the folio is dirtied next. */
