@@ -106,7 +106,7 @@ class Cut:
         until_ns: CLOCK_MONOTONIC; every event before it is in this cut or an earlier one.
         frames: registers and stacks of calls; see Stream.take_frames().
         spilled: sums of events that no ring had room for, see Spills.take().
-        goes_on: whether another part of the same cut follows; see tracers/pieces.py.
+        goes_on: whether another part of the same cut follows; see tracers/live/pieces.py.
     """
 
     events: Events

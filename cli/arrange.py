@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from memtap.tracers.report import Column, FrameRows, Report, Row
+from memtap.tracers.model.report import Column, FrameRows, Report, Row
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ import click
 from memtap.cli.arrange import Order
 from memtap.cli.options import Options, TracingCommand, shared, sort_column
 from memtap.cli.tracing import Job, page_edge, run
-from memtap.tracers.pagecache import NAME_FILES, PLAN
-from memtap.tracers.pagecolumns import CACHESTAT, CACHESTAT_WIDE
+from memtap.tracers.pagecache.columns import CACHESTAT, CACHESTAT_WIDE
+from memtap.tracers.pagecache.probes import NAME_FILES, PLAN
 
 if TYPE_CHECKING:
     from memtap.cli.loop import Display, Reporter
-    from memtap.tracers.cachestat import Cachestat
-    from memtap.tracers.chunk import Origin
+    from memtap.tracers.model.chunk import Origin
+    from memtap.tracers.pagecache.cachestat import Cachestat
 
 
 @click.command("cachestat", cls=TracingCommand)
@@ -55,7 +55,7 @@ def command(options: Options) -> None:
 
 
 def _reporter(options: Options, origin: Origin) -> Cachestat:
-    from memtap.tracers.cachestat import Cachestat
+    from memtap.tracers.pagecache.cachestat import Cachestat
 
     return Cachestat(origin, options.wide)
 

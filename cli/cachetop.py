@@ -12,13 +12,13 @@ import click
 from memtap.cli.arrange import Order
 from memtap.cli.options import Options, TracingCommand, shared, sort_column
 from memtap.cli.tracing import Job, page_edge, run
-from memtap.tracers.pagecache import NAME_FILES, PLAN
-from memtap.tracers.pagecolumns import CACHETOP_KEYS, cachetop_columns
+from memtap.tracers.pagecache.columns import CACHETOP_KEYS, cachetop_columns
+from memtap.tracers.pagecache.probes import NAME_FILES, PLAN
 
 if TYPE_CHECKING:
     from memtap.cli.loop import Display
-    from memtap.tracers.cachetop import Cachetop
-    from memtap.tracers.chunk import Origin
+    from memtap.tracers.model.chunk import Origin
+    from memtap.tracers.pagecache.cachetop import Cachetop
 
 
 @click.command("cachetop", cls=TracingCommand)
@@ -59,7 +59,7 @@ def command(options: Options) -> None:
 
 
 def _reporter(options: Options, origin: Origin) -> Cachetop:
-    from memtap.tracers.cachetop import Cachetop
+    from memtap.tracers.pagecache.cachetop import Cachetop
 
     return Cachetop(origin, options.by)
 

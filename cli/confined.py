@@ -19,7 +19,7 @@ import click
 
 from memtap.bpf.errors import MemtapError
 from memtap.cli.endings import ENDINGS
-from memtap.tracers.hostile import one_line
+from memtap.tracers.host.hostile import one_line
 
 # What the child's own data may take. Its code and that of libraries takes some 80 MiB beside that.
 _MOST_BYTES = 400 << 20

@@ -16,7 +16,7 @@ from memtap.cli.options import Command, format_option, output_option, verbose_op
 if TYPE_CHECKING:
     from memtap.cli.render import Look
     from memtap.tracers.doctor import Diagnosis
-    from memtap.tracers.report import Row
+    from memtap.tracers.model.report import Row
 
 
 @click.command("doctor", cls=Command)

@@ -11,15 +11,15 @@ import click
 from memtap.cli.arrange import Order
 from memtap.cli.options import Options, TracingCommand, shared, sort_column
 from memtap.cli.tracing import Job, run
-from memtap.tracers.faultcolumns import FAULT_KEYS, fault_columns
-from memtap.tracers.faultplan import PLAN, STACKS
+from memtap.tracers.faults.columns import FAULT_KEYS, fault_columns
+from memtap.tracers.faults.probes import PLAN, STACKS
 
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
     from memtap.cli.loop import Display
-    from memtap.tracers.chunk import Origin
-    from memtap.tracers.edge import Edge
-    from memtap.tracers.faults import Faults
+    from memtap.tracers.faults.report import Faults
+    from memtap.tracers.model.chunk import Origin
+    from memtap.tracers.model.enricher import Edge
 
 
 @click.command("faults", cls=TracingCommand)
@@ -78,7 +78,7 @@ def _wants_stacks(options: Options) -> bool:
 
 
 def _edge(options: Options, session: Session) -> Edge:
-    from memtap.tracers.faultedge import FaultEdge
+    from memtap.tracers.faults.enrich import FaultEdge
 
     # A recording may be asked later which code it was.
     names_code = "site" in options.by or options.record is not None or _wants_stacks(options)
@@ -86,7 +86,7 @@ def _edge(options: Options, session: Session) -> Edge:
 
 
 def _reporter(options: Options, origin: Origin) -> Faults:
-    from memtap.tracers.faults import Faults
+    from memtap.tracers.faults.report import Faults
 
     stacks = _wants_stacks(options)
     return Faults(origin, options.by, options.hist, options.explain, stacks)

@@ -12,7 +12,7 @@ from memtap.bpf.errors import MemtapError
 from memtap.bpf.filters import CgroupMount, cgroup_mounts
 from memtap.bpf.plan import Plan
 from memtap.cli.telling import note
-from memtap.tracers.hostile import one_line
+from memtap.tracers.host.hostile import one_line
 
 # Who has less is warned: to compile took up to 116 MiB, and a crowd takes more than an idle host.
 _ENOUGH_MIB = 192

@@ -24,10 +24,10 @@ from memtap.cli.program import Program
 from memtap.cli.telling import absent, note, partial_remarks, remarked
 
 if TYPE_CHECKING:
-    from memtap.tracers.chunk import Chunk
-    from memtap.tracers.live import Live
-    from memtap.tracers.recording import Recorder
-    from memtap.tracers.report import Report
+    from memtap.tracers.live.live import Live
+    from memtap.tracers.live.recording import Recorder
+    from memtap.tracers.model.chunk import Chunk
+    from memtap.tracers.model.report import Report
 
 # However long an interval is, events are taken in this often, so that memory stays small.
 TICK_S = 1.0
@@ -243,7 +243,7 @@ class Loop:
                 self._display.show(remarked(report, chunk.interval.remarks))
 
     def _keep(self, recorder: Recorder, chunk: Chunk) -> None:
-        from memtap.tracers.recording import RecordingFullError
+        from memtap.tracers.live.recording import RecordingFullError
 
         try:
             recorder.write(chunk)
@@ -261,7 +261,7 @@ class Loop:
 def _start_recording(path: Path | None, live: Live) -> Recorder | None:
     if path is None:
         return None
-    from memtap.tracers.recording import Recorder
+    from memtap.tracers.live.recording import Recorder
 
     return Recorder(path, live.origin, live.edge.row)
 

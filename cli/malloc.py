@@ -12,15 +12,15 @@ from memtap.cli.arrange import AsTheyCome, Order
 from memtap.cli.options import Options, TracingCommand, shared, sort_column
 from memtap.cli.telling import note
 from memtap.cli.tracing import Job, run
-from memtap.tracers.host import meminfo
-from memtap.tracers.malloccolumns import MALLOC_KEYS, malloc_columns
-from memtap.tracers.mallocplan import FRAMES, PLAN, huge_pages, with_requests
+from memtap.tracers.host.counters import meminfo
+from memtap.tracers.malloc.columns import MALLOC_KEYS, malloc_columns
+from memtap.tracers.malloc.probes import FRAMES, PLAN, huge_pages, with_requests
 
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
     from memtap.cli.loop import Display
-    from memtap.tracers.chunk import Origin
-    from memtap.tracers.edge import Edge
+    from memtap.tracers.model.chunk import Origin
+    from memtap.tracers.model.enricher import Edge
 
 # Lines of a timeline come so often.
 _TIMELINE_S = 0.5
@@ -95,17 +95,17 @@ def _check(options: Options) -> None:
 
 
 def _edge(options: Options, session: Session) -> Edge:
-    from memtap.tracers.mallocedge import MallocEdge
+    from memtap.tracers.malloc.enrich import MallocEdge
 
     return MallocEdge(session, walks_heaps=options.heap, program=options.program)
 
 
 def _reporter(options: Options, origin: Origin) -> object:
     if options.timeline:
-        from memtap.tracers.malloctimeline import Timeline
+        from memtap.tracers.malloc.timeline import Timeline
 
         return Timeline(origin)
-    from memtap.tracers.malloc import Malloc
+    from memtap.tracers.malloc.report import Malloc
 
     return Malloc(origin, options.by)
 

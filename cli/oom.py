@@ -13,16 +13,16 @@ import click
 from memtap.cli.arrange import AsTheyCome, Order
 from memtap.cli.options import Options, TracingCommand, shared, sort_column
 from memtap.cli.tracing import Job, run
-from memtap.tracers.host import vmstat
-from memtap.tracers.oomcolumns import OOM, SCORES
-from memtap.tracers.oomplan import PLAN
+from memtap.tracers.host.counters import vmstat
+from memtap.tracers.oom.columns import OOM, SCORES
+from memtap.tracers.oom.probes import PLAN
 
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
     from memtap.cli.loop import Display
-    from memtap.tracers.chunk import Origin
-    from memtap.tracers.edge import Edge
-    from memtap.tracers.oom import Oom
+    from memtap.tracers.model.chunk import Origin
+    from memtap.tracers.model.enricher import Edge
+    from memtap.tracers.oom.report import Oom
 
 # Whoever is killed is told of so soon.
 _TOLD_AFTER_S = 0.5
@@ -80,13 +80,13 @@ def command(options: Options) -> None:
 
 
 def _edge(session: Session) -> Edge:
-    from memtap.tracers.oomedge import OomEdge
+    from memtap.tracers.oom.enrich import OomEdge
 
     return OomEdge(session)
 
 
 def _reporter(options: Options, origin: Origin) -> Oom:
-    from memtap.tracers.oom import Oom
+    from memtap.tracers.oom.report import Oom
 
     return Oom(origin, options.explain)
 
@@ -103,8 +103,8 @@ def _rank(options: Options, order: Order) -> None:
     from memtap.cli.output import Printer
     from memtap.cli.pace import pace
     from memtap.cli.telling import absent, remarked
-    from memtap.tracers.oomranking import Ranking
-    from memtap.tracers.processes import process_of
+    from memtap.tracers.live.processes import process_of
+    from memtap.tracers.oom.ranking import Ranking
 
     if options.program or options.record or options.cgroups:
         raise click.UsageError("--scores looks at what there is: no PROGRAM, --record or --cgroup")

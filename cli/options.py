@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from memtap.tracers.report import Column
+from memtap.tracers.model.report import Column
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 

@@ -21,9 +21,9 @@ from memtap.cli.arrange import Order
 from memtap.cli.endings import is_told_to_end
 from memtap.cli.options import Shown
 from memtap.cli.render import Blocks, Csv, Json, Look, Renderer, Rolling
-from memtap.tracers.caller import caller
-from memtap.tracers.hostile import one_line
-from memtap.tracers.report import Report
+from memtap.tracers.host.caller import caller
+from memtap.tracers.host.hostile import one_line
+from memtap.tracers.model.report import Report
 
 # So many characters fit into a pipe that has room (PIPE_BUF), however they are written.
 _PIECE = select.PIPE_BUF // 10

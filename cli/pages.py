@@ -10,16 +10,16 @@ import click
 from memtap.cli.arrange import AsTheyCome, Order
 from memtap.cli.options import Options, TracingCommand, shared, sort_column
 from memtap.cli.tracing import Job, run
-from memtap.tracers.host import vmstat
-from memtap.tracers.pagescolumns import PAGES_KEYS, pages_columns
-from memtap.tracers.pagesplan import BY_PROCESS, PLAN, VMSTAT
+from memtap.tracers.host.counters import vmstat
+from memtap.tracers.pages.columns import PAGES_KEYS, pages_columns
+from memtap.tracers.pages.probes import BY_PROCESS, PLAN, VMSTAT
 
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
     from memtap.cli.loop import Display
-    from memtap.tracers.chunk import Origin
-    from memtap.tracers.edge import Edge
-    from memtap.tracers.pages import Pages
+    from memtap.tracers.model.chunk import Origin
+    from memtap.tracers.model.enricher import Edge
+    from memtap.tracers.pages.report import Pages
 
 
 @click.command("pages", cls=TracingCommand)
@@ -54,13 +54,13 @@ def command(options: Options) -> None:
 
 
 def _edge(session: Session) -> Edge:
-    from memtap.tracers.pagesedge import PagesEdge
+    from memtap.tracers.pages.enrich import PagesEdge
 
     return PagesEdge(session)
 
 
 def _reporter(options: Options, origin: Origin) -> Pages:
-    from memtap.tracers.pages import Pages
+    from memtap.tracers.pages.report import Pages
 
     return Pages(origin, options.by)
 

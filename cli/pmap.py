@@ -65,7 +65,7 @@ def command(
     """
     from memtap.bpf.kernel import Kernel
     from memtap.cli.output import Printer
-    from memtap.tracers.pmap import pmap_columns, report
+    from memtap.tracers.ps.pmap import pmap_columns, report
 
     Kernel().require_proc()
     columns = pmap_columns("human" if human else "kib", wide, extended)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from memtap.bpf.errors import MemtapError
-from memtap.tracers.caller import caller
+from memtap.tracers.host.caller import caller
 
 # What Python ignores (an ignored signal stays so in a new program), and what ends a run.
 _OURS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM)

@@ -24,9 +24,9 @@ from memtap.cli.options import (
     sort_column,
     together,
 )
-from memtap.tracers.ps import PS_KEYS, Ps, ps_columns, unread_note
-from memtap.tracers.report import Column, Kind
-from memtap.tracers.snapshot import Reader, Whom
+from memtap.tracers.model.report import Column, Kind
+from memtap.tracers.ps.report import PS_KEYS, Ps, ps_columns, unread_note
+from memtap.tracers.ps.snapshot import Reader, Whom
 
 if TYPE_CHECKING:
     from memtap.cli.output import Printer
@@ -112,7 +112,7 @@ def _run(options: Options, columns: tuple[Column, ...], order: Order) -> None:
     from memtap.bpf.kernel import Kernel
     from memtap.cli.output import Printer
     from memtap.cli.telling import absent, remarked
-    from memtap.tracers.processes import process_of
+    from memtap.tracers.live.processes import process_of
 
     Kernel().require_proc()
     pids = tuple(dict.fromkeys(map(process_of, options.pids)))

@@ -10,16 +10,16 @@ import click
 from memtap.cli.arrange import Order
 from memtap.cli.options import Options, TracingCommand, shared, sort_column
 from memtap.cli.tracing import Job, run
-from memtap.tracers.reclaimcolumns import RECLAIM_KEYS, reclaim_columns
-from memtap.tracers.reclaimcounters import DELAYS, counters
-from memtap.tracers.reclaimplan import PLAN
+from memtap.tracers.reclaim.columns import RECLAIM_KEYS, reclaim_columns
+from memtap.tracers.reclaim.counters import DELAYS, counters
+from memtap.tracers.reclaim.probes import PLAN
 
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
     from memtap.cli.loop import Display
-    from memtap.tracers.chunk import Origin
-    from memtap.tracers.edge import Edge
-    from memtap.tracers.reclaim import Reclaim
+    from memtap.tracers.model.chunk import Origin
+    from memtap.tracers.model.enricher import Edge
+    from memtap.tracers.reclaim.report import Reclaim
 
 
 @click.command("reclaim", cls=TracingCommand)
@@ -54,13 +54,13 @@ def command(options: Options) -> None:
 
 
 def _edge(session: Session) -> Edge:
-    from memtap.tracers.reclaimedge import ReclaimEdge
+    from memtap.tracers.reclaim.enrich import ReclaimEdge
 
     return ReclaimEdge(session)
 
 
 def _reporter(options: Options, origin: Origin) -> Reclaim:
-    from memtap.tracers.reclaim import Reclaim
+    from memtap.tracers.reclaim.report import Reclaim
 
     return Reclaim(origin, options.by)
 

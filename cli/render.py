@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import click
 
-from memtap.tracers.malloccolumns import HEAPS
-from memtap.tracers.report import Column, FrameRows, Kind, Report, Row
-from memtap.tracers.slabcolumns import LEAKS
+from memtap.tracers.malloc.columns import HEAPS
+from memtap.tracers.model.report import Column, FrameRows, Kind, Report, Row
+from memtap.tracers.slab.columns import LEAKS
 
 # Of a line that nobody gave a width.
 WIDTH = 79

@@ -24,9 +24,9 @@ from memtap.cli.render import (
     table_columns,
     table_lines,
 )
-from memtap.tracers.cachetop import Cachetop
-from memtap.tracers.pagecolumns import CACHETOP_KEYS
-from memtap.tracers.report import Report
+from memtap.tracers.model.report import Report
+from memtap.tracers.pagecache.cachetop import Cachetop
+from memtap.tracers.pagecache.columns import CACHETOP_KEYS
 
 KEYS_LINE = "< > sort  r reverse  b by  space pause  q quit"
 

@@ -10,16 +10,16 @@ import click
 from memtap.cli.arrange import Order
 from memtap.cli.options import Options, TracingCommand, shared, sort_column
 from memtap.cli.tracing import Job, run
-from memtap.tracers.host import vmstat
-from memtap.tracers.slabcolumns import SLAB_KEYS, slab_columns
-from memtap.tracers.slabplan import BY_PROCESS, BY_SITE, LEAKS, PLAN, STACKS, VMSTAT, objects
+from memtap.tracers.host.counters import vmstat
+from memtap.tracers.slab.columns import SLAB_KEYS, slab_columns
+from memtap.tracers.slab.probes import BY_PROCESS, BY_SITE, LEAKS, PLAN, STACKS, VMSTAT, objects
 
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
     from memtap.cli.loop import Display
-    from memtap.tracers.chunk import Origin
-    from memtap.tracers.edge import Edge
-    from memtap.tracers.slab import Slab
+    from memtap.tracers.model.chunk import Origin
+    from memtap.tracers.model.enricher import Edge
+    from memtap.tracers.slab.report import Slab
 
 
 @click.command("slab", cls=TracingCommand)
@@ -74,13 +74,13 @@ def _settings(options: Options) -> tuple[str, ...]:
 
 
 def _edge(options: Options, session: Session) -> Edge:
-    from memtap.tracers.slabedge import SlabEdge
+    from memtap.tracers.slab.enrich import SlabEdge
 
     return SlabEdge(session, finds_leaks=options.leaks)
 
 
 def _reporter(options: Options, origin: Origin) -> Slab:
-    from memtap.tracers.slab import Slab
+    from memtap.tracers.slab.report import Slab
 
     return Slab(origin, options.by, options.leaks)
 

@@ -10,7 +10,7 @@ from memtap.cli.output import open_output, write
 
 if TYPE_CHECKING:
     from memtap.cli.loop import Display
-    from memtap.tracers.report import Report
+    from memtap.tracers.model.report import Report
 
 
 class StackFiles:
@@ -38,7 +38,7 @@ class StackFiles:
 
     def close(self) -> None:
         """Writes the files."""
-        from memtap.tracers.flame import flame_page, folded
+        from memtap.cli.flame import flame_page, folded
 
         self._display.close()
         if self._folded:

@@ -14,8 +14,8 @@ import click
 
 from memtap.bpf.filters import COMM_BYTES
 from memtap.cli.options import DEFAULT_INTERVAL_S, Options
-from memtap.tracers.hostile import one_line
-from memtap.tracers.report import Report
+from memtap.tracers.host.hostile import one_line
+from memtap.tracers.model.report import Report
 
 # What did not happen where a report has no rows.
 _NOTHING = {

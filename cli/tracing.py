@@ -25,15 +25,15 @@ from memtap.cli.loop import Display, Loop, Signals
 from memtap.cli.options import Options
 from memtap.cli.program import Program
 from memtap.cli.telling import absent, begun, compiles, note, remarked
-from memtap.tracers.host import Counters, vmstat
-from memtap.tracers.hostile import one_line
-from memtap.tracers.processes import process_of
+from memtap.tracers.host.counters import Counters, vmstat
+from memtap.tracers.host.hostile import one_line
+from memtap.tracers.live.processes import process_of
 
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
-    from memtap.tracers.chunk import Chunk, Origin
-    from memtap.tracers.edge import Edge
-    from memtap.tracers.recording import Recording
+    from memtap.tracers.live.recording import Recording
+    from memtap.tracers.model.chunk import Chunk, Origin
+    from memtap.tracers.model.enricher import Edge
 
 
 # What a replay may take of a CPU: so many seconds, and one more for so many bytes. The slowest
@@ -80,7 +80,7 @@ class Job:
 
 def page_edge(session: Session) -> Edge:
     """What the reports of the page cache share."""
-    from memtap.tracers.pageedge import PageEdge
+    from memtap.tracers.pagecache.enrich import PageEdge
 
     return PageEdge(session)
 
@@ -135,7 +135,7 @@ def _filter(options: Options, pids: tuple[int, ...]) -> Filter:
 
 def _replay_any(pattern: str, options: Options, job: Job) -> None:
     """Replays what somebody has recorded; in a process of its own, unless that is trusted."""
-    from memtap.tracers.recording import TRUST, find
+    from memtap.tracers.live.recording import TRUST, find
 
     paths, output = find(pattern), options.output
     if output and output.exists() and any(map(output.samefile, paths)):
@@ -186,8 +186,8 @@ def _require_kept(paths: list[Path], job: Job, trusted: bool) -> None:
 
 
 def _recording_of(path: Path, plan: Plan, trusted: bool) -> Recording:
-    from memtap.tracers.recording import Recording
-    from memtap.tracers.rows import row_of
+    from memtap.tracers.live.recording import Recording
+    from memtap.tracers.live.rows import row_of
 
     recording = Recording(path, trusted)
     if recording.origin.tracer != plan.name:
@@ -202,7 +202,7 @@ def _recording_of(path: Path, plan: Plan, trusted: bool) -> Recording:
 
 def _chunks(recording: Recording) -> Iterator[Chunk]:
     """What was recorded, if all of it can have been."""
-    from memtap.tracers.rows import Checked
+    from memtap.tracers.live.rows import Checked
 
     checked = Checked(recording.origin.tracer)
     for chunk in recording:
@@ -232,8 +232,8 @@ def _trace(
         stack.callback(attempts.abandon)
         if attempts.takes_time:
             compiles()
-        from memtap.tracers.live import Live
-        from memtap.tracers.processes import Processes
+        from memtap.tracers.live.live import Live
+        from memtap.tracers.live.processes import Processes
 
         processes = Processes(kernel.btf, kernel.possible_cpus, job.last_words)
         stack.callback(processes.close)

@@ -24,17 +24,15 @@ from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Loaded, Request
 from memtap.bpf.plan import Way
 from memtap.bpf.session import Session
-from memtap.tracers import (
-    faultplan,
-    mallocplan,
-    oomplan,
-    pagecache,
-    pagesplan,
-    reclaimplan,
-    slabplan,
-)
-from memtap.tracers.processes import Processes
-from memtap.tracers.report import Report, Row, now
+from memtap.tracers.faults import probes as faultplan
+from memtap.tracers.live.processes import Processes
+from memtap.tracers.malloc import probes as mallocplan
+from memtap.tracers.model.report import Report, Row, now
+from memtap.tracers.oom import probes as oomplan
+from memtap.tracers.pagecache import probes as pagecache
+from memtap.tracers.pages import probes as pagesplan
+from memtap.tracers.reclaim import probes as reclaimplan
+from memtap.tracers.slab import probes as slabplan
 
 # Every report that is built, and what it asks the kernel for.
 REPORTS = {

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from memtap.tracers.pagecache import Kind
-from memtap.tracers.recording import Recording
+from memtap.tracers.live.recording import Recording
+from memtap.tracers.pagecache.probes import Kind
 from tests.bench.peers import Cachestat, Cachetop, DidNotStartError
 from tests.live.tracing import PAGE, WORKLOADS, evict, kept, make_file, memtap, reports
 

@@ -24,8 +24,8 @@ MODULES = (
     "memtap.cli.main",
     "memtap.cli.cachetop",
     "memtap.cli.output",
-    "memtap.tracers.live",
-    "memtap.tracers.cachetop",
+    "memtap.tracers.live.live",
+    "memtap.tracers.pagecache.cachetop",
     "pyroute2.netlink.connector.cn_proc",
     "pyroute2.netlink.taskstats",
 )
@@ -110,7 +110,7 @@ def peak_of_child() -> int:
     """The most that the process which compiles cachetop's program ever had, in bytes."""
     from memtap.bpf.kernel import Kernel
     from memtap.bpf.loading import Attempts, Request
-    from memtap.tracers.pagecache import NAME_FILES, PLAN
+    from memtap.tracers.pagecache.probes import NAME_FILES, PLAN
 
     kernel = Kernel()
     loaded = Attempts(Request(PLAN, settings=(NAME_FILES,)), kernel, cache=None).wait()

@@ -13,12 +13,12 @@ from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.session import Losses
 from memtap.cli.loop import TICK_S
-from memtap.tracers.grouping import group_numbers
-from memtap.tracers.live import Live
-from memtap.tracers.pagecache import NAME_FILES, PLAN, Kind
-from memtap.tracers.pagecounts import PageCache
-from memtap.tracers.pageedge import PageEdge
-from memtap.tracers.processes import Processes
+from memtap.tracers.live.live import Live
+from memtap.tracers.live.processes import Processes
+from memtap.tracers.model.arrays import group_numbers
+from memtap.tracers.pagecache.counts import PageCache
+from memtap.tracers.pagecache.enrich import PageEdge
+from memtap.tracers.pagecache.probes import NAME_FILES, PLAN, Kind
 from tests.bench.harness import Storm
 
 

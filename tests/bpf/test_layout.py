@@ -9,10 +9,10 @@ import pytest
 
 from memtap.bpf import filters, session, spills, stream
 from memtap.bpf.plan import Way
-from memtap.tracers import noted, targets
-from memtap.tracers.files import BUCKETS, NameFlag, bucket_of
-from memtap.tracers.pagecache import NAME_FILES, PLAN, Flag, Kind
-from memtap.tracers.pagerows import ROW
+from memtap.tracers.host.files import BUCKETS, NameFlag, bucket_of
+from memtap.tracers.live import noted, targets
+from memtap.tracers.pagecache.probes import NAME_FILES, PLAN, Flag, Kind
+from memtap.tracers.pagecache.rows import ROW
 from tests.bpf.ctext import (
     ARGUMENTS,
     BATCH,

@@ -10,7 +10,7 @@ import pytest
 from memtap.bpf.errors import MemtapError
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.plan import Probe
-from memtap.tracers.pagecache import PLAN
+from memtap.tracers.pagecache.probes import PLAN
 
 FILEMAP = {"mm_filemap_get_pages", "mm_filemap_map_pages", "mm_filemap_fault"}
 CACHE = {"mm_filemap_add_to_page_cache", "mm_filemap_delete_from_page_cache"}

@@ -12,7 +12,7 @@ from memtap.bpf.btf import Btf
 from memtap.bpf.filters import Filter
 from memtap.bpf.plan import Way
 from memtap.bpf.source import compose
-from memtap.tracers.pagecache import NAME_FILES, PLAN
+from memtap.tracers.pagecache.probes import NAME_FILES, PLAN
 
 EVERYTHING = Filter(by_tgid=True, comms=("a",))
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from memtap.tracers.cachestat import Cachestat
-from memtap.tracers.cachetop import Cachetop
-from memtap.tracers.chunk import Chunk, Origin
-from memtap.tracers.pagerows import ROW
-from memtap.tracers.processes import Who
-from memtap.tracers.recording import Recorder
-from memtap.tracers.report import Report
+from memtap.tracers.live.processes import Who
+from memtap.tracers.live.recording import Recorder
+from memtap.tracers.model.chunk import Chunk, Origin
+from memtap.tracers.model.report import Report
+from memtap.tracers.pagecache.cachestat import Cachestat
+from memtap.tracers.pagecache.cachetop import Cachetop
+from memtap.tracers.pagecache.rows import ROW
 from tests.tracers.builders import add, dirty, make_chunk, make_interval, make_origin, named, read
 
 CAT = Who("cat", 0, "root", "/")

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from memtap.cli.arrange import Order, next_column
-from memtap.tracers.report import Column, Report
+from memtap.tracers.model.report import Column, Report
 
 COLUMNS = (Column("key", "KEY", "text"), Column("value", "VALUE"))
 

@@ -7,7 +7,7 @@ import pytest
 from memtap.bpf.plan import Accuracy
 from memtap.bpf.session import Losses
 from memtap.cli.render import Blocks, Look, Rolling, audit_line, is_flawless
-from memtap.tracers.report import Report
+from memtap.tracers.model.report import Report
 from tests.cli.making import stat_report
 from tests.tracers.builders import add, make_chunk, make_interval, make_origin, read
 

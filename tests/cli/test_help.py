@@ -9,7 +9,7 @@ import pytest
 
 from memtap import __version__
 from memtap.cli.commands import COMMANDS
-from memtap.tracers.pagecolumns import CACHESTAT_WIDE, CACHETOP_KEYS, cachetop_columns
+from memtap.tracers.pagecache.columns import CACHESTAT_WIDE, CACHETOP_KEYS, cachetop_columns
 from tests.cli.calling import HOME, memtap
 
 # In the contract's words.

@@ -8,14 +8,14 @@ import click
 import pytest
 
 from memtap.cli.options import keys_out_of, sort_column
-from memtap.tracers.faultcolumns import FAULT_KEYS, fault_columns
-from memtap.tracers.pagecolumns import CACHESTAT, CACHETOP_KEYS, cachetop_columns
-from memtap.tracers.pagescolumns import PAGES_KEYS
-from memtap.tracers.pmap import pmap_columns
-from memtap.tracers.ps import PS_KEYS, ps_columns
-from memtap.tracers.reclaimcolumns import RECLAIM_KEYS, reclaim_columns
-from memtap.tracers.report import Column
-from memtap.tracers.slabcolumns import SLAB_KEYS, slab_columns
+from memtap.tracers.faults.columns import FAULT_KEYS, fault_columns
+from memtap.tracers.model.report import Column
+from memtap.tracers.pagecache.columns import CACHESTAT, CACHETOP_KEYS, cachetop_columns
+from memtap.tracers.pages.columns import PAGES_KEYS
+from memtap.tracers.ps.pmap import pmap_columns
+from memtap.tracers.ps.report import PS_KEYS, ps_columns
+from memtap.tracers.reclaim.columns import RECLAIM_KEYS, reclaim_columns
+from memtap.tracers.slab.columns import SLAB_KEYS, slab_columns
 from tests.cli.calling import NOBODY, memtap, understood
 
 REFUSED = [

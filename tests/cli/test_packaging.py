@@ -57,8 +57,8 @@ def test_every_c_file_and_header_is_packaged() -> None:
     ("package", "where"),
     [
         ("bcc", ["bpf/compiler.py"]),
-        ("pyroute2", ["tracers/processes.py"]),
-        ("pyarrow", ["tracers/footers.py", "tracers/recording.py"]),
+        ("pyroute2", ["tracers/live/processes.py"]),
+        ("pyarrow", ["tracers/live/footers.py", "tracers/live/recording.py"]),
     ],
 )
 def test_a_heavy_package_has_few_importers(package: str, where: list[str]) -> None:

@@ -16,8 +16,8 @@ import pytest
 
 from memtap.cli.arrange import Order, Tree
 from memtap.cli.render import human
-from memtap.tracers.ps import PS_KEYS, ps_columns
-from memtap.tracers.report import Report
+from memtap.tracers.model.report import Report
+from memtap.tracers.ps.report import PS_KEYS, ps_columns
 from tests.cli.calling import HOME, command, memtap, says, somebody, spawn
 
 # In the contract's words.

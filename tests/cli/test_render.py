@@ -8,7 +8,7 @@ import pytest
 
 from memtap.cli.arrange import Order
 from memtap.cli.render import Blocks, Look, Rolling, local_time
-from memtap.tracers.processes import Who
+from memtap.tracers.live.processes import Who
 from tests.cli.making import CAT, PATHS, SECOND, WHO, stat_report, top_report
 from tests.tracers.builders import add, dirty, make_chunk, make_interval, make_origin, named, read
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from memtap.bpf.stream import Events
-from memtap.tracers.files import FileName
-from memtap.tracers.pagerows import ROW
-from memtap.tracers.processes import Who
+from memtap.tracers.host.files import FileName
+from memtap.tracers.live.processes import Who
+from memtap.tracers.pagecache.rows import ROW
 from tests.cli.calling import HOME, command, memtap, says, spawn
 from tests.cli.making import FIRST, SECOND, record
 from tests.tracers.builders import make_chunk, make_origin

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from memtap.bpf.stream import Events
-from memtap.tracers.chunk import Chunk
-from memtap.tracers.files import FileName
-from memtap.tracers.processes import Who
-from memtap.tracers.recording import Recorder
-from memtap.tracers.rows import row_of
+from memtap.tracers.host.files import FileName
+from memtap.tracers.live.processes import Who
+from memtap.tracers.live.recording import Recorder
+from memtap.tracers.live.rows import row_of
+from memtap.tracers.model.chunk import Chunk
 from tests.tracers.builders import make_interval, make_origin
 
 TRACERS = ("pagecache", "faults", "malloc", "slab", "pages", "reclaim", "oom")

@@ -13,8 +13,10 @@ import sys
 import time
 import traceback
 from importlib import import_module
+from pkgutil import walk_packages
 from typing import IO, Any, NoReturn
 
+from memtap import tracers
 from memtap.cli.commands import COMMANDS
 
 _HANG_S = 120
@@ -22,15 +24,14 @@ _MOST_ERRORS, _MOST_OUT = 4000, 1 << 30
 
 
 # None of it starts a thread before it is used.
-_IMPORTED = ("cli.main", "cli.output", "cli.screen", "tracers.recording", "tracers.flame")
+_IMPORTED = ("cli.main", "cli.output", "cli.screen", "cli.flame", "tracers.live.recording")
 
 
 def main() -> None:
     for name in (*_IMPORTED, *(f"cli.{name}" for name in COMMANDS)):
         import_module(f"memtap.{name}")
-    for name in (*COMMANDS, "malloctimeline"):
-        if name != "doctor":
-            import_module(f"memtap.tracers.{name}")
+    for module in walk_packages(tracers.__path__, "memtap.tracers."):
+        import_module(module.name)
     out, err = (os.memfd_create(name) for name in ("out", "err"))
     for line in sys.stdin:
         for file in (out, err):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from memtap.tracers.caller import caller
+from memtap.tracers.host.caller import caller
 from tests.live.tracing import WORKLOADS, Trace, run_under_cachetop
 
 

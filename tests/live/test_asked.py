@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from memtap.tracers.pagecounts import BATCH
+from memtap.tracers.pagecache.counts import BATCH
 from tests.live.asking import Case, case_at_random, ways
 from tests.live.filesystems import MAKE, file_system, make_image, squashfs
 from tests.live.tracing import (

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from memtap.tracers.pagecache import NAME_FILES
+from memtap.tracers.pagecache.probes import NAME_FILES
 from tests.live.held import are_gone, held_by, in_kernel, of_session, watched
 from tests.live.limits import limited as cgroup_of
 from tests.live.tracing import (

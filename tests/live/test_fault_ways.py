@@ -15,13 +15,13 @@ from memtap.bpf.cache import Cache
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.plan import Plan, Way
-from memtap.tracers.edge import Texts
-from memtap.tracers.faultedge import FaultEdge
-from memtap.tracers.faultplan import COUNTS, PLAN, Kind
-from memtap.tracers.faultrows import Cause
-from memtap.tracers.live import Live
-from memtap.tracers.mappings import Region
-from memtap.tracers.processes import Processes
+from memtap.tracers.code.mappings import Region
+from memtap.tracers.faults.enrich import FaultEdge
+from memtap.tracers.faults.probes import COUNTS, PLAN, Kind
+from memtap.tracers.faults.rows import Cause
+from memtap.tracers.live.live import Live
+from memtap.tracers.live.processes import Processes
+from memtap.tracers.model.enricher import Texts
 
 Build = Callable[[str], Path]
 

@@ -14,9 +14,9 @@ import polars as pl
 import pytest
 
 from memtap.bpf.kernel import Kernel
-from memtap.tracers.faultplan import Kind
-from memtap.tracers.faultrows import Cause
-from memtap.tracers.mappings import Region
+from memtap.tracers.code.mappings import Region
+from memtap.tracers.faults.probes import Kind
+from memtap.tracers.faults.rows import Cause
 from tests.live.tracing import (
     LONGEST_S,
     eventually,

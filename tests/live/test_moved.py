@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from memtap.tracers.mappings import Region
+from memtap.tracers.code.mappings import Region
 from tests.live.tracing import Row, make_file, memtap, reports, scaled
 
 Build = Callable[[str], Path]

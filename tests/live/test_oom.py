@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from memtap.bpf.kernel import Kernel
-from memtap.tracers import oomscores
+from memtap.tracers.oom import badness
 from tests.live.limits import Limited, limited
 from tests.live.tracing import PAGE, Row, eventually, make_file, memtap, reporting, reports
 
@@ -157,15 +157,15 @@ def score_of(pid: int) -> int:
 
 
 def computed(pid: int) -> int:
-    found = oomscores.read(pid)
+    found = badness.read(pid)
     assert found is not None
     held = found.resident + found.swap + found.pgtables
-    return oomscores.score_of(held, found.adj, oomscores.host_scope(), PAGE)
+    return badness.score_of(held, found.adj, badness.host_scope(), PAGE)
 
 
 def test_a_large_process_has_the_score_of_the_formula(hog: list[object]) -> None:
     """So large that the score is not that of a process that holds nothing."""
-    size = min(1 << 30, oomscores.host_scope() // 4)
+    size = min(1 << 30, badness.host_scope() // 4)
     command = [str(hog[0]), str(size // PAGE), "0", str(hog[3]), "0"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
@@ -188,7 +188,7 @@ def test_the_ranking_shows_what_makes_the_score(hog: list[object]) -> None:
             assert eventually(lambda: has_stopped(process.pid))
             Path(f"/proc/{process.pid}/oom_score_adj").write_text("900")
             rows = ranking()["rows"]
-            true = oomscores.read(process.pid)
+            true = badness.read(process.pid)
         finally:
             process.kill()
     assert true is not None
@@ -198,4 +198,4 @@ def test_the_ranking_shows_what_makes_the_score(hog: list[object]) -> None:
     (row,) = (row for row in rows if row["pid"] == process.pid)
     assert (row["comm"], row["oom_score"], row["oom_score_adj"]) == ("hog", true.score, 900)
     assert (row["res_bytes"], row["pgtables_bytes"]) == (true.resident, true.pgtables)
-    assert row["adj_bytes"] == pytest.approx(0.9 * oomscores.host_scope(), rel=0.005)
+    assert row["adj_bytes"] == pytest.approx(0.9 * badness.host_scope(), rel=0.005)

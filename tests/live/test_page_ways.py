@@ -13,11 +13,11 @@ from memtap.bpf.cache import Cache
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.plan import Way
-from memtap.tracers.cachetop import Cachetop
-from memtap.tracers.live import Live
-from memtap.tracers.pagecache import NAME_FILES, PLAN
-from memtap.tracers.pageedge import PageEdge
-from memtap.tracers.processes import Processes
+from memtap.tracers.live.live import Live
+from memtap.tracers.live.processes import Processes
+from memtap.tracers.pagecache.cachetop import Cachetop
+from memtap.tracers.pagecache.enrich import PageEdge
+from memtap.tracers.pagecache.probes import NAME_FILES, PLAN
 from tests.live.tracing import PAGE, evict, kept, make_file, with_spares
 
 Build = Callable[[str], Path]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from memtap.cli.loop import _PAUSE_S
-from memtap.tracers.processes import _listen_to_births
+from memtap.tracers.live.processes import _listen_to_births
 from tests.live.tracing import (
     PAGE,
     Row,

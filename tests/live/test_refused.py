@@ -11,12 +11,12 @@ from memtap.bpf.errors import LoadError
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Loaded, Request
 from memtap.bpf.plan import Way
-from memtap.tracers import pagesplan
 from memtap.tracers.doctor import REPORTS, diagnose
-from memtap.tracers.live import Live
-from memtap.tracers.pages import Pages
-from memtap.tracers.pagesedge import PagesEdge
-from memtap.tracers.processes import Processes
+from memtap.tracers.live.live import Live
+from memtap.tracers.live.processes import Processes
+from memtap.tracers.pages import probes as pagesplan
+from memtap.tracers.pages.enrich import PagesEdge
+from memtap.tracers.pages.report import Pages
 
 KERNEL = Kernel()
 PLAN = pagesplan.PLAN

@@ -19,12 +19,12 @@ from memtap.bpf.filters import Filter
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.plan import Way
-from memtap.tracers.live import Live
-from memtap.tracers.processes import Processes
-from memtap.tracers.report import Report
-from memtap.tracers.slab import Slab
-from memtap.tracers.slabedge import SlabEdge
-from memtap.tracers.slabplan import ALONE, BATCHES, BY_PROCESS, IN_BULK, PLAN, TREES, objects
+from memtap.tracers.live.live import Live
+from memtap.tracers.live.processes import Processes
+from memtap.tracers.model.report import Report
+from memtap.tracers.slab.enrich import SlabEdge
+from memtap.tracers.slab.probes import ALONE, BATCHES, BY_PROCESS, IN_BULK, PLAN, TREES, objects
+from memtap.tracers.slab.report import Slab
 from tests.live.tracing import LONGEST_S, Row, eventually, memtap, reporting, reports, with_spares
 
 Build = Callable[[str], Path]

@@ -7,7 +7,11 @@ import pytest
 from memtap.bpf.cache import Cache
 from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.plan import Plan
-from memtap.tracers import mallocplan, pagecache, pagesplan, reclaimplan, slabplan
+from memtap.tracers.malloc import probes as mallocplan
+from memtap.tracers.pagecache import probes as pagecache
+from memtap.tracers.pages import probes as pagesplan
+from memtap.tracers.reclaim import probes as reclaimplan
+from memtap.tracers.slab import probes as slabplan
 from tests.live.tracing import Preempting
 
 REQUESTS = {

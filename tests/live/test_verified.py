@@ -12,8 +12,11 @@ from memtap.bpf.cache import Cache
 from memtap.bpf.filters import Filter
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
-from memtap.tracers import faultplan, mallocplan, pagesplan, slabplan
 from memtap.tracers.doctor import REPORTS
+from memtap.tracers.faults import probes as faultplan
+from memtap.tracers.malloc import probes as mallocplan
+from memtap.tracers.pages import probes as pagesplan
+from memtap.tracers.slab import probes as slabplan
 from tests.live.tracing import Preempting
 
 # Instructions of one program, and of all of a report. Where loops cannot be long, each round is

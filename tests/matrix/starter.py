@@ -52,7 +52,7 @@ def import_all() -> None:
 
 def fork_readers() -> None:
     """Has memtap start those that read files for it in the same way."""
-    from memtap.tracers import aside
+    from memtap.tracers.code import aside
 
     command = [os.environ["MEMTAP_COMMAND"], READER]
     aside.command = lambda: command
@@ -109,7 +109,7 @@ def become_memtap(text: bytes, streams: array.array[int]) -> NoReturn:
     status = 1
     try:
         if words[0] == READER:
-            from memtap.tracers.reader import main as memtap
+            from memtap.tracers.code.reader import main as memtap
         else:
             from memtap.cli.main import main as memtap
         sys.argv = ["memtap", *words[:count]]

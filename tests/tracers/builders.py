@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from memtap.bpf.session import Losses
 from memtap.bpf.stream import Events
-from memtap.tracers.chunk import Chunk, Interval, Origin
-from memtap.tracers.files import BUCKETS, FileName
-from memtap.tracers.pagecache import Flag, Kind
-from memtap.tracers.pagerows import ROW
-from memtap.tracers.processes import Who
+from memtap.tracers.host.files import BUCKETS, FileName
+from memtap.tracers.live.processes import Who
+from memtap.tracers.model.chunk import Chunk, Interval, Origin
+from memtap.tracers.pagecache.probes import Flag, Kind
+from memtap.tracers.pagecache.rows import ROW
 
 DEV = "8:1"
 INO = 12

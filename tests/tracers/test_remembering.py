@@ -10,17 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memtap.tracers import edge, mallocrows, pagerows, pagesrows, reclaimrows, slabrows
-from memtap.tracers.cachetop import Cachetop
-from memtap.tracers.chunk import Chunk
-from memtap.tracers.malloc import Malloc
-from memtap.tracers.mallocrows import Call
-from memtap.tracers.mappings import Mappings
-from memtap.tracers.pages import Pages
-from memtap.tracers.processes import Who
-from memtap.tracers.reclaim import Reclaim
-from memtap.tracers.report import Report
-from memtap.tracers.slab import Slab
+from memtap.tracers.code.mappings import Mappings
+from memtap.tracers.live.processes import Who
+from memtap.tracers.malloc import rows as mallocrows
+from memtap.tracers.malloc.report import Malloc
+from memtap.tracers.malloc.rows import Call
+from memtap.tracers.model import enricher
+from memtap.tracers.model.chunk import Chunk
+from memtap.tracers.model.report import Report
+from memtap.tracers.pagecache import rows as pagerows
+from memtap.tracers.pagecache.cachetop import Cachetop
+from memtap.tracers.pages import rows as pagesrows
+from memtap.tracers.pages.report import Pages
+from memtap.tracers.reclaim import rows as reclaimrows
+from memtap.tracers.reclaim.report import Reclaim
+from memtap.tracers.slab import rows as slabrows
+from memtap.tracers.slab.report import Slab
 from tests.tracers.builders import make_interval, make_origin
 
 REMEMBERED, CHUNKS, EACH = 64, 8, 100
@@ -37,7 +42,7 @@ REPORTS = {
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that there are soon too many."""
-    monkeypatch.setattr(edge, "REMEMBERED", REMEMBERED)
+    monkeypatch.setattr(enricher, "REMEMBERED", REMEMBERED)
 
 
 def crowds(row: np.dtype[np.void], members: dict[str, int]) -> Iterator[Chunk]:

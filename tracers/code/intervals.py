@@ -1,0 +1,179 @@
+"""What stands at which address: numbers for ranges, of one process."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.tracers.faults.probes import PAGE_BYTES
+from memtap.tracers.faults.streaks import Parts
+
+Numbers = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.intp]
+
+# The number of what nothing stands in.
+NOWHERE = 0
+
+Arrays = tuple[U64, U64, Numbers, U64]
+
+_TOP = 2**64 - 1
+
+# So many spaces are searched at once: the number of each stands above its page numbers.
+_PAGE_BITS = 52
+_TOGETHER = 1 << 64 - _PAGE_BITS
+
+# Up to so many addresses, looking each up takes less time than making arrays of all mappings.
+_FEW = 32
+
+
+class Space:
+    """What a process has mapped: numbers of places, by address."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+        self.numbers: list[int] = []
+        self.shifts: list[int] = []  # from addresses to places in the file, modulo 2**64
+        self.latest = 0  # the end of what was mapped last
+        self._arrays: Arrays | None = None
+
+    def copy(self) -> Space:
+        """A child's."""
+        child = Space()
+        child.starts, child.ends = self.starts.copy(), self.ends.copy()
+        child.numbers, child.shifts = self.numbers.copy(), self.shifts.copy()
+        child.latest, child._arrays = self.latest, self._arrays
+        return child
+
+    def overlapping(self, start: int, end: int) -> tuple[int, int]:
+        """The slice of mappings that have an address in [start, end)."""
+        first = bisect_right(self.starts, start)
+        if first and self.ends[first - 1] > start:
+            first -= 1
+        last = first
+        while last < len(self.starts) and self.starts[last] < end:
+            last += 1
+        return first, last
+
+    def before(self, start: int) -> int:
+        """The number of the place that ends exactly here, or NOWHERE."""
+        at = bisect_left(self.starts, start) - 1
+        return self.numbers[at] if at >= 0 and self.ends[at] == start else NOWHERE
+
+    def at(self, address: int) -> tuple[int, int]:
+        """The number of the place at an address, or NOWHERE, and where in its file that is."""
+        found = bisect_right(self.starts, address) - 1
+        if found < 0 or address >= self.ends[found]:
+            return NOWHERE, 0
+        return self.numbers[found], (address + self.shifts[found]) % 2**64
+
+    def put(self, start: int, end: int, number: int, offset: int = 0) -> None:
+        """Maps [start, end), which begins at `offset` of its file, over what was there."""
+        self._replace(start, end, [(start, end, number, (offset - start) % 2**64)])
+
+    def drop(self, start: int, end: int) -> None:
+        """Unmaps [start, end)."""
+        self._replace(start, end, [])
+
+    def _replace(self, start: int, end: int, by: list[tuple[int, int, int, int]]) -> None:
+        first, last = self.overlapping(start, end)
+        pieces = by.copy()
+        if first < last:
+            if self.starts[first] < start:
+                pieces.insert(0, (self.starts[first], start, *self._what(first)))
+            if self.ends[last - 1] > end:
+                pieces.append((end, self.ends[last - 1], *self._what(last - 1)))
+        columns = self.starts, self.ends, self.numbers, self.shifts
+        for place, column in enumerate(columns):
+            column[first:last] = [piece[place] for piece in pieces]
+        self._arrays = None
+
+    def _what(self, at: int) -> tuple[int, int]:
+        return self.numbers[at], self.shifts[at]
+
+    def parts(self, start: int, count: int) -> Parts:
+        """So many pages from an address on: how many of them stand in which place, and where."""
+        found: Parts = []
+        while count:
+            at = bisect_right(self.starts, start) - 1
+            inside = at >= 0 and start < self.ends[at]
+            above = self.starts[at + 1] if at + 1 < len(self.starts) else 2**64
+            pages = min(count, -((start - (self.ends[at] if inside else above)) // PAGE_BYTES))
+            number, shift = self._what(at) if inside else (NOWHERE, 0)
+            found.append((pages, number, (start + shift) % 2**64))
+            start, count = start + pages * PAGE_BYTES, count - pages
+        return found
+
+    def locate(self, addresses: U64) -> tuple[Numbers, U64, Numbers]:
+        """Of each address the place, or NOWHERE, and the offset in its file.
+
+        And the place that is next above it.
+        """
+        if self._arrays is None and len(addresses) <= _FEW:
+            return self._locate_few(addresses.tolist())
+        starts, ends, numbers, shifts = self.arrays()
+        at = np.searchsorted(starts, addresses, "right") - 1
+        return _found(at, addresses, ends, numbers, shifts)
+
+    def arrays(self) -> Arrays:
+        """Starts, ends, numbers and shifts; the last is of nowhere, above all others."""
+        if self._arrays is None:
+            starts = np.array([*self.starts, _TOP], np.uint64)
+            ends = np.array([*self.ends, 0], np.uint64)
+            numbers = np.array([*self.numbers, NOWHERE], np.uint32)
+            self._arrays = starts, ends, numbers, np.array([*self.shifts, 0], np.uint64)
+        return self._arrays
+
+    def _locate_few(self, addresses: list[int]) -> tuple[Numbers, U64, Numbers]:
+        """The same, without making arrays of all mappings."""
+        found = [self.at(address) for address in addresses]
+        above = [bisect_right(self.starts, address) for address in addresses]
+        beyond = [self.numbers[at] if at < len(self.numbers) else NOWHERE for at in above]
+        numbers, offsets = zip(*found, strict=True) if found else ((), ())
+        return (
+            np.array(numbers, np.uint32),
+            np.array(offsets, np.uint64),
+            np.array(beyond, np.uint32),
+        )
+
+
+def locate_in(spaces: list[Space], which: Places, addresses: U64) -> tuple[Numbers, U64, Numbers]:
+    """Space.locate() of addresses each of which is in one of many spaces; `which` rises."""
+    if len(spaces) == 1:
+        return spaces[0].locate(addresses)
+    borders = np.searchsorted(which, np.arange(0, len(spaces) + _TOGETHER, _TOGETHER)).tolist()
+    parts = [
+        _locate_in(spaces[number * _TOGETHER :][:_TOGETHER], which[begin:end], addresses[begin:end])
+        for number, (begin, end) in enumerate(pairwise(borders))
+    ]
+    found, offsets, above = map(np.concatenate, zip(*parts, strict=True))
+    return found, offsets, above
+
+
+def _locate_in(spaces: list[Space], which: Places, addresses: U64) -> tuple[Numbers, U64, Numbers]:
+    arrays = [space.arrays() for space in spaces]
+    starts, ends, numbers, shifts = map(np.concatenate, zip(*arrays, strict=True))
+    keys = _keys(np.repeat(np.arange(len(spaces)), [len(each[0]) for each in arrays]), starts)
+    below = np.minimum(addresses, np.uint64(_TOP - PAGE_BYTES))  # what is above all spaces
+    at = np.searchsorted(keys, _keys(which % _TOGETHER, below), "right") - 1
+    return _found(at, addresses, ends, numbers, shifts)
+
+
+def _keys(spaces: Places, addresses: U64) -> U64:
+    pages = addresses // np.uint64(PAGE_BYTES)
+    return spaces.astype(np.uint64) << np.uint64(_PAGE_BITS) | pages
+
+
+def _found(
+    at: Places, addresses: U64, ends: U64, numbers: Numbers, shifts: U64
+) -> tuple[Numbers, U64, Numbers]:
+    """What Space.locate() gives, by the last mapping that begins below each address.
+
+    Below the first of a space is the end of another, which nothing is in.
+    """
+    found = np.where(addresses < ends[at], numbers[at], NOWHERE).astype(np.uint32)
+    return found, addresses + shifts[at], numbers[np.minimum(at + 1, len(numbers) - 1)]

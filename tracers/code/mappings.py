@@ -1,0 +1,499 @@
+"""Where: what stands at an address of a process, also of one that is gone, at the moment asked for.
+
+Built up from what the kernel told (sideband.py), from what our own probe told of mremap(2), of
+which the kernel says nothing, and from /proc/PID/maps for processes that were there before. Nobody
+tells of munmap(2): where memory was given back the last mapping is remembered.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.bpf.sideband import Began, Ended, Forked, Mapped, Told
+from memtap.tracers.code.intervals import NOWHERE, U64, Numbers, Space, locate_in
+from memtap.tracers.faults.probes import PAGE_BYTES
+from memtap.tracers.faults.streaks import Parts
+from memtap.tracers.host import procfs
+from memtap.tracers.host.devices import Devices
+from memtap.tracers.host.patience import patiently
+from memtap.tracers.model.arrays import stable_order
+from memtap.tracers.model.labels import Word
+
+# Of mmap(2).
+PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
+MAP_SHARED, MAP_HUGETLB = 1, 0x40000
+
+# Places that nothing is mapped in any more are forgotten when there are so many, or twice as many
+# as were still of use the last time; not before so many calls of locate(), as a thread's last
+# fault waits to be told until the next.
+_MANY, _CALLS = 4096, 4
+
+
+class Region(Word):
+    """What a mapping is for."""
+
+    UNKNOWN = 0
+    HEAP = 1
+    STACK = 2
+    THREAD_STACK = 3
+    ANON = 4
+    FILE = 5
+    SHM = 6
+    TEXT = 7
+    DATA = 8
+    VDSO = 9
+    HUGETLB = 10
+    UNMAPPED = 11
+
+
+_OF_FILES = (Region.FILE, Region.TEXT, Region.DATA)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A mapping that addresses were found in.
+
+    Attributes:
+        mapped: what was told of it.
+        region: what it is for.
+        path: of its file; that of the object for memory that belongs to one (bss).
+    """
+
+    mapped: Mapped
+    region: Region
+    path: str
+
+    @property
+    def shared(self) -> bool:
+        """Whether writes are seen by others who have it mapped."""
+        return bool(self.mapped.flags & MAP_SHARED)
+
+    @property
+    def of_file(self) -> bool:
+        """Whether its pages come from a file; those of bss do not, though it is data."""
+        named = self.mapped.path.startswith("/") and not self.mapped.path.startswith("//anon")
+        return self.region is Region.VDSO or (self.region in _OF_FILES and named)
+
+
+def region_of(mapped: Mapped, kind: str) -> Region:
+    """What a mapping is for, by itself and by the type of its file system: see Devices.
+
+    Ramfs is none in memory here, but a page cache without storage.
+    """
+    path = mapped.path
+    if mapped.flags & MAP_HUGETLB or path.startswith("/anon_hugepage") or kind == "hugetlbfs":
+        return Region.HUGETLB
+    if path.startswith("["):
+        named = {"[heap]": Region.HEAP, "[stack]": Region.STACK, "[anon_shmem": Region.SHM}
+        special = Region.VDSO if path.startswith("[v") else Region.ANON
+        return named.get(path.partition(":")[0], special)
+    if not path.startswith("/") or path.startswith("//anon"):
+        return Region.ANON
+    if path.startswith(("/memfd:", "/SYSV")):
+        return Region.SHM
+    if path.startswith("/dev/zero"):
+        return Region.SHM if mapped.flags & MAP_SHARED else Region.ANON
+    if mapped.prot & PROT_EXEC:
+        return Region.TEXT
+    if kind in ("tmpfs", "devtmpfs"):
+        return Region.SHM
+    return Region.DATA if _is_own_copy(mapped) else Region.FILE
+
+
+def _is_own_copy(mapped: Mapped) -> bool:
+    """Private and to be written to; of programs that is their data."""
+    return bool(mapped.prot & PROT_WRITE and not mapped.flags & MAP_SHARED)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """mremap(2) has put memory at [start, end): what was at `source`, which may be in there."""
+
+    ns: int
+    tgid: int
+    start: int
+    end: int
+    source: int
+
+
+@dataclass(frozen=True)
+class Shares:
+    """A process was born in the address space of its parent (CLONE_VM): it is that of both."""
+
+    ns: int
+    tgid: int
+    parent: int
+
+
+Heard = Told | Moved | Shares
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where addresses stood.
+
+    Attributes:
+        numbers: of their places; NOWHERE for those in none.
+        offsets: in the file, in bytes; of what has none, from where its mapping begins.
+        parts: by row, those of which not all pages stand in one place: see streaks.in_parts().
+    """
+
+    numbers: Numbers
+    offsets: U64
+    parts: dict[int, Parts]
+
+
+class Mappings:
+    """The address spaces of all processes.
+
+    Attributes:
+        places: by number, the same for all that map a file alike; the first is nowhere.
+    """
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+        self._devices = Devices(root)
+        self._spaces: dict[int, Space] = {}
+        self._sharers: dict[int, set[int]] = {}  # of those who are not alone in their space: all
+        self._ended: list[int] = []
+        self._former: dict[int, tuple[int, Space]] = {}
+        self._numbers: dict[tuple[object, ...], int] = {}
+        self._traits = np.zeros((_MANY, 3), np.uint8)
+        self._latest: deque[Numbers] = deque(maxlen=_CALLS)
+        self._many = self._many_spaces = _MANY
+        self._missing: set[int] = set()
+        nothing = Mapped(0, 0, 0, 0, 0, 0, 0, 0, 0, "")
+        self.places = {NOWHERE: Place(nothing, Region.UNKNOWN, "?")}
+        self._next = NOWHERE + 1
+
+    def read(self, tgid: int) -> Space:
+        """Takes a process's mappings from /proc/PID/maps, as they are now."""
+        try:
+            text = read_maps(tgid, self._root)
+        except OSError:  # it is gone, or stuck
+            text = b""
+        return self.take(tgid, text)
+
+    def take(self, tgid: int, text: bytes) -> Space:
+        """Takes a process's mappings from the text of /proc/PID/maps or smaps."""
+        space = self._spaces[tgid] = Space()
+        for mapped in parse_maps(text, tgid):
+            self._put(space, mapped, self._number(space, mapped))
+        return space
+
+    def locate(
+        self,
+        tgids: npt.NDArray[np.uint32],
+        ns: U64,
+        addresses: U64,
+        counts: npt.NDArray[np.uint16],
+        told: Iterable[Heard],
+    ) -> Located:
+        """Where each address stood at its time.
+
+        `tgids`, `ns` and `addresses` have one of each, in order of time, and from each address on
+        there are so many pages as `counts` says; `told` is what was told since the last call, in
+        order of time as well.
+        """
+        for tgid in self._ended:
+            self._leave(tgid)
+            self._spaces.pop(tgid, None)
+        self._ended.clear()
+        self._former.clear()
+        self._devices.look()
+        self._forget()
+        work = _Work(self._space, self._is_stack, tgids, ns, addresses, counts)
+        for each in told:
+            self._take(each, work.until)
+        work.finish()
+        self._latest.append(work.found)
+        return Located(work.found, work.offsets, work.parts)
+
+    def code_at(self, tgid: int, ns: U64, addresses: U64) -> npt.NDArray[np.uint64]:
+        """Where code stood that ran since the last locate() but one: its place and its offset.
+
+        What has become of the space since then does not matter: code hardly ever moves, but for a
+        new program.
+        """
+        began, former = self._former.get(tgid, (0, Space()))
+        found, offsets, _ = self._space(tgid).locate(addresses)
+        numbers_before, offsets_before, _ = former.locate(addresses)
+        before = ns < began
+        numbers = np.where(before, numbers_before, found).astype(np.uint64)
+        return np.column_stack([numbers, np.where(before, offsets_before, offsets)])
+
+    def gone(self) -> set[int]:
+        """Those processes that ended, and of whose end nobody told, as it was lost.
+
+        They are looked for where there are many, and must have been gone the last time as well:
+        an end can still be on its way.
+        """
+        if len(self._spaces) <= self._many_spaces:
+            return set()
+        before, self._missing = self._missing, set(filter(self._is_gone, self._spaces))
+        self._many_spaces = max(_MANY, 2 * (len(self._spaces) - len(self._missing)))
+        return before & self._missing
+
+    def _is_gone(self, tgid: int) -> bool:
+        return not (self._root / f"proc/{tgid}").exists()
+
+    def start_of(self, tgid: int, address: int) -> int:
+        """Where what a process has mapped at an address begins; 0 if nothing is known of it."""
+        space = self._space(tgid)
+        first, last = space.overlapping(address, address + 1)
+        return space.starts[first] if first < last else 0
+
+    def numbers_of(self, tgid: int) -> set[int]:
+        """The places that a process has mapped."""
+        return set(self._space(tgid).numbers)
+
+    @property
+    def traits(self) -> npt.NDArray[np.uint8]:
+        """Of each number there has been: region, whether it is of a file, whether it is shared."""
+        return self._traits[: self._next]
+
+    def _space(self, tgid: int) -> Space:
+        return self._spaces.get(tgid) or self.read(tgid)
+
+    def _is_stack(self, numbers: Numbers) -> npt.NDArray[np.bool_]:
+        is_stack: npt.NDArray[np.bool_] = self._traits[numbers, 0] == Region.STACK
+        return is_stack
+
+    def _forget(self) -> None:
+        """Forgets places that are of no use any more, when there are many."""
+        if len(self.places) <= self._many:
+            return
+        spaces = [*self._spaces.values(), *(space for _, space in self._former.values())]
+        used = {NOWHERE}.union(*(space.numbers for space in spaces))
+        used.update(*(np.unique(found).tolist() for found in self._latest))
+        self.places = {number: self.places[number] for number in sorted(used)}
+        self._numbers = {key: number for key, number in self._numbers.items() if number in used}
+        self._many = max(_MANY, 2 * len(used))
+
+    def _take(self, told: Heard, until: Callable[[int, int], None]) -> None:
+        """Applies what was told, after what came before has been found where it was."""
+        if isinstance(told, Mapped):
+            space = self._space(told.tgid)
+            number = self._number(space, told)
+            if self._changes(space, told, number):
+                self._settle(told, until)
+            self._put(space, told, number)
+        elif isinstance(told, Moved):
+            self._move(told, until)
+        elif isinstance(told, Forked):
+            self._leave(told.tgid)
+            self._spaces[told.tgid] = self._space(told.parent).copy()
+        elif isinstance(told, Shares):
+            self._join(told)
+        elif isinstance(told, Began):
+            until(told.tgid, told.ns)
+            self._former[told.tgid] = told.ns, self._space(told.tgid)
+            self._leave(told.tgid)
+            self._spaces[told.tgid] = Space()
+        elif isinstance(told, Ended):
+            self._ended.append(told.tgid)
+
+    def _settle(self, told: Mapped | Moved, until: Callable[[int, int], None]) -> None:
+        """Finds what was before something changes in a space, of all who are in there."""
+        for tgid in self._sharers.get(told.tgid, (told.tgid,)):
+            until(tgid, told.ns)
+
+    def _join(self, told: Shares) -> None:
+        self._spaces[told.tgid] = self._space(told.parent)
+        together = self._sharers.setdefault(told.parent, {told.parent})
+        together.add(told.tgid)
+        self._sharers[told.tgid] = together
+
+    def _leave(self, tgid: int) -> None:
+        self._sharers.pop(tgid, set()).discard(tgid)
+
+    def _move(self, moved: Moved, until: Callable[[int, int], None]) -> None:
+        """What is not known to have been there moves nowhere: the maps may have been read since.
+
+        Nor does what is left of a mapping of which a part was moved away.
+        """
+        space = self._space(moved.tgid)
+        number, offset = space.at(moved.source)
+        grows = moved.start <= moved.source < moved.end
+        if number == NOWHERE or (not grows and _stays(space, moved)):
+            return
+        self._settle(moved, until)
+        if self.places[number].region in (Region.HEAP, Region.STACK):  # only where they are
+            anon = replace(self.places[NOWHERE].mapped, path="//anon")
+            number = self._number_of(anon, Region.ANON, _name(anon))
+        before = moved.source - moved.start if grows else 0
+        space.put(moved.start, moved.end, number, (offset - before) % 2**64)
+
+    def _changes(self, space: Space, mapped: Mapped, number: int) -> bool:
+        """Does this stand where something else stood?"""
+        first, last = space.overlapping(mapped.start, mapped.end)
+        return any(old != number for old in space.numbers[first:last])
+
+    def _put(self, space: Space, mapped: Mapped, number: int) -> None:
+        start = self._end_of_bss(space, mapped)
+        if start < mapped.end:
+            space.put(start, mapped.end, number, _offset(mapped) + start - mapped.start)
+        space.latest = mapped.end
+
+    def _end_of_bss(self, space: Space, mapped: Mapped) -> int:
+        """Where what is new begins: the kernel joins anonymous memory with a bss below it."""
+        first, last = space.overlapping(mapped.start, mapped.start + 1)
+        if first == last or space.starts[first] != mapped.start or _name(mapped) != "[anon]":
+            return mapped.start
+        place = self.places[space.numbers[first]]
+        is_bss = place.region is Region.DATA and not place.of_file
+        return space.ends[first] if is_bss else mapped.start
+
+    def _number(self, space: Space, mapped: Mapped) -> int:
+        """The number of a mapping's place; the same for those that nothing tells apart."""
+        kind = self._devices.kind(mapped.dev, mapped.tgid)
+        region, path = region_of(mapped, kind), _name(mapped)
+        below = self.places[space.before(mapped.start)]
+        is_above_data = below.region is Region.DATA and below.of_file
+        # A loader maps a bss right after the data; what comes there later only happens to fit, and
+        # of memory that is there mprotect(2) tells in the same way.
+        is_new = self.places[space.at(mapped.start)[0]].region is not Region.ANON
+        if region is Region.ANON and is_above_data and is_new and space.latest == mapped.start:
+            region, path = Region.DATA, below.path
+        return self._number_of(mapped, region, path)
+
+    def _number_of(self, mapped: Mapped, region: Region, path: str) -> int:
+        key = region, path, mapped.dev, mapped.ino, mapped.flags & MAP_SHARED
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = self._next
+            self._add(Place(mapped, region, path))
+        return number
+
+    def _add(self, place: Place) -> None:
+        number = self._next
+        if number == len(self._traits):
+            self._traits = np.concatenate([self._traits, np.zeros_like(self._traits)])
+        self._traits[number] = place.region, place.of_file, place.shared
+        self.places[number] = place
+        self._next += 1
+
+
+def _stays(space: Space, moved: Moved) -> bool:
+    """Whether all that is said to have moved stands in one mapping with its source already."""
+    number, offset = space.at(moved.source)
+    at = moved.start
+    for pages, found, place in space.parts(at, (moved.end - at) // PAGE_BYTES):
+        if (found, place) != (number, (offset + at - moved.source) % 2**64):
+            return False
+        at += pages * PAGE_BYTES
+    return True
+
+
+def _name(mapped: Mapped) -> str:
+    """Its path; what has none is [anon], which perf calls //anon and /proc/PID/maps nothing."""
+    return "[anon]" if mapped.path in ("", "//anon") else mapped.path
+
+
+def _offset(mapped: Mapped) -> int:
+    """Where in its file it begins; what has no file begins at its own beginning."""
+    return mapped.offset if mapped.path.startswith("/") else 0
+
+
+class _Work:
+    """Addresses to be found, process by process, up to a time."""
+
+    def __init__(
+        self,
+        space: Callable[[int], Space],
+        is_stack: Callable[[Numbers], npt.NDArray[np.bool_]],
+        tgids: npt.NDArray[np.uint32],
+        ns: U64,
+        addresses: U64,
+        counts: npt.NDArray[np.uint16],
+    ) -> None:
+        self._space, self._is_stack = space, is_stack
+        self._ns, self._addresses, self._counts = ns, addresses, counts
+        self._many = counts > 1
+        self.offsets = np.zeros(len(ns), np.uint64)
+        self.parts: dict[int, Parts] = {}
+        self.found = np.zeros(len(ns), np.uint32)
+        distinct, group = np.unique(tgids, return_inverse=True)
+        order = stable_order(group.astype(np.intp))
+        borders = np.searchsorted(group[order], np.arange(len(distinct) + 1))
+        self._left: dict[int, npt.NDArray[np.intp]] = {
+            int(tgid): order[borders[n] : borders[n + 1]] for n, tgid in enumerate(distinct)
+        }
+
+    def until(self, tgid: int, ns: int) -> None:
+        """Finds those of a process that are before a time."""
+        rows = self._left.get(tgid)
+        if rows is None or len(rows) == 0:
+            return
+        ripe = int(np.searchsorted(self._ns[rows], ns))
+        if ripe:
+            self._find({tgid: rows[:ripe]})
+            self._left[tgid] = rows[ripe:]
+
+    def finish(self) -> None:
+        """Finds the rest, of all processes at once: there may be thousands, with a few each."""
+        left = {tgid: rows for tgid, rows in self._left.items() if len(rows)}
+        if left:
+            self._find(left)
+
+    def _find(self, wanted: dict[int, npt.NDArray[np.intp]]) -> None:
+        spaces = [self._space(tgid) for tgid in wanted]
+        rows = np.concatenate(list(wanted.values()))
+        which = np.repeat(np.arange(len(spaces)), [len(each) for each in wanted.values()])
+        found, self.offsets[rows], above = locate_in(spaces, which, self._addresses[rows])
+        lost = found == NOWHERE
+        if lost.any():  # a stack grows down, and nobody tells
+            found[lost] = np.where(self._is_stack(above[lost]), above[lost], NOWHERE)
+        self.found[rows] = found
+        many = self._many[rows]
+        for row, number in zip(rows[many].tolist(), which[many].tolist(), strict=True):
+            parts = spaces[number].parts(int(self._addresses[row]), int(self._counts[row]))
+            if len(parts) > 1:
+                first = parts[0][0], int(self.found[row]), int(self.offsets[row])
+                self.parts[row] = [first, *parts[1:]]
+
+
+_LINE = re.compile(
+    rb"([0-9a-f]+)-([0-9a-f]+) (....) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)"
+)
+_BITS = {"r": PROT_READ, "w": PROT_WRITE, "x": PROT_EXEC}
+
+
+def read_maps(tgid: int, root: Path = Path("/")) -> bytes:
+    """/proc/PID/maps; of a process whose main thread has ended, that of one that goes on.
+
+    Raises OSError: it is gone, not ours to read, or stuck.
+    """
+    text = patiently(tgid, (root / f"proc/{tgid}/maps").read_bytes)
+    thread = None if text else procfs.survivor(tgid, root)
+    return patiently(tgid, (thread / "maps").read_bytes) if thread else text
+
+
+def parse_maps(text: bytes, tgid: int) -> list[Mapped]:
+    """The lines of /proc/PID/maps, and those of /proc/PID/smaps that are the same."""
+    return [_mapped(match, tgid) for line in text.splitlines() if (match := _LINE.match(line))]
+
+
+def _mapped(match: re.Match[bytes], tgid: int) -> Mapped:
+    start, end, modes, offset, major, minor, ino, path = match.groups()
+    prot = sum(_BITS.get(letter, 0) for letter in modes[:3].decode())
+    return Mapped(
+        ns=0,
+        tgid=tgid,
+        start=int(start, 16),
+        end=int(end, 16),
+        offset=int(offset, 16),
+        dev=int(major, 16) << 20 | int(minor, 16),
+        ino=int(ino),
+        prot=prot,
+        flags=MAP_SHARED if modes[3:] == b"s" else 0,
+        path=os.fsdecode(path),
+    )

@@ -1,0 +1,198 @@
+"""faults: who faults, where, why, from which code, at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from memtap.tracers.code.mappings import Region
+from memtap.tracers.faults.columns import FAULT_KEYS, fault_columns
+from memtap.tracers.faults.explain import explain, touched_again
+from memtap.tracers.faults.probes import Kind
+from memtap.tracers.faults.rows import Cause
+from memtap.tracers.faults.times import merged, notes_of_times, of_kind, tally
+from memtap.tracers.live.processes import Who
+from memtap.tracers.model.arrays import select
+from memtap.tracers.model.audit import audit
+from memtap.tracers.model.chunk import Chunk, Interval, Origin
+from memtap.tracers.model.durations import histogram, quantile
+from memtap.tracers.model.enricher import BETWEEN, forget_first, tell
+from memtap.tracers.model.frames import pl
+from memtap.tracers.model.report import Report, Row, percentage
+
+# The numbers in a row that a key of the report is found by.
+_NUMBERS = {
+    "process": ("tgid",),
+    "thread": ("tgid", "tid"),
+    "region": ("region",),
+    "cause": ("cause",),
+    "file": ("place",),
+    "site": ("site",),
+    "cgroup": ("tgid",),
+    "comm": ("tgid",),
+}
+_EXPLAINED = ("region", "cause")
+_STACKED = ("tgid", "stack")
+
+# What the kernel itself counts of a task's faults, in struct taskstats.
+_COUNTERS = {Kind.MINOR: "ac_minflt", Kind.MAJOR: "ac_majflt"}
+
+
+class Faults:
+    """Chunks in, a report out at the end of each interval."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        by: tuple[str, ...] = ("process",),
+        hist: bool = False,
+        explains: bool = False,
+        stacks: bool = False,
+    ) -> None:
+        self.by = by
+        self._origin, self._hist, self._explains, self._stacks = origin, hist, explains, stacks
+        numbers = [name for key in by for name in _NUMBERS[key]]
+        numbers += [*(_EXPLAINED if explains else ()), *(_STACKED if stacks else ())]
+        self._numbers = list(dict.fromkeys(numbers))
+        self._who: dict[int, Who] = {}
+        self._texts: dict[str, dict[int, str]] = {"place": {}, "site": {}, "stack": {}}
+        self._tallies: list[pl.DataFrame] = []
+        self._again = 0
+        self._unraised = Unraised()
+
+    def feed(self, chunk: Chunk) -> Report | None:
+        """Counts a chunk; the report if an interval ends with it."""
+        tell(self._who, chunk.who)
+        for kind, texts in chunk.texts.items():
+            tell(self._texts.setdefault(kind, {}), texts)
+        if len(chunk.rows):
+            faults = select(chunk.rows, chunk.rows["kind"] != Kind.MOVED)
+            self._tallies.append(tally(faults, self._numbers))
+            self._again += touched_again(chunk.rows) if self._explains else 0
+        if chunk.interval is None:
+            return None
+        tallied, self._tallies = self._tallies, []
+        counted = merged(tallied, self._numbers)
+        report = self._report(counted, chunk.interval)
+        forget_first(self._who)
+        forget_first(self._texts["place"])
+        return report
+
+    def _report(self, counted: pl.DataFrame, interval: Interval) -> Report:
+        return Report(
+            "faults",
+            interval.time,
+            interval.seconds,
+            fault_columns(self.by),
+            self._rows(counted),
+            fault_audit(self._origin, interval, counted, self._unraised),
+            histogram(counted) if self._hist else None,
+            self._explained(counted, interval) if self._explains else None,
+            self._stacked(counted) if self._stacks else None,
+        )
+
+    def _explained(self, counted: pl.DataFrame, interval: Interval) -> list[str]:
+        again, self._again = self._again, 0
+        return explain(counted, interval, again)
+
+    def _stacked(self, counted: pl.DataFrame) -> dict[tuple[str, ...], int]:
+        """Faults by stack, the process's name its outermost frame, most frequent first."""
+        stacks: dict[tuple[str, ...], int] = {}
+        by = counted.group_by(_STACKED).agg(pl.col("count").sum())
+        for tgid, number, count in by.sort("count", *_STACKED, descending=True).rows():
+            text = self._texts["stack"].get(number, "[unknown]")
+            frames = (self._who.get(tgid, Who()).comm, *text.split(BETWEEN))
+            stacks[frames] = stacks.get(frames, 0) + count
+        return stacks
+
+    def _rows(self, counted: pl.DataFrame) -> list[Row]:
+        keys = list(dict.fromkeys(c.name for key in self.by for c in FAULT_KEYS[key]))
+        if len(counted) == 0:
+            return []
+        named = counted.with_columns(self._names(counted))
+        summed = summaries(named, keys)
+        total = int(summed["total"].sum())
+        rows = summed.with_columns(
+            share_pct=pl.Series([percentage(n, total) for n in summed["total"]])
+        )
+        shown = [column.name for column in fault_columns(self.by)]
+        return rows.select(shown).to_dicts()
+
+    def _names(self, counted: pl.DataFrame) -> list[pl.Series]:
+        """The columns that keys stand for, one value for each row."""
+        series: dict[str, Sequence[object]] = {}
+        if "tgid" in counted.columns:
+            found = [self._who.get(tgid, Who()) for tgid in counted["tgid"]]
+            series["pid"] = counted["tgid"].to_list()
+            for name in ("uid", "user", "comm", "cgroup", "args"):
+                series[name] = [getattr(who, name) for who in found]
+        if "region" in counted.columns:
+            series["region"] = Region.texts(counted["region"])
+        if "cause" in counted.columns:
+            series["cause"] = Cause.texts(counted["cause"])
+        for kind, name in (("place", "path"), ("site", "site"), ("tid", "thread")):
+            if kind in counted.columns:
+                texts = self._texts.get(kind, {})
+                series[name] = [texts.get(number, "?") for number in counted[kind]]
+        return [pl.Series(name, values) for name, values in series.items()]
+
+
+class Unraised:
+    """Faults that the kernel took for the targets without an exception (get_user_pages()).
+
+    That is what it counted for them beyond what we saw, over all intervals: what it counted in one
+    can be seen in the next, and is none of them.
+    """
+
+    def __init__(self) -> None:
+        self._more, self._said = dict.fromkeys(_COUNTERS, 0), dict.fromkeys(_COUNTERS, 0)
+
+    def notes(self, interval: Interval, counted: pl.DataFrame) -> Iterator[str]:
+        """What is to be said of them at the end of an interval."""
+        for kind, counter in _COUNTERS.items():
+            self._more[kind] += interval.kernel.get(counter, 0) - of_kind(counted, kind)
+            new = self._more[kind] - interval.unsettled - self._said[kind]
+            if new > 0:
+                self._said[kind] += new
+                yield (
+                    f"{new} {kind.name.lower()} fault{'s' * (new > 1)} more by the kernel's own "
+                    f"count ({counter}): taken without an exception, as for exec, mlock, "
+                    "MAP_POPULATE, O_DIRECT and ptrace"
+                )
+
+
+def fault_audit(
+    origin: Origin, interval: Interval, counted: pl.DataFrame, unraised: Unraised
+) -> dict[str, Any]:
+    """The audit: how many faults had no exception, and of how many the times are, is said."""
+    notes = [*notes_of_times(origin.way, counted), *unraised.notes(interval, counted)]
+    total = int(counted["count"].sum())
+    if not origin.filtered and interval.kernel.get("pgfault", 0) > total:
+        notes.append(f"the whole host had {interval.kernel['pgfault']} faults (pgfault)")
+    return audit(origin, interval, total, notes=notes)
+
+
+def _count_of(kind: Kind) -> pl.Expr:
+    return pl.col("count").filter(pl.col("kind") == kind).sum()
+
+
+def summaries(counted: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """What a report says of each group: counts, time, quantiles, and of how many these are.
+
+    Times and quantiles are null where no fault was timed.
+    """
+    timed = counted.filter(pl.col("timed") > 0).sort("bucket").group_by(keys)
+    times = timed.agg(
+        quantile(0.5).alias("p50_ns"),
+        quantile(0.99).alias("p99_ns"),
+        pl.col("longest").max().alias("max_ns"),
+    )
+    any_timed = pl.col("timed").sum() > 0
+    counts = counted.group_by(keys).agg(
+        _count_of(Kind.MINOR).alias("minor"),
+        _count_of(Kind.MAJOR).alias("major"),
+        pl.col("count").sum().alias("total"),
+        pl.when(any_timed).then(pl.col("time_ns").sum()).alias("time_ns"),
+        pl.col("timed").sum(),
+    )
+    return counts.join(times, on=keys, how="left", nulls_equal=True).sort(keys)

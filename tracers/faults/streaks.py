@@ -1,0 +1,74 @@
+"""Streaks: exceptions in a row, each a page above the one before, that are one event.
+
+Nothing was mapped while a streak went on, so all of it can be located at its beginning. All but
+its last exception were completed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.bpf.stream import Events, take
+from memtap.tracers.faults.probes import PAGE_BYTES, Mark
+
+# Of the C program's `seen`: pages, and above them how often the task left its CPU.
+ANON_BITS = 20
+SWITCH_BITS = 4
+_ANON_MASK = np.uint32((1 << ANON_BITS) - 1)
+
+# Parts of an event: how many exceptions, the number of their place, the first one's offset there.
+Parts = list[tuple[int, int, int]]
+
+
+def ends_apart(events: Events) -> Events:
+    """Each streak as two events: all but its last exception, and that one.
+
+    When the last was raised is not known, so it gets the time of the first, and Mark.UNTIMED.
+    """
+    streaks = np.flatnonzero(events["count"] > 1)
+    if len(streaks) == 0:
+        return events
+    apart = take(events, np.repeat(np.arange(len(events)), 1 + (events["count"] > 1)))
+    first = streaks + np.arange(len(streaks))
+    last, before = first + 1, events["count"][streaks] - np.uint16(1)
+    apart["count"][first] = before
+    _advance(apart, last, before)
+    apart["count"][last] = 1
+    apart["marks"][last] |= np.uint8(Mark.UNTIMED)
+    return apart
+
+
+def _advance(events: Events, which: npt.NDArray[np.intp], by: npt.NDArray[np.uint16]) -> None:
+    """Makes events those that come so many exceptions later in their streak.
+
+    Each made the process one anon page bigger, or none.
+    """
+    seen = events["seen"][which]
+    events["address"][which] += by.astype(np.uint64) * np.uint64(PAGE_BYTES)
+    events["number"][which] += by
+    events["seen"][which] = (seen & ~_ANON_MASK) | (seen + by & _ANON_MASK)
+
+
+def in_parts(
+    events: Events, numbers: npt.NDArray[np.uint64], parts: dict[int, Parts]
+) -> tuple[Events, npt.NDArray[np.uint64]]:
+    """Events that reach over the borders of places, cut there; `parts` are by their rows.
+
+    `numbers` has a row for each event: the number of its place is column 0, its offset in it 3.
+    """
+    if not parts:
+        return events, numbers
+    copies = np.ones(len(events), np.intp)
+    copies[list(parts)] = [len(each) for each in parts.values()]
+    which = np.repeat(np.arange(len(events)), copies)
+    cut, numbers = take(events, which), numbers[which]
+    begins = np.cumsum(copies) - copies
+    for row, each in parts.items():
+        counts = np.array([count for count, _, _ in each], np.uint16)
+        pieces = np.arange(begins[row], begins[row] + len(each))
+        _advance(cut, pieces, np.cumsum(counts, dtype=np.uint16) - counts)
+        cut["count"][pieces] = counts
+        numbers[pieces, 0] = [place for _, place, _ in each]
+        numbers[pieces, 3] = [offset for _, _, offset in each]
+    return cut, numbers

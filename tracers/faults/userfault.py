@@ -1,0 +1,119 @@
+"""Which faults a user-space handler answers, because userfaultfd(2) watches the memory.
+
+The kernel tells of no such fault, and of no such memory but by the flags of its mapping. So each
+process that faults is asked for those: soon after its first fault, again from time to time, and
+when a thread of it has left its CPU in a fault or after it, as whoever waits for a handler must. Of
+a process that is gone by then nothing is known.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Set
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.bpf.session import Session
+from memtap.bpf.stream import Events
+from memtap.tracers.faults.match import Found
+from memtap.tracers.faults.probes import WATCHED, Mark
+from memtap.tracers.host.patience import StuckError, patiently
+
+# Of vm_flags. What is watched for neither is watched for UFFD_MINOR.
+_VM_UFFD_MISSING, _VM_UFFD_WP = 0x200, 0x1000
+
+# Seconds until a process is asked again: at first, so that each tick asks it, and at most.
+_SOON_S, _SELDOM_S = 0.5, 32
+
+# Who may have slept in a fault is asked at once, as long as that takes no more of the time, and of
+# so many seconds before: so that a short run can ask.
+_SHARE, _AHEAD_S = 0.01, 10
+
+# So many processes are remembered before those that have not faulted for long are forgotten.
+_MANY = 1024
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass
+class _Asked:
+    """A process's watched memory (rows of start, end, vm_flags), and when to ask again."""
+
+    ranges: npt.NDArray[np.uint64]
+    next_s: float
+    wait_s: float
+
+
+class Watched:
+    """The memory that userfaultfd watches, by process."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._asked: dict[int, _Asked] = {}
+        self._many = _MANY
+        self._began_s, self._spent_s = 0.0, 0.0
+
+    def tell(self, faults: Events, now: float, ended: Set[int]) -> None:
+        """Sets Found.USERFAULT in those faults (faultmatch.FAULT) that a handler answers.
+
+        Of processes that have `ended` only what was known before can be told.
+        """
+        self._began_s = self._began_s or now - _AHEAD_S
+        slept = faults["found"] & Found.SWITCHED > 0
+        sleepers = set(np.unique(faults["tgid"][slept]).tolist())
+        for tgid in np.unique(faults["tgid"]).tolist():
+            if tgid in ended and tgid not in self._asked:
+                continue
+            for start, end, flags in self._ranges(tgid, now, tgid in sleepers).tolist():
+                hit = slept & (faults["tgid"] == tgid)
+                hit &= (faults["address"] >= start) & (faults["address"] < end)
+                faults["found"][hit & handed_over(faults["marks"], flags)] |= np.uint8(
+                    Found.USERFAULT
+                )
+        for tgid in ended & self._asked.keys():
+            del self._asked[tgid]
+        self._forget(now)
+
+    def _ranges(self, tgid: int, now: float, slept: bool) -> npt.NDArray[np.uint64]:
+        known = self._asked.get(tgid)
+        at_once = slept and self._spent_s <= _SHARE * (now - self._began_s)
+        if known and now < known.next_s and not at_once:
+            return known.ranges
+        wait = min(2 * known.wait_s, _SELDOM_S) if known else _SOON_S
+        written = self._ask(tgid)
+        if known and not Path(f"/proc/{tgid}").exists():
+            written = known.ranges
+        self._asked[tgid] = _Asked(written, now + wait, wait)
+        return written
+
+    def _ask(self, tgid: int) -> npt.NDArray[np.uint64]:
+        began = time.monotonic()
+        try:
+            told = patiently(tgid, partial(self._session.iterate, WATCHED, tgid))
+        except StuckError:
+            told = b""
+        self._spent_s += time.monotonic() - began
+        return np.frombuffer(told, np.uint64).reshape(-1, 3)
+
+    def _forget(self, now: float) -> None:
+        """Those that have not faulted for long."""
+        if len(self._asked) > self._many:
+            self._asked = {
+                tgid: asked
+                for tgid, asked in self._asked.items()
+                if now < asked.next_s + 2 * _SELDOM_S
+            }
+            self._many = max(_MANY, 2 * len(self._asked))
+
+
+def handed_over(marks: npt.NDArray[np.uint8], flags: int) -> Bools:
+    """Which faults, by their marks, are the handler's in memory that is watched in this way."""
+    present, write = marks & Mark.PRESENT > 0, marks & Mark.WRITE > 0
+    protected = present & write & bool(flags & _VM_UFFD_WP)
+    missing = ~present & bool(flags & _VM_UFFD_MISSING or not flags & _VM_UFFD_WP)
+    both: Bools = protected | missing
+    return both

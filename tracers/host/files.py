@@ -1,0 +1,294 @@
+"""Files: their numbers in rows, and their names."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.bpf.stream import NameRecord
+from memtap.tracers.host.hostile import printable
+
+# Of the C program: files are hashed to buckets, in which the kernel counts folios as they enter.
+# The bucket is what remains of a file's number when it is divided by this.
+BUCKETS = 4096
+
+# So many files are remembered, besides those that are in use. The kernel side tells a name again
+# if it was not used among the last 32768 (`named` in memtap/names.h), so what is forgotten here is
+# told again when it is needed.
+FILES = 1 << 16
+
+_DELETED = " (deleted)"
+
+T = TypeVar("T")
+
+
+def serial(files: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The numbers of files without their buckets: they stand close together."""
+    return files // np.uint64(BUCKETS)
+
+
+def bucket_of(files: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
+    """The bucket of each file."""
+    return (files % np.uint64(BUCKETS)).astype(np.intp)
+
+
+class NameFlag(IntEnum):
+    """`enum name_flag` of memtap/names.h; plain numbers, which cost less where files are many."""
+
+    DELETED = 1
+    GONE = 2
+    ALONE = 4
+
+
+_Told = tuple[str, int, str]
+
+
+class FileName:
+    """How a file is called; worked out when it is first asked for, as most are never shown.
+
+    Attributes:
+        dev: its device as stat(2) has it, major:minor.
+        ino: its inode number.
+        path: safe to print; `?` if nobody knows.
+    """
+
+    __slots__ = ("_told",)
+
+    def __init__(self, dev: str, ino: int, path: str) -> None:
+        self._told: _Told | Callable[[], _Told] = (dev, ino, path)
+
+    @classmethod
+    def late(cls, tell: Callable[[], _Told]) -> FileName:
+        """What `tell` gives: dev, ino and path."""
+        name = cls.__new__(cls)
+        name._told = tell
+        return name
+
+    def __iter__(self) -> Iterator[str | int]:
+        return iter(self._all)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FileName) and self._all == other._all
+
+    def __hash__(self) -> int:
+        return hash(self._all)
+
+    def __repr__(self) -> str:
+        return f"FileName{self._all}"
+
+    @property
+    def _all(self) -> _Told:
+        if callable(self._told):
+            self._told = self._told()
+        return self._told
+
+    @property
+    def dev(self) -> str:
+        """See above."""
+        return self._all[0]
+
+    @property
+    def ino(self) -> int:
+        """See above."""
+        return self._all[1]
+
+    @property
+    def path(self) -> str:
+        """See above."""
+        return self._all[2]
+
+
+UNKNOWN = FileName("?", 0, "?")
+
+
+def dev_text(dev: int) -> str:
+    """The kernel's dev_t as mountinfo writes it, major:minor."""
+    return f"{dev >> 20}:{dev & 0xFFFFF}"
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A line of /proc/PID/mountinfo: directory `root` of a file system stands at `point`."""
+
+    root: bytes
+    point: bytes
+
+
+@dataclass
+class Mounts:
+    """What is mounted where.
+
+    Attributes:
+        of: the mounts of each device (as dev_text), those of whole file systems first.
+        by: each by its number.
+    """
+
+    of: dict[str, list[Mount]]
+    by: dict[int, Mount]
+
+    def has(self, dev: str, number: int) -> bool:
+        """Whether both are known; number 0 is none."""
+        return dev in self.of and (number == 0 or number in self.by)
+
+    def place(self, path: bytes, dev: str, number: int) -> bytes:
+        """Where a path inside a file system is found: through that mount, else through any."""
+        through = self.by.get(number)
+        return place(path, dev, [*([through] if through else []), *self.of.get(dev, [])])
+
+
+# Where a path is told: what was mounted then, the device, the mount, and the names.
+_Where = tuple[Mounts, int, int, bytes]
+
+
+@dataclass(slots=True)
+class _File:
+    number: int
+    key: tuple[int, ...] = ()
+    where: _Where | None = None
+    name: FileName | None = None
+
+
+def parse_mounts(mountinfo: bytes) -> Mounts:
+    """What /proc/PID/mountinfo says."""
+    of: dict[str, list[Mount]] = defaultdict(list)
+    by: dict[int, Mount] = {}
+    for line in mountinfo.splitlines():
+        number, _, dev, root, point, *_ = line.split(b" ")
+        mount = Mount(_unescape(root), _unescape(point))
+        of[dev.decode()].append(mount)
+        by[int(number)] = mount
+    for found in of.values():
+        found.sort(key=lambda mount: mount.root != b"/")
+    return Mounts(dict(of), by)
+
+
+def _unescape(field: bytes) -> bytes:
+    r"""Mountinfo writes a space in a path as \040, and so on."""
+    first, *rest = field.split(b"\\")
+    return first + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in rest)
+
+
+def place(path: bytes, dev: str, mounts: Iterable[Mount]) -> bytes:
+    """Where a path inside a file system is found from outside, or [dev]/path if it is nowhere."""
+    for mount in mounts:
+        root = mount.root.rstrip(b"/")
+        if path == mount.root or path.startswith(root + b"/"):
+            return (mount.point.rstrip(b"/") + path[len(root) :]) or b"/"
+    return f"[{dev}]".encode() + path
+
+
+def forget(
+    known: OrderedDict[int, T], used: int, let_go: Callable[[T], object] = lambda _: None
+) -> None:
+    """Keeps what is known of files within bounds: what was not used for longest goes.
+
+    Args:
+        known: what was used last stands last.
+        used: how many of them are in use now.
+        let_go: is told of each that goes.
+    """
+    while len(known) > FILES + used:
+        let_go(known.popitem(last=False)[1])
+
+
+class Files:
+    """Numbers files, so that no kernel address leaves memtap, and turns name records into names.
+
+    A file's number is one for as long as it is known: also when its inode left memory and was read
+    again, because device, inode number and generation are the same then.
+    """
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+        self._mounts = Mounts({}, {})
+        self._sought: set[tuple[str, int]] = set()
+        self._known: OrderedDict[int, _File] = OrderedDict()
+        self._lasting: dict[tuple[int, ...], _File] = {}
+        self._count = 0
+
+    def resolve(self, records: Iterable[NameRecord]) -> dict[int, FileName]:
+        """The name of each file that was told of, by the file's number."""
+        self._sought.clear()  # what was mounted nowhere may be by now
+        records = list(records)
+        for dev, mount in {(record.dev, record.mount) for record in records if record.names}:
+            if not self._mounts.has(dev_text(dev), mount):
+                self._look(dev_text(dev), mount)
+        return {file.number: file.name for file in map(self._learn, records) if file.name}
+
+    def number(self, files: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        """The number of each file; those that were never named have one, too."""
+        distinct, place = np.unique(files, return_inverse=True)
+        numbers = [self._find(identity).number for identity in distinct.tolist()]
+        forget(self._known, len(distinct), self._let_go)
+        return np.array(numbers, np.uint64)[place]
+
+    def _learn(self, record: NameRecord) -> _File:
+        key: tuple[int, ...] = (record.volume, record.ino, record.generation)
+        if record.flags & NameFlag.ALONE:
+            key = (*key, record.file)
+        file = self._find(record.file, key)
+        if record.flags & NameFlag.GONE:  # the next that has this number is another file
+            self._lasting.pop(key, None)
+        if record.rdev:
+            file.name = FileName(dev_text(record.volume), record.ino, self._device(record.rdev))
+            return file
+        if record.names:
+            file.where = (self._mounts, record.dev, record.mount, record.names)
+        deleted = bool(record.flags & NameFlag.DELETED)
+        tell = partial(_called, file.where, record.volume, record.ino, deleted)
+        file.name = FileName.late(tell)
+        return file
+
+    def _find(self, identity: int, key: tuple[int, ...] | None = None) -> _File:
+        """A file by what the kernel calls it, else by what lasts; else a new one."""
+        file = self._known.get(identity)
+        if file is None:
+            file = (self._lasting.get(key) if key else None) or self._new(identity)
+            self._known[identity] = file
+        self._known.move_to_end(identity)
+        if key and not file.key:
+            file.key = key
+            self._lasting.setdefault(key, file)
+        return file
+
+    def _new(self, identity: int) -> _File:
+        self._count += 1
+        return _File(self._count * BUCKETS + identity % BUCKETS)
+
+    def _let_go(self, file: _File) -> None:
+        if self._lasting.get(file.key) is file:
+            del self._lasting[file.key]
+
+    def _look(self, dev: str, mount: int) -> None:
+        """Reads what is mounted now, but not again and again for what is in other namespaces."""
+        if (dev, mount) not in self._sought:
+            self._sought.add((dev, mount))
+            self._mounts = parse_mounts((self._root / "proc/self/mountinfo").read_bytes())
+
+    def _device(self, rdev: int) -> str:
+        """The block device whose own cache this is: its metadata and buffers."""
+        link = self._root / "sys/dev/block" / dev_text(rdev)
+        try:
+            return "/dev/" + printable(os.fsencode(link.readlink().name))
+        except OSError:
+            return f"[{dev_text(rdev)}]"
+
+
+def _called(where: _Where | None, volume: int, ino: int, deleted: bool) -> _Told:
+    """What a FileName tells."""
+    path = _path(*where) if where else "?"
+    return dev_text(volume), ino, path + _DELETED if deleted else path
+
+
+def _path(mounts: Mounts, dev: int, mount: int, names: bytes) -> str:
+    inside = b"/".join([b"", *reversed(names.split(b"\0")[:-1])])
+    return printable(mounts.place(inside, dev_text(dev), mount))

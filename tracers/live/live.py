@@ -1,0 +1,282 @@
+"""Chunks from the running kernel."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from memtap.bpf.kernel import Kernel
+from memtap.bpf.loading import Loaded
+from memtap.bpf.session import Cut, Losses, Session
+from memtap.bpf.stream import Events, take
+from memtap.tracers.host.counters import Counters, buffers_and_cached, difference, vmstat
+from memtap.tracers.live.noted import Noted
+from memtap.tracers.live.pieces import Pieces
+from memtap.tracers.live.privileges import notes_of
+from memtap.tracers.live.processes import Processes, Who, descendants, read_parents
+from memtap.tracers.model.chunk import Chunk, Interval, Origin
+from memtap.tracers.model.enricher import REMEMBERED, Divisible, Edge, Texts
+from memtap.tracers.model.report import now
+
+
+@dataclass
+class _Start:
+    """Where an interval began: the counters that only differences of are reported."""
+
+    ns: int
+    losses: Losses
+    kernel: Counters
+    own: Counters
+
+
+class Live:
+    """A tracing session and everything around it that a report needs. Close it after use.
+
+    `processes` must have been listening before, so that whoever is traced is known; `edge` makes
+    what turns events into rows; `counters` reads the host's own, which stand beside ours. Of the
+    `targets` what they do is traced from now on, of `starting` from when it executes a program.
+    With `names_threads` texts of kind `tid` tell the names of threads.
+
+    Attributes:
+        notes: what the buffers and our privileges keep from us.
+        patience_s: after so many seconds consume() is to be called, whether anything comes or not.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        kernel: Kernel,
+        processes: Processes,
+        edge: Callable[[Session], Edge],
+        targets: Sequence[int] = (),
+        counters: Callable[[], Counters] = vmstat,
+        starting: int | None = None,
+        names_threads: bool = False,
+    ) -> None:
+        self._filter = loaded.request.filter
+        self._counters = counters
+        self.origin = origin_of(loaded, kernel)
+        self.processes = processes
+        self.session = Session(loaded, kernel)
+        processes.noted = Noted(self.session) if loaded.request.notes_who else None
+        self.edge = edge(self.session)
+        self.notes = [*self.session.notes, *notes_of(kernel, loaded.request.plan)]
+        self.patience_s = math.inf
+        self._own, self._left_out = loaded.request.filter.own, 0
+        self._drops_own = bool(self._own) and loaded.request.plan.own != "report"
+        self._told: dict[int, Who] = {}
+        self._told_threads: dict[int, str] | None = {} if names_threads else None
+        self._pieces, self._given_up = Pieces(), 0
+        self._notes: dict[str, None] = {}
+        self._followed: set[int] = set()
+        for tgid in targets:
+            self.follow(tgid)
+        self._starting = starting
+        if starting is not None:
+            self._keep(starting, self.session.expect)
+        self._start = self._at_cut = self._now(
+            time.monotonic_ns(), self._counted(), self._own_counts()
+        )
+
+    def follow(self, tgid: int) -> None:
+        """Traces a process, and the children that it has, unless the filter says not to."""
+        self._keep(tgid, self.session.follow)
+        if self._filter.follow:
+            # A child that is found here may have got one itself before it was followed.
+            while news := descendants(tgid, read_parents()) - self._followed:
+                for child in news:
+                    self._keep(child, self.session.follow)
+
+    def _keep(self, tgid: int, mark: Callable[[int], None]) -> None:
+        self._followed.add(tgid)
+        mark(tgid)
+        self.edge.follow(tgid)
+        self.processes.targets.add(tgid)
+
+    @property
+    def interval_began_s(self) -> float:
+        """When the interval under way began (CLOCK_MONOTONIC)."""
+        return self._start.ns / 1e9
+
+    def consume(self) -> None:
+        """Takes in what the kernel has sent, so that nothing overflows."""
+        self.session.consume()
+        self.patience_s = self.edge.consumed()
+        self.processes.consume()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much has come in that collect() should take it."""
+        return self.session.waiting >= self.edge.most_batches
+
+    def collect(self, ends: bool, last: bool = False) -> Chunk:
+        """Everything up to now; `ends` makes it the end of an interval.
+
+        With `last`, tracing ends first, so nothing can come after it. The kernel's own counters are
+        read before: what they have counted is in this chunk, or known to be unsettled.
+        """
+        return self._chunk(self._cut(ends, last), ends, last)
+
+    def collect_in_pieces(
+        self, ends: bool, last: bool, hurries: Callable[[], bool]
+    ) -> Iterator[Chunk]:
+        """The same in several chunks, if there is much, the last of which `ends` the interval.
+
+        When it `hurries`, what is left counts as lost.
+        """
+        cut = self._cut(ends, last)
+        if not isinstance(self.edge, Divisible):
+            yield self._chunk(cut, ends, last)
+            return
+        for piece in self._pieces.of(cut):
+            if hurries():
+                self._given_up += self.edge.units_of(piece.events)
+                piece = replace(piece, events=piece.events[:0], frames=piece.frames[:0], told=[])
+            if piece.goes_on:
+                if len(piece.events):
+                    yield self._chunk(piece, ends=False, last=False)
+            else:
+                yield self._chunk(piece, ends, last)
+
+    def _cut(self, ends: bool, last: bool) -> Cut:
+        counted, own = (self._counted(), self._own_counts()) if ends else ({}, {})
+        if last:
+            self.session.detach()
+        cut = self.session.cut()
+        if ends:
+            self._at_cut = self._now(cut.until_ns, counted, own)
+        self.processes.consume()
+        return cut
+
+    def _chunk(self, cut: Cut, ends: bool, last: bool) -> Chunk:
+        taken = self.edge.take(cut, last)
+        self._notes |= dict.fromkeys(taken.notes)
+        rows = self._of_others(taken.rows) if self._drops_own else taken.rows
+        return Chunk(
+            rows=rows,
+            until_ns=cut.until_ns,
+            who=self._news(rows),
+            paths=taken.paths,
+            texts=taken.texts | self._thread_news(rows),
+            interval=self._end_interval(taken.unsettled) if ends else None,
+            last=last,
+        )
+
+    def close(self) -> None:
+        """Ends tracing and gives everything back."""
+        self.session.close()
+
+    def _of_others(self, rows: Events) -> Events:
+        """Rows that are not of this process, nor of its children, which it has for its own work."""
+        own = np.isin(rows["tgid"], [self._own, *self.processes.children])
+        if not own.any():
+            return rows
+        self._left_out += events_of(rows[own])
+        return take(rows, ~own)
+
+    def _news(self, rows: Events) -> dict[int, Who]:
+        """The processes of these rows, except those that are as they were told before."""
+        self.processes.forget_unwatched()
+        found = {int(tgid): self.processes.who(int(tgid)) for tgid in np.unique(rows["tgid"])}
+        if unknown := [tgid for tgid, who in found.items() if who.uid < 0]:
+            self.processes.consume()  # it ended while we looked: its last words are here by now
+            found |= {tgid: self.processes.who(tgid) for tgid in unknown}
+        if len(self._told) > REMEMBERED:
+            self._told.clear()
+        news = {tgid: who for tgid, who in found.items() if self._told.get(tgid) != who}
+        self._told |= news
+        return news
+
+    def _thread_news(self, rows: Events) -> Texts:
+        """The names of threads of these rows, if they are asked for, except those told before."""
+        if self._told_threads is None:
+            return {}
+        _, one = np.unique(rows["tid"], return_index=True)
+        threads = rows[["tid", "tgid"]][one].tolist()
+        found = {tid: self.processes.thread(tgid, tid) for tid, tgid in threads}
+        if Who.comm in found.values():
+            self.processes.consume()  # some have ended while we looked
+            found = {tid: self.processes.thread(tgid, tid) for tid, tgid in threads}
+        told = self._told_threads
+        news = {tid: name for tid, name in found.items() if told.get(tid) != name}
+        told |= news
+        return {"tid": news}
+
+    def _counted(self) -> Counters:
+        counters = self._counters()
+        if self._filter.by_tgid:
+            self._see_start()
+            counters |= self.processes.counted()
+        return counters
+
+    def _see_start(self) -> None:
+        """Once the program has begun, leaves out what its process had counted before."""
+        if self._starting is not None and any(self.session.at_exec()):
+            self.processes.targets.began(self._starting, self.session.at_exec())
+            self._starting = None
+
+    def _now(self, ns: int, counted: Counters, own: Counters) -> _Start:
+        return _Start(ns, self.session.losses(), counted, own)
+
+    def _own_counts(self) -> Counters:
+        return own_work() | {"events": self.session.left_out()}
+
+    def _end_interval(self, unsettled: int) -> Interval:
+        before, self._start = self._start, self._at_cut
+        self.processes.settle()
+        given_up, self._given_up = self._given_up, 0
+        own = difference(self._start.own, before.own)
+        own["events"] += self._left_out
+        self._left_out = 0
+        buffers, cached = buffers_and_cached()
+        notes, self._notes = self._notes, {}
+        return Interval(
+            time=now(),
+            seconds=round((self._start.ns - before.ns) / 1e9, 3),
+            kernel=difference(self._start.kernel, before.kernel),
+            buffers_bytes=buffers,
+            cached_bytes=cached,
+            losses=self._start.losses - before.losses + Losses(lost=given_up),
+            notes=(*self.notes, *self.processes.notes, *notes),
+            unsettled=unsettled,
+            own=own,
+        )
+
+
+def own_work() -> Counters:
+    """What this process has taken so far: ns on a CPU, minor and major faults."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    cpu_ns = round((usage.ru_utime + usage.ru_stime) * 1e9)
+    return {"cpu_ns": cpu_ns, "minor": usage.ru_minflt, "major": usage.ru_majflt}
+
+
+def events_of(rows: Events) -> int:
+    """How many events rows stand for."""
+    counts = [name for name in ("count", "allocs", "frees") if name in (rows.dtype.names or ())]
+    return int(sum(rows[name].sum() for name in counts)) if counts else len(rows)
+
+
+def origin_of(loaded: Loaded, kernel: Kernel) -> Origin:
+    """What a report or a recording says of where its events come from."""
+    return Origin(
+        tracer=loaded.request.plan.name,
+        way=loaded.way.name,
+        accuracy=loaded.way.accuracy,
+        probes=loaded.probes,
+        notes=loaded.notes,
+        filtered=bool(loaded.request.filter),
+        page_bytes=os.sysconf("SC_PAGESIZE"),
+        host=socket.gethostname(),
+        machine=platform.machine(),
+        kernel=kernel.release,
+        boot_id=kernel.boot_id,
+        own=loaded.request.filter.own,
+    )

@@ -1,0 +1,395 @@
+"""Who: names, users and cgroups of processes, also of those that are gone.
+
+The living are read from /proc when somebody asks. What is gone by then was heard of by netlink:
+the proc connector tells of births and new programs, taskstats gives the last words of every task.
+This is the only module that imports pyroute2; it opens and registers the sockets. The messages can
+be many: netlink.py takes them in, and what they say becomes text only when somebody asks.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import struct
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from memtap.bpf.errors import MemtapError
+from memtap.tracers.host.counters import Counters
+from memtap.tracers.host.hostile import printable
+from memtap.tracers.host.patience import patiently
+from memtap.tracers.host.procfs import stat_fields
+from memtap.tracers.live.netlink import Listener, Wanted, column
+from memtap.tracers.live.noted import ARGUMENT_BYTES, Noted, arguments_text
+from memtap.tracers.live.targets import Targets
+
+if TYPE_CHECKING:
+    from memtap.bpf.btf import Btf
+    from memtap.tracers.live.netlink import Messages
+
+# Of uapi/linux/cn_proc.h.
+_FORK, _EXEC, _UID, _COMM = 0x1, 0x2, 0x4, 0x200
+# A struct proc_event stands behind struct nlmsghdr and struct cn_msg.
+# Its data begin with a tid and a tgid: of a parent, then those of its child, or of who did it.
+_WHAT, _TID, _TGID, _CHILD_TID, _CHILD = 36, 52, 56, 60, 64
+
+# Attributes of uapi/linux/taskstats.h.
+# It stands behind struct nlmsghdr and genlmsghdr, and the number and maybe a filler.
+_NL_HEADERS, _NLA, _STATS_BY = 20, struct.Struct("=HH"), 64
+_TYPE_STATS, _TYPE_AGGR_PID = 3, 4
+
+# So many that ended are remembered while an interval lasts, and so many when it is over.
+_REMEMBERED, _LASTING = 1 << 16, 1 << 14
+
+_OVERFLOW = "process events came too fast to be read: some processes may lack their names"
+_COUNTED = ("ac_minflt", "ac_majflt", "read_bytes", "write_bytes", "cpu_run_virtual_total")
+_LAST_WORDS = ("ac_pid", "ac_tgid", "ac_uid", "ac_comm")
+
+
+@dataclass(frozen=True)
+class Who:
+    """A process. `uid` is -1, and the texts are "?", where nobody can know any more.
+
+    Attributes:
+        comm: its name, at most 15 bytes.
+        uid, user: the number and name of its real user.
+        cgroup: the path of its cgroup, in the hierarchy that memory is accounted by.
+        args: its program and arguments; the name in brackets where it has none, as ps(1) does.
+    """
+
+    comm: str = "?"
+    uid: int = -1
+    user: str = "?"
+    cgroup: str = "?"
+    args: str = "?"
+
+
+@cache
+def user_name(uid: int) -> str:
+    """The user's name, or the number where it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return str(uid)
+
+
+def read_who(pid: int, root: Path = Path("/")) -> Who | None:
+    """A living process, from /proc/PID/status and /proc/PID/cgroup; None if it is gone.
+
+    One that ends has left its cgroup already, so that is "?".
+    """
+    try:
+        status = (root / f"proc/{pid}/status").read_bytes()
+        cgroup = (root / f"proc/{pid}/cgroup").read_bytes()
+    except OSError:
+        return None
+    fields = dict(line.partition(b":\t")[::2] for line in status.splitlines())
+    uid, name = int(fields[b"Uid"].split()[0]), printable(_unescape_status(fields[b"Name"]))
+    path = "?" if fields[b"State"].startswith((b"Z", b"X")) else pick_cgroup(cgroup)
+    return Who(name, uid, user_name(uid), path, _read_arguments(root / f"proc/{pid}", name))
+
+
+def _read_arguments(process: Path, name: str) -> str:
+    def read() -> bytes:
+        with (process / "cmdline").open("rb") as file:
+            return file.read(ARGUMENT_BYTES)
+
+    try:
+        return arguments_text(patiently(int(process.name), read)) or f"[{name}]"
+    except OSError:
+        return Who.args
+
+
+def _is_gone(pid: int) -> bool:
+    return not os.path.exists(f"/proc/{pid}")  # noqa: PTH110 (it is asked of thousands)
+
+
+def process_of(pid: int) -> int:
+    """The process that a process or thread number belongs to; MemtapError if there is none."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except OSError as error:
+        raise MemtapError(
+            f"there is no process {pid}", "ps -e lists those that there are"
+        ) from error
+    return int(status.partition("\nTgid:")[2].split()[0])
+
+
+def _unescape_status(name: bytes) -> bytes:
+    r"""/proc/PID/status writes a new line in a name as \n, and a backslash as two."""
+    return re.sub(rb"\\([n\\])", lambda match: b"\n" if match[1] == b"n" else b"\\", name)
+
+
+def pick_cgroup(text: bytes) -> str:
+    """The cgroup of /proc/PID/cgroup that matters for memory: v1's memory hierarchy, else v2's."""
+    paths = {}
+    for line in text.splitlines():
+        _, controllers, path = line.split(b":", 2)
+        for controller in controllers.split(b","):
+            paths[controller] = path
+    return printable(paths.get(b"memory", paths.get(b"", b"/")))
+
+
+def read_parents(root: Path = Path("/")) -> dict[int, int]:
+    """The parent of every process, from /proc/PID/stat."""
+    parents = {}
+    for entry in os.listdir(root / "proc"):
+        if entry.isdigit():
+            try:
+                stat = (root / "proc" / entry / "stat").read_bytes()
+            except OSError:
+                continue
+            parents[int(entry)] = int(stat_fields(stat)[1])
+    return parents
+
+
+def descendants(pid: int, parents: dict[int, int]) -> set[int]:
+    """The children of a process, their children, and so on."""
+    found: set[int] = set()
+    generation = {pid}
+    while generation:
+        generation = {child for child, parent in parents.items() if parent in generation}
+        generation -= found
+        found |= generation
+    return found
+
+
+class _Dead(NamedTuple):
+    """A process that ended.
+
+    Attributes:
+        known: what was known of it while it lived.
+        comm, uid: its name and user, as its last words had them.
+    """
+
+    known: Who | None
+    comm: bytes
+    uid: int
+
+    def who(self) -> Who:
+        known, name = self.known or Who(), _name(self.comm)
+        return replace(known, comm=name, uid=self.uid, user=user_name(self.uid))
+
+
+def _name(comm: bytes) -> str:
+    return printable(comm.partition(b"\0")[0])
+
+
+def _listen_to_births(with_threads: bool) -> Listener:
+    """The proc connector, which tells of a lot more than is wanted."""
+    from pyroute2.netlink.connector.cn_proc import ProcEventSocket
+
+    connector = ProcEventSocket()
+    connector.bind()
+    connector.control(listen=True)  # waits for an answer, which is none of what is wanted
+    listener = Listener(connector, _CHILD + 4)
+    listener.want(_wanted(with_threads))
+    return listener
+
+
+def _wanted(with_threads: bool) -> list[Wanted]:
+    """Births, and what a process is that does it in its first thread: others do not change it."""
+    births = Wanted(_WHAT, _FORK, _CHILD_TID, _CHILD_TID if with_threads else _CHILD)
+    return [births, *(Wanted(_WHAT, what, _TID, _TGID) for what in (_EXEC, _UID, _COMM))]
+
+
+def _listen_to_last_words(cpus: str, size: int) -> Listener:
+    from pyroute2.netlink.taskstats import TaskStats
+
+    taskstats = TaskStats()
+    taskstats.bind()
+    taskstats.register_mask(cpus)
+    return Listener(taskstats, _STATS_BY + size)
+
+
+class Processes:
+    """Keeps what can be known of processes that a report may name.
+
+    `more` are counters of struct taskstats that only last words tell: those of targets that ended.
+
+    Attributes:
+        notes: what cannot be known on this host.
+        targets: the processes whose own counters are wanted.
+        children: those of this process, while they live.
+        noted: what the kernel notes of processes, once a session has begun.
+    """
+
+    def __init__(self, btf: Btf, possible_cpus: str, more: tuple[str, ...] = ()) -> None:
+        self.notes: list[str] = []
+        self.targets = Targets()
+        self.noted: Noted | None = None
+        self.children: set[int] = set()
+        self._dead_threads: OrderedDict[int, bytes] = OrderedDict()
+        self._living: dict[int, Who] = {}
+        self._dead: OrderedDict[int, _Dead] = OrderedDict()
+        self._parents: dict[int, int] = {}
+        self._threads: dict[int, int] = {}
+        self._counted = (*_COUNTED, *more)
+        wanted = (*_LAST_WORDS, *self._counted)
+        self._fields = {name: btf.member("taskstats", name) for name in wanted}
+        self._births = self._try(
+            lambda: _listen_to_births(with_threads=not self._fields["ac_tgid"]),
+            "proc connector",
+            "short-lived processes",
+        )
+        size = max(place.offset + place.size for place in self._fields.values() if place)
+        self._words = self._try(
+            lambda: _listen_to_last_words(possible_cpus, size), "taskstats", "processes that ended"
+        )
+
+    def _try(self, listen: Callable[[], Listener], name: str, unknown: str) -> Listener | None:
+        try:
+            return listen()
+        except Exception as error:  # pyroute2 raises its own, OSError, or what asyncio raises
+            reason = f"{type(error).__name__}: {error}"
+            self.notes.append(f"no {name} ({reason}): {unknown} may lack their names")
+            return None
+
+    @property
+    def readable(self) -> list[int]:
+        """Descriptors that become readable when consume() has something to do."""
+        return [listener.fileno() for listener in (self._births, self._words) if listener]
+
+    def consume(self) -> None:
+        """Takes in what has happened.
+
+        Last words are received first, but looked at last: so the birth of every task that spoke
+        them is known by then.
+        """
+        words = [part.copy() for part in self._words.messages()] if self._words else []
+        for part in self._births.messages() if self._births else ():
+            self._events(part)
+        for part in words:
+            self._last_words(part)
+        for listener in (self._births, self._words):
+            if listener and listener.overflowed and _OVERFLOW not in self.notes:
+                self.notes.append(_OVERFLOW)
+
+    def counted(self) -> Counters:
+        """The kernel's own counters of all targets, since they became targets."""
+        looked = self.targets.look()
+        self.consume()
+        return self.targets.totals(looked)
+
+    def who(self, tgid: int) -> Who:
+        """The process of this number, dead or alive.
+
+        Its cgroup is the one that it is in now, or was in when it ended.
+        """
+        known, noted = self._known(tgid), self.noted.cgroup(tgid) if self.noted else None
+        cgroup, args = noted or known.cgroup, self._arguments(tgid, known)
+        return Who(known.comm, known.uid, known.user, cgroup, args)
+
+    def _known(self, tgid: int) -> Who:
+        dead = self._dead.get(tgid)
+        known = self._living.get(tgid) or (None if dead and _is_gone(tgid) else read_who(tgid))
+        if known and known.cgroup != "?":  # neither gone nor about to be
+            self._living[tgid] = known
+            return known
+        return dead.who() if dead else known or Who()
+
+    def thread(self, tgid: int, tid: int) -> str:
+        """The name of a thread, dead or alive."""
+        try:
+            comm = Path(f"/proc/{tgid}/task/{tid}/comm").read_bytes()
+        except OSError:
+            dead = self._dead_threads.get(tid)
+            return Who.comm if dead is None else _name(dead)
+        return printable(comm.removesuffix(b"\n"))
+
+    def _arguments(self, tgid: int, known: Who) -> str:
+        """Of whom nobody has seen alive: what was noted, or what its parent had."""
+        args = None
+        if known.args == Who.args and self.noted:
+            args = self.noted.arguments(tgid)
+            if args is None and (parent := self._parents.get(tgid)):
+                args = self._arguments(parent, self._known(parent))
+        return known.args if args is None else args or f"[{known.comm}]"
+
+    def forget_unwatched(self) -> None:
+        """Forgets the living, where nothing would tell us that they changed."""
+        if self._births is None or self._births.overflowed:
+            self._living.clear()
+
+    def settle(self) -> None:
+        """An interval is over: of those that ended nobody asks any more, but for the last ones."""
+        while len(self._dead) > _LASTING:
+            self._parents.pop(self._dead.popitem(last=False)[0], None)
+        while len(self._dead_threads) > _LASTING:
+            self._dead_threads.popitem(last=False)
+
+    def close(self) -> None:
+        """Stops listening."""
+        for listener in (self._births, self._words):
+            if listener:
+                listener.close()
+
+    def _events(self, messages: Messages) -> None:
+        """Each a struct proc_event of the proc connector."""
+        places = (_WHAT, _TID, _TGID, _CHILD_TID, _CHILD)
+        columns = (column(messages, place, "u4") for place in places)
+        for what, tid, tgid, child_tid, child in zip(*columns, strict=True):
+            if what != _FORK and tid == tgid:
+                self._living.pop(tgid, None)
+            elif what == _FORK and child_tid == child:
+                self._born(tgid, child)
+            elif what == _FORK:
+                self._threads[child_tid] = child
+
+    def _born(self, parent: int, child: int) -> None:
+        self._living.pop(child, None)
+        self._dead.pop(child, None)
+        self._parents[child] = parent
+        if parent == os.getpid():
+            self.children.add(child)
+        else:
+            self.children.discard(child)  # the number was one of theirs
+        self.targets.forked(parent, child)
+
+    def _last_words(self, messages: Messages) -> None:
+        """Each has the struct taskstats of a task that ended, if it is no error."""
+        messages = messages[messages[:, _NL_HEADERS + 2] == _TYPE_AGGR_PID]
+        if len(messages) == 0:
+            return
+        tids, tgids, uids, names = (self._column(messages, name) for name in _LAST_WORDS)
+        if not self._fields["ac_tgid"]:  # births told it, before last words did (0e0af57e0e91)
+            tgids = [self._threads.pop(tid, tid) for tid in tids]
+        for place, (tid, tgid, uid, comm) in enumerate(zip(tids, tgids, uids, names, strict=True)):
+            if tgid in self.targets:
+                last = messages[place : place + 1]
+                self.targets.died(tgid, tid, {n: self._column(last, n)[0] for n in self._counted})
+            self._dead_threads.pop(tid, None)
+            self._dead_threads[tid] = comm
+            if len(self._dead_threads) > _REMEMBERED:
+                self._dead_threads.popitem(last=False)
+            if tid == tgid:
+                self._bury(tgid, comm, uid)
+
+    def _bury(self, tgid: int, comm: bytes, uid: int) -> None:
+        before = self._dead.pop(tgid, None)
+        known = self._living.pop(tgid, None) or (before and before.known)
+        self._dead[tgid] = _Dead(known, comm, uid)
+        if len(self._dead) > _REMEMBERED:
+            self._parents.pop(self._dead.popitem(last=False)[0], None)
+
+    def _column(self, messages: Messages, name: str) -> list[Any]:
+        """A member of struct taskstats, of each message; 0 where there is no such."""
+        place = self._fields[name]
+        if place is None:
+            return [0] * len(messages)
+        kind = f"S{place.size}" if name == "ac_comm" else f"u{place.size}"
+        return column(messages, _stats_at(messages[0].tobytes()) + place.offset, kind)
+
+
+def _stats_at(message: bytes) -> int:
+    """Where struct taskstats stands in messages of this kernel, in TASKSTATS_TYPE_AGGR_PID."""
+    at, kind = _NL_HEADERS + _NLA.size, 0
+    while kind != _TYPE_STATS:
+        size, kind = _NLA.unpack_from(message, at)
+        at += _NLA.size if kind == _TYPE_STATS else size + 3 & ~3
+    return at

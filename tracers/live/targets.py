@@ -1,0 +1,131 @@
+"""What the kernel itself counted for the processes that a report is about."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from memtap.tracers.host.counters import Counters, difference, total
+from memtap.tracers.host.procfs import has_ended, stat_fields
+
+Threads = dict[int, Counters]  # by thread number
+
+# Instead of a number: of threads whose number one that executed a program has taken.
+_FORMER = 0
+
+# Of struct taskstats, in the order of `struct counted` in memtap/filter.h.
+_COUNTED = ("ac_minflt", "ac_majflt", "read_bytes", "write_bytes", "cpu_run_virtual_total")
+
+
+def read_threads(process: Path) -> Threads | None:
+    """What the threads that are now in /proc/PID have counted, or None if the process is gone.
+
+    Faults in events, read_bytes and write_bytes (storage, not system calls) in bytes, time on a
+    CPU in ns. Not from /proc/PID/io itself: that includes children which were waited for.
+    """
+    try:
+        threads = os.listdir(process / "task")
+    except OSError:
+        return None
+    return {int(tid): read_thread(process / "task" / tid) for tid in threads}
+
+
+def read_thread(thread: Path) -> Counters:
+    """What one thread has counted; nothing if it is gone."""
+    try:
+        stat = (thread / "stat").read_bytes()
+        io = dict(line.split(b": ") for line in (thread / "io").read_bytes().splitlines())
+    except OSError:  # it ended while we looked
+        return {}
+    fields = stat_fields(stat)
+    return {
+        "ac_minflt": int(fields[7]),
+        "ac_majflt": int(fields[9]),
+        "read_bytes": int(io[b"read_bytes"]),
+        "write_bytes": int(io[b"write_bytes"]),
+        "cpu_run_virtual_total": _time_on_cpu(thread),
+    }
+
+
+def _time_on_cpu(thread: Path) -> int:
+    """Its nanoseconds, the first number of schedstat; 0 where the kernel has no such file."""
+    try:
+        return int((thread / "schedstat").read_bytes().split()[0])
+    except OSError:
+        return 0
+
+
+class Targets:
+    """Sums the kernel's counters over processes and their children, from start to death.
+
+    What the living threads say, and the last words of those that ended, less what the threads
+    had counted when we came.
+    """
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._proc = root / "proc"
+        self._at_start: dict[int, Counters] = {}
+        self._last_words: dict[int, Threads] = {}
+        self._finished: Counters = {}
+
+    def __contains__(self, tgid: int) -> bool:
+        return tgid in self._at_start
+
+    def add(self, tgid: int) -> None:
+        """A process that has been running, or is about to start."""
+        process = self._proc / str(tgid)
+        threads = read_threads(process)
+        if threads is None:
+            return
+        self._at_start[tgid] = total(*threads.values())
+        if tgid in threads and has_ended(process):  # the others go on
+            self._last_words[tgid] = {tgid: threads[tgid]}
+
+    def began(self, tgid: int, counted: Sequence[int]) -> None:
+        """What a process had counted when it began its program; the numbers of _COUNTED."""
+        if tgid in self._at_start:
+            self._at_start[tgid] = dict(zip(_COUNTED, counted, strict=True))
+
+    def forked(self, parent: int, child: int) -> None:
+        """A child joins its parent; it has counted nothing yet."""
+        if child in self._at_start:  # the number was another process's before
+            self._finish(child)
+        if parent in self._at_start:
+            self._at_start[child] = {}
+
+    def died(self, tgid: int, tid: int, counted: Counters) -> None:
+        """The last words of a thread of one of the processes.
+
+        Two can have had one number: that of the process, if another than the first executes.
+        """
+        words = self._last_words.setdefault(tgid, {})
+        words[tid] = total(words.get(tid, {}), counted)
+
+    def look(self) -> dict[int, Threads]:
+        """What the living say, for totals(). Those that are gone by now are not in it.
+
+        Whoever dies after this look has spoken last words; take those in before totals().
+        """
+        for tgid, words in self._last_words.items():
+            if tgid in words and not has_ended(self._proc / str(tgid)):
+                words[_FORMER] = total(words.get(_FORMER, {}), words.pop(tgid))
+        found = {tgid: read_threads(self._proc / str(tgid)) for tgid in self._at_start}
+        return {tgid: threads for tgid, threads in found.items() if threads is not None}
+
+    def totals(self, looked: dict[int, Threads]) -> Counters:
+        """What all of them have counted since they were added."""
+        for tgid in self._at_start.keys() - looked.keys() & self._last_words.keys():
+            self._finish(tgid)
+        parts = [self._counted(tgid, looked.get(tgid, {})) for tgid in self._at_start]
+        return total(self._finished, *parts)
+
+    def _counted(self, tgid: int, living: Threads) -> Counters:
+        # A dead thread stays in /proc until its parent has waited for it; its last words count.
+        threads = living | self._last_words.get(tgid, {})
+        return difference(total(*threads.values()), self._at_start[tgid])
+
+    def _finish(self, tgid: int) -> None:
+        self._finished = total(self._finished, self._counted(tgid, {}))
+        del self._at_start[tgid]
+        self._last_words.pop(tgid, None)

@@ -1,0 +1,434 @@
+"""What an allocator asked the kernel for, and why: the calls of one process, one after the other.
+
+A state machine without clock and files: calls in, steps out. It knows how glibc's malloc grows its
+heap, when it maps, and how it keeps the arenas of threads; whatever else maps anonymous memory to
+read and write looks like malloc to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.tracers.code.intervals import Space
+from memtap.tracers.code.mappings import MAP_SHARED, PROT_WRITE, Region
+from memtap.tracers.malloc.owned import NOBODY, Held, Owned, Owner, Use, encoded, uses_and_sites
+from memtap.tracers.model.labels import Word
+
+# Of mmap(2), mremap(2) and madvise(2).
+_MAP_FIXED, _MAP_ANONYMOUS, _MAP_STACK = 0x10, 0x20, 0x20000
+_MREMAP_DONTUNMAP = 4
+_MADV_DONTNEED, _MADV_FREE = 4, 8
+
+# The threshold of glibc's malloc, before it moves; and what stands for that of one that never maps
+# a block on its own (mallopt(M_MMAP_MAX, 0)).
+THRESHOLD = 128 << 10
+NEVER = (1 << 64) - 1
+
+
+class _Limits(NamedTuple):
+    """Of glibc's malloc.c and arena.c.
+
+    Attributes:
+        arena: bytes that a heap of an arena reserves; twice that first, to find an aligned half.
+        highest: the threshold never moves beyond this.
+        extra: a request becomes a chunk of the next 16 bytes that hold it and a header: from so
+            many bytes below the threshold on, it reaches it.
+    """
+
+    arena: int
+    highest: int
+    extra: int
+
+
+_BITS_64 = _Limits(arena=64 << 20, highest=32 << 20, extra=23)
+_BITS_32 = _Limits(arena=1 << 20, highest=512 << 10, extra=19)
+
+
+class Call(IntEnum):
+    """What a process did: system calls, its birth, another program, its end.
+
+    And where the heap is of a process that was there before, and how often it asked malloc for
+    something: `address` is a power of two of bytes (tracers/malloc/sizes.py), `length` the count.
+    And what its heap was like: `flags` is a Part (tracers/malloc/heapwalk.py), `length` bytes. Of
+    SHARE, `address` is the process whose memory it shares from its birth on.
+    """
+
+    BRK = 16
+    MMAP = 17
+    MUNMAP = 18
+    MOVED_FROM = 19
+    MOVED_TO = 20
+    MPROTECT = 21
+    MADVISE = 22
+    FORK = 23
+    EXEC = 24
+    EXIT = 25
+    HEAP = 26
+    REQUESTED = 27
+    WALKED = 28
+    SHARE = 29
+
+
+class Path(Word):
+    """The way to memory that a call went."""
+
+    UNKNOWN = 0
+    BRK = 1
+    MMAP = 2
+    ARENA = 3
+    OTHER = 4
+
+
+class Rule(IntEnum):
+    """Why a call is taken for what it is."""
+
+    FAILED = 0
+    HEAP_SEEN = 1  # brk(0) asks where the heap ends
+    HEAP_GROWN = 2
+    HEAP_TRIMMED = 3
+    CHUNK_MAPPED = 4
+    CHUNK_FREED = 5
+    THRESHOLD_RAISED = 6  # the same, and the threshold moved up to its size
+    CHUNK_RESIZED = 7
+    ARENA_RESERVED = 8
+    ARENA_ALIGNED = 9  # what is not aligned of it is given back at once
+    ARENA_GROWN = 10
+    ARENA_SHRUNK = 11
+    GIVEN_BACK = 12  # by madvise: the memory, not the addresses
+    THREAD_STACK = 13
+    FILE = 14
+    LOADER = 15
+    ANOTHER = 16
+    SET_ASIDE = 17  # addresses, by allocators that make them usable bit by bit
+    COMMITTED = 18
+    DECOMMITTED = 19
+
+
+# Bytes by the number of the code that had got them.
+BySite = dict[int, int]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a call did.
+
+    Attributes:
+        taken: bytes that the process got.
+        back: bytes that it gave back.
+        life_ns: of a mapping that was given back as it had been made, how long it was kept.
+    """
+
+    path: Path
+    rule: Rule
+    taken: int = 0
+    back: BySite = field(default_factory=dict)
+    life_ns: int | None = None
+
+    @property
+    def given(self) -> int:
+        """Bytes that the process gave back."""
+        return sum(self.back.values())
+
+
+class Asked(NamedTuple):
+    """What a system call was about.
+
+    Attributes:
+        start: an address or, of brk, the new break.
+        length: in bytes; of brk, the break that was asked for.
+        flags: prot | flags << 8 of mmap, flags of mremap, prot of mprotect, the advice of madvise.
+        site: the number of the code that made it; 0 is not known.
+        ns: when.
+        tid: of the thread that made it.
+    """
+
+    start: int
+    length: int
+    flags: int = 0
+    site: int = 0
+    ns: int = 0
+    tid: int = 0
+
+
+_PATH_OF = {
+    Use.NOTHING: Path.OTHER,
+    Use.CHUNK: Path.MMAP,
+    Use.RESERVED: Path.ARENA,
+    Use.ARENA: Path.ARENA,
+    Use.HEAP: Path.BRK,
+    Use.OTHER: Path.OTHER,
+    Use.ASIDE: Path.MMAP,
+}
+_PATHS = np.array([_PATH_OF[use] for use in Use], np.uint8)
+_ARENAS = (Use.RESERVED, Use.ARENA)
+_CHUNKS = (Use.ASIDE, Use.CHUNK)
+_WITHOUT_MEMORY = (Use.RESERVED, Use.ASIDE)
+
+# What an allocator's memory can be in.
+_OURS = (Region.ANON, Region.HEAP)
+
+
+class Allocator:
+    """One process.
+
+    Attributes:
+        threshold: a chunk of so many bytes is mapped on its own (glibc's mmap_threshold).
+        dynamic: whether it moves when such a chunk is freed, so far as one can see.
+        told: whether it was read from the process, and need not be concluded from what is seen.
+        heap: the program break at the first call that was seen, and now; None before.
+    """
+
+    def __init__(self) -> None:
+        self.threshold, self.dynamic, self.told = THRESHOLD, True, False
+        self._before = THRESHOLD
+        self.heap: tuple[int, int] | None = None
+        self._owned = Owned()
+        self._moving: dict[int, tuple[Owner, int]] = {}
+        self._limits = _BITS_64
+
+    def copy(self) -> Allocator:
+        """A child's."""
+        child = Allocator()
+        child.threshold, child.dynamic, child.told = self.threshold, self.dynamic, self.told
+        child.heap = self.heap
+        child._limits = self._limits
+        child._owned = self._owned.copy()
+        return child
+
+    def runs_32_bits(self) -> None:
+        """It is that of a 32-bit program."""
+        self._limits = _BITS_32
+
+    def learn(self, threshold: int) -> None:
+        """What the process itself has as its threshold at the end of the call that comes next."""
+        self._before, self.threshold, self.told = self.threshold, threshold, True
+
+    @property
+    def least_mapped(self) -> int | None:
+        """The smallest request that malloc would map on its own now, in bytes; None of none."""
+        if self.threshold == NEVER:
+            return None
+        return max(0, self.threshold - self._limits.extra)
+
+    def live(self) -> dict[tuple[Path, int], int]:
+        """Bytes that the process holds since it is watched, by path and site."""
+        held: dict[tuple[Path, int], int] = {}
+        for (use, site), size in self._owned.sizes.items():
+            if use not in _WITHOUT_MEMORY:
+                held[_PATH_OF[use], site] = held.get((_PATH_OF[use], site), 0) + size
+        if self.heap:
+            begin, end = self.heap
+            before = end - begin - sum(self._owned.held(begin, end - begin).values())
+            held[Path.BRK, 0] = held.get((Path.BRK, 0), 0) + before
+        return held
+
+    @property
+    def space(self) -> Space:
+        """What its memory serves for now, by address; see owned.encoded() and owners_of()."""
+        return self._owned.space
+
+    def call(self, call: Call, asked: Asked) -> Step:
+        """A system call that succeeded."""
+        return _HANDLERS[call](self, asked)
+
+    def map_other(self, asked: Asked) -> Step:
+        """mmap(2), by whom it was not malloc."""
+        file = not asked.flags >> 8 & _MAP_ANONYMOUS
+        return self._use(asked, Use.OTHER, Rule.FILE if file else Rule.ANOTHER)
+
+    def _brk(self, asked: Asked) -> Step:
+        now, wanted = asked.start, asked.length
+        if self.heap is None or wanted == 0:
+            self.heap = self.heap or (now, now)
+            return Step(Path.BRK, Rule.HEAP_SEEN)
+        if now != wanted:
+            return Step(Path.BRK, Rule.FAILED)
+        begin, before = self.heap
+        self.heap = min(begin, now), now
+        if now > before:
+            self._owned.put(before, now - before, (Use.HEAP, asked.site), asked.ns)
+        if now >= before:
+            return Step(Path.BRK, Rule.HEAP_GROWN, taken=now - before)
+        return Step(Path.BRK, Rule.HEAP_TRIMMED, back=self._trim(now, before - now))
+
+    def _trim(self, start: int, length: int) -> BySite:
+        """What is given back of the heap; of what was there before nobody knows whose it is."""
+        held = self._owned.drop(start, length)
+        back = _live(held)
+        if unknown := length - sum(held.values()):
+            back[0] = back.get(0, 0) + unknown
+        return back
+
+    def _mmap(self, asked: Asked) -> Step:
+        prot, flags = asked.flags & 0xFF, asked.flags >> 8
+        if flags & _MAP_FIXED and not prot and self._holds(asked, Use.ARENA):
+            return self._use(asked, Use.RESERVED, Rule.ARENA_SHRUNK)
+        if not flags & _MAP_ANONYMOUS:
+            return self._use(asked, Use.OTHER, Rule.FILE)
+        if flags & _MAP_STACK:
+            return self._use(asked, Use.OTHER, Rule.THREAD_STACK)
+        if flags & MAP_SHARED:
+            return self._use(asked, Use.OTHER, Rule.ANOTHER)
+        if flags & _MAP_FIXED and not prot and self._holds(asked, Use.HEAP):  # musl keeps a guard
+            back = _live(self._owned.put(asked.start, asked.length, (Use.ASIDE, 0), asked.ns))
+            return Step(Path.BRK, Rule.DECOMMITTED, back=back)
+        if flags & _MAP_FIXED:  # glibc never maps over an arena like that
+            changed = self._change(asked, prot, (*_CHUNKS, Use.RESERVED))
+            return changed or self._use(asked, Use.OTHER, Rule.ANOTHER)
+        wants_arena = asked.length in (self._limits.arena, 2 * self._limits.arena)
+        if not prot and wants_arena:  # older ones of glibc say MAP_NORESERVE as well
+            return self._use(asked, Use.RESERVED, Rule.ARENA_RESERVED)
+        if not prot:
+            return self._use(asked, Use.ASIDE, Rule.SET_ASIDE)
+        if not prot & PROT_WRITE:
+            return self._use(asked, Use.OTHER, Rule.ANOTHER)
+        # The chunk, its header, up to a whole page: that is more than the threshold.
+        if asked.length <= self.threshold and not self.told:
+            self._was_set(asked.length)
+        return self._use(asked, Use.CHUNK, Rule.CHUNK_MAPPED)
+
+    def _was_set(self, length: int) -> None:
+        """A smaller chunk than should be is mapped: the program has set its threshold, or its trim.
+
+        Then it moves no more (mallopt(3)), and was this at most.
+        """
+        self.dynamic = False
+        self.threshold = min(THRESHOLD, length)
+
+    def _change(self, asked: Asked, prot: int, of: tuple[Use, ...] = _CHUNKS) -> Step | None:
+        """Makes addresses that were set aside usable, or chunks unusable; None of all else.
+
+        musl does so with a stack of a thread: all but a guard at its end.
+        """
+        if self._holds(asked, *of) < asked.length:
+            return None
+        if not prot:
+            return self._use(asked, Use.ASIDE, Rule.DECOMMITTED)
+        if not (prot & PROT_WRITE and self._holds(asked, *_WITHOUT_MEMORY)):
+            return None
+        if self._owned.is_end(asked.start, asked.length):
+            return self._use(asked, Use.OTHER, Rule.THREAD_STACK)
+        return self._use(asked, Use.CHUNK, Rule.COMMITTED)
+
+    def _mprotect(self, asked: Asked) -> Step:
+        if asked.flags & PROT_WRITE and self._holds(asked, *_ARENAS) == asked.length:
+            return self._use(asked, Use.ARENA, Rule.ARENA_GROWN)
+        if not asked.flags and self._holds(asked, Use.ARENA):
+            return self._use(asked, Use.RESERVED, Rule.ARENA_SHRUNK)
+        if changed := self._change(asked, asked.flags):
+            return changed
+        held = self._owned.held(asked.start, asked.length)
+        return Step(_PATH_OF[_most(held)[0]], Rule.ANOTHER)
+
+    def _madvise(self, asked: Asked) -> Step:
+        use, site = self._owned.at(asked.start)
+        path = Path.BRK if self._in_heap(asked.start) else _PATH_OF[use]
+        if asked.flags not in (_MADV_DONTNEED, _MADV_FREE):
+            return Step(path, Rule.ANOTHER)
+        return Step(path, Rule.GIVEN_BACK, back={site: asked.length})
+
+    def _in_heap(self, address: int) -> bool:
+        return self.heap is not None and self.heap[0] <= address < self.heap[1]
+
+    def _leave(self, asked: Asked) -> Step:
+        """The first half of mremap(2), which can also leave what it moves where it is."""
+        stays = asked.flags & _MREMAP_DONTUNMAP or not asked.length
+        held = self._owned.held(asked.start, asked.length or 1)
+        owner = _most(held)
+        self._moving[asked.tid] = owner, 0 if stays else sum(held.values())
+        if not stays:
+            self._owned.drop(asked.start, asked.length)
+        return Step(_PATH_OF[owner[0]], Rule.CHUNK_RESIZED)
+
+    def _arrive(self, asked: Asked) -> Step:
+        """The second half; what has moved still belongs to whoever had got it.
+
+        What it is moved over is given back.
+        """
+        (use, site), before = self._moving.pop(asked.tid, (NOBODY, 0))
+        owner = use or Use.OTHER, site
+        back = _live(self._owned.put(asked.start, asked.length, owner, asked.ns))
+        taken, given = max(0, asked.length - before), max(0, before - asked.length)
+        if given:
+            back[site] = back.get(site, 0) + given
+        return Step(_PATH_OF[owner[0]], Rule.CHUNK_RESIZED, taken, back)
+
+    def _munmap(self, asked: Asked) -> Step:
+        whole = self._owned.is_whole(asked.start, asked.length)
+        born = self._owned.born_ns(asked.start) if whole else None
+        held = self._owned.drop(asked.start, asked.length)
+        path, back = _PATH_OF[_most(held)[0]], _live(held)
+        if path is Path.ARENA and not back:
+            return Step(path, Rule.ARENA_ALIGNED)
+        if path is not Path.MMAP or not back:
+            return Step(path, Rule.ANOTHER, back=back)
+        rule = self._freed(asked.length) if whole else Rule.CHUNK_FREED
+        return Step(path, rule, back=back, life_ns=None if born is None else asked.ns - born)
+
+    def _freed(self, length: int) -> Rule:
+        """As free() of glibc: who uses a mapped chunk again and again gets it from the heap."""
+        if self.told:
+            raised = self._before < length == self.threshold
+            return Rule.THRESHOLD_RAISED if raised else Rule.CHUNK_FREED
+        if not self.dynamic or not self.threshold < length <= self._limits.highest:
+            return Rule.CHUNK_FREED
+        self.threshold = length
+        return Rule.THRESHOLD_RAISED
+
+    def _use(self, asked: Asked, use: Use, rule: Rule) -> Step:
+        """Lets memory serve for something, whatever it was before."""
+        back = _live(self._owned.put(asked.start, asked.length, (use, asked.site), asked.ns))
+        before, now = sum(back.values()), 0 if use in _WITHOUT_MEMORY else asked.length
+        if now >= before:
+            return Step(_PATH_OF[use], rule, taken=now - before)
+        return Step(_PATH_OF[use], rule, back=back)
+
+    def _holds(self, asked: Asked, *uses: Use) -> int:
+        """How many bytes of a range serve for one of these."""
+        held = self._owned.held(asked.start, asked.length)
+        return sum(size for (use, _), size in held.items() if use in uses)
+
+
+def owners_of(
+    numbers: npt.NDArray[np.uint32], regions: npt.NDArray[np.uint8]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
+    """Paths by which memory was got, and sites that got it, by its numbers in Allocator.space.
+
+    The heap is told by its region, as it may have been there before; stacks are none of
+    malloc's, nor is what is not anonymous.
+    """
+    uses, sites = uses_and_sites(np.where(np.isin(regions, _OURS), numbers, encoded(NOBODY)))
+    in_heap = regions == Region.HEAP
+    paths = np.where(in_heap, Path.BRK, _PATHS[uses]).astype(np.uint8)
+    return paths, np.where(in_heap & (uses != Use.HEAP), 0, sites)
+
+
+_HANDLERS: dict[Call, Callable[[Allocator, Asked], Step]] = {
+    Call.BRK: Allocator._brk,
+    Call.MMAP: Allocator._mmap,
+    Call.MUNMAP: Allocator._munmap,
+    Call.MOVED_FROM: Allocator._leave,
+    Call.MOVED_TO: Allocator._arrive,
+    Call.MPROTECT: Allocator._mprotect,
+    Call.MADVISE: Allocator._madvise,
+}
+
+
+def _live(held: Held) -> BySite:
+    """What of it is memory, by site; an arena's addresses alone are none."""
+    live: BySite = {}
+    for (use, site), size in held.items():
+        if use not in _WITHOUT_MEMORY:
+            live[site] = live.get(site, 0) + size
+    return live
+
+
+def _most(held: Held) -> Owner:
+    """Whose most of a range is."""
+    return max(held, key=lambda owner: held[owner], default=NOBODY)

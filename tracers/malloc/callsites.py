@@ -1,0 +1,118 @@
+"""Which code made malloc ask the kernel: the innermost that is not malloc's own."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.bpf.stream import Events
+from memtap.tracers.code.aside import Question
+from memtap.tracers.code.intervals import NOWHERE
+from memtap.tracers.code.mappings import Mappings
+from memtap.tracers.code.sites import Sites, code_of
+from memtap.tracers.code.unwind import WORD, Frames, Rule
+from memtap.tracers.malloc.libraries import serves_malloc
+from memtap.tracers.model.arrays import group_numbers
+
+# From malloc to its caller there are never so many.
+_DEEPEST = 24
+
+_REMEMBERED = 1 << 16
+
+# Of each call, the number of a place and the offset in that; see mappings.Located.
+Spots = npt.NDArray[np.uint64]
+
+
+class CallSites:
+    """Numbers for the code that made calls.
+
+    Attributes:
+        texts: what the numbers stand for.
+        notes: see Sites.
+    """
+
+    def __init__(self, mappings: Mappings) -> None:
+        self._mappings = mappings
+        self._sites = Sites()
+        self._known: dict[tuple[int, int], Rule | None] = {}
+        self._serves: dict[int, bool] = {}
+        self.texts, self.notes = self._sites.sites, self._sites.notes
+
+    def of(self, calls: Events, last: bool = False) -> npt.NDArray[np.uint32]:
+        """The number of the site of each call, given as Stream.take_frames() gives it.
+
+        Where the stack cannot be followed out of malloc, it is the last function that was found.
+        """
+        frames, left = _frames(calls), np.arange(len(calls))
+        found = np.zeros((len(calls), 3), np.uint64)  # instruction, place, offset
+        for depth in range(_DEEPEST):
+            spots = self._locate(calls[left], frames.ip)
+            there = spots[:, 0] != NOWHERE
+            found[left[there]] = np.column_stack([frames.ip, spots])[there]
+            inner = np.flatnonzero(there & self._of_malloc(spots[:, 0]))
+            if len(inner) == 0:
+                break
+            tgids, left = calls["tgid"][left[inner]], left[inner]
+            frames = self._up(frames.take(inner), tgids, spots[inner], depth > 0, last)
+        ips, numbers, offsets = found.T
+        places = self._mappings.places
+        return self._sites.of(calls["tgid"], ips, numbers.astype(np.uint32), offsets, places, last)
+
+    def _locate(self, calls: Events, ips: npt.NDArray[np.uint64]) -> Spots:
+        spots = np.zeros((len(calls), 2), np.uint64)
+        order = np.argsort(calls["tgid"], kind="stable")
+        begins = np.flatnonzero(np.diff(calls["tgid"][order], prepend=-1))
+        for mine in np.split(order, begins[1:]) if len(order) else ():
+            tgid = int(calls["tgid"][mine[0]])
+            spots[mine] = self._mappings.code_at(tgid, calls["ns"][mine], ips[mine])
+        return spots
+
+    def _of_malloc(self, numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        distinct, which = np.unique(numbers, return_inverse=True)
+        if len(self._serves) > _REMEMBERED:
+            self._serves.clear()
+        for number in distinct.tolist():
+            if number not in self._serves:
+                self._serves[number] = serves_malloc(self._mappings.places[number].path)
+        serves = np.array([self._serves[number] for number in distinct.tolist()], bool)
+        return serves[which]
+
+    def _up(
+        self,
+        frames: Frames,
+        tgids: npt.NDArray[np.uint32],
+        spots: Spots,
+        returns: bool,
+        last: bool,
+    ) -> Frames:
+        """To the callers. Of an address to return to, the call just before it is meant."""
+        group = group_numbers(spots[:, 0], spots[:, 1])
+        _, one = np.unique(group, return_index=True)
+        keys = [(number, offset - returns) for number, offset in spots[one].tolist()]
+        self._learn(dict(zip(keys, tgids[one].tolist(), strict=True)), last)
+        return frames.up([self._known.get(key) for key in keys], group)
+
+    def _learn(self, wanted: dict[tuple[int, int], int], last: bool) -> None:
+        """Asks for the rules that are not known, each of one of the processes that need it."""
+        if len(self._known) > _REMEMBERED:
+            self._known.clear()
+        questions: dict[Hashable, Question] = {
+            ("rule", *key): ("rule", tgid, key[1], code_of(self._mappings.places[key[0]], 0, 0))
+            for key, tgid in wanted.items()
+            if key not in self._known
+        }
+        if questions:
+            for key, rule in self._sites.aside.ask(questions, last).items():
+                if key[0] == "rule":
+                    self._known[key[1:]] = rule and Rule(*rule)
+
+
+def _frames(calls: Events) -> Frames:
+    """Calls where they were made; what was not taken of a stack counts as nothing."""
+    words = calls["words"].copy()
+    taken = calls["used"] // np.uint32(WORD)
+    words[np.arange(words.shape[1]) >= taken[:, None]] = 0
+    ip, sp, bp, link = (calls[name].astype(np.uint64) for name in ("ip", "sp", "bp", "link"))
+    return Frames(ip, sp, bp, sp, words, link)

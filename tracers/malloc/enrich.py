@@ -1,0 +1,200 @@
+"""The edge of malloc: faults, the calls that get and give memory, forks, new programs, ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.bpf.session import Cut, Session
+from memtap.bpf.sideband import Began, Ended, Forked
+from memtap.bpf.stream import Events
+from memtap.tracers.code.mappings import Heard, Place, Region, Shares, parse_maps, read_maps
+from memtap.tracers.faults.enrich import FaultEdge, Ripe
+from memtap.tracers.malloc import heapwalk
+from memtap.tracers.malloc.allocator import Call
+from memtap.tracers.malloc.callsites import CallSites
+from memtap.tracers.malloc.libraries import allocator_of, is_loader
+from memtap.tracers.malloc.requests import SIZES, Requests
+from memtap.tracers.malloc.rows import FOREIGN, LOADER, ROW
+from memtap.tracers.malloc.thresholds import Thresholds
+from memtap.tracers.model.arrays import chain, group_numbers, in_order
+from memtap.tracers.model.enricher import REMEMBERED, Taken
+
+# A map that the C program has if it sends the frames of calls.
+FRAMES = "frame_records"
+
+
+class MallocEdge:
+    """See Edge."""
+
+    row = ROW
+    most_batches = FaultEdge.most_batches
+
+    def __init__(
+        self, session: Session, walks_heaps: bool, program: Sequence[str] | None = None
+    ) -> None:
+        self._session, self._walks_heaps = session, walks_heaps
+        self._faults = FaultEdge(session, names_code=False)
+        self._sites = CallSites(self._faults.mappings) if FRAMES in session.loaded.maps else None
+        counts = SIZES in session.loaded.maps
+        self._requests = Requests(session, program) if counts else None
+        self._thresholds = Thresholds(session)
+        self._late: Events = np.empty(0, np.void)
+        self._site_of: dict[tuple[int, int], int] = {}
+        self._seen: list[tuple[int, int, int]] = []
+        self._allocators: dict[int, str] = {}
+        self._allocator_of: dict[int, str] = {}  # of places: the path, if it is an allocator's
+        self._known: set[int] = set()
+
+    def follow(self, tgid: int) -> None:
+        """Looks what a process has mapped, and where its heap is, before it changes that."""
+        self._faults.follow(tgid)
+        self._thresholds.follow(tgid)
+        self._known.add(tgid)
+        if self._requests:
+            self._requests.follow(tgid)
+        try:
+            maps = read_maps(tgid)
+        except OSError:
+            return
+        heaps = [mapped for mapped in parse_maps(maps, tgid) if mapped.path == "[heap]"]
+        if heaps:
+            self._seen.append((tgid, heaps[0].start, heaps[-1].end - heaps[0].start))
+
+    def consumed(self) -> float:
+        """See Edge."""
+        return self._faults.consumed()
+
+    def take(self, cut: Cut, last: bool) -> Taken:
+        """See Edge."""
+        ripe = self._faults.ripen(cut, last)
+        if self._sites:
+            self._find_sites(cut, last)
+        faults = np.zeros(len(ripe.faults), ROW)
+        for name in ripe.faults.dtype.names or ():
+            faults[name] = ripe.faults[name]
+        calls = self._calls(ripe)
+        self._known.update(calls["tgid"].tolist(), faults["tgid"].tolist())
+        parts = [self._heaps(), faults, calls, self._lives(ripe.heard)]
+        texts = self._faults.texts(ripe.faults) | {"allocator": self._news(ripe)}
+        if self._sites:
+            texts["site"] = self._sites.texts.take()
+        if self._requests:
+            self._requests.look(ripe.heard)
+            parts.append(self._requests.take(cut.until_ns))
+        if self._walks_heaps:
+            parts += [heapwalk.rows_of(tgid, cut.until_ns) for tgid in self._session.followed()]
+        notes = self._sites.notes() if self._sites else []
+        return Taken(in_order(np.concatenate(parts), "ns"), texts=texts, notes=notes)
+
+    def units_of(self, events: Events) -> int:
+        """See Divisible."""
+        return self._faults.units_of(events)
+
+    def learn(self, reporter: object) -> None:
+        """There is nothing that the kernel could leave out."""
+
+    def _find_sites(self, cut: Cut, last: bool) -> None:
+        """Whose the calls are that this cut is the end of; the frames of others wait with them."""
+        assert self._sites
+        frames = chain(self._late, cut.frames)
+        ripe = (frames["ns"] <= cut.until_ns) | last if len(frames) else np.zeros(0, bool)
+        self._late = frames[~ripe]
+        calls = frames[ripe]
+        if len(calls):
+            keys = zip(calls["tid"].tolist(), calls["ns"].tolist(), strict=True)
+            self._site_of |= dict(zip(keys, self._sites.of(calls, last).tolist(), strict=True))
+
+    def _heaps(self) -> Events:
+        """Of processes that were there before."""
+        seen, self._seen = self._seen, []
+        rows = np.zeros(len(seen), ROW)
+        for row, (tgid, start, length) in zip(rows, seen, strict=True):
+            row["kind"], row["tgid"], row["address"], row["length"] = Call.HEAP, tgid, start, length
+        return rows
+
+    def _calls(self, ripe: Ripe) -> Events:
+        calls, numbers = ripe.calls, ripe.numbers
+        rows = np.zeros(len(calls), ROW)
+        for name in ("ns", "tgid", "tid", "kind", "address", "length", "marks", "threshold"):
+            rows[name] = calls[name]
+        rows["flags"] = calls["seen"]
+        if self._requests:
+            for name in ("request", "request_number"):
+                rows[name] = calls[name]
+        keys = zip(calls["tid"].tolist(), calls["ns"].tolist(), strict=True)
+        rows["site"] = [self._site_of.pop(key, 0) for key in keys]
+        rows["marks"] |= self._makers(numbers[:, [0, 4, 5, 6]])
+        return rows
+
+    def _makers(self, made: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
+        """Who made each call, by the numbers of its code and of what may have called that."""
+        group = group_numbers(*made.T)
+        _, one = np.unique(group, return_index=True)
+        makers = [self._maker(*each) for each in made[one].tolist()]
+        return np.array(makers, np.uint8)[group]
+
+    def _maker(self, code: int, *callers: int) -> int:
+        """Who made a call, by the places of its code and of what may have called that."""
+        path = self._place(code).path
+        if is_loader(path):
+            return LOADER
+        called = (self._place(number) for number in callers)
+        by = next((place.path for place in called if place.region is Region.TEXT), path)
+        return 0 if by == path or allocator_of([by]) != "?" else FOREIGN
+
+    def _place(self, number: int) -> Place:
+        return self._faults.mappings.places[number]
+
+    def _news(self, ripe: Ripe) -> dict[int, str]:
+        """The allocators of processes that have one now, and had not, or another."""
+        for each in ripe.heard:
+            if isinstance(each, Began):
+                self._allocators.pop(each.tgid, None)
+        if len(self._allocators) > REMEMBERED:
+            self._allocators.clear()
+        news = {}
+        for tgid in np.unique(ripe.calls["tgid"]).tolist():
+            name = self._allocator_in(self._faults.mappings.numbers_of(tgid))
+            if self._allocators.get(tgid) != name:
+                news[tgid] = self._allocators[tgid] = name
+        for each in ripe.heard:
+            if isinstance(each, Ended):
+                self._allocators.pop(each.tgid, None)
+        return news
+
+    def _allocator_in(self, mapped: set[int]) -> str:
+        """Whose malloc a process has that has these places mapped."""
+        if len(self._allocator_of) > REMEMBERED:
+            self._allocator_of.clear()
+        for number in mapped - self._allocator_of.keys():
+            path = self._place(number).path
+            self._allocator_of[number] = path if allocator_of([path]) != "?" else ""
+        return allocator_of(filter(None, map(self._allocator_of.__getitem__, mapped)))
+
+    def _lives(self, told: Iterable[Heard]) -> Events:
+        """Births, new programs and ends of processes that we know; see Call."""
+        lives = [each for each in told if self._concerns(each)]
+        rows = np.zeros(len(lives), ROW)
+        for row, each in zip(rows, lives, strict=True):
+            row["ns"], row["tgid"], row["kind"] = each.ns, each.tgid, _LIVES[type(each)]
+            row["address"] = each.parent if isinstance(each, Forked | Shares) else 0
+        return rows
+
+    def _concerns(self, told: Heard) -> bool:
+        if isinstance(told, Forked) and told.parent in self._known:
+            self._known.add(told.tgid)
+        known = told.tgid in self._known
+        if isinstance(told, Ended):
+            self._known.discard(told.tgid)
+        return known and type(told) in _LIVES
+
+
+_LIVES: dict[type, Call] = {
+    Forked: Call.FORK,
+    Shares: Call.SHARE,
+    Began: Call.EXEC,
+    Ended: Call.EXIT,
+}

@@ -1,0 +1,41 @@
+"""The heaps of processes, as a table beside that of the paths."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from memtap.bpf.stream import Events
+from memtap.tracers.live.processes import Who
+from memtap.tracers.malloc.allocator import Call
+from memtap.tracers.malloc.columns import HEAPS
+from memtap.tracers.malloc.heapwalk import Part
+from memtap.tracers.model.report import Row
+
+_PARTS = dict(zip((column.name for column in HEAPS[2:]), Part, strict=True))
+
+
+class Heaps:
+    """Rows in, the last state of each heap out."""
+
+    def __init__(self) -> None:
+        self._parts: dict[int, dict[int, int]] = defaultdict(dict)
+
+    def feed(self, rows: Events) -> None:
+        """Takes in what heaps are like (Call.WALKED)."""
+        walked = rows[rows["kind"] == Call.WALKED]
+        for tgid in set(walked["tgid"].tolist()):
+            self._parts[tgid].clear()
+        for row in walked:
+            self._parts[int(row["tgid"])][int(row["flags"])] = int(row["length"])
+
+    def take(self, who: dict[int, Who]) -> list[Row] | None:
+        """A row for each process that was looked at in this interval; None if nobody looked.
+
+        What could not be told is None.
+        """
+        parts, self._parts = self._parts, defaultdict(dict)
+        return [
+            {"pid": tgid, "comm": who.get(tgid, Who()).comm}
+            | {name: heap.get(part) for name, part in _PARTS.items()}
+            for tgid, heap in sorted(parts.items())
+        ] or None

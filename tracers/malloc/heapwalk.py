@@ -1,0 +1,132 @@
+"""How much of a heap is used, and how much is free and yet cannot be given back.
+
+brk gives back only from the end. So a block that is in use keeps all that is free below it. glibc
+has a header before each block; what they say is what malloc_info(3) in the process would say.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from memtap.bpf.stream import Events
+from memtap.tracers.code.mappings import parse_maps
+from memtap.tracers.faults.probes import PAGE_BYTES
+from memtap.tracers.host.patience import patiently
+from memtap.tracers.malloc.allocator import Call
+from memtap.tracers.malloc.rows import ROW
+
+# Of glibc's malloc_chunk: the size stands in the second word, flags in its lowest bits.
+_HEADER_WORD, _WORD = 1, 8
+_FLAGS, _PREVIOUS_IN_USE, _LEAST = 7, 1, 32
+
+# Of /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst).
+_PRESENT = np.uint64(1 << 63)
+
+# A larger one takes too long to go through, and too much memory.
+_MOST_BYTES = 256 << 20
+
+# The process goes on meanwhile, and may move a border just then.
+_TRIES = 3
+
+
+class Part(IntEnum):
+    """What is told of a heap."""
+
+    SIZE = 0
+    RESIDENT = 1
+    USED = 2
+    STUCK = 3  # free, below a block that is used
+    TOP = 4  # free, at the end: this brk could give back
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What the blocks of a heap add up to, in bytes; headers included."""
+
+    used: int
+    stuck: int
+    top: int
+
+
+def rows_of(tgid: int, ns: int) -> Events:
+    """The heap of a process as it is, a row for each Part that could be told; see Call.WALKED."""
+    parts = _parts(tgid)
+    rows = np.zeros(len(parts), ROW)
+    rows["kind"], rows["tgid"], rows["ns"] = Call.WALKED, tgid, ns
+    rows["flags"], rows["length"] = list(parts), list(parts.values())
+    return rows
+
+
+def _parts(tgid: int) -> dict[Part, int]:
+    parts: dict[Part, int] = {}
+    for _ in range(_TRIES):
+        try:
+            start, end = patiently(tgid, partial(_borders, tgid))
+            present = patiently(tgid, partial(_present, tgid, start, end))
+            is_small = end - start <= _MOST_BYTES
+            heap = patiently(tgid, partial(_read, tgid, start, present)) if is_small else b""
+            blocks = measure(heap) if heap else None
+        except (OSError, LookupError, ValueError):  # it has ended, is stuck, or has no heap
+            return {}
+        resident = int(present.sum()) * PAGE_BYTES
+        parts = {Part.SIZE: end - start, Part.RESIDENT: resident}
+        if blocks:
+            told = {Part.USED: blocks.used, Part.STUCK: blocks.stuck, Part.TOP: blocks.top}
+            return parts | told
+    return parts
+
+
+def _borders(tgid: int) -> tuple[int, int]:
+    mapped = parse_maps(Path(f"/proc/{tgid}/maps").read_bytes(), tgid)
+    heaps = [each for each in mapped if each.path == "[heap]"]
+    return heaps[0].start, heaps[-1].end
+
+
+def _present(tgid: int, start: int, end: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Which pages of a range are in memory."""
+    with Path(f"/proc/{tgid}/pagemap").open("rb", buffering=0) as file:
+        file.seek(start // PAGE_BYTES * _WORD)
+        entries = np.frombuffer(file.read((end - start) // PAGE_BYTES * _WORD), np.uint64)
+    return entries & _PRESENT > 0
+
+
+def _read(tgid: int, start: int, present: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> bytes:
+    """The pages from an address on; zeros for those that reading would bring into memory."""
+    borders = np.flatnonzero(np.diff(present, prepend=False, append=False))
+    heap = bytearray(len(present) * PAGE_BYTES)
+    memory = os.open(f"/proc/{tgid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for first, last in borders.reshape(-1, 2).tolist():
+            run = slice(first * PAGE_BYTES, last * PAGE_BYTES)
+            heap[run] = os.pread(memory, run.stop - run.start, start + run.start)
+    finally:
+        os.close(memory)
+    return bytes(heap)
+
+
+def measure(heap: bytes) -> Blocks | None:
+    """Goes from header to header; None where they do not lead to the end.
+
+    What malloc keeps for a thread at hand (tcache, fastbins) looks used.
+    """
+    words = memoryview(heap).cast("Q")
+    at = size = used = free = 0
+    while at < len(heap):
+        header = words[at // _WORD + _HEADER_WORD]
+        if header & _PREVIOUS_IN_USE:
+            used += size
+        else:
+            free += size
+        size = header & ~_FLAGS
+        if at + size == len(heap):
+            return Blocks(used, free, size)
+        if size < _LEAST:
+            return None
+        at += size
+    return None

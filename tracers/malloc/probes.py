@@ -1,0 +1,69 @@
+"""malloc: the ways of page faults, and the system calls by which memory comes and goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from memtap.bpf.plan import Plan, Probe
+from memtap.tracers.faults import probes as faultplan
+
+_CALLS = Probe("on_call", "tp_btf", ("sys_exit",), spared="preempted")
+
+# Functions of a library, and those of the C program that count them. All but malloc and free may
+# call others of them.
+REQUESTS = {
+    "malloc": "on_malloc",
+    "calloc": "on_calloc",
+    "realloc": "on_realloc",
+    "reallocarray": "on_reallocarray",
+    "aligned_alloc": "on_aligned_alloc",
+    "memalign": "on_aligned_alloc",
+    "posix_memalign": "on_posix_memalign",
+    "valloc": "on_valloc",
+    "pvalloc": "on_valloc",
+    "free": "on_free_block",
+}
+CALLS_NONE = ("on_malloc", "on_free_block")
+
+# C++'s operators new, where an allocator has its own: others call malloc.
+NEW = ("_Znwm", "_Znam", "_ZnwmRKSt9nothrow_t", "_ZnamRKSt9nothrow_t")
+NEW_ALIGNED = tuple(name.replace("m", "mSt11align_val_t", 1) for name in NEW)
+
+# What sees that such a function returns.
+RETURNED = "on_returned"
+
+# A macro of the C program: send the stacks of calls, for their sites.
+FRAMES = "FRAMES 1"
+
+
+def huge_pages(meminfo: Mapping[str, int]) -> str:
+    """A macro of the C program: the size of huge pages of which no size is asked for.
+
+    `meminfo` is /proc/meminfo, in KiB; where nothing is told of them there are none.
+    """
+    return f"HUGE_SHIFT {meminfo.get('Hugepagesize', 2048).bit_length() + 9}"
+
+
+PLAN = Plan(
+    "malloc",
+    tuple(
+        replace(way, probes=(*way.probes, _CALLS), defines=(*way.defines, "CALLS"))
+        for way in faultplan.PLAN.ways
+    ),
+    mappings=True,
+    wakeup=faultplan.PLAN.wakeup,
+    program=faultplan.PLAN.name,
+    least_mib=84,
+)
+
+
+def with_requests(plan: Plan) -> Plan:
+    """The plan that also counts what is asked of malloc, at breakpoints in one process."""
+    functions = dict.fromkeys([*REQUESTS.values(), RETURNED])
+    at = tuple(Probe(each, "uprobe", (each.removeprefix("on_"),)) for each in functions)
+    ways = tuple(
+        replace(way, probes=(*way.probes, *at), defines=(*way.defines, "REQUESTS"))
+        for way in plan.ways
+    )
+    return replace(plan, ways=ways)

@@ -1,0 +1,371 @@
+"""malloc: which way it went to the kernel, how much it got and gave back, and what that cost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.bpf.stream import Events
+from memtap.tracers.code.intervals import locate_in
+from memtap.tracers.faults.probes import Kind
+from memtap.tracers.faults.times import merged, notes_of_times, tally
+from memtap.tracers.live.processes import Who
+from memtap.tracers.malloc.allocator import Allocator, Asked, Call, Path, Rule, Step, owners_of
+from memtap.tracers.malloc.columns import MALLOC_KEYS, malloc_columns
+from memtap.tracers.malloc.heaps import Heaps
+from memtap.tracers.malloc.rows import FAILED, FOREIGN, IS_32_BIT, LOADER, ROW, TELLS_THRESHOLD
+from memtap.tracers.malloc.sizes import Sizes
+from memtap.tracers.model.audit import audit
+from memtap.tracers.model.chunk import Chunk, Interval, Origin
+from memtap.tracers.model.enricher import forget_first, tell
+from memtap.tracers.model.frames import pl
+from memtap.tracers.model.keys import identity
+from memtap.tracers.model.report import Report, Row
+
+# The allocator of whom the threshold is known.
+GLIBC = "glibc"
+
+# Faults, and whose memory they were in: as in faults.rows.ROW, but `site` is that of the owner, and
+# `path` the way by which it was got.
+_FAULT = np.dtype(
+    [
+        *((name, ROW[name]) for name in ("tgid", "site", "region", "cause", "kind", "switched")),
+        *((name, ROW[name]) for name in ("count", "time_ns", "room_ns")),
+        ("path", "u1"),
+    ]
+)
+_OWNER = ["tgid", "path", "site"]
+
+# A process, a path, and the number of the code that went it.
+Key = tuple[int, Path, int]
+
+
+@dataclass
+class Tally:
+    """What is counted of a process, a path and a site.
+
+    Attributes:
+        taken, given: bytes.
+        timed, time_ns: of how many faults the time is known, and how long all took; see faulttimes.
+        ended, life_ns: how many mappings were given back as they had been made, and how long they
+            were kept.
+    """
+
+    calls: int = 0
+    taken: int = 0
+    given: int = 0
+    faults: int = 0
+    timed: int = 0
+    time_ns: int = 0
+    ended: int = 0
+    life_ns: int = 0
+
+    def __iadd__(self, other: Tally) -> Tally:
+        self.calls += other.calls
+        self.taken += other.taken
+        self.given += other.given
+        self.faults += other.faults
+        self.timed += other.timed
+        self.time_ns += other.time_ns
+        self.ended += other.ended
+        self.life_ns += other.life_ns
+        return self
+
+    @property
+    def fault_time_ns(self) -> int | None:
+        """What all faults took; None where none was timed."""
+        return self.time_ns if self.timed else None
+
+    @property
+    def mean_life_ns(self) -> int | None:
+        """How long a mapping was kept until it was given back."""
+        return self.life_ns // self.ended if self.ended else None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A call and what it was for.
+
+    Attributes:
+        row: of the call, by the names of malloc.rows.
+        step: what the process's allocator did by it.
+        allocator: the process, after the call.
+    """
+
+    row: Row
+    step: Step
+    allocator: Allocator
+
+
+class Allocators:
+    """The allocators of all processes: rows in, decisions out, and tallies on the way."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, Allocator] = {}
+        self.tallies: dict[Key, Tally] = defaultdict(Tally)
+        self._faults: list[pl.DataFrame] = []
+        self._homes: dict[int, int] = {}  # of those who share another's memory: who that is
+        self._ended: list[int] = []
+
+    def count_faults(self) -> pl.DataFrame:
+        """Adds what faults there were to the tallies; they, by owner, as faulttimes.merged()."""
+        counted, self._faults = merged(self._faults, _OWNER), []
+        sums = counted.group_by(_OWNER).agg(pl.col("count", "timed", "time_ns").sum())
+        for tgid, path, site, faults, timed, time_ns in sums.rows():
+            self.tallies[tgid, Path(path), site] += Tally(
+                faults=faults, timed=timed, time_ns=time_ns
+            )
+        return counted
+
+    def end_interval(self) -> None:
+        """Counts anew, and forgets processes that ended."""
+        self.tallies.clear()
+        for tgid in self._ended:
+            self.known.pop(tgid, None)
+            self._homes.pop(tgid, None)
+        self._ended.clear()
+
+    def of(self, tgid: int) -> Allocator:
+        """A process's, new if it was not known."""
+        allocator = self.known.get(tgid)
+        if allocator is None:
+            allocator = self.known[tgid] = Allocator()
+        return allocator
+
+    def feed(self, rows: Events) -> Iterator[Decision]:
+        """Goes through rows in order of time; what could not be completed is no fault."""
+        rows = rows[~np.isin(rows["kind"], (Kind.BAD, Call.REQUESTED, Call.WALKED))]
+        rows = rows[np.argsort(self._homes_of(rows), kind="stable")]
+        borders = np.flatnonzero(np.diff(rows["tgid"], prepend=-1, append=-1))
+        is_call = rows["kind"] >= Call.BRK
+        places = np.flatnonzero(is_call)
+        calls = dict(zip(places.tolist(), _dicts(rows[places]), strict=True))
+        owners = _Owners(rows["address"])
+        borders = np.union1d(borders, np.concatenate([places, places + 1])).tolist()
+        tgids = rows["tgid"][borders[:-1]].tolist()
+        for (begin, end), tgid in zip(pairwise(borders), tgids, strict=True):
+            if call := calls.get(begin):
+                owners.settle(self.known.get(tgid))
+                if decision := self._call(tgid, call):
+                    yield decision
+            else:
+                owners.add(self.of(tgid), begin, end)
+        owners.finish()
+        if not is_call.all():
+            self._faults.append(tally(_faults(rows, owners.numbers)[~is_call], _OWNER))
+
+    def _homes_of(self, rows: Events) -> npt.NDArray[np.uint32]:
+        """The same number for all who share memory: what they did has one order."""
+        births = rows[np.isin(rows["kind"], (Call.FORK, Call.SHARE))]
+        for kind, tgid, parent in births[["kind", "tgid", "address"]].tolist():
+            self._homes.pop(tgid, None)
+            if kind == Call.SHARE:
+                self._homes[tgid] = self._homes.get(parent, parent)
+        tgids, which = np.unique(rows["tgid"], return_inverse=True)
+        homes = np.array([self._homes.get(tgid, tgid) for tgid in tgids.tolist()], np.uint32)
+        return homes[which]
+
+    def _call(self, tgid: int, row: Row) -> Decision | None:
+        call, start = Call(row["kind"]), row["address"]
+        if call is Call.FORK:
+            self.known[tgid] = self.of(start).copy()
+            return None
+        if call is Call.SHARE:
+            self.known[tgid] = self.of(start)
+            return None
+        if call is Call.EXEC:
+            self.known[tgid] = Allocator()
+            self._homes.pop(tgid, None)
+            return None
+        if call is Call.EXIT:
+            self._ended.append(tgid)
+            return None
+        allocator = self.of(tgid)
+        if call is Call.HEAP:
+            allocator.heap = start, start + row["length"]
+            return None
+        step = _step(allocator, call, row)
+        if call is Call.MOVED_FROM:  # it is one system call with MOVED_TO
+            return None
+        self._count(tgid, step, row["site"])
+        return Decision(row, step, allocator)
+
+    def _count(self, tgid: int, step: Step, site: int) -> None:
+        """What is given back counts for the code that had got it, as does a call without code."""
+        owner = site or max(step.back, key=lambda site: step.back[site], default=0)
+        tally = self.tallies[tgid, step.path, owner]
+        tally.calls += 1
+        tally.taken += step.taken
+        if step.life_ns is not None:
+            tally.ended += 1
+            tally.life_ns += step.life_ns
+        for maker, given in step.back.items():
+            self.tallies[tgid, step.path, maker].given += given
+
+
+class _Owners:
+    """Whose memory faults are in.
+
+    What that serves for changes by calls, so a process's faults wait for the next of these: then
+    those of many processes are looked up at once.
+
+    Attributes:
+        numbers: of each address; see Allocator.space.
+    """
+
+    def __init__(self, addresses: npt.NDArray[np.uint64]) -> None:
+        self._addresses = np.ascontiguousarray(addresses)
+        self.numbers = np.zeros(len(addresses), np.uint32)
+        self._waiting: dict[Allocator, list[npt.NDArray[np.intp]]] = {}
+
+    def add(self, allocator: Allocator, begin: int, end: int) -> None:
+        """Faults of this process, up to its next call."""
+        self._waiting.setdefault(allocator, []).append(np.arange(begin, end))
+
+    def settle(self, allocator: Allocator | None) -> None:
+        """Looks up what waits for this one, if there is one, which is about to change."""
+        if allocator:
+            for rows in self._waiting.pop(allocator, []):
+                self.numbers[rows] = allocator.space.locate(self._addresses[rows])[0]
+
+    def finish(self) -> None:
+        """Looks up the rest."""
+        waiting = {each: np.concatenate(rows) for each, rows in self._waiting.items()}
+        if waiting:
+            which = np.repeat(np.arange(len(waiting)), [len(rows) for rows in waiting.values()])
+            rows = np.concatenate(list(waiting.values()))
+            spaces = [allocator.space for allocator in waiting]
+            self.numbers[rows] = locate_in(spaces, which, self._addresses[rows])[0]
+
+
+def _dicts(rows: Events) -> list[Row]:
+    """Rows by the names of their members: of few it is these that are looked at one by one."""
+    names = rows.dtype.names or ()
+    return [dict(zip(names, row, strict=True)) for row in rows.tolist()]
+
+
+def _faults(rows: Events, owners: npt.NDArray[np.uint32]) -> Events:
+    """Rows, and whose memory they are about, as _FAULT."""
+    faults = np.zeros(len(rows), _FAULT)
+    for name in (_FAULT.names or ())[:-1]:
+        faults[name] = rows[name]
+    faults["path"], faults["site"] = owners_of(owners, rows["region"])
+    return faults
+
+
+def _step(allocator: Allocator, call: Call, row: Row) -> Step:
+    if row["marks"] & IS_32_BIT:
+        allocator.runs_32_bits()
+    if row["marks"] & TELLS_THRESHOLD:
+        allocator.learn(row["threshold"])
+    if row["marks"] & FAILED:
+        return Step(Path.OTHER, Rule.FAILED)
+    if row["marks"] & LOADER and call is not Call.BRK:
+        return Step(Path.OTHER, Rule.LOADER)
+    asked = Asked(*(row[name] for name in ("address", "length", "flags", "site", "ns", "tid")))
+    if row["marks"] & FOREIGN and call is Call.MMAP:
+        return allocator.map_other(asked)
+    return allocator.call(call, asked)
+
+
+class Malloc:
+    """Chunks in, a report out at the end of each interval."""
+
+    def __init__(self, origin: Origin, by: tuple[str, ...] = ("process",)) -> None:
+        self.by = by
+        self._origin = origin
+        self._allocators = Allocators()
+        self._who: dict[int, Who] = {}
+        self._names: dict[int, str] = {}
+        self._sites: dict[int, str] = {}
+        self._sizes, self._heaps = Sizes(), Heaps()
+        self._events = 0
+
+    def feed(self, chunk: Chunk) -> Report | None:
+        """Counts a chunk; the report if an interval ends with it."""
+        tell(self._who, chunk.who)
+        tell(self._names, chunk.texts.get("allocator", {}))
+        self._sites |= chunk.texts.get("site", {})
+        is_call = chunk.rows["kind"] >= Call.BRK
+        self._events += int(is_call.sum()) + int(chunk.rows["count"][~is_call].sum())
+        self._sizes.feed(chunk.rows)
+        self._heaps.feed(chunk.rows)
+        for decision in self._allocators.feed(chunk.rows):
+            self._sizes.note(decision.row, decision.step)
+        return self._report(chunk.interval) if chunk.interval else None
+
+    def _report(self, interval: Interval) -> Report:
+        notes = list(notes_of_times(self._origin.way, self._allocators.count_faults()))
+        rows = self._rows()
+        heaps = self._heaps.take(self._who)
+        self._allocators.end_interval()
+        forget_first(self._who)
+        forget_first(self._names)
+        events, self._events = self._events, 0
+        return Report(
+            "malloc",
+            interval.time,
+            interval.seconds,
+            malloc_columns(self.by),
+            rows,
+            audit(self._origin, interval, events, notes=notes),
+            sizes=self._sizes.take(),
+            heaps=heaps,
+        )
+
+    def _rows(self) -> list[Row]:
+        keys = [column.name for key in self.by for column in MALLOC_KEYS[key]]
+        groups: dict[tuple[Any, ...], list[Key]] = defaultdict(list)
+        for key in sorted(self._allocators.tallies):
+            identity = self._identity(*key)
+            groups[tuple(identity[name] for name in keys)].append(key)
+        return [
+            dict(zip(keys, group, strict=True)) | self._sums(of) for group, of in groups.items()
+        ]
+
+    def _identity(self, tgid: int, path: Path, site: int) -> Row:
+        return identity(tgid, self._who.get(tgid, Who())) | {
+            "allocator": self._names.get(tgid, "?"),
+            "path": path.text,
+            "site": self._sites.get(site, "?"),
+        }
+
+    def _sums(self, group: list[Key]) -> Row:
+        total = Tally()
+        for key in group:
+            total += self._allocators.tallies[key]
+        return {
+            "calls": total.calls,
+            "requested_bytes": total.taken,
+            "returned_bytes": total.given,
+            "live_bytes": self._live(group),
+            "faults": total.faults,
+            "fault_time_ns": total.fault_time_ns,
+            "timed": total.timed,
+            "threshold_bytes": self._threshold({tgid for tgid, _, _ in group}),
+            "life_ns": total.mean_life_ns,
+        }
+
+    def _live(self, group: list[Key]) -> int:
+        """What is held by these ways and sites; by all, where rows are not told apart by them."""
+        paths = {path for _, path, _ in group} if "path" in self.by else set(Path)
+        sites = {site for _, _, site in group} if "site" in self.by else None
+        allocators = {tgid: self._allocators.of(tgid) for tgid, _, _ in group}
+        return sum(
+            size
+            for allocator in {id(each): each for each in allocators.values()}.values()
+            for (path, site), size in allocator.live().items()
+            if path in paths and (sites is None or site in sites)
+        )
+
+    def _threshold(self, tgids: set[int]) -> int | None:
+        """Of one process that uses glibc; of several, or of another allocator, None."""
+        if len(tgids) > 1 or self._names.get(min(tgids)) != GLIBC:
+            return None
+        return self._allocators.of(min(tgids)).least_mapped

@@ -1,0 +1,1 @@
+"""What reports are made of: pure data, without input or output; no tracer is known here."""

@@ -1,0 +1,123 @@
+"""Where what came out of the kernel becomes rows that need nothing else to be understood.
+
+Each tracer has an edge of its own. What is left of it may look at /proc and talk to the kernel;
+what is right of it, the reports, sees chunks alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+
+from memtap.bpf.session import Cut
+from memtap.bpf.stream import Events
+from memtap.tracers.host.files import FileName
+
+# Between the frames in the text of a stack, from the outermost on.
+BETWEEN = ";"
+
+Texts = dict[str, dict[int, str]]
+
+# Whoever tells what numbers stand for remembers no more of them than this, and tells others anew.
+# So whoever listens may forget all but the last ones, when nothing waits for a name.
+REMEMBERED = 1 << 14
+
+# Stands for all processes of which there is so little that they are not told apart any more.
+OTHERS = 0xFFFFFFFE
+
+_Named = TypeVar("_Named")
+_Key = TypeVar("_Key")
+_Held = TypeVar("_Held")
+
+
+def tell(known: dict[int, _Named], news: Mapping[int, _Named]) -> None:
+    """Adds what numbers stand for, as the last that was told."""
+    for number, named in news.items():
+        known.pop(number, None)
+        known[number] = named
+
+
+def are_many(known: Sized) -> bool:
+    """Whether it is more than needs to be remembered."""
+    return len(known) > 2 * REMEMBERED
+
+
+def forget_first(known: dict[int, _Named], but: Container[int] = ()) -> None:
+    """Forgets what was told first, `but` some, where it is more than needs to be remembered."""
+    if are_many(known):
+        for number in list(islice(known, len(known) - 2 * REMEMBERED)):
+            if number not in but:
+                del known[number]
+
+
+def least(
+    held: Mapping[_Key, _Held], idle: Iterable[_Key], size: Callable[[_Held], int]
+) -> list[_Key]:
+    """Of the idle that something is held of, those with the least, if there are too many of all.
+
+    Who ended may have left something for good: so nobody can be kept for as long as there is some.
+    """
+    if not are_many(held):
+        return []
+    by_size = sorted(idle, key=lambda key: abs(size(held[key])))
+    return by_size[: max(0, len(by_size) - REMEMBERED)]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a cut became.
+
+    Attributes:
+        rows: the events, of the edge's type.
+        paths: names of files, by the number that rows have; new ones alone.
+        texts: other texts that rows name for the first time, by kind and number.
+        notes: what could not be seen, or told.
+        unsettled: events of before the cut that the kernel may have counted, and that become rows
+            only later.
+    """
+
+    rows: Events
+    paths: dict[int, FileName] = field(default_factory=dict)
+    texts: Texts = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    unsettled: int = 0
+
+
+class Edge(Protocol):
+    """What one tracer does that others do not.
+
+    Attributes:
+        row: the type of its rows.
+        most_batches: when so many batches of events are waiting they should be taken, though no
+            interval ends.
+    """
+
+    row: np.dtype[np.void]
+    most_batches: float
+
+    def follow(self, tgid: int) -> None:
+        """A process that is there already is going to be traced."""
+
+    def consumed(self) -> float:
+        """Events have come in, and are not cut yet, or nothing has for as long as it said.
+
+        Gives how many seconds it can do without being called again.
+        """
+
+    def take(self, cut: Cut, last: bool) -> Taken:
+        """Makes rows of a cut; after the `last` no other comes."""
+
+    def learn(self, reporter: Any) -> None:
+        """Tells the kernel what the report has found out that it can make use of."""
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """An Edge that also takes a cut in pieces; see pieces.py."""
+
+    def units_of(self, events: Events) -> int:
+        """How much of what its reports count these events are."""

@@ -1,0 +1,196 @@
+"""What every report is made of: columns, rows, an audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+if TYPE_CHECKING:
+    from memtap.tracers.model.frames import pl
+
+Row = dict[str, Any]
+
+Kind = Literal[
+    "count",
+    "pct",
+    "mib",
+    "kib",
+    "human",
+    "ms",
+    "us",
+    "hex",
+    "time",
+    "text",
+    "user",
+    "path",
+    "tree",
+]
+
+
+class FrameRows(Sequence[Row]):
+    """Rows as a frame, of which only those are made that are looked at: there may be many.
+
+    Args:
+        sums: a line for each row, with the columns that need not be made.
+        make: makes rows of some of these lines: a frame of all columns.
+    """
+
+    def __init__(self, sums: pl.DataFrame, make: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+        self._sums, self._make = sums, make
+
+    @cached_property
+    def _made(self) -> pl.DataFrame:
+        return self._make(self._sums)
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        return self._made.to_dicts()
+
+    def __len__(self) -> int:
+        return len(self._sums)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Row]: ...
+    def __getitem__(self, at: int | slice) -> Row | list[Row]:
+        return self._rows[at]
+
+    def ordered(self, by: Sequence[str], reverse: bool, count: int | None) -> FrameRows:
+        """The first so many by these columns, see Order; those that are cut off are not made."""
+        sums = self._sums
+        if count is not None and set(by) <= set(sums.columns):
+            sums = _ordered(sums, by, reverse).head(count)
+        made = _ordered(self._make(sums), by, reverse)
+        return FrameRows(made if count is None else made.head(count), lambda made: made)
+
+    def json(self) -> str:
+        """All of them as JSON, in less time than it takes to make them."""
+        return self._made.write_json()
+
+
+def _ordered(frame: pl.DataFrame, by: Sequence[str], reverse: bool) -> pl.DataFrame:
+    """By the first column, numbers falling and texts rising, or the reverse; by others falling."""
+    falls = frame.schema[by[0]].is_numeric() != reverse
+    descending = [falls, *(True for _ in by[1:])]
+    return frame.sort(by, descending=descending, nulls_last=True, maintain_order=True)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a report.
+
+    Attributes:
+        name: its name in JSON and CSV; ends in its unit.
+        heading: what the table calls it.
+        kind: how the table shows it: `count` a number, `pct` with one decimal and a per cent
+            sign, `mib` and `kib` bytes as whole MiB and KiB, `human` bytes with a letter for their
+            unit, `ms` and `us` nanoseconds in those with one decimal, `hex` an address, `time` a
+            moment by the clock on the wall, `text` left-aligned, `user` the same cut to 8
+            characters, `path` last and cut to fit, `tree` the same indented by the row's `depth`.
+        table: whether the table shows it without being asked to.
+        change: whether its numbers tell how far something came, and so have a sign.
+    """
+
+    name: str
+    heading: str
+    kind: Kind = "count"
+    table: bool = True
+    change: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """One report: rows of one interval and their audit.
+
+    Attributes:
+        name: of the report.
+        time: the end of the interval, UTC, ISO 8601.
+        interval_s: its length in seconds.
+        columns: what the rows have, in order.
+        rows: values by column name.
+        audit: see audit.py.
+        histogram: if it was asked for, times by powers of two: `from_ns`, `to_ns`, `count`.
+        explanation: if it was asked for, sentences on what the numbers say.
+        stacks: if they were asked for, how often each was seen, frames from the outermost on.
+        sizes: if it was asked for, requests by powers of two of their size: `from_bytes`,
+            `to_bytes`, and counts.
+        heaps: if it was asked for, what the heaps of processes are like.
+        leaks: if it was asked for, what is kept, the oldest first; `frames` from the outermost on.
+        remarks: what else there is to say of the interval: why it has no rows, that it is short.
+        goes_on: whether rows told before belong to it, as in a timeline: then none means no more.
+        totals: for the table alone, the sums of columns over all rows, also those that are cut off.
+    """
+
+    name: str
+    time: str
+    interval_s: float
+    columns: tuple[Column, ...]
+    rows: Sequence[Row]
+    audit: dict[str, Any]
+    histogram: list[dict[str, int]] | None = None
+    explanation: list[str] | None = None
+    stacks: dict[tuple[str, ...], int] | None = None
+    sizes: list[dict[str, int]] | None = None
+    heaps: list[Row] | None = None
+    leaks: list[Row] | None = None
+    totals: Row | None = None
+    remarks: tuple[str, ...] = ()
+    goes_on: bool = False
+
+    SCHEMA = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of the contract."""
+        stacks = self.stacks and [{"frames": f, "count": n} for f, n in self.stacks.items()]
+        extras = {
+            "histogram": self.histogram,
+            "explanation": self.explanation,
+            "stacks": stacks,
+            "sizes": self.sizes,
+            "heaps": self.heaps,
+            "leaks": self.leaks,
+            "remarks": list(self.remarks) or None,
+        }
+        return {
+            "report": self.name,
+            "schema": self.SCHEMA,
+            "time": self.time,
+            "interval_s": self.interval_s,
+            "rows": [{c.name: row[c.name] for c in self.columns} for row in self.rows],
+            "audit": self.audit,
+            **{name: extra for name, extra in extras.items() if extra is not None},
+        }
+
+
+def now() -> str:
+    """The present moment in UTC as reports write it: ISO 8601, milliseconds, Z."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def percentage(part: int, whole: int) -> float | None:
+    """`part` of `whole` in per cent with two decimals; None if there is no whole."""
+    return round(100 * part / whole, 2) if whole else None
+
+
+def key_columns(keys: dict[str, tuple[Column, ...]], by: tuple[str, ...]) -> tuple[Column, ...]:
+    """The columns of the keys that the user groups by; each once, shown if one key shows it."""
+    columns: dict[str, Column] = {}
+    for column in (column for key in by for column in keys[key]):
+        if column.table or column.name not in columns:
+            columns[column.name] = column
+    return tuple(columns.values())
+
+
+def sized(column: Column, kind: Kind) -> Column:
+    """A column of bytes in another kind; its heading tells the unit where the cells do not."""
+    if not column.name.endswith("_bytes"):
+        return column
+    heading = column.heading if kind == "human" else f"{column.heading}_KB"
+    return replace(column, kind=kind, heading=heading)

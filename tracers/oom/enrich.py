@@ -1,0 +1,145 @@
+"""The edge of oom: victims get their cgroup, why they were killed, and who else there was."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memtap.bpf.session import Cut, Session
+from memtap.bpf.stream import Events
+from memtap.tracers.host.hostile import printable
+from memtap.tracers.model.enricher import Taken, Texts
+from memtap.tracers.oom import badness
+from memtap.tracers.oom.badness import Score
+from memtap.tracers.oom.kmsg import KernelLog, Verdict
+from memtap.tracers.oom.rows import ROW, Constraint, Kind
+
+# So many of those who could have been killed instead are told.
+CANDIDATES = 5
+
+# The kernel says why just after it has marked a victim.
+_PATIENCE_S = 0.2
+
+_PAGE = os.sysconf("SC_PAGESIZE")
+_SIZES = ("total_vm", "anon", "file", "shmem", "swap")
+
+
+class OomEdge:
+    """See Edge."""
+
+    row = ROW
+    most_batches = math.inf
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._mounts = badness.memory_mounts()
+        self._log = KernelLog()
+        self._looks: list[tuple[int, list[Score]]] = []
+        self._cgroups: dict[int, str] = {}
+        self._seen = self._taken = 0
+
+    def follow(self, tgid: int) -> None:
+        """Nothing is kept of processes."""
+
+    def consumed(self) -> float:
+        """Looks at all processes as soon as one was killed; each victim is a batch of its own."""
+        if self._session.received > self._seen:
+            self._seen = self._session.received
+            self._looks.append((self._seen, [*filter(None, badness.look())]))
+            self._cgroups = dict(self._directories())
+        return math.inf
+
+    def _directories(self) -> Iterator[tuple[int, str]]:
+        """The cgroups that there are, by their inodes."""
+        for mount in self._mounts:
+            for folder, _, _ in os.walk(mount.path):
+                inside = os.path.relpath(folder, mount.path)
+                path = "/" if inside == "." else f"/{inside}"
+                yield Path(folder).stat().st_ino, printable(os.fsencode(path))
+
+    def take(self, cut: Cut, last: bool) -> Taken:
+        """See Edge."""
+        self.consumed()
+        parts, texts = [np.zeros(0, ROW)], _nothing()
+        for event in cut.events:
+            verdict = self._log.verdict(int(event["tgid"]), _PATIENCE_S)
+            victim = _victim(event, verdict, self._scope(verdict))
+            self._name(event, verdict, texts)
+            parts += [victim, self._others(victim[0], verdict)]
+        return Taken(np.concatenate(parts), texts=texts)
+
+    def learn(self, reporter: object) -> None:
+        """There is nothing that the kernel could leave out."""
+
+    def _scope(self, verdict: Verdict) -> int:
+        if verdict.constraint is Constraint.UNKNOWN:
+            return 0
+        if verdict.constraint is not Constraint.MEMCG:
+            return badness.host_scope()
+        limited = verdict.limited
+        return badness.cgroup_scope(limited, self._mounts) if limited else 0
+
+    def _name(self, event: Any, verdict: Verdict, texts: Texts) -> None:
+        tgid = int(event["tgid"])
+        texts["trigger"][int(event["trigger"])] = _comm(event, "trigger_comm")
+        if event["known"]:
+            texts["victim"][tgid] = _comm(event, "comm")
+        found = self._cgroups.get(int(event["cgroup"]), verdict.cgroup)
+        texts["cgroup"] |= {tgid: found} if found else {}
+        texts["limited"] |= {tgid: verdict.limited}
+
+    def _others(self, victim: Any, verdict: Verdict) -> Events:
+        """Those whom it would have been better to kill, or nearly as good, the best first."""
+        while self._looks and self._looks[0][0] <= self._taken:
+            self._looks.pop(0)
+        self._taken += 1
+        scope = int(victim["scope"])
+        seen = self._looks[0][1] if self._looks and scope else []
+        bad = {
+            score.pid: points
+            for score in seen
+            if score.pid not in (1, victim["tgid"]) and _is_below(score.cgroup, verdict.limited)
+            if (points := badness.badness(score.held, score.adj, scope, _PAGE)) is not None
+        }
+        chosen = sorted((s for s in seen if s.pid in bad), key=lambda s: -bad[s.pid])
+        return _candidates(chosen[:CANDIDATES], victim)
+
+
+def _nothing() -> Texts:
+    return {kind: {} for kind in ("victim", "trigger", "cgroup", "limited")}
+
+
+def _is_below(cgroup: str, limited: str) -> bool:
+    """Whether a cgroup is this one or below it; any is, where no cgroup's limit was reached."""
+    return (cgroup + "/").startswith(limited.rstrip("/") + "/")
+
+
+def _comm(event: Any, name: str) -> str:
+    words = (int(event[f"{name}_{number}"]).to_bytes(8, "little") for number in (0, 1))
+    return printable(b"".join(words).partition(b"\0")[0])
+
+
+def _victim(event: Any, verdict: Verdict, scope: int) -> Events:
+    row = np.zeros(1, ROW)
+    for name in ("ns", "tgid", "trigger", "uid", "known", "pgtables"):
+        row[name] = event[name]
+    for name in _SIZES:
+        row[name] = event[name] * _PAGE
+    row["adj"] = event["adj"].astype(np.int16)
+    row["kind"], row["constraint"], row["scope"] = Kind.VICTIM, verdict.constraint, scope
+    return row
+
+
+def _candidates(chosen: list[Score], victim: Any) -> Events:
+    rows = np.zeros(len(chosen), ROW)
+    for row, score in zip(rows, chosen, strict=True):
+        for name in (*_SIZES, "pgtables", "uid", "adj"):
+            row[name] = getattr(score, name)
+        row["ns"], row["tgid"], row["trigger"] = victim["ns"], score.pid, victim["tgid"]
+        row["kind"], row["known"], row["scope"] = Kind.CANDIDATE, 1, victim["scope"]
+    return rows

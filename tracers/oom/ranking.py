@@ -1,0 +1,103 @@
+"""oom --scores: who would be killed next, and what makes that so."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from memtap.tracers.host import procfs
+from memtap.tracers.host.counters import vmstat
+from memtap.tracers.live.processes import Who, read_who, user_name
+from memtap.tracers.model.report import Report, Row, now
+from memtap.tracers.oom import badness
+from memtap.tracers.oom.badness import Score, adjustment, host_scope
+from memtap.tracers.oom.columns import SCORES
+from memtap.tracers.oom.report import FORMULA
+
+_PAGE = os.sysconf("SC_PAGESIZE")
+
+
+class Ranking:
+    """Looks at all processes, or at some, each time that it is asked."""
+
+    def __init__(self, pids: tuple[int, ...], comms: tuple[str, ...], explains: bool) -> None:
+        self._pids, self._comms, self._explains = pids, comms, explains
+        self._at_s = time.monotonic()
+
+    def report(self) -> Report:
+        """What there is now."""
+        scope = host_scope()
+        looked = list(badness.look())
+        seen = [score for score in looked if score and self._asked_for(score.pid)]
+        killable = [score for score in seen if not score.is_spared(scope, _PAGE)]
+        killable.sort(key=lambda score: score.precedence(scope, _PAGE), reverse=True)
+        rows = [
+            _row(score, who, scope)
+            for score in killable
+            if (who := read_who(score.pid) or Who()) and self._wants(who)
+        ]
+        began, self._at_s = self._at_s, time.monotonic()
+        return Report(
+            name="oom-scores",
+            time=now(),
+            interval_s=round(self._at_s - began, 3),
+            columns=SCORES,
+            rows=rows,
+            audit=procfs.audit(
+                len(rows),
+                looked.count(None),
+                vmstat(names=("oom_kill",)),
+                _notes(len(seen) - len(killable), looked.count(None)),
+            ),
+            explanation=_explained(rows, scope) if self._explains else None,
+        )
+
+    def _asked_for(self, pid: int) -> bool:
+        return not self._pids or pid in self._pids
+
+    def _wants(self, who: Who) -> bool:
+        return not self._comms or who.comm in self._comms
+
+
+def _notes(spared: int, unread: int) -> list[str]:
+    """Who is not in the ranking."""
+    notes = []
+    if spared:
+        notes.append(
+            f"{spared} of the processes are left out, whom the OOM killer may not take: the "
+            "first, those with an oom_score_adj of -1000, and those that share the memory of "
+            "their parent or end already"
+        )
+    if unread:
+        notes.append(f"{unread} of the processes are not ours to read, and may be next")
+    return notes
+
+
+def _row(score: Score, who: Who, scope: int) -> Row:
+    return {
+        "pid": score.pid,
+        "uid": score.uid,
+        "user": user_name(score.uid),
+        "comm": who.comm,
+        "oom_score": score.score,
+        "oom_score_adj": score.adj,
+        "adj_bytes": adjustment(score.adj, scope, _PAGE),
+        "res_bytes": score.resident,
+        "swap_bytes": score.swap,
+        "pgtables_bytes": score.pgtables,
+        "cgroup": score.cgroup,
+    }
+
+
+def _explained(rows: list[Row], scope: int) -> list[str]:
+    """The formula, with the numbers of the first row in it."""
+    if not rows:
+        return [FORMULA]
+    first, whole = rows[0], scope // _PAGE
+    sizes = ("res_bytes", "swap_bytes", "pgtables_bytes", "adj_bytes")
+    parts = [first[name] // _PAGE for name in sizes]
+    return [
+        FORMULA,
+        f"{first['comm']} ({first['pid']}): {' + '.join(f'{part:,}' for part in parts)} = "
+        f"{sum(parts):,} points of {whole:,}; its score is {first['oom_score']}.",
+    ]

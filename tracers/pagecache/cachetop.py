@@ -1,0 +1,159 @@
+"""cachetop: which process, file, cgroup or user uses and misses the page cache."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from functools import partial
+
+import numpy as np
+
+from memtap.tracers.host.files import UNKNOWN, FileName, forget
+from memtap.tracers.live.processes import Who
+from memtap.tracers.model.chunk import Chunk, Origin
+from memtap.tracers.model.enricher import forget_first, tell
+from memtap.tracers.model.frames import pl
+from memtap.tracers.model.report import FrameRows, Report
+from memtap.tracers.pagecache.columns import CACHETOP_KEYS, cachetop_columns
+from memtap.tracers.pagecache.counts import COUNTS, PageCache, page_audit
+
+Names = dict[int, FileName]
+
+# What names a file.
+_FILE = tuple(column.name for column in CACHETOP_KEYS["file"])
+
+_COLUMNS = {
+    "hits": "hits_pages",
+    "misses": "misses_pages",
+    "dirties": "dirties_pages",
+    "dirty_folios": "dirty_folio_pages",
+    "inserted": "inserted_pages",
+    "evicted": "evicted_pages",
+    "removed": "removed_pages",
+}
+
+
+class Cachetop:
+    """Chunks in, a report out at the end of each interval."""
+
+    def __init__(self, origin: Origin, by: tuple[str, ...] = ("process",)) -> None:
+        self.cache = PageCache(origin.own)
+        self._origin = origin
+        self.by = by
+        self._who: dict[int, Who] = {}
+        self._paths: OrderedDict[int, FileName] = OrderedDict()
+
+    def feed(self, chunk: Chunk) -> Report | None:
+        """Counts a chunk; the report if an interval ends with it."""
+        tell(self._who, chunk.who)
+        self._paths |= chunk.paths
+        self.cache.feed(chunk.rows, chunk.until_ns, chunk.last)
+        if chunk.interval is None:
+            return None
+        self._tally, self._interval = self.cache.take(), chunk.interval
+        self._audit = page_audit(self._origin, chunk.interval, self.cache, self._tally)
+        self._forget()
+        return self.report()
+
+    def _forget(self) -> None:
+        """Keeps the names of the files of this interval, and of so many that were seen before."""
+        files = self._tally["file"].unique().to_list()
+        for file in files:
+            if file in self._paths:
+                self._paths.move_to_end(file)
+        forget(self._paths, len(files))
+        forget_first(self._who)
+
+    def report(self) -> Report:
+        """The report of the last interval, by what is now in `by`."""
+        return Report(
+            "cachetop",
+            self._interval.time,
+            self._interval.seconds,
+            cachetop_columns(self.by),
+            self._rows(),
+            self._audit,
+        )
+
+    def _rows(self) -> FrameRows:
+        """Sums by what the rows are told apart by; a file by its number, until it is shown."""
+        groups = [key for key in _keys(self.by) if key not in _FILE]
+        tally = self._tally
+        if groups:
+            tally = tally.join(self._who_table(), on="tgid")
+        if "file" in self.by:  # two files of one name, one after the other, are two
+            groups.append("file")
+        sums = _shares(self._shown(tally.group_by(groups).agg(pl.col(COUNTS).sum())))
+        files = sums["file"].to_list() if "file" in groups else []
+        names = {file: self._paths.get(file, UNKNOWN) for file in files}
+        return FrameRows(sums.sort(groups), partial(_made, self.by, names))
+
+    def _shown(self, sums: pl.DataFrame) -> pl.DataFrame:
+        """The rows that have something to show: only by file it is shown what came and went."""
+        shown = COUNTS if "file" in self.by else COUNTS[: COUNTS.index("inserted")]
+        return sums.filter(pl.any_horizontal(pl.col(shown) > 0))
+
+    def _who_table(self) -> pl.DataFrame:
+        tgids = self._tally["tgid"].unique().to_list()
+        found = [(tgid, self._who.get(tgid, Who())) for tgid in tgids]
+        return pl.DataFrame(
+            [(tgid, tgid, w.uid, w.user, w.comm, w.cgroup, w.args) for tgid, w in found],
+            schema={
+                "tgid": pl.Int64,
+                "pid": pl.Int64,
+                "uid": pl.Int64,
+                "user": pl.String,
+                "comm": pl.String,
+                "cgroup": pl.String,
+                "args": pl.String,
+            },
+            orient="row",
+        )
+
+
+def _made(by: tuple[str, ...], names: Names, sums: pl.DataFrame) -> pl.DataFrame:
+    """The rows of sums, in the order of their keys."""
+    keys = list(_keys(by))
+    if "file" in by:
+        sums, keys = _named(names, sums), [*keys, "file"]
+    return sums.sort(keys).select(column.name for column in cachetop_columns(by))
+
+
+def _named(names: Names, sums: pl.DataFrame) -> pl.DataFrame:
+    """The same with the names of files: of those lines alone that come here."""
+    told = [tuple(names[file]) for file in sums["file"].to_list()]
+    columns = zip(*told, strict=True) if told else [()] * len(_FILE)
+    types = (pl.String, pl.UInt64, pl.String)
+    return sums.with_columns(
+        pl.Series(name, values, dtype)
+        for name, values, dtype in zip(_FILE, columns, types, strict=True)
+    )
+
+
+def _keys(by: tuple[str, ...]) -> Iterable[str]:
+    """The names of the columns that tell rows apart."""
+    return dict.fromkeys(column.name for key in by for column in CACHETOP_KEYS[key])
+
+
+def _shares(sums: pl.DataFrame) -> pl.DataFrame:
+    """Sums under the names of their columns, with the two ratios.
+
+    Of reads, hits of all accesses; of writes, pages of files that were cached before of all those
+    made dirty.
+    """
+    accesses = sums["hits"] + sums["misses"]
+    to_files = sums["dirties"] - sums["device_dirties"]
+    return sums.rename(_COLUMNS).with_columns(
+        read_hit_pct=percentages(sums["hits"], accesses),
+        write_hit_pct=percentages(to_files - sums["dirty_misses"], to_files),
+    )
+
+
+def percentages(parts: pl.Series, wholes: pl.Series) -> pl.Series:
+    """percentage() of each; few are different, so few are rounded as Python does."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exact = 100 * parts.to_numpy() / wholes.to_numpy()
+    exact[wholes.to_numpy() == 0] = np.nan
+    distinct, place = np.unique(exact, return_inverse=True)
+    rounded = np.array([round(one, 2) for one in distinct.tolist()], np.float64)
+    return pl.Series(rounded[place], nan_to_null=True)

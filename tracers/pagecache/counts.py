@@ -1,0 +1,325 @@
+"""What bpf/programs/pagecache.bpf.c sees, counted by process and file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.bpf.stream import Events
+from memtap.tracers.host.files import BUCKETS, bucket_of, serial
+from memtap.tracers.model.arrays import chain, group_numbers, in_order, select
+from memtap.tracers.model.audit import audit
+from memtap.tracers.model.chunk import Interval, Origin
+from memtap.tracers.model.frames import pl
+from memtap.tracers.pagecache import steps
+from memtap.tracers.pagecache.freshness import Bools, Marks
+from memtap.tracers.pagecache.probes import Flag, Kind
+from memtap.tracers.pagecache.rows import KEYS, ROW
+
+# The kernel hands folios to a read in batches (PAGEVEC_SIZE), whose last one it may wait for.
+BATCH = 31
+
+# A read of several pages that was last seen this long before the end of an interval is over.
+SETTLE_NS = 100_000_000
+
+
+# What is counted for each process and file, all in pages; docs/pagecache.md defines the words.
+#   hits, misses: accesses to pages that were cached, that were not
+#   dirties: reached by a write and made dirty; dirty_misses: of those, not in the cache before
+#   device_dirties: of the dirties, in a block device's own cache. A file system looks metadata up
+#       there without any tracepoint, so whether it was in the cache before is not known
+#   dirty_folios: of the folios that became dirty; unsure: of those, may have been reached unseen
+#   inserted, evicted: entered and left the cache; removed: left it with what the file had there
+#   written_in: of those inserted, put there by writes
+#   wasted: left it without having been asked for
+COUNTS = (
+    "hits",
+    "misses",
+    "dirties",
+    "dirty_misses",
+    "device_dirties",
+    "dirty_folios",
+    "unsure",
+    "inserted",
+    "written_in",
+    "evicted",
+    "removed",
+    "wasted",
+)
+_SUMS = ("accesses", *COUNTS[1:])
+
+
+_HUGE_NOTE = "{} huge mappings of files were made; up to as many accesses are not counted"
+_UNSURE_NOTE = "up to {} pages more were dirtied, in large folios whose writes are not all seen"
+_BEGIN_NOTE = (
+    "where {} reads or faults began or ended is not known; the accesses of each may be off by as "
+    f"many pages as {BATCH} folios hold"
+)
+_UNKNOWN_NOTE = (
+    "{unknown} pages entered the cache while the buffers were full; up to {} hits are misses"
+)
+_FORGOTTEN_NOTE = "for lack of room it was forgotten of {} pages how they came into the cache"
+
+MARKS = {
+    "fresh": steps.fresh,
+    "unused": steps.unused,
+    "filled": steps.filled,
+    "unreached": steps.unreached,
+}
+_FOUND = np.dtype([(name, "u4") for name in MARKS])
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Rows, and how many of each row's pages had each of MARKS just before it."""
+
+    rows: Events
+    found: npt.NDArray[np.void]
+
+    def take(self, which: Bools) -> _Judged:
+        return _Judged(select(self.rows, which), select(self.found, which))
+
+    def and_then(self, more: _Judged) -> _Judged:
+        return _Judged(chain(self.rows, more.rows), chain(self.found, more.found))
+
+
+class PageCache:
+    """Counts events. Pure: no clock, no I/O; the same events always give the same counts.
+
+    Attributes:
+        unknown_pages: how many pages have entered the cache of which we do not know which, as the
+            kernel only added them up. Their first access is taken for a hit.
+        has_untold: whether files were seen of which the kernel does not tell all reads.
+    """
+
+    def __init__(self, own: int = 0) -> None:
+        self._own, self._left_out = own, 0
+        self._marks = {name: Marks() for name in MARKS}
+        self._late = np.empty(0, ROW)
+        self._under_way = _Judged(np.empty(0, ROW), np.empty(0, _FOUND))
+        self._tallies: list[pl.DataFrame] = []
+        self._events = 0
+        self._unsure = 0
+        self._entered = np.zeros(BUCKETS, np.uint64)
+        self._devices = np.empty(0, np.uint64)
+        self.unknown_pages = 0
+        self.has_untold = False
+
+    def feed(self, rows: Events, until_ns: int, last: bool = False) -> None:
+        """Counts rows in order of time, up to `until_ns`; the rest waits for the next call.
+
+        Reads of several pages that may still be under way are followed at once, but they count
+        in the interval in which they end. With `last` nothing waits.
+        """
+        rows = in_order(chain(self._late, rows), "ns")  # some are older than those that waited
+        ripe = len(rows) if last else np.searchsorted(rows["ns"], until_ns, side="right")
+        self._late = rows[ripe:].copy()  # a view would hold all of the memory
+        judged = self._under_way.and_then(self._judge(rows[:ripe]))
+        waits = _may_go_on(judged.rows, until_ns) & (not last)
+        self._under_way = judged.take(waits)
+        self._count(judged.take(~waits))
+
+    def take(self) -> pl.DataFrame:
+        """COUNTS by KEYS since the last call, one row per process and file."""
+        tallies, self._tallies = self._tallies, []
+        types = dict.fromkeys((*KEYS, *_SUMS), pl.Int64) | {"file": pl.UInt64}
+        empty = pl.DataFrame(schema=types)
+        sums = pl.concat([empty, *tallies]).group_by(KEYS).sum().sort(KEYS)
+        return sums.with_columns(hits=hits(pl.col("accesses"), pl.col("misses")))
+
+    def take_events(self) -> int:
+        """How many events were counted since the last call; a counted run is one for each page."""
+        events, self._events = self._events, 0
+        return events
+
+    def take_left_out(self) -> int:
+        """The same of events that were not counted, as the process `own` had caused them."""
+        left_out, self._left_out = self._left_out, 0
+        return left_out
+
+    def take_unsure(self) -> int:
+        """How many reads since the last call may have begun before their first event."""
+        unsure, self._unsure = self._unsure, 0
+        return unsure
+
+    @property
+    def unused_pages(self) -> int:
+        """How many pages are unused now, block devices' own caches left out."""
+        unused = self._marks["unused"].spans
+        return int(unused.pages[~np.isin(unused.file, self._devices)].sum())
+
+    def take_forgotten(self) -> int:
+        """Of how many pages it was forgotten what they are like, since the last call."""
+        return sum(marks.take_forgotten() for marks in self._marks.values())
+
+    def settled(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint64]]:
+        """Buckets none of whose files has a fresh page, and how many folios entered each."""
+        settled = np.ones(BUCKETS, bool)
+        settled[bucket_of(self._marks["fresh"].spans.file)] = False
+        buckets = np.flatnonzero(settled)
+        return buckets, self._entered[buckets]
+
+    def _judge(self, rows: Events) -> _Judged:
+        """Follows rows in order of time; how many pages of each were fresh."""
+        adds = rows[rows["kind"] == Kind.ADD]
+        spilled = rows["flags"] & Flag.SPILLED > 0
+        folios = np.where(adds["flags"] & Flag.SPILLED > 0, adds["index"], 1).astype(np.uint64)
+        np.add.at(self._entered, bucket_of(adds["file"]), folios)
+        self.unknown_pages += int(adds["pages"][adds["flags"] & Flag.SPILLED > 0].sum())
+        own = adds["file"][adds["flags"] & Flag.DEVICE > 0]
+        self._devices = np.union1d(self._devices, own)
+        self.has_untold |= bool((adds["flags"] & Flag.UNSURE).any())
+        found = np.zeros(len(rows), _FOUND)
+        moves = (rows["kind"] != Kind.HITS) & ~spilled
+        moving = select(rows, moves)
+        for name, steps_of in MARKS.items():
+            steps = steps_of(moving)
+            found[name][moves] = self._marks[name].follow(steps.spans, steps.enters)[steps.first]
+        return _Judged(rows, found)
+
+    def _count(self, judged: _Judged) -> None:
+        own = (judged.rows["tgid"] == self._own) & (self._own > 0)
+        self._left_out += _counted(judged.rows[own])
+        judged = judged.take(~own)
+        self._events += _counted(judged.rows)
+        self._unsure += _added_up(judged.rows[_is_unsure(judged.rows)])
+        self._tallies.append(_tally(judged.rows, judged.found))
+
+
+def page_audit(
+    origin: Origin, interval: Interval, cache: PageCache, tally: pl.DataFrame
+) -> dict[str, Any]:
+    """The audit of a report of the page cache, whose counts are `tally`, and of their events.
+
+    A fault that maps 2 MiB of a file at once (filemap_map_pmd()) fires no tracepoint. A read that
+    waits in its first batch of folios fires late, and not all readers tell where they began.
+    """
+    events = cache.take_events()
+    doubts = {
+        _HUGE_NOTE: interval.kernel.get("thp_file_mapped", 0),
+        _UNSURE_NOTE: int(tally["unsure"].sum()),
+        _BEGIN_NOTE: cache.take_unsure(),
+        _FORGOTTEN_NOTE: cache.take_forgotten(),
+        _UNKNOWN_NOTE: min(cache.unknown_pages, events),
+    }
+    notes = [
+        note.format(count, unknown=cache.unknown_pages) for note, count in doubts.items() if count
+    ]
+    unseen, own = sum(doubts.values()) + cache.has_untold, cache.take_left_out()
+    return audit(origin, interval, events, unseen=unseen, notes=notes, own=own)
+
+
+def _counted(rows: Events) -> int:
+    """How many events were counted in these rows: a run is one for each page."""
+    runs = rows["kind"] == Kind.HITS
+    return int(np.sum(~runs)) + int(rows["pages"][runs].sum())
+
+
+def hits(accesses: pl.Expr, misses: pl.Expr) -> pl.Expr:
+    """Accesses that were no misses.
+
+    A fault can be counted when an interval ends and its miss just after, so never less than 0.
+    """
+    return (accesses - misses).clip(0)
+
+
+def _may_go_on(rows: Events, until_ns: int) -> Bools:
+    """Which rows are of a read of several pages that may not be over at `until_ns`.
+
+    That is each thread's newest read call, if its last batch asked for more than one page and is
+    not SETTLE_NS old; all rows of such a call wait together.
+    """
+    is_read = (rows["kind"] == Kind.READ) & (rows["flags"] & Flag.OVER == 0)
+    recent = np.flatnonzero(is_read & (rows["ns"] > max(until_ns - SETTLE_NS, 0)))[::-1]
+    newest = recent[np.unique(rows["tid"][recent], return_index=True)[1]]
+    unfinished = newest[rows["pages"][newest] > 1]
+    if len(unfinished) == 0:
+        return np.zeros(len(rows), bool)
+    call = rows["tid"].astype(np.uint64) << np.uint64(16) | rows["call"]
+    waits: Bools = is_read & np.isin(call, call[unfinished])
+    return waits
+
+
+def _is_unsure(rows: Events) -> Bools:
+    """Which rows are of accesses that may be others, or more."""
+    unsure: Bools = (rows["flags"] & Flag.UNSURE > 0) & ~np.isin(
+        rows["kind"], (Kind.DIRTY, Kind.ADD)
+    )
+    return unsure
+
+
+def _added_up(rows: Events) -> int:
+    """How many events the rows are; one that was added up tells in `index`.
+
+    A long read, that may have ended anywhere, counts for each BATCH of its pages.
+    """
+    spilled, reads = rows["flags"] & Flag.SPILLED > 0, rows["kind"] == Kind.READ
+    batches = np.where(reads, -(-rows["pages"].astype(np.int64) // BATCH), 1)
+    return int(np.where(spilled, rows["index"], batches).sum())
+
+
+def _tally(rows: Events, found: npt.NDArray[np.void]) -> pl.DataFrame:
+    """COUNTS by KEYS; `found` is how many pages of each row had each of MARKS."""
+    group = group_numbers(rows["tgid"], serial(rows["file"]))
+    _, one = np.unique(group, return_index=True)
+    sums = {
+        name: np.bincount(group, values, minlength=len(one)).astype(np.int64)
+        for name, values in (_accesses(rows, found) | _changes(rows, found)).items()
+    }
+    keys = {key: rows[key][one].astype(np.uint64 if key == "file" else np.int64) for key in KEYS}
+    return pl.DataFrame(keys | sums)
+
+
+_Contributions = dict[str, npt.NDArray[np.uint64] | npt.NDArray[np.int64]]
+
+
+def _accesses(rows: Events, found: npt.NDArray[np.void]) -> _Contributions:
+    """What each row adds to each of _SUMS that tell of reads and faults."""
+    kind, pages, fresh = rows["kind"], rows["pages"].astype(np.uint64), found["fresh"]
+    once = rows["flags"] & Flag.AGAIN == 0
+    fault = ((kind == Kind.MAP) | (kind == Kind.FAULT)) & once
+    read = kind == Kind.READ
+    awaited = (kind == Kind.ADD) & (rows["flags"] & Flag.WANTED > 0)
+    times = np.where(rows["flags"] & Flag.SPILLED > 0, rows["index"], 1).astype(np.uint64)
+    return {
+        "accesses": pages * ((read & once) | (kind == Kind.HITS)) + fault,
+        "misses": fresh * read + np.minimum(fresh, 1) * fault + awaited * times,
+    }
+
+
+def _changes(rows: Events, found: npt.NDArray[np.void]) -> _Contributions:
+    """What each row adds to each of _SUMS that tell of writes, comings and goings."""
+    kind, flags, pages = rows["kind"], rows["flags"], rows["pages"].astype(np.uint64)
+    added, left, dirty = kind == Kind.ADD, kind == Kind.DELETE, kind == Kind.DIRTY
+    device, removed = flags & Flag.DEVICE > 0, flags & Flag.REMOVED > 0
+    short = steps.is_short(rows)
+    dirties = pages * dirty + found["unreached"] * ((kind == Kind.WRITE) & ~short)
+    from_storage = np.minimum(found["fresh"], dirties)
+    return {
+        "dirties": dirties.astype(np.int64) - (pages * short).astype(np.int64),
+        "dirty_misses": (from_storage + found["filled"] * dirty) * ~device,
+        "device_dirties": pages * (dirty & device),
+        "dirty_folios": rows["whole"].astype(np.uint64) * dirty,
+        "unsure": _unsure(rows),
+        "inserted": pages * added,
+        "written_in": rows["whole"] * (added & (flags & Flag.WRITTEN > 0)) + from_storage * ~device,
+        "evicted": pages * (left & ~removed),
+        "removed": pages * (left & removed),
+        "wasted": found["unused"] * left,
+    }
+
+
+def _unsure(rows: Events) -> npt.NDArray[np.uint64]:
+    """How many pages each row may have dirtied besides those it says.
+
+    Of writes that were only added up it is not known whether their pages were dirty.
+    """
+    kind, flags = rows["kind"], rows["flags"]
+    dirty = (kind == Kind.DIRTY) & (flags & Flag.UNSURE > 0)
+    write = (kind == Kind.WRITE) & (flags & Flag.SPILLED > 0)
+    unreached = np.where(dirty, rows["whole"], rows["pages"]) - rows["pages"]
+    doubted: npt.NDArray[np.uint64] = unreached.astype(np.uint64) + rows["pages"] * write
+    return doubted

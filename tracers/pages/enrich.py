@@ -1,0 +1,69 @@
+"""The buddy allocator's edge: counters out of the kernel, and what is free beside them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from memtap.bpf.kernel import Kernel
+from memtap.bpf.session import Cut, Session
+from memtap.bpf.stream import Events
+from memtap.tracers.model.enricher import Taken
+from memtap.tracers.pages.free import free_blocks, free_pages_by_type
+from memtap.tracers.pages.rows import ROW, Kind
+
+# Of `enum migratetype`; which of them a kernel has, and by which number, its BTF tells.
+_TYPES = ("UNMOVABLE", "MOVABLE", "RECLAIMABLE", "HIGHATOMIC", "CMA", "ISOLATE")
+
+
+class PagesEdge:
+    """See Edge."""
+
+    row = ROW
+    most_batches = math.inf
+
+    def __init__(self, session: Session) -> None:
+        assert session.counters
+        self._counters = session.counters
+        btf = Kernel().btf
+        numbers = {name: btf.enumerator("migratetype", f"MIGRATE_{name}") for name in _TYPES}
+        self._types = {n: name.lower() for name, n in numbers.items() if n is not None}
+        self._named = False
+
+    def follow(self, tgid: int) -> None:
+        """Nothing is kept of processes."""
+
+    def consumed(self) -> float:
+        """Nothing is sent."""
+        return math.inf
+
+    def take(self, cut: Cut, last: bool) -> Taken:
+        """See Edge."""
+        counted = self._counters.take()
+        rows = np.zeros(len(counted), ROW)
+        for name in set(counted.dtype.names or ()).intersection(ROW.names or ()):
+            rows[name] = counted[name]
+        rows["kind"] = Kind.COUNTED
+        rows = np.concatenate([rows, self._free(), self._free_of_types()])
+        rows["ns"] = cut.until_ns
+        texts = {} if self._named else {"migratetype": self._types}
+        self._named = True
+        return Taken(rows, texts=texts)
+
+    def learn(self, reporter: object) -> None:
+        """There is nothing that the kernel could leave out."""
+
+    def _free(self) -> Events:
+        blocks = free_blocks()
+        rows = np.zeros(len(blocks), ROW)
+        rows["kind"], rows["order"], rows["allocs"] = Kind.FREE, range(len(blocks)), blocks
+        return rows
+
+    def _free_of_types(self) -> Events:
+        free = free_pages_by_type()
+        known = {number: free[name] for number, name in self._types.items() if name in free}
+        rows = np.zeros(len(known), ROW)
+        rows["kind"], rows["migratetype"] = Kind.FREE_OF_TYPE, list(known)
+        rows["allocs"] = list(known.values())
+        return rows

@@ -1,0 +1,201 @@
+"""pmap: the address space of one process, mapping by mapping, from /proc/PID/smaps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from mmap import PAGESIZE
+from pathlib import Path
+
+from memtap.bpf.errors import MemtapError
+from memtap.bpf.sideband import Mapped
+from memtap.tracers.code.mappings import (
+    MAP_SHARED,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+    Mappings,
+    Place,
+    Region,
+    parse_maps,
+)
+from memtap.tracers.host import procfs
+from memtap.tracers.host.counters import Counters
+from memtap.tracers.host.hostile import one_line
+from memtap.tracers.host.patience import StuckError, patiently
+from memtap.tracers.model.report import Column, Kind, Report, Row, now, sized
+
+_COLUMNS = (
+    Column("start", "START", "hex"),
+    Column("end", "END", "hex", table=False),
+    Column("size_bytes", "SIZE", "kib"),
+    Column("rss_bytes", "RSS", "kib"),
+    Column("pss_bytes", "PSS", "kib"),
+    Column("uss_bytes", "USS", "kib"),
+    Column("dirty_bytes", "DIRTY", "kib"),
+    Column("hugetlb_bytes", "HUGETLB", "kib", table=False),
+    Column("swap_bytes", "SWAP", "kib", table=False),
+    Column("mode", "MODE", "text"),
+    Column("region", "REGION", "text"),
+    Column("mapping", "MAPPING", "path"),
+)
+_HUGE = Column("huge_bytes", "HUGE", "kib", table=False)
+
+# What `pmap -x` of procps shows, and what it calls that.
+_EXTENDED = {
+    "start": "Address",
+    "size_bytes": "Kbytes",
+    "rss_bytes": "RSS",
+    "dirty_bytes": "Dirty",
+    "mode": "Mode",
+    "mapping": "Mapping",
+}
+
+# What each is the sum of in /proc/PID/smaps.
+_SUMS = {
+    "size_bytes": ("Size",),
+    "rss_bytes": ("Rss",),
+    "pss_bytes": ("Pss",),
+    "uss_bytes": ("Private_Clean", "Private_Dirty", "Private_Hugetlb"),
+    "dirty_bytes": ("Shared_Dirty", "Private_Dirty"),
+    "hugetlb_bytes": ("Shared_Hugetlb", "Private_Hugetlb"),
+    "swap_bytes": ("Swap",),
+    "huge_bytes": ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"),
+}
+
+# A line of a mapping's own begins with its address, so no path can look like one of these.
+_FIELD = re.compile(rb"([A-Z]\w+): +(\d+) kB")
+_LAST = b"VmFlags:"
+
+
+def pmap_columns(kind: Kind, wide: bool, extended: bool) -> tuple[Column, ...]:
+    """The columns of the report.
+
+    Args:
+        kind: how the table shows sizes, `kib` or `human`.
+        wide: whether to tell of huge pages as well.
+        extended: whether the table looks like that of `pmap -x`.
+    """
+    columns = (*_COLUMNS[:-3], _HUGE, *_COLUMNS[-3:]) if wide else _COLUMNS
+    if extended:
+        return tuple(
+            _extended(replace(c, kind=kind if c.kind == "kib" else c.kind)) for c in columns
+        )
+    return tuple(sized(column, kind) for column in columns)
+
+
+def _extended(column: Column) -> Column:
+    shown = column.name in _EXTENDED
+    return replace(column, heading=_EXTENDED.get(column.name, column.heading), table=shown)
+
+
+def report(pid: int, columns: tuple[Column, ...], root: Path = Path("/")) -> Report:
+    """What a process has mapped now. Raises MemtapError if that cannot be told."""
+    space, text = _address_space(pid, root)
+    rows = list(_rows(text, pid, root))
+    if not rows:
+        what = f"process {pid} has no address space: it is a kernel thread, or has ended"
+        raise MemtapError(what, "memtap ps lists the processes that have one")
+    totals = {name: sum(row[name] for row in rows) for name in _SUMS}
+    return Report(
+        name="pmap",
+        time=now(),
+        interval_s=0.0,
+        columns=columns,
+        rows=rows,
+        audit=procfs.audit(len(rows), 0, _rollup(_read(space, pid, "smaps_rollup")), ()),
+        totals={**totals, "mapping": f"total of {len(rows)}"},
+    )
+
+
+def _address_space(pid: int, root: Path) -> tuple[Path, bytes]:
+    """Where a process's memory is told of, and what is mapped there."""
+    process = root / f"proc/{pid}"
+    text = _read(process, pid, "smaps")
+    thread = None if text else procfs.survivor(pid, root)
+    if thread is None:
+        return process, text
+    return thread, _read(thread, pid, "smaps")
+
+
+def _read(space: Path, pid: int, name: str) -> bytes:
+    try:
+        return patiently(pid, (space / name).read_bytes)
+    except procfs.Gone as error:
+        hint = "memtap ps lists those that there are"
+        raise MemtapError(f"there is no process {pid}", hint) from error
+    except StuckError as error:
+        hint = "it holds on to its address space, as by a file system that does not answer"
+        raise MemtapError(f"process {pid} did not let itself be read", hint) from error
+    except PermissionError as error:
+        what = f"the address space of process {pid} is not ours to read"
+        raise MemtapError(what, "run it with sudo, or as the user of that process") from error
+
+
+def _rows(text: bytes, pid: int, root: Path) -> Iterator[Row]:
+    mappings = Mappings(root=root)
+    space = mappings.take(pid, text)
+    numbers = dict(zip(space.starts, space.numbers, strict=True))
+    stacks = stack_pointers(pid, root)
+    for mapped, fields in zip(parse_maps(text, pid), _fields(text), strict=True):
+        place = mappings.places[numbers[mapped.start]]
+        sums = {name: sum(fields.get(f, 0) for f in of) for name, of in _SUMS.items()}
+        yield {
+            "start": mapped.start,
+            "end": mapped.end,
+            **sums,
+            "mode": _mode(mapped),
+            "region": _region(place, mapped, stacks, fields).text,
+            "mapping": one_line(place.path),
+        }
+
+
+def _fields(text: bytes) -> Iterator[dict[str, int]]:
+    """The sizes in bytes of each mapping in /proc/PID/smaps."""
+    fields: dict[str, int] = {}
+    for line in text.splitlines():
+        if match := _FIELD.fullmatch(line):
+            fields[match[1].decode()] = int(match[2]) << 10
+        elif line.startswith(_LAST):
+            yield fields
+            fields = {}
+
+
+def _mode(mapped: Mapped) -> str:
+    """As `pmap` writes it; what is last there, whether swap is reserved, /proc does not tell."""
+    bits = {"r": PROT_READ, "w": PROT_WRITE, "x": PROT_EXEC}
+    letters = [letter if mapped.prot & bit else "-" for letter, bit in bits.items()]
+    return "".join(letters) + ("s-" if mapped.flags & MAP_SHARED else "--")
+
+
+def _region(place: Place, mapped: Mapped, stacks: list[int], fields: dict[str, int]) -> Region:
+    """What it is for; a thread's stack is what a thread's stack pointer is in.
+
+    Of huge pages that are attached (SysV) or a file's, only the size of their pages tells.
+    """
+    if fields["KernelPageSize"] > PAGESIZE:
+        return Region.HUGETLB
+    is_stack = any(mapped.start <= pointer < mapped.end for pointer in stacks)
+    return Region.THREAD_STACK if is_stack and place.region is Region.ANON else place.region
+
+
+def stack_pointers(pid: int, root: Path) -> list[int]:
+    """Of the threads that wait for something, from /proc/PID/task/TID/syscall.
+
+    That of a thread that runs is not told.
+    """
+    pointers = []
+    for path in (root / f"proc/{pid}/task").glob("*/syscall"):
+        try:
+            *_, pointer, _instruction = path.read_text().split()
+        except (OSError, ValueError):  # it has ended; or it says: running
+            continue
+        pointers.append(int(pointer, 16))
+    return pointers
+
+
+def _rollup(text: bytes) -> Counters:
+    """The kernel's own sums, in KiB, taken a moment later."""
+    sizes = {name.decode(): int(kib) for name, kib in _FIELD.findall(text)}
+    return {name: sizes[name] for name in ("Rss", "Pss", "Swap")}

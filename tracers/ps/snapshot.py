@@ -1,0 +1,214 @@
+"""The memory of all processes at one moment, from /proc, as cheaply as it can be had.
+
+Of each process four or five small files are read and searched with one pattern; no objects are made
+of them but the row. Reading smaps_rollup takes the longest, because for it the kernel walks through
+the page tables of the whole process.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from functools import partial
+
+from memtap.tracers.host import procfs
+from memtap.tracers.host.counters import Counters, meminfo, vmstat
+from memtap.tracers.host.hostile import printable
+from memtap.tracers.host.patience import StuckError, patiently
+from memtap.tracers.live.processes import pick_cgroup, user_name
+from memtap.tracers.model.report import Row, now
+from memtap.tracers.ps import sharedswap
+
+# Of /proc/meminfo and /proc/vmstat: what the sums over processes can be compared with.
+_COMPARED = ("AnonPages", "Mapped", "Shmem", "PageTables", "SwapTotal", "SwapFree")
+_FAULTS = ("pgfault", "pgmajfault")
+
+# A new line in a name is escaped in /proc/PID/status, so nobody can forge a field.
+_UID = re.compile(rb"\nUid:\t(\d+)")
+_STATUS = re.compile(
+    rb"\nVmSize:\s*(\d+) kB.*?\nVmRSS:\s*(\d+) kB.*?\nRssFile:\s*(\d+) kB"
+    rb"\nRssShmem:\s*(\d+) kB.*?\nVmPTE:\s*(\d+) kB\nVmSwap:\s*(\d+) kB",
+    re.DOTALL,
+)
+_ROLLUP = re.compile(
+    rb"\nPss:\s*(\d+) kB.*?\nPrivate_Clean:\s*(\d+) kB\nPrivate_Dirty:\s*(\d+) kB"
+    rb".*?\nShared_Hugetlb:\s*(\d+) kB\nPrivate_Hugetlb:\s*(\d+) kB\nSwap:\s*(\d+) kB"
+    rb"\nSwapPss:\s*(\d+) kB",
+    re.DOTALL,
+)
+
+# Fields of /proc/PID/stat, counted from the one behind the name.
+_PPID, _MINOR, _MAJOR, _START = 1, 7, 9, 19
+
+_NO_MEMORY = (0,) * 6
+_NOTHING = {"pss_bytes": 0, "uss_bytes": 0, "hugetlb_bytes": 0, "swap_bytes": 0}
+_UNKNOWN = dict.fromkeys(_NOTHING)
+
+
+@dataclass(frozen=True)
+class Whom:
+    """Which processes to look at, and how closely.
+
+    Attributes:
+        pids: only these; all if empty.
+        comms: only those of exactly one of these names; all if empty.
+        cgroups: whether to read the cgroup of each as well.
+    """
+
+    pids: tuple[int, ...] = ()
+    comms: tuple[str, ...] = ()
+    cgroups: bool = False
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What was found.
+
+    Attributes:
+        time: when, UTC, ISO 8601.
+        at_s: the same on the monotonic clock.
+        rows: one per process, see `Reader.row`.
+        unread: how many processes are not ours to read; their rows lack PSS, USS and swap, or are
+            missing where /proc is mounted with hidepid.
+        without_memory: how many were left out because they have no address space: kernel threads,
+            and zombies.
+        kernel: counters of the host, as they are in /proc/meminfo (KiB) and /proc/vmstat.
+    """
+
+    time: str
+    at_s: float
+    rows: list[Row]
+    unread: int
+    without_memory: int
+    kernel: Counters
+
+
+class Reader:
+    """Looks at processes.
+
+    Attributes:
+        whom: which.
+    """
+
+    def __init__(self, whom: Whom) -> None:
+        self.whom = whom
+        self._comms = {os.fsencode(comm) for comm in whom.comms}
+        self._unread = self._without_memory = 0
+        self._with_shared_swap: dict[int, str] = {}  # where the memory of each is told of
+
+    def look(self) -> Snapshot:
+        """All processes that are asked for, the largest RES first. One that ends is left out."""
+        self._unread = self._without_memory = 0
+        self._with_shared_swap = {}
+        kernel = _counters()
+        pids = self.whom.pids or [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        rows = [row for pid in pids if (row := self._try(pid))]
+        self._add_shared_swap(rows)
+        rows.sort(key=lambda row: -row["res_bytes"])
+        moment = now(), time.monotonic()
+        return Snapshot(*moment, rows, self._unread, self._without_memory, kernel)
+
+    def _add_shared_swap(self, rows: list[Row]) -> None:
+        """Adds what each process has a share in; seldom there is any."""
+        if self._with_shared_swap:
+            everybody = {f"/proc/{name}/" for name in os.listdir("/proc") if name.isdigit()}
+            everybody.update(self._with_shared_swap.values())
+            shares = sharedswap.shares(self._with_shared_swap, everybody)
+            for row in rows:
+                if row["pid"] in shares:
+                    row["swap_bytes"] += shares[row["pid"]]
+
+    def _try(self, pid: int) -> Row | None:
+        try:
+            return self.row(pid)
+        except procfs.Gone:
+            return None
+        except PermissionError:  # /proc is mounted with hidepid
+            self._unread += 1
+            return None
+
+    def row(self, pid: int) -> Row | None:
+        """A process, or None if it is left out.
+
+        Its values are those of the columns in report.py; `ppid`, `start` (clock ticks after boot:
+        with the pid it tells a process from all others), `processes` (1), and `cgroup` if asked
+        for.
+        """
+        proc = f"/proc/{pid}/"
+        before, _, after = procfs.read(proc + "stat").rpartition(b")")
+        comm = before.partition(b"(")[2]
+        if self._comms and comm not in self._comms:
+            return None
+        status = procfs.read(proc + "status")
+        space, sizes = _address_space(pid, status)
+        if sizes is None and not self.whom.pids:
+            self._without_memory += 1
+            return None
+        fields = after.split()
+        uid = int(_UID.search(status)[1])  # type: ignore[index]  # it is in all of them
+        return {
+            "pid": pid,
+            "ppid": int(fields[_PPID]),
+            "start": int(fields[_START]),
+            "uid": uid,
+            "user": user_name(uid),
+            "comm": printable(comm),
+            **_resident(sizes),
+            **(self._shares(pid, space, int(sizes[6]) << 10) if sizes else _NOTHING),
+            "minor": int(fields[_MINOR]),
+            "major": int(fields[_MAJOR]),
+            "oom_score": int(procfs.read(proc + "oom_score")),
+            "oom_score_adj": int(procfs.read(proc + "oom_score_adj")),
+            "processes": 1,
+            **({"cgroup": pick_cgroup(procfs.read(space + "cgroup"))} if self.whom.cgroups else {}),
+        }
+
+    def _shares(self, pid: int, space: str, anon_swap: int) -> Row:
+        """What smaps_rollup tells; None for each if it is not ours to read.
+
+        What is in swap of shared memory is told by Swap alone.
+        """
+        try:
+            found = _ROLLUP.search(patiently(pid, partial(procfs.read, space + "smaps_rollup")))
+        except (PermissionError, StuckError):
+            self._unread += 1
+            return _UNKNOWN
+        if found is None:
+            return _NOTHING
+        pss, clean, dirty, shared, huge, swap, swap_pss = (int(kib) << 10 for kib in found.groups())
+        if swap > anon_swap:
+            self._with_shared_swap[pid] = space
+        return {
+            "pss_bytes": pss,
+            "uss_bytes": clean + dirty + huge,
+            "hugetlb_bytes": shared + huge,
+            "swap_bytes": swap_pss,
+        }
+
+
+def _address_space(pid: int, status: bytes) -> tuple[str, re.Match[bytes] | None]:
+    """Whose files tell of a process's memory, and its sizes; None of those without any."""
+    sizes = _STATUS.search(status)
+    thread = None if sizes else procfs.survivor(pid)
+    if thread is None:
+        return f"/proc/{pid}/", sizes
+    return f"{thread}/", _STATUS.search(procfs.read(f"{thread}/status"))
+
+
+def _resident(sizes: re.Match[bytes] | None) -> Row:
+    """What /proc/PID/status tells; of statm, VIRT is the first, RES the second, SHR the third."""
+    found = sizes.groups() if sizes else _NO_MEMORY
+    virt, res, file, shmem, pgtables, _ = (int(kib) << 10 for kib in found)
+    return {
+        "virt_bytes": virt,
+        "res_bytes": res,
+        "shr_bytes": file + shmem,
+        "pgtables_bytes": pgtables,
+    }
+
+
+def _counters() -> Counters:
+    memory, events = meminfo(), vmstat()
+    return {name: memory[name] for name in _COMPARED} | {name: events[name] for name in _FAULTS}

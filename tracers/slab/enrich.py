@@ -1,0 +1,174 @@
+"""The slab allocator's edge: counters out of the kernel, and names for caches and code."""
+
+from __future__ import annotations
+
+import math
+from itertools import dropwhile
+
+import numpy as np
+import numpy.typing as npt
+
+from memtap.bpf.session import Cut, Session
+from memtap.bpf.stream import Events, dtype_of
+from memtap.tracers.code.sites import Texts
+from memtap.tracers.code.symbols import Symbols
+from memtap.tracers.host.hostile import printable
+from memtap.tracers.model.arrays import group_numbers
+from memtap.tracers.model.enricher import BETWEEN, Taken
+from memtap.tracers.slab.probes import ALONE, BATCHES, TREES
+from memtap.tracers.slab.probes import IN_BULK as BULK_CACHES
+from memtap.tracers.slab.rows import ROW, Kind
+
+# Of the C program: what stands where no cache does; the map of objects has addresses as keys.
+UNKNOWN, LARGE = 0, 1
+EARLIER, IN_BULK = 0, 1
+ANY_CACHE = 1 << 62
+_ADDRESS = np.dtype([("address", "u8")])
+_NAME = np.dtype([("text", "S64"), ("is_unseen", "u8")])
+_NO_STACK = 0xFFFF
+
+# How the names of functions begin by which a tracepoint calls a program.
+_OURS = ("bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_")
+
+# The code that allocated where it is none.
+_NO_SITE = {EARLIER: "[earlier]", IN_BULK: "[bulk]"}
+
+# What tells objects that are kept apart.
+_OWNER = ("tgid", "cache", "site", "stack")
+
+
+class SlabEdge:
+    """See Edge. `finds_leaks` looks what is kept, too."""
+
+    row = ROW
+    most_batches = math.inf
+
+    def __init__(self, session: Session, finds_leaks: bool) -> None:
+        assert session.counters
+        self._session, self._counters = session, session.counters
+        self._finds_leaks = finds_leaks
+        self._symbols = Symbols()
+        self._caches, self._sites, self._stacks = Texts(), Texts(), Texts()
+        self._object = dtype_of(session.loaded.layouts["object"])
+        self._unseen: set[str] = set()  # caches whose objects kfree_rcu() puts into sheaves
+        self._stack_texts: dict[int, int] = {}
+
+    def follow(self, tgid: int) -> None:
+        """Nothing is kept of processes."""
+
+    def consumed(self) -> float:
+        """Nothing is sent."""
+        return math.inf
+
+    def take(self, cut: Cut, last: bool) -> Taken:
+        """See Edge."""
+        counted = self._counters.take()
+        names = self._names()
+        parts = [self._rows(counted, ("allocs", "frees", "requested", "allocated", "freed"), names)]
+        parts[0]["kind"], parts[0]["ns"] = Kind.COUNTED, cut.until_ns
+        if self._finds_leaks:
+            parts.append(self._kept(names))
+        texts = {"cache": self._caches, "site": self._sites, "stack": self._stacks}
+        news = {kind: each.take() for kind, each in texts.items()}
+        for kind, holds in (("unseen", self._is_unseen), ("unbounded", self._is_unbounded)):
+            news[kind] = {number: text for number, text in news["cache"].items() if holds(text)}
+        return Taken(np.concatenate(parts), texts={kind: new for kind, new in news.items() if new})
+
+    def learn(self, reporter: object) -> None:
+        """There is nothing that the kernel could leave out."""
+
+    def _rows(self, found: Events, same: tuple[str, ...], names: dict[int, str]) -> Events:
+        """Rows with some members as they were found, and numbers for cache and site."""
+        rows = np.zeros(len(found), ROW)
+        for name in (*same, "tgid"):
+            rows[name] = found[name]
+        caches, which = np.unique(found["cache"], return_inverse=True)
+        rows["cache"] = self._numbers(self._caches, [_shown(int(c), names) for c in caches], which)
+        sites, which = np.unique(found["site"], return_inverse=True)
+        rows["site"] = self._numbers(self._sites, [self._site(int(site)) for site in sites], which)
+        return rows
+
+    def _numbers(
+        self, texts: Texts, found: list[str], which: npt.NDArray[np.intp]
+    ) -> npt.NDArray[np.uint32]:
+        return np.array([texts.number(text) for text in found], np.uint32)[which]
+
+    def _site(self, address: int) -> str:
+        if address in _NO_SITE:
+            return _NO_SITE[address]
+        return str(self._symbols.kernel(address))
+
+    def _is_unseen(self, cache: str) -> bool:
+        """Whether objects of a cache can be allocated or freed without our knowing."""
+        way = self._session.loaded.way.name
+        in_bulk = way.endswith(BATCHES) and (cache in BULK_CACHES or cache in self._unseen)
+        return in_bulk or way.endswith(ALONE)
+
+    def _is_unbounded(self, cache: str) -> bool:
+        """Whether they can also be allocated so: then what was counted bounds nothing.
+
+        Trees take their nodes from sheaves, where there are any, one by one.
+        """
+        return self._is_unseen(cache) and cache in BULK_CACHES - (self._unseen & TREES)
+
+    def _names(self) -> dict[int, str]:
+        """The names of caches, by their addresses, as the C program has seen them."""
+        names: dict[int, str] = {}
+        for keys, values in self._map("names", _NAME):
+            texts = [printable(text) for text in values["text"].tolist()]
+            self._unseen |= {t for t, u in zip(texts, values["is_unseen"], strict=True) if u}
+            names |= dict(zip(keys["address"].tolist(), texts, strict=True))
+        return names
+
+    def _map(self, name: str, value: np.dtype[np.void]) -> list[tuple[Events, Events]]:
+        return list(self._session.read_map(name, _ADDRESS, value))
+
+    def _kept(self, names: dict[int, str]) -> Events:
+        """Objects that are there now, a row for all of one owner by one stack."""
+        parts = [values for _, values in self._map("objects", self._object)]
+        objects = np.concatenate([np.empty(0, self._object), *parts])
+        rows = self._rows(objects, ("ns", "requested", "allocated"), names)
+        rows["stack"] = [self._stack(number) for number in objects["stack"].tolist()]
+        group = group_numbers(*(rows[name] for name in _OWNER))
+        _, one = np.unique(group, return_index=True)
+        kept = rows[one].copy()
+        kept["kind"], kept["allocs"] = Kind.KEPT, np.bincount(group, minlength=len(one))
+        kept["ns"] = np.iinfo(np.uint64).max
+        np.minimum.at(kept["ns"], group, rows["ns"])
+        for name in ("requested", "allocated"):
+            kept[name] = 0
+            np.add.at(kept[name], group, rows[name])
+        return kept
+
+    def _stack(self, number: int) -> int:
+        """The number of the text of a stack; 0 where there is none."""
+        if number == _NO_STACK:
+            return 0
+        if number not in self._stack_texts:
+            sites = map(self._symbols.kernel, self._session.stack(number))
+            frames = dropwhile(_is_ours, [site.frame for site in sites])
+            self._stack_texts[number] = self._stacks.number(BETWEEN.join(reversed([*frames])))
+        return self._stack_texts[number]
+
+
+def _is_ours(frame: str) -> bool:
+    """Whether a function is between the tracepoint and our program, itself included."""
+    return frame.startswith(_OURS)
+
+
+def _shown(cache: int, names: dict[int, str]) -> str:
+    """What a report calls a cache, also where nobody knows its name."""
+    if cache == UNKNOWN:
+        return "[earlier]"
+    return _name(cache, names) if cache in names or not cache >> 63 else "[unnamed]"
+
+
+def _name(cache: int, names: dict[int, str]) -> str:
+    """What a cache is called; of one that is known by the size of its objects, as kmalloc's are."""
+    if cache == LARGE:
+        return "kmalloc-large"
+    if cache >> 63 or cache == UNKNOWN:
+        return names.get(cache, "?")
+    if cache & ANY_CACHE:
+        return f"size-{cache ^ ANY_CACHE}"
+    return f"kmalloc-{cache >> 10}k" if cache % 1024 == 0 else f"kmalloc-{cache}"
