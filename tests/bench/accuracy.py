@@ -43,6 +43,9 @@ FILE_SYSTEMS = {
 Counts = tuple[int, int, int]
 Files = list[Path]
 
+# Other ways than read(), see tests/workloads/reader.c.
+METHODS = ("pread", "readv", "preadv2", "sendfile", "splice", "io_uring", "libaio")
+
 
 @dataclass(frozen=True)
 class Case:
@@ -106,7 +109,7 @@ def reads(run: Callable[[str], str], disk: Path) -> Iterator[Case]:
     half = PAGES // 2
     name = "the same, half of them cached"
     yield Case(name, [*read, "131072"], [big], always(half, half, 0), warm(big, pages=half))
-    for method in ("pread", "readv", "preadv2", "sendfile", "splice", "io_uring"):
+    for method in METHODS:
         command = [run("reader"), method, str(big), "131072"]
         yield Case(f"cold, by {method}", command, [big], always(0, PAGES, 0), cold(big))
     yield from partly_cached(run, big)
@@ -136,7 +139,7 @@ def every_other(file: Path, pages: int = 1) -> Callable[[], AbstractContextManag
 
 def partly_cached(run: Callable[[str], str], big: Path) -> Iterator[Case]:
     half = always(PAGES // 2, PAGES // 2, 0)
-    for method in ("read", "pread", "readv", "preadv2", "sendfile", "splice", "io_uring"):
+    for method in ("read", *METHODS):
         command = [run("reader"), method, str(big), "131072"]
         name = f"every other page cached, by {method}"
         yield Case(name, command, [big], half, every_other(big))
@@ -169,6 +172,8 @@ def maps(run: Callable[[str], str], disk: Path) -> Iterator[Case]:
     name = f"mapped, {PAGES} cold pages touched"
     yield Case(name, scan, [big], always(0, PAGES, 0), cold(big))
     yield Case("mapped, cached pages touched", scan, [big], faults, warm(big))
+    half = always(PAGES // 2, PAGES // 2, 0)
+    yield Case("mapped, every other page cached", scan, [big], half, every_other(big))
     around = [run("mapper"), "normal", str(big)]
     yield Case("mapped, cached, with fault-around", around, [big], faults, warm(big))
 

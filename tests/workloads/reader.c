@@ -1,11 +1,12 @@
 /*
  * reader METHOD FILE BLOCK: reads FILE from front to back, BLOCK bytes at a time.
  *
- * METHOD: read, pread, readv, preadv2, sendfile, splice or io_uring. Pages accessed: as many as
- * FILE has, if BLOCK is a multiple of the page; past the end nothing is asked for.
+ * METHOD: read, pread, readv, preadv2, sendfile, splice, io_uring or libaio. Pages accessed: as
+ * many as FILE has, if BLOCK is a multiple of the page; past the end nothing is asked for.
  */
 #include "workload.h"
 
+#include <linux/aio_abi.h>
 #include <linux/io_uring.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -133,13 +134,32 @@ static ssize_t by_io_uring(int fd, off_t at)
 	return result;
 }
 
+/* What libaio does, by the system calls alone. */
+static ssize_t by_libaio(int fd, off_t at)
+{
+	static aio_context_t context;
+	struct iocb request = {.aio_fildes = fd,
+			       .aio_lio_opcode = IOCB_CMD_PREAD,
+			       .aio_buf = (uintptr_t)buffer,
+			       .aio_nbytes = block,
+			       .aio_offset = at};
+	struct iocb *requests[] = {&request};
+	struct io_event done;
+
+	if (!context)
+		check(syscall(SYS_io_setup, 1, &context), "io_setup");
+	check(syscall(SYS_io_submit, context, 1, requests), "io_submit");
+	check(syscall(SYS_io_getevents, context, 1, 1, &done, NULL), "io_getevents");
+	return done.res;
+}
+
 static const struct {
 	const char *name;
 	ssize_t (*step)(int fd, off_t at);
 } methods[] = {
 	{"read", by_read},         {"pread", by_pread},   {"readv", by_readv},
 	{"preadv2", by_preadv2},   {"splice", by_splice}, {"sendfile", by_sendfile},
-	{"io_uring", by_io_uring},
+	{"io_uring", by_io_uring}, {"libaio", by_libaio},
 };
 
 int main(int argc, char **argv)

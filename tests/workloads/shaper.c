@@ -1,8 +1,10 @@
 /*
  * shaper SEED STEPS THREADS: maps and unmaps at random, in sizes that are no whole pages.
  *
- * Each thread has addresses of its own, over which it maps, moves and unmaps. Prints by how
- * much VmSize has grown, in bytes.
+ * Each thread has addresses of its own, over which it maps, moves and unmaps, in steps that
+ * take turns: what one gets can lie in a hole of another, which else could unmap a part of it
+ * before it is moved, and mremap(2) then moves what is left. Prints by how much VmSize has
+ * grown, in bytes.
  */
 #include "workload.h"
 #include <pthread.h>
@@ -11,6 +13,7 @@
 
 static unsigned seed;
 static long steps;
+static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 
 static long vm_size(void)
 {
@@ -80,8 +83,11 @@ static void *work(void *number)
 	unsigned chance = seed + (long)number;
 	char *range = map(NULL, RANGE * PAGE, PROT_NONE, MAP_PRIVATE);
 
-	for (long i = 0; i < steps; i++)
+	for (long i = 0; i < steps; i++) {
+		pthread_mutex_lock(&turn);
 		step(range, &chance);
+		pthread_mutex_unlock(&turn);
+	}
 	return number;
 }
 

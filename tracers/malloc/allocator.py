@@ -21,7 +21,7 @@ from memtap.tracers.malloc.owned import NOBODY, Held, Owned, Owner, Use, encoded
 from memtap.tracers.model.labels import Word
 
 # Of mmap(2), mremap(2) and madvise(2).
-_MAP_FIXED, _MAP_ANONYMOUS, _MAP_STACK = 0x10, 0x20, 0x20000
+_MAP_FIXED, _MAP_ANONYMOUS, _MAP_STACK, _MAP_FIXED_NOREPLACE = 0x10, 0x20, 0x20000, 0x100000
 _MREMAP_DONTUNMAP = 4
 _MADV_DONTNEED, _MADV_FREE = 4, 8
 
@@ -232,6 +232,11 @@ class Allocator:
     def space(self) -> Space:
         """What its memory serves for now, by address; see owned.encoded() and owners_of()."""
         return self._owned.space
+
+    def has_in_its_way(self, asked: Asked) -> bool:
+        """Whether there still is something where mmap(2) of this would put it."""
+        is_fixed = asked.flags >> 8 & (_MAP_FIXED | _MAP_FIXED_NOREPLACE)
+        return not is_fixed and bool(self._owned.held(asked.start, asked.length))
 
     def call(self, call: Call, asked: Asked) -> Step:
         """A system call that succeeded."""

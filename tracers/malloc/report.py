@@ -150,10 +150,9 @@ class Allocators:
         borders = np.union1d(borders, np.concatenate([places, places + 1])).tolist()
         tgids = rows["tgid"][borders[:-1]].tolist()
         for (begin, end), tgid in zip(pairwise(borders), tgids, strict=True):
-            if call := calls.get(begin):
+            if begin in calls:
                 owners.settle(self.known.get(tgid))
-                if decision := self._call(tgid, call):
-                    yield decision
+                yield from self._calls(begin, calls)
             else:
                 owners.add(self.of(tgid), begin, end)
         owners.finish()
@@ -170,6 +169,35 @@ class Allocators:
         tgids, which = np.unique(rows["tgid"], return_inverse=True)
         homes = np.array([self._homes.get(tgid, tgid) for tgid in tgids.tolist()], np.uint32)
         return homes[which]
+
+    def _calls(self, place: int, calls: dict[int, Row]) -> Iterator[Decision]:
+        """Decides the call at a place, after those that it has overtaken.
+
+        Of a call it is known when it returned. A thread that is put aside in munmap(2) or mremap(2)
+        after the memory is gone returns after another one that got it meanwhile.
+        """
+        while calls[place] and (behind := self._overtaken(place, calls)):
+            yield from self._decide(behind, calls)
+        yield from self._decide(place, calls)
+
+    def _decide(self, place: int, calls: dict[int, Row]) -> Iterator[Decision]:
+        row, calls[place] = calls[place], {}  # or it would be decided again where it stands
+        if row and (decision := self._call(row["tgid"], row)):
+            yield decision
+
+    def _overtaken(self, place: int, calls: dict[int, Row]) -> int | None:
+        """Where a call stands that has given back what is in the way of a mapping."""
+        row = calls[place]
+        allocator = self.known.get(row["tgid"])
+        if row["kind"] != Call.MMAP or row["marks"] & FAILED or not allocator:
+            return None
+        if not allocator.has_in_its_way(_asked(row)):
+            return None
+        for at, other in calls.items():
+            gives = at > place and other and other["kind"] in (Call.MUNMAP, Call.MOVED_FROM)
+            if gives and self.known.get(other["tgid"]) is allocator and _is_about(other, row):
+                return at
+        return None
 
     def _call(self, tgid: int, row: Row) -> Decision | None:
         call, start = Call(row["kind"]), row["address"]
@@ -268,10 +296,21 @@ def _step(allocator: Allocator, call: Call, row: Row) -> Step:
         return Step(Path.OTHER, Rule.FAILED)
     if row["marks"] & LOADER and call is not Call.BRK:
         return Step(Path.OTHER, Rule.LOADER)
-    asked = Asked(*(row[name] for name in ("address", "length", "flags", "site", "ns", "tid")))
+    asked = _asked(row)
     if row["marks"] & FOREIGN and call is Call.MMAP:
         return allocator.map_other(asked)
     return allocator.call(call, asked)
+
+
+def _asked(row: Row) -> Asked:
+    return Asked(*(row[name] for name in ("address", "length", "flags", "site", "ns", "tid")))
+
+
+def _is_about(row: Row, other: Row) -> bool:
+    """Whether two calls of two threads are about the same memory."""
+    is_before = row["address"] + row["length"] <= other["address"]
+    is_behind = other["address"] + other["length"] <= row["address"]
+    return row["tid"] != other["tid"] and not is_before and not is_behind
 
 
 class Malloc:

@@ -38,9 +38,10 @@ _MOST = 1 << 62
 def are_possible(rows: Events) -> bool:
     """Whether the numbers of words and of powers of two are such, and addresses those of memory."""
     sizes = rows["kind"] == Call.REQUESTED
+    refused = (rows["kind"] >= Call.BRK) & (rows["marks"] & FAILED > 0)  # what returned an error
     return bool(
         faultrows.are_possible(rows)
         and np.isin(rows["kind"], _KINDS).all()
         and (rows["address"][sizes] <= 64).all()
-        and all((rows[name] < _MOST).all() for name in ("address", "length"))
+        and all((rows[name][~refused] < _MOST).all() for name in ("address", "length"))
     )

@@ -14,7 +14,7 @@ from memtap.tracers.faults.probes import Kind
 from memtap.tracers.malloc.allocator import NEVER, Call
 from memtap.tracers.malloc.libraries import allocator_of
 from memtap.tracers.malloc.report import Malloc
-from memtap.tracers.malloc.rows import FAILED, FOREIGN, LOADER, ROW, TELLS_THRESHOLD
+from memtap.tracers.malloc.rows import FAILED, FOREIGN, LOADER, ROW, TELLS_THRESHOLD, are_possible
 from memtap.tracers.malloc.timeline import Timeline
 from memtap.tracers.model.chunk import Chunk
 from memtap.tracers.model.report import Report, Row
@@ -90,6 +90,33 @@ def test_a_fault_counts_for_whoever_got_the_memory_by_then() -> None:
     assert found["mmap"]["fault_time_ns"] == 71 * 500
     assert (found["mmap"]["calls"], found["mmap"]["requested_bytes"]) == (2, CHUNK)
     assert (found["mmap"]["returned_bytes"], found["mmap"]["live_bytes"]) == (CHUNK, 0)
+
+
+def test_a_thread_that_returns_late_gives_back_what_was_there_before() -> None:
+    """Another one got the memory meanwhile, which it could not if it had not been given back."""
+    first, second = call(Call.MMAP, tid=1), call(Call.MMAP, tid=2)
+    late = [call(Call.MUNMAP, tid=1), call(Call.MOVED_FROM, tid=1)]
+    (row,) = report(first, second, late[0], by="path").rows
+    assert (row["calls"], row["requested_bytes"]) == (3, 2 * CHUNK)
+    assert (row["returned_bytes"], row["live_bytes"]) == (CHUNK, CHUNK)
+    moved = call(Call.MOVED_TO, PLACE - 2 * CHUNK, 2 * CHUNK, tid=1)
+    (row,) = report(first, second, late[1], moved, by="path").rows
+    assert (row["calls"], row["requested_bytes"], row["live_bytes"]) == (3, 3 * CHUNK, 3 * CHUNK)
+    over = call(Call.MMAP, tid=2, flags=ANON | 0x10 << 8)  # MAP_FIXED replaces what there is
+    (row,) = report(first, over, late[0], by="path").rows[-1:]
+    assert row["live_bytes"] == 0
+
+
+def test_what_the_kernel_refused_can_have_been_recorded() -> None:
+    """Its address is the error then."""
+    failed = call(Call.MOVED_TO, 2**64 - 22)
+    assert are_possible(rows_of(failed | {"marks": FAILED}))
+    assert not are_possible(rows_of(failed))
+
+
+def test_what_one_thread_got_another_can_give_back() -> None:
+    (row,) = report(call(Call.MMAP, tid=1), call(Call.MUNMAP, tid=2), by="path").rows
+    assert (row["returned_bytes"], row["live_bytes"]) == (CHUNK, 0)
 
 
 def test_many_faults_between_two_calls_are_found_as_few_are() -> None:
