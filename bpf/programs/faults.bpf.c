@@ -651,8 +651,9 @@ int on_mapping(u64 *ctx)
 #ifdef CALLS
 /*
  * Where a glibc has its threshold, found by the page offset that one of its system calls
- * returns to: user space knows it of the files that it has looked at (tracers/malloc/thresholds.py).
- * Whether it is such a file's code is told by what stands near the beginning of that.
+ * returns to: user space knows it of the files that it has looked at
+ * (tracers/malloc/thresholds.py). Whether it is such a file's code is told by what stands near
+ * the beginning of that.
  */
 struct known_call {
 	u64 offset; /* of the instruction in the file, as it is in memory; likewise: */
