@@ -11,7 +11,9 @@ import ctypes as ct
 import json
 import os
 import sys
+import time
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from memtap.bpf.errors import MemtapError
@@ -21,6 +23,9 @@ HEADERS = Path(__file__).resolve().parent
 # Of uapi/linux/bpf.h: an instruction that loads 64 bits, and that these are a map.
 _LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1
 _INSTRUCTION_BYTES = 8
+
+# So often the child looks whether its parent is still there.
+_LOOK_S = 0.1
 
 # A map of this name is there to tell of its struct alone.
 _LAYOUT = "layout_"
@@ -123,8 +128,16 @@ def _compiler(version: str) -> str:
     return ", ".join([f"BCC {version}", *sorted(llvm)])
 
 
+def _end_with(parent: int) -> None:
+    """Ends this process when nobody waits for the answer any more, as its parent was killed."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_S)
+    os._exit(1)
+
+
 def main() -> None:
     """Compiles stdin, and answers on stdout; status 1 if the answer is an error."""
+    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     status = os.EX_OK
     text = sys.stdin.read()
     try:
