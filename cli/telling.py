@@ -85,16 +85,19 @@ def _names(root: Path = Path("/")) -> Iterable[str]:
 
 
 def compiles() -> None:
-    """That the start takes its time, as it is the first; for those who look at a terminal."""
-    if sys.stderr.isatty():
-        click.echo("memtap: compiling for this kernel, once, which takes some seconds", err=True)
+    """That the start takes its time, as it is the first."""
+    _say_on_terminal("compiling for this kernel, once, which takes some seconds")
 
 
 def begun(command: str, options: Options) -> None:
-    """That tracing has begun, and when a report comes; for those who look at a terminal."""
+    """That tracing has begun, and when a report comes."""
+    _say_on_terminal(f"{command} traces {_whom(options)}; {_when(options)}")
+
+
+def _say_on_terminal(text: str) -> None:
+    """For those who look; a file or a pipe does not get it."""
     if sys.stderr.isatty():
-        said = f"{command} traces {_whom(options)}; {_when(options)}"
-        click.echo(f"memtap: {one_line(said)}", err=True)
+        click.echo(f"memtap: {one_line(text)}", err=True)
 
 
 def _whom(options: Options) -> str:

@@ -1606,9 +1606,9 @@ static inline void dirtied(u64 *ctx)
 	struct lane *lane = enter(LANE_DIRTY);
 	if (!lane)
 		return;
+	/* Of what is taken back, what stays dirty is reached by the next try. */
 	struct pages pages = {folio.first, folio.first};
-	if (!is_taken_back(&who,
-			   ctx[1])) { /* else what stays dirty is reached by the next try */
+	if (!is_taken_back(&who, ctx[1])) {
 		pages = reached(&who, ctx[1], folio, &what.flags);
 		claim_pages(&who, ctx[1], pages, what.flags);
 	}

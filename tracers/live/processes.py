@@ -318,9 +318,13 @@ class Processes:
 
     def settle(self) -> None:
         """An interval is over: of those that ended nobody asks any more, but for the last ones."""
-        while len(self._dead) > _LASTING:
+        self._keep(_LASTING)
+
+    def _keep(self, most: int) -> None:
+        """Remembers so many of those that ended last."""
+        while len(self._dead) > most:
             self._parents.pop(self._dead.popitem(last=False)[0], None)
-        while len(self._dead_threads) > _LASTING:
+        while len(self._dead_threads) > most:
             self._dead_threads.popitem(last=False)
 
     def close(self) -> None:
@@ -365,17 +369,14 @@ class Processes:
                 self.targets.died(tgid, tid, {n: self._column(last, n)[0] for n in self._counted})
             self._dead_threads.pop(tid, None)
             self._dead_threads[tid] = comm
-            if len(self._dead_threads) > _REMEMBERED:
-                self._dead_threads.popitem(last=False)
             if tid == tgid:
                 self._bury(tgid, comm, uid)
+        self._keep(_REMEMBERED)
 
     def _bury(self, tgid: int, comm: bytes, uid: int) -> None:
         before = self._dead.pop(tgid, None)
         known = self._living.pop(tgid, None) or (before and before.known)
         self._dead[tgid] = _Dead(known, comm, uid)
-        if len(self._dead) > _REMEMBERED:
-            self._parents.pop(self._dead.popitem(last=False)[0], None)
 
     def _column(self, messages: Messages, name: str) -> list[Any]:
         """A member of struct taskstats, of each message; 0 where there is no such."""

@@ -31,6 +31,10 @@ from memtap.tracers.model.report import Report, Row
 # The allocator of whom the threshold is known.
 GLIBC = "glibc"
 
+# Among so many rows a call is looked for that has been overtaken: more would take too long, of a
+# program that makes it happen all the time.
+_BEHIND = 2048
+
 # Faults, and whose memory they were in: as in faults.rows.ROW, but `site` is that of the owner, and
 # `path` the way by which it was got.
 _FAULT = np.dtype(
@@ -182,7 +186,7 @@ class Allocators:
 
     def _decide(self, place: int, calls: dict[int, Row]) -> Iterator[Decision]:
         row, calls[place] = calls[place], {}  # or it would be decided again where it stands
-        if row and (decision := self._call(row["tgid"], row)):
+        if row and (decision := self._call(row)):
             yield decision
 
     def _overtaken(self, place: int, calls: dict[int, Row]) -> int | None:
@@ -193,14 +197,16 @@ class Allocators:
             return None
         if not allocator.has_in_its_way(_asked(row)):
             return None
-        for at, other in calls.items():
-            gives = at > place and other and other["kind"] in (Call.MUNMAP, Call.MOVED_FROM)
-            if gives and self.known.get(other["tgid"]) is allocator and _is_about(other, row):
+        for at in range(place + 1, place + _BEHIND):
+            other = calls.get(at)
+            if not other or other["kind"] not in (Call.MUNMAP, Call.MOVED_FROM):
+                continue
+            if self.known.get(other["tgid"]) is allocator and _is_about(other, row):
                 return at
         return None
 
-    def _call(self, tgid: int, row: Row) -> Decision | None:
-        call, start = Call(row["kind"]), row["address"]
+    def _call(self, row: Row) -> Decision | None:
+        call, tgid, start = Call(row["kind"]), row["tgid"], row["address"]
         if call is Call.FORK:
             self.known[tgid] = self.of(start).copy()
             return None

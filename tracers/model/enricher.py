@@ -6,7 +6,8 @@ what is right of it, the reports, sees chunks alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Sized
+from collections import defaultdict
+from collections.abc import Callable, Container, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -30,8 +31,8 @@ REMEMBERED = 1 << 14
 OTHERS = 0xFFFFFFFE
 
 _Named = TypeVar("_Named")
-_Key = TypeVar("_Key")
-_Held = TypeVar("_Held")
+# A process, and two numbers of what it has something of.
+Owner = tuple[int, int, int]
 
 
 def tell(known: dict[int, _Named], news: Mapping[int, _Named]) -> None:
@@ -54,17 +55,20 @@ def forget_first(known: dict[int, _Named], but: Container[int] = ()) -> None:
                 del known[number]
 
 
-def least(
-    held: Mapping[_Key, _Held], idle: Iterable[_Key], size: Callable[[_Held], int]
-) -> list[_Key]:
-    """Of the idle that something is held of, those with the least, if there are too many of all.
+def fold_least(
+    held: defaultdict[Owner, Any], active: Container[Owner], size: Callable[[Any], int]
+) -> None:
+    """Adds the idle of which least is held to OTHERS, if there are too many of all.
 
     Who ended may have left something for good: so nobody can be kept for as long as there is some.
     """
     if not are_many(held):
-        return []
-    by_size = sorted(idle, key=lambda key: abs(size(held[key])))
-    return by_size[: max(0, len(by_size) - REMEMBERED)]
+        return
+    idle = [owner for owner in held if owner not in active and owner[0] != OTHERS]
+    idle.sort(key=lambda owner: abs(size(held[owner])))
+    for owner in idle[: max(0, len(idle) - REMEMBERED)]:
+        others = (OTHERS, *owner[1:])
+        held[others] += held.pop(owner)
 
 
 @dataclass(frozen=True)

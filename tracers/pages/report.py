@@ -10,7 +10,7 @@ from memtap.bpf.stream import Events
 from memtap.tracers.live.processes import Who
 from memtap.tracers.model.audit import audit
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
-from memtap.tracers.model.enricher import OTHERS, are_many, forget_first, least, tell
+from memtap.tracers.model.enricher import are_many, fold_least, forget_first, tell
 from memtap.tracers.model.keys import identity
 from memtap.tracers.model.report import Report, Row
 from memtap.tracers.pages.columns import PAGES_KEYS, pages_columns
@@ -39,7 +39,7 @@ class Pages:
         self._who: dict[int, Who] = {}
         self._types: dict[int, str] = {UNTOLD: "?"}
         self._sums: dict[Key, Sums] = {}
-        self._live: dict[Key, int] = defaultdict(int)
+        self._live: defaultdict[Key, int] = defaultdict(int)
         self._blocks: list[int] = []
         self._free_pages: dict[int, int] = {}
 
@@ -83,9 +83,7 @@ class Pages:
 
     def _fold(self) -> None:
         """Puts the least of what is held together, and forgets who nothing is told of any more."""
-        idle = self._live.keys() - self._sums.keys()
-        for key in least(self._live, [key for key in idle if key[0] != OTHERS], int):
-            self._live[OTHERS, *key[1:]] += self._live.pop(key)
+        fold_least(self._live, self._sums, int)
         if are_many(self._who):
             forget_first(self._who, {tgid for tgid, _, _ in self._live})
 

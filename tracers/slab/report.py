@@ -12,14 +12,19 @@ from memtap.bpf.stream import Events
 from memtap.tracers.live.processes import Who
 from memtap.tracers.model.audit import audit
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
-from memtap.tracers.model.enricher import BETWEEN, OTHERS, are_many, forget_first, least, tell
+from memtap.tracers.model.enricher import (
+    BETWEEN,
+    OTHERS,
+    Owner,
+    are_many,
+    fold_least,
+    forget_first,
+    tell,
+)
 from memtap.tracers.model.keys import identity
 from memtap.tracers.model.report import Report, Row, percentage
 from memtap.tracers.slab.columns import SLAB_KEYS, slab_columns
 from memtap.tracers.slab.rows import Kind
-
-# A process, and the numbers of a cache and of code.
-Owner = tuple[int, int, int]
 
 # Of the C program: the process whose objects from before it began are.
 NOBODY = 0xFFFFFFFF
@@ -77,7 +82,7 @@ class Slab:
         kinds = ("cache", "site", "stack", "unseen", "unbounded")
         self._texts: dict[str, dict[int, str]] = {kind: {} for kind in kinds}
         self._tallies: dict[Owner, Tally] = defaultdict(Tally)
-        self._live: dict[Owner, Tally] = defaultdict(Tally)  # since it began
+        self._live: defaultdict[Owner, Tally] = defaultdict(Tally)  # since it began
         self._seen: set[int] = set()  # caches of which there ever was an object
         self._kept: Events = np.empty(0, np.void)
         self._names = [column.name for key in by for column in SLAB_KEYS[key]]
@@ -161,10 +166,7 @@ class Slab:
 
     def _fold(self) -> None:
         """Puts the least of what is held together, and forgets who nothing is told of any more."""
-        idle = self._live.keys() - self._tallies.keys()
-        of_one = [owner for owner in idle if owner[0] != OTHERS]
-        for owner in least(self._live, of_one, lambda tally: tally.live_bytes):
-            self._live[OTHERS, *owner[1:]] += self._live.pop(owner)
+        fold_least(self._live, self._tallies, lambda tally: tally.live_bytes)
         if are_many(self._who):
             named = {tgid for tgid, _, _ in self._live} | set(self._kept["tgid"].tolist())
             forget_first(self._who, named)
