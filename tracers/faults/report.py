@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from memtap.tracers.code.mappings import Region
@@ -15,10 +16,10 @@ from memtap.tracers.live.processes import Who
 from memtap.tracers.model.arrays import select
 from memtap.tracers.model.audit import audit
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
-from memtap.tracers.model.durations import histogram, quantile
+from memtap.tracers.model.durations import histogram, quantiles
 from memtap.tracers.model.enricher import BETWEEN, forget_first, tell
 from memtap.tracers.model.frames import pl
-from memtap.tracers.model.report import Report, Row, percentage
+from memtap.tracers.model.report import FrameRows, Report, Row, percentage
 
 # The numbers in a row that a key of the report is found by.
 _NUMBERS = {
@@ -31,6 +32,9 @@ _NUMBERS = {
     "cgroup": ("tgid",),
     "comm": ("tgid",),
 }
+# What stands for the text of a key that several numbers have: the first of these.
+_FIRSTS = {"cgroup": "cgroup_of", "comm": "comm_of"}
+_NOBODY = Who()
 _EXPLAINED = ("region", "cause")
 _STACKED = ("tgid", "stack")
 
@@ -101,40 +105,77 @@ class Faults:
         by = counted.group_by(_STACKED).agg(pl.col("count").sum())
         for tgid, number, count in by.sort("count", *_STACKED, descending=True).rows():
             text = self._texts["stack"].get(number, "[unknown]")
-            frames = (self._who.get(tgid, Who()).comm, *text.split(BETWEEN))
+            frames = (self._of(tgid).comm, *text.split(BETWEEN))
             stacks[frames] = stacks.get(frames, 0) + count
         return stacks
 
-    def _rows(self, counted: pl.DataFrame) -> list[Row]:
-        keys = list(dict.fromkeys(c.name for key in self.by for c in FAULT_KEYS[key]))
+    def _rows(self, counted: pl.DataFrame) -> Sequence[Row]:
+        """Summed up by numbers: of the many that there may be, few are told apart by text alone."""
         if len(counted) == 0:
             return []
-        named = counted.with_columns(self._names(counted))
-        summed = summaries(named, keys)
-        total = int(summed["total"].sum())
-        rows = summed.with_columns(
-            share_pct=pl.Series([percentage(n, total) for n in summed["total"]])
+        groups = [name for key in self.by for name in _grouped_by(key)]
+        sums = summaries(counted.with_columns(self._firsts(counted)), list(dict.fromkeys(groups)))
+        total = int(sums["total"].sum())
+        rows = sums.with_columns(
+            *self._names(sums),
+            share_pct=pl.Series([percentage(n, total) for n in sums["total"].to_list()]),
         )
+        keys = dict.fromkeys(column.name for key in self.by for column in FAULT_KEYS[key])
         shown = [column.name for column in fault_columns(self.by)]
-        return rows.select(shown).to_dicts()
+        return FrameRows(rows.sort(list(keys)).select(shown), lambda rows: rows)
 
-    def _names(self, counted: pl.DataFrame) -> list[pl.Series]:
+    def _firsts(self, counted: pl.DataFrame) -> list[pl.Series]:
+        """For keys whose texts several numbers have: the first number that has it."""
+        firsts = [
+            _first_of(counted[kind], partial(self._text, kind))
+            for kind in ("place", "site")
+            if kind in counted.columns
+        ]
+        for key in (key for key in self.by if key in _FIRSTS):
+            of_process = _first_of(counted["tgid"], partial(self._what, key))
+            firsts.append(of_process.alias(_FIRSTS[key]))
+        return firsts
+
+    def _text(self, kind: str, number: int) -> str:
+        return self._texts.get(kind, {}).get(number, "?")
+
+    def _what(self, name: str, tgid: int) -> str:
+        return str(getattr(self._of(tgid), name))
+
+    def _of(self, tgid: int) -> Who:
+        return self._who.get(tgid, _NOBODY)
+
+    def _names(self, sums: pl.DataFrame) -> list[pl.Series]:
         """The columns that keys stand for, one value for each row."""
         series: dict[str, Sequence[object]] = {}
-        if "tgid" in counted.columns:
-            found = [self._who.get(tgid, Who()) for tgid in counted["tgid"]]
-            series["pid"] = counted["tgid"].to_list()
+        for key, column in _FIRSTS.items():
+            if column in sums.columns:
+                series[key] = [self._what(key, tgid) for tgid in sums[column].to_list()]
+        if "tgid" in sums.columns:
+            series["pid"] = sums["tgid"].to_list()
+            found = list(map(self._of, sums["tgid"].to_list()))
             for name in ("uid", "user", "comm", "cgroup", "args"):
                 series[name] = [getattr(who, name) for who in found]
-        if "region" in counted.columns:
-            series["region"] = Region.texts(counted["region"])
-        if "cause" in counted.columns:
-            series["cause"] = Cause.texts(counted["cause"])
+        if "region" in sums.columns:
+            series["region"] = Region.texts(sums["region"].to_list())
+        if "cause" in sums.columns:
+            series["cause"] = Cause.texts(sums["cause"].to_list())
         for kind, name in (("place", "path"), ("site", "site"), ("tid", "thread")):
-            if kind in counted.columns:
-                texts = self._texts.get(kind, {})
-                series[name] = [texts.get(number, "?") for number in counted[kind]]
+            if kind in sums.columns:
+                series[name] = [self._text(kind, number) for number in sums[kind].to_list()]
         return [pl.Series(name, values) for name, values in series.items()]
+
+
+def _grouped_by(key: str) -> tuple[str, ...]:
+    """The numbers that rows of a key are told apart by."""
+    return (_FIRSTS[key],) if key in _FIRSTS else _NUMBERS[key]
+
+
+def _first_of(numbers: pl.Series, text_of: Callable[[int], str]) -> pl.Series:
+    """Each number as the first one of those that have the same text."""
+    distinct, first = numbers.unique().sort(), dict[str, int]()
+    same = [first.setdefault(text_of(number), number) for number in distinct.to_list()]
+    return numbers.replace_strict(distinct, pl.Series(same, dtype=numbers.dtype))
 
 
 class Unraised:
@@ -181,12 +222,6 @@ def summaries(counted: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
 
     Times and quantiles are null where no fault was timed.
     """
-    timed = counted.filter(pl.col("timed") > 0).sort("bucket").group_by(keys)
-    times = timed.agg(
-        quantile(0.5).alias("p50_ns"),
-        quantile(0.99).alias("p99_ns"),
-        pl.col("longest").max().alias("max_ns"),
-    )
     any_timed = pl.col("timed").sum() > 0
     counts = counted.group_by(keys).agg(
         _count_of(Kind.MINOR).alias("minor"),
@@ -195,4 +230,5 @@ def summaries(counted: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
         pl.when(any_timed).then(pl.col("time_ns").sum()).alias("time_ns"),
         pl.col("timed").sum(),
     )
+    times = quantiles(counted.filter(pl.col("timed") > 0), keys, {"p50_ns": 0.5, "p99_ns": 0.99})
     return counts.join(times, on=keys, how="left", nulls_equal=True).sort(keys)

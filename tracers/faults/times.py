@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from math import inf
 
 import numpy as np
+import numpy.typing as npt
 
 from memtap.bpf.stream import Events
 from memtap.tracers.faults.probes import COUNTS, Kind
-from memtap.tracers.model.arrays import group_numbers
+from memtap.tracers.model.arrays import Numbers, first_of_each, group_numbers
 from memtap.tracers.model.durations import STEPS, bucket_of
 from memtap.tracers.model.frames import pl
 
@@ -44,7 +45,7 @@ def tally(rows: Events, numbers: list[str]) -> pl.DataFrame:
     bucket = np.where(timed, bucket_of(rows["time_ns"]), -(each // STEPS) - (each > 0))
     keys = _keys(numbers)
     group = group_numbers(*(rows[name] for name in keys), bucket)
-    _, one = np.unique(group, return_index=True)
+    one = first_of_each(group)
     longest = np.zeros(len(one), np.uint64)
     np.maximum.at(longest, group, rows["time_ns"])
     sums = {"count": rows["count"], "time_ns": rows["time_ns"], "room_ns": room}
@@ -63,24 +64,48 @@ def merged(tallies: list[pl.DataFrame], numbers: list[str]) -> pl.DataFrame:
     `least_ns` and `most_ns`, between which that is for certain; `timed`, of how many it is known;
     `weight`, for how many like it a timed one stands, times `timed`.
     """
+    found = _summed(tallies, numbers)
+    of_timed, count = found["bucket"] > 0, found["count"]
+    timed, least = np.where(of_timed, count, 0), np.where(of_timed, found["time_ns"], 0)
+    room = np.where(found["bucket"] < 0, found["room_ns"], inf)  # without end if nobody knows
+    most = np.where(of_timed, found["time_ns"], room)
+    means, stands_for = _means(found, timed, least)
+    guess = np.minimum(np.where(np.isnan(means), inf, means * count), most)
+    guess = np.rint(np.where(np.isinf(guess), 0, guess)).astype(np.int64)
+    found["time_ns"] = np.where(of_timed, found["time_ns"], guess)
+    weight = np.where(of_timed, stands_for, 0.0) * timed
+    more = {"timed": timed, "least_ns": least, "most_ns": most, "weight": weight}
+    return pl.DataFrame(found | more)
+
+
+def _summed(tallies: list[pl.DataFrame], numbers: list[str]) -> dict[str, Numbers]:
+    """The columns of tally() over all of them, in order of the keys."""
     keys = [*_keys(numbers), "bucket"]
     empty = pl.DataFrame(schema=dict.fromkeys([*keys, *_SUMS, "longest"], pl.Int64))
-    summed = (
-        pl.concat([empty, *tallies])
-        .group_by(keys)
-        .agg(pl.col(_SUMS).sum(), pl.col("longest").max())
-    )
-    of_timed = pl.col("bucket") > 0
-    known = summed.with_columns(
-        timed=pl.when(of_timed).then(pl.col("count")).otherwise(0),
-        least_ns=pl.when(of_timed).then(pl.col("time_ns")).otherwise(0),
-        most_ns=pl.when(of_timed).then(pl.col("time_ns")).otherwise(_room()).cast(pl.Float64),
-    )
-    stands_for = pl.col("count").sum().over(_LIKE[0]) / pl.col("timed").sum().over(_LIKE[0])
-    return known.with_columns(
-        time_ns=pl.when(of_timed).then(pl.col("time_ns")).otherwise(_guess()).cast(pl.Int64),
-        weight=pl.when(of_timed).then(pl.col("timed") * stands_for).otherwise(0.0),
-    )
+    column = {each.name: each.to_numpy() for each in pl.concat([empty, *tallies])}
+    group = group_numbers(*(column[name] for name in keys))
+    one = first_of_each(group)
+    longest = np.zeros(len(one), np.int64)
+    np.maximum.at(longest, group, column["longest"])
+    sums = {n: np.bincount(group, column[n], len(one)).astype(np.int64) for n in _SUMS}
+    return {name: column[name][one] for name in keys} | sums | {"longest": longest}
+
+
+def _means(
+    found: dict[str, Numbers], timed: Numbers, least: Numbers
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """How long those took that are most like each, if any; and for how many one of them stands."""
+    means = np.full(len(timed), np.nan)
+    stands_for = means
+    for like in reversed(_LIKE):
+        group = group_numbers(*(found[name] for name in like))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean, share = (
+                np.bincount(group, all_of) / np.bincount(group, timed)
+                for all_of in (least, found["count"])
+            )
+        means, stands_for = np.where(np.isnan(mean[group]), means, mean[group]), share[group]
+    return means, stands_for
 
 
 def of_kind(counted: pl.DataFrame, kind: Kind) -> int:
@@ -100,18 +125,3 @@ def notes_of_times(way: str, counted: pl.DataFrame) -> Iterator[str]:
     least, most = (float(counted[name].sum()) for name in ("least_ns", "most_ns"))
     known = f": all took from {least / 1e6:.1f} to {most / 1e6:.1f} ms" if most < inf else ""
     yield said + known
-
-
-def _room() -> pl.Expr:
-    """What faults that were not timed can have taken together; without end if nobody knows."""
-    return pl.when(pl.col("bucket") < 0).then(pl.col("room_ns")).otherwise(float("inf"))
-
-
-def _guess() -> pl.Expr:
-    """What faults that were not timed took: as those that they are like, if they had the room."""
-    means = [
-        (pl.col("least_ns").sum().over(like) / pl.col("timed").sum().over(like)).fill_nan(None)
-        for like in _LIKE
-    ]
-    guess = pl.coalesce(*means) * pl.col("count")
-    return pl.min_horizontal(guess, pl.col("most_ns")).fill_null(0).replace(float("inf"), 0).round()

@@ -13,22 +13,34 @@ Numbers = npt.NDArray[Any]
 Places = npt.NDArray[np.intp]
 
 
-# Up to so many distinct values, looking each up takes less time than sorting all.
-_FEW = 1024
+# Up to so many distinct values, looking each up takes less time than sorting all; whether there
+# may be as few is seen among so many.
+_FEW, _SAMPLE = 1024, 4096
 
 
 def ranks(values: Numbers) -> tuple[Numbers, Places]:
     """np.unique(values, return_inverse=True), faster where values are few or stand close."""
     low, high = (values.min(), values.max()) if len(values) else (0, 0)
     if int(high) - int(low) > 4 * len(values):
-        distinct = np.unique(values)
-        if len(distinct) <= _FEW:
+        if _may_be_few(values) and len(distinct := np.unique(values)) <= _FEW:
             return distinct, np.searchsorted(distinct, values)
         distinct, place = np.unique(values, return_inverse=True)
         return distinct, place.astype(np.intp)
     place = (values - low).astype(np.intp)
     there = np.bincount(place, minlength=1) > 0
     return np.flatnonzero(there).astype(values.dtype) + low, (np.cumsum(there) - 1)[place]
+
+
+def _may_be_few(values: Numbers) -> bool:
+    sample = values[:: len(values) // _SAMPLE + 1]
+    return len(np.unique(sample)) <= _FEW
+
+
+def first_of_each(group: Places) -> Places:
+    """The first row of each group, by its number; see group_numbers()."""
+    first = np.zeros(group.max() + 1 if len(group) else 0, np.intp)
+    first[group[::-1]] = np.arange(len(group))[::-1]
+    return first
 
 
 def group_numbers(*columns: Numbers) -> Places:

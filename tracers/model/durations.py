@@ -36,6 +36,25 @@ def quantile(share: float) -> pl.Expr:
     return pl.min_horizontal(found, pl.col("longest").max())
 
 
+def quantiles(timed: pl.DataFrame, keys: list[str], shares: dict[str, float]) -> pl.DataFrame:
+    """quantile() of each group, by the name of its column, and the largest time, `max_ns`.
+
+    Groups can be many: so they are not worked on one by one.
+    """
+    weight = pl.col("weight")
+    ranked = timed.sort("bucket").with_columns(
+        reached=weight.cum_sum().over(keys), all=weight.sum().over(keys)
+    )
+    found = timed.group_by(keys).agg(pl.col("longest").max().alias("max_ns"))
+    for name, share in shares.items():
+        beyond = ranked.filter(pl.col("reached") >= share * pl.col("all"))
+        first = beyond.group_by(keys).agg(pl.col("bucket").min().alias(name))
+        found = found.join(first, on=keys, how="left", nulls_equal=True).with_columns(
+            pl.min_horizontal(middle_of(pl.col(name)), "max_ns").alias(name)
+        )
+    return found
+
+
 def histogram(buckets: pl.DataFrame) -> list[dict[str, Any]]:
     """Times by powers of two, from the shortest to the longest, the empty ones between included.
 

@@ -36,6 +36,9 @@ _NO_PROCESS = {
     OTHERS: Who("[others]", -1, "-", "-"),
 }
 
+# Which number of an owner a key is of.
+_PLACES = {"process": 0, "comm": 0, "cache": 1, "site": 2}
+
 # So many caches are named in a note.
 _NAMED = 3
 
@@ -51,9 +54,11 @@ class Tally:
     freed: int = 0
 
     def __iadd__(self, other: Tally) -> Tally:
-        for field in fields(self):
-            name = field.name
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.allocs += other.allocs
+        self.frees += other.frees
+        self.requested += other.requested
+        self.allocated += other.allocated
+        self.freed += other.freed
         return self
 
     @property
@@ -151,10 +156,12 @@ class Slab:
             self._seen.add(owner[1])
         self._fold()
         groups: dict[tuple[Any, ...], tuple[Tally, Tally]] = defaultdict(lambda: (Tally(), Tally()))
+        parts: dict[tuple[str, int], tuple[Any, ...]] = {}
         for owner, ever in self._live.items():
-            now, since = groups[self._group(owner)]
-            now += self._tallies.get(owner, Tally())
+            now, since = groups[self._group(owner, parts)]
             since += ever
+            if news := self._tallies.get(owner):
+                now += news
         self._tallies.clear()
         for owner in [owner for owner, tally in self._live.items() if not tally.has_something]:
             del self._live[owner]
@@ -171,9 +178,16 @@ class Slab:
             named = {tgid for tgid, _, _ in self._live} | set(self._kept["tgid"].tolist())
             forget_first(self._who, named)
 
-    def _group(self, owner: Owner) -> tuple[Any, ...]:
-        identity = self._identity(*owner)
-        return tuple(identity[name] for name in self._names)
+    def _group(self, owner: Owner, parts: dict[tuple[str, int], tuple[Any, ...]]) -> Any:
+        """What tells the row of an owner from others; `parts` of it that are known already."""
+        group: tuple[Any, ...] = ()
+        for key in self.by:
+            number = owner[_PLACES[key]]
+            if (part := parts.get((key, number))) is None:
+                identity = self._identity(*owner)
+                part = parts[key, number] = tuple(identity[c.name] for c in SLAB_KEYS[key])
+            group += part
+        return group
 
     def _identity(self, tgid: int, cache: int, site: int) -> Row:
         who = _NO_PROCESS.get(tgid) or self._who.get(tgid, Who())
