@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +20,7 @@ Places = npt.NDArray[np.intp]
 NOWHERE = 0
 
 Arrays = tuple[U64, U64, Numbers, U64]
+Columns = tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]] | Arrays
 
 _TOP = 2**64 - 1
 
@@ -26,8 +28,8 @@ _TOP = 2**64 - 1
 _PAGE_BITS = 52
 _TOGETHER = 1 << 64 - _PAGE_BITS
 
-# Up to so many addresses, looking each up takes less time than making arrays of all mappings.
-_FEW = 32
+# Of so many mappings, making arrays takes as long as to look one address up without.
+_MANY = 8
 
 
 class Space:
@@ -97,35 +99,33 @@ class Space:
 
     def parts(self, start: int, count: int) -> Parts:
         """So many pages from an address on: how many of them stand in which place, and where."""
-        found: Parts = []
-        while count:
-            at = bisect_right(self.starts, start) - 1
-            inside = at >= 0 and start < self.ends[at]
-            above = self.starts[at + 1] if at + 1 < len(self.starts) else 2**64
-            pages = min(count, -((start - (self.ends[at] if inside else above)) // PAGE_BYTES))
-            number, shift = self._what(at) if inside else (NOWHERE, 0)
-            found.append((pages, number, (start + shift) % 2**64))
-            start, count = start + pages * PAGE_BYTES, count - pages
-        return found
+        return parts_in((self.starts, self.ends, self.numbers, self.shifts), start, count)
 
     def locate(self, addresses: U64) -> tuple[Numbers, U64, Numbers]:
         """Of each address the place, or NOWHERE, and the offset in its file.
 
         And the place that is next above it.
         """
-        if self._arrays is None and len(addresses) <= _FEW:
+        if self.are_few(len(addresses)):
             return self._locate_few(addresses.tolist())
         starts, ends, numbers, shifts = self.arrays()
         at = np.searchsorted(starts, addresses, "right") - 1
         return _found(at, addresses, ends, numbers, shifts)
 
+    def are_few(self, count: int) -> bool:
+        """Whether so many addresses are looked up one by one in less time than arrays take."""
+        return self._arrays is None and count * _MANY <= len(self.starts)
+
     def arrays(self) -> Arrays:
         """Starts, ends, numbers and shifts; the last is of nowhere, above all others."""
         if self._arrays is None:
-            starts = np.array([*self.starts, _TOP], np.uint64)
-            ends = np.array([*self.ends, 0], np.uint64)
-            numbers = np.array([*self.numbers, NOWHERE], np.uint32)
-            self._arrays = starts, ends, numbers, np.array([*self.shifts, 0], np.uint64)
+            count = len(self.starts) + 1
+            starts, ends, shifts = (
+                np.fromiter((*column, last), np.uint64, count)
+                for column, last in ((self.starts, _TOP), (self.ends, 0), (self.shifts, 0))
+            )
+            numbers = np.fromiter((*self.numbers, NOWHERE), np.uint32, count)
+            self._arrays = starts, ends, numbers, shifts
         return self._arrays
 
     def _locate_few(self, addresses: list[int]) -> tuple[Numbers, U64, Numbers]:
@@ -141,10 +141,56 @@ class Space:
         )
 
 
-def locate_in(spaces: list[Space], which: Places, addresses: U64) -> tuple[Numbers, U64, Numbers]:
+def parts_in(columns: Columns, start: int, count: int) -> Parts:
+    """Space.parts() of one that has, or had, these starts, ends, numbers and shifts."""
+    starts, ends, numbers, shifts = columns
+    found: Parts = []
+    while count:
+        at = bisect_right(starts, start) - 1
+        inside = at >= 0 and start < ends[at]
+        above = int(starts[at + 1]) if at + 1 < len(starts) else 2**64
+        pages = min(count, -((start - (int(ends[at]) if inside else above)) // PAGE_BYTES))
+        number, shift = (int(numbers[at]), int(shifts[at])) if inside else (NOWHERE, 0)
+        found.append((pages, number, (start + shift) % 2**64))
+        start, count = start + pages * PAGE_BYTES, count - pages
+    return found
+
+
+class Waiting:
+    """Addresses that are to be looked up, each in a space as it was when that was said.
+
+    There may be thousands of spaces with a few each: so they wait until all can be looked up at
+    once. Children that changed nothing have the arrays of their parent, which count once.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: list[Arrays] = []
+        self._rows: dict[int, list[Places]] = {}
+
+    def add(self, space: Space, rows: Places) -> None:
+        """The addresses in these rows are to be looked up in what stands in a space now."""
+        arrays = space.arrays()
+        rows_of = self._rows.get(id(arrays))
+        if rows_of is None:
+            rows_of = self._rows[id(arrays)] = []
+            self._arrays.append(arrays)  # so that no other gets its id
+        rows_of.append(rows)
+
+    def take(self) -> tuple[list[Arrays], Places, Places]:
+        """The arrays, of each row in which of them to look, and the rows; none waits any more."""
+        arrays, each = self._arrays, [np.concatenate(rows) for rows in self._rows.values()]
+        self._arrays, self._rows = [], {}
+        which = np.repeat(np.arange(len(each)), [len(rows) for rows in each])
+        return arrays, which, np.concatenate(each) if each else np.empty(0, np.intp)
+
+
+def locate_in(spaces: list[Arrays], which: Places, addresses: U64) -> tuple[Numbers, U64, Numbers]:
     """Space.locate() of addresses each of which is in one of many spaces; `which` rises."""
     if len(spaces) == 1:
-        return spaces[0].locate(addresses)
+        starts, ends, numbers, shifts = spaces[0]
+        return _found(
+            np.searchsorted(starts, addresses, "right") - 1, addresses, ends, numbers, shifts
+        )
     borders = np.searchsorted(which, np.arange(0, len(spaces) + _TOGETHER, _TOGETHER)).tolist()
     parts = [
         _locate_in(spaces[number * _TOGETHER :][:_TOGETHER], which[begin:end], addresses[begin:end])
@@ -154,10 +200,9 @@ def locate_in(spaces: list[Space], which: Places, addresses: U64) -> tuple[Numbe
     return found, offsets, above
 
 
-def _locate_in(spaces: list[Space], which: Places, addresses: U64) -> tuple[Numbers, U64, Numbers]:
-    arrays = [space.arrays() for space in spaces]
+def _locate_in(arrays: list[Arrays], which: Places, addresses: U64) -> tuple[Numbers, U64, Numbers]:
     starts, ends, numbers, shifts = map(np.concatenate, zip(*arrays, strict=True))
-    keys = _keys(np.repeat(np.arange(len(spaces)), [len(each[0]) for each in arrays]), starts)
+    keys = _keys(np.repeat(np.arange(len(arrays)), [len(each[0]) for each in arrays]), starts)
     below = np.minimum(addresses, np.uint64(_TOP - PAGE_BYTES))  # what is above all spaces
     at = np.searchsorted(keys, _keys(which % _TOGETHER, below), "right") - 1
     return _found(at, addresses, ends, numbers, shifts)

@@ -18,7 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from memtap.bpf.sideband import Began, Ended, Forked, Mapped, Told
-from memtap.tracers.code.intervals import NOWHERE, U64, Numbers, Space, locate_in
+from memtap.tracers.code.intervals import (
+    NOWHERE,
+    U64,
+    Columns,
+    Numbers,
+    Places,
+    Space,
+    Waiting,
+    locate_in,
+    parts_in,
+)
 from memtap.tracers.faults.probes import PAGE_BYTES
 from memtap.tracers.faults.streaks import Parts
 from memtap.tracers.host import procfs
@@ -418,6 +428,8 @@ class _Work:
         self._space, self._is_stack = space, is_stack
         self._ns, self._addresses, self._counts = ns, addresses, counts
         self._many = counts > 1
+        self._has_many = bool(self._many.any())
+        self._waiting = Waiting()
         self.offsets = np.zeros(len(ns), np.uint64)
         self.parts: dict[int, Parts] = {}
         self.found = np.zeros(len(ns), np.uint32)
@@ -435,30 +447,42 @@ class _Work:
             return
         ripe = int(np.searchsorted(self._ns[rows], ns))
         if ripe:
-            self._find({tgid: rows[:ripe]})
+            self._find(self._space(tgid), rows[:ripe])
             self._left[tgid] = rows[ripe:]
 
     def finish(self) -> None:
         """Finds the rest, of all processes at once: there may be thousands, with a few each."""
-        left = {tgid: rows for tgid, rows in self._left.items() if len(rows)}
-        if left:
-            self._find(left)
+        for tgid, rows in self._left.items():
+            if len(rows):
+                self._find(self._space(tgid), rows)
+        spaces, which, rows = self._waiting.take()
+        if not spaces:
+            return
+        self._tell(rows, *locate_in(spaces, which, self._addresses[rows]))
+        many = self._many[rows]
+        for row, number in zip(rows[many].tolist(), which[many].tolist(), strict=True):
+            self._tell_parts(row, spaces[number])
 
-    def _find(self, wanted: dict[int, npt.NDArray[np.intp]]) -> None:
-        spaces = [self._space(tgid) for tgid in wanted]
-        rows = np.concatenate(list(wanted.values()))
-        which = np.repeat(np.arange(len(spaces)), [len(each) for each in wanted.values()])
-        found, self.offsets[rows], above = locate_in(spaces, which, self._addresses[rows])
+    def _find(self, space: Space, rows: Places) -> None:
+        """Finds these before their space changes, or has it remembered as it is."""
+        if not space.are_few(len(rows)):
+            self._waiting.add(space, rows)
+            return
+        self._tell(rows, *space.locate(self._addresses[rows]))
+        for row in rows[self._many[rows]].tolist() if self._has_many else ():
+            self._tell_parts(row, (space.starts, space.ends, space.numbers, space.shifts))
+
+    def _tell(self, rows: Places, found: Numbers, offsets: U64, above: Numbers) -> None:
         lost = found == NOWHERE
         if lost.any():  # a stack grows down, and nobody tells
             found[lost] = np.where(self._is_stack(above[lost]), above[lost], NOWHERE)
-        self.found[rows] = found
-        many = self._many[rows]
-        for row, number in zip(rows[many].tolist(), which[many].tolist(), strict=True):
-            parts = spaces[number].parts(int(self._addresses[row]), int(self._counts[row]))
-            if len(parts) > 1:
-                first = parts[0][0], int(self.found[row]), int(self.offsets[row])
-                self.parts[row] = [first, *parts[1:]]
+        self.found[rows], self.offsets[rows] = found, offsets
+
+    def _tell_parts(self, row: int, columns: Columns) -> None:
+        parts = parts_in(columns, int(self._addresses[row]), int(self._counts[row]))
+        if len(parts) > 1:
+            first = parts[0][0], int(self.found[row]), int(self.offsets[row])
+            self.parts[row] = [first, *parts[1:]]
 
 
 _LINE = re.compile(

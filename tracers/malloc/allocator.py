@@ -188,7 +188,7 @@ class Allocator:
         self.threshold, self.dynamic, self.told = THRESHOLD, True, False
         self._before = THRESHOLD
         self.heap: tuple[int, int] | None = None
-        self._owned = Owned()
+        self._owned, self._shares = Owned(), False  # with a parent or children, until it changes
         self._moving: dict[int, tuple[Owner, int]] = {}
         self._limits = _BITS_64
 
@@ -198,8 +198,13 @@ class Allocator:
         child.threshold, child.dynamic, child.told = self.threshold, self.dynamic, self.told
         child.heap = self.heap
         child._limits = self._limits
-        child._owned = self._owned.copy()
+        child._owned = self._owned
+        child._shares = self._shares = True
         return child
+
+    def _unshare(self) -> None:
+        if self._shares:
+            self._owned, self._shares = self._owned.copy(), False
 
     def runs_32_bits(self) -> None:
         """It is that of a 32-bit program."""
@@ -236,14 +241,16 @@ class Allocator:
     def has_in_its_way(self, asked: Asked) -> bool:
         """Whether there still is something where mmap(2) of this would put it."""
         is_fixed = asked.flags >> 8 & (_MAP_FIXED | _MAP_FIXED_NOREPLACE)
-        return not is_fixed and bool(self._owned.held(asked.start, asked.length))
+        return not is_fixed and not self._owned.is_free(asked.start, asked.length)
 
     def call(self, call: Call, asked: Asked) -> Step:
         """A system call that succeeded."""
+        self._unshare()
         return _HANDLERS[call](self, asked)
 
     def map_other(self, asked: Asked) -> Step:
         """mmap(2), by whom it was not malloc."""
+        self._unshare()
         file = not asked.flags >> 8 & _MAP_ANONYMOUS
         return self._use(asked, Use.OTHER, Rule.FILE if file else Rule.ANOTHER)
 

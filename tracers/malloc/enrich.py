@@ -15,7 +15,7 @@ from memtap.tracers.faults.enrich import FaultEdge, Ripe
 from memtap.tracers.malloc import heapwalk
 from memtap.tracers.malloc.allocator import Call
 from memtap.tracers.malloc.callsites import CallSites
-from memtap.tracers.malloc.libraries import allocator_of, is_loader
+from memtap.tracers.malloc.libraries import ALLOCATORS, allocator_of, is_loader, rank_of
 from memtap.tracers.malloc.requests import SIZES, Requests
 from memtap.tracers.malloc.rows import FOREIGN, LOADER, ROW
 from memtap.tracers.malloc.thresholds import Thresholds
@@ -45,7 +45,7 @@ class MallocEdge:
         self._site_of: dict[tuple[int, int], int] = {}
         self._seen: list[tuple[int, int, int]] = []
         self._allocators: dict[int, str] = {}
-        self._allocator_of: dict[int, str] = {}  # of places: the path, if it is an allocator's
+        self._rank_of: dict[int, int] = {}  # of places, see libraries.rank_of()
         self._known: set[int] = set()
 
     def follow(self, tgid: int) -> None:
@@ -167,20 +167,22 @@ class MallocEdge:
 
     def _allocator_in(self, mapped: set[int]) -> str:
         """Whose malloc a process has that has these places mapped."""
-        if len(self._allocator_of) > REMEMBERED:
-            self._allocator_of.clear()
-        for number in mapped - self._allocator_of.keys():
-            path = self._place(number).path
-            self._allocator_of[number] = path if allocator_of([path]) != "?" else ""
-        return allocator_of(filter(None, map(self._allocator_of.__getitem__, mapped)))
+        if len(self._rank_of) > REMEMBERED:
+            self._rank_of.clear()
+        for number in mapped - self._rank_of.keys():
+            self._rank_of[number] = rank_of(self._place(number).path)
+        return ALLOCATORS[min(map(self._rank_of.__getitem__, mapped), default=-1)]
 
     def _lives(self, told: Iterable[Heard]) -> Events:
         """Births, new programs and ends of processes that we know; see Call."""
-        lives = [each for each in told if self._concerns(each)]
+        lives = [
+            (each.ns, each.tgid, _LIVES[type(each)], getattr(each, "parent", 0))
+            for each in told
+            if self._concerns(each)
+        ]
         rows = np.zeros(len(lives), ROW)
-        for row, each in zip(rows, lives, strict=True):
-            row["ns"], row["tgid"], row["kind"] = each.ns, each.tgid, _LIVES[type(each)]
-            row["address"] = each.parent if isinstance(each, Forked | Shares) else 0
+        if lives:
+            rows["ns"], rows["tgid"], rows["kind"], rows["address"] = zip(*lives, strict=True)
         return rows
 
     def _concerns(self, told: Heard) -> bool:

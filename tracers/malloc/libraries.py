@@ -13,6 +13,7 @@ _ALLOCATORS = (
     ("musl", re.compile(r"/(ld-musl-|libc\.musl-)")),
     ("glibc", re.compile(r"/libc(\.so\.6|-2\.\d+\.so)$")),
 )
+ALLOCATORS = (*(name for name, _ in _ALLOCATORS), "?")
 _LOADER = re.compile(r"/ld(-linux[^/]*|-musl[^/]*|-2\.\d+|64)?\.so[^/]*$")
 # These stand between malloc and whoever wants memory: C++'s operator new.
 _RUNTIMES = re.compile(r"/lib(stdc\+\+|c\+\+|c\+\+abi|supc\+\+)\.so")
@@ -22,6 +23,11 @@ def allocator_of(paths: Iterable[str]) -> str:
     """Whose malloc a process has that maps these files; "?" if none of those we know."""
     mapped = [path.removesuffix(" (deleted)") for path in paths]
     return next((name for name, like in _ALLOCATORS if any(map(like.search, mapped))), "?")
+
+
+def rank_of(path: str) -> int:
+    """Whose malloc a file has, as a place in ALLOCATORS: of several that of the lowest counts."""
+    return ALLOCATORS.index(allocator_of([path]))
 
 
 def is_loader(path: str) -> bool:

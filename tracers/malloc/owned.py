@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from enum import IntEnum
 
 import numpy as np
@@ -65,9 +65,11 @@ class Owned:
 
     def drop(self, start: int, length: int) -> Held:
         """Takes a range from whoever had it; what was held of it."""
+        first, last = self.space.overlapping(start, start + length)
+        if first == last:
+            return {}
         held = self.held(start, length)
         self._bytes.subtract(held)
-        first, last = self.space.overlapping(start, start + length)
         for begin in self.space.starts[first:last]:
             self._born.pop(begin, None)
         self.space.drop(start, start + length)
@@ -75,12 +77,17 @@ class Owned:
 
     def held(self, start: int, length: int) -> Held:
         """How many bytes of a range belong to whom."""
-        held: Counter[Owner] = Counter()
         first, last = self.space.overlapping(start, start + length)
+        held: Held = defaultdict(int)
         for at in range(first, last):
             end = min(self.space.ends[at], start + length)
             held[decoded(self.space.numbers[at])] += end - max(self.space.starts[at], start)
         return held
+
+    def is_free(self, start: int, length: int) -> bool:
+        """Whether nothing of a range belongs to anybody."""
+        first, last = self.space.overlapping(start, start + length)
+        return first == last
 
     def is_whole(self, start: int, length: int) -> bool:
         """Whether a range is one that was given like that."""

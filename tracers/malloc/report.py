@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtap.bpf.stream import Events
-from memtap.tracers.code.intervals import locate_in
+from memtap.tracers.code.intervals import Space, Waiting, locate_in
 from memtap.tracers.faults.probes import Kind
 from memtap.tracers.faults.times import merged, notes_of_times, tally
 from memtap.tracers.live.processes import Who
@@ -45,6 +45,7 @@ _FAULT = np.dtype(
     ]
 )
 _OWNER = ["tgid", "path", "site"]
+_NOBODY = Who()
 
 # A process, a path, and the number of the code that went it.
 Key = tuple[int, Path, int]
@@ -192,10 +193,10 @@ class Allocators:
     def _overtaken(self, place: int, calls: dict[int, Row]) -> int | None:
         """Where a call stands that has given back what is in the way of a mapping."""
         row = calls[place]
-        allocator = self.known.get(row["tgid"])
-        if row["kind"] != Call.MMAP or row["marks"] & FAILED or not allocator:
+        if row["kind"] != Call.MMAP or row["marks"] & FAILED:
             return None
-        if not allocator.has_in_its_way(_asked(row)):
+        allocator = self.known.get(row["tgid"])
+        if not allocator or not allocator.has_in_its_way(_asked(row)):
             return None
         for at in range(place + 1, place + _BEHIND):
             other = calls.get(at)
@@ -257,25 +258,31 @@ class _Owners:
         self._addresses = np.ascontiguousarray(addresses)
         self.numbers = np.zeros(len(addresses), np.uint32)
         self._waiting: dict[Allocator, list[npt.NDArray[np.intp]]] = {}
+        self._settled = Waiting()
 
     def add(self, allocator: Allocator, begin: int, end: int) -> None:
         """Faults of this process, up to its next call."""
         self._waiting.setdefault(allocator, []).append(np.arange(begin, end))
 
     def settle(self, allocator: Allocator | None) -> None:
-        """Looks up what waits for this one, if there is one, which is about to change."""
+        """What waits for this one, if there is one, is of its memory as it is: it will change."""
         if allocator:
-            for rows in self._waiting.pop(allocator, []):
-                self.numbers[rows] = allocator.space.locate(self._addresses[rows])[0]
+            for rows in self._waiting.pop(allocator, ()):
+                self._look(allocator.space, rows)
 
     def finish(self) -> None:
         """Looks up the rest."""
-        waiting = {each: np.concatenate(rows) for each, rows in self._waiting.items()}
-        if waiting:
-            which = np.repeat(np.arange(len(waiting)), [len(rows) for rows in waiting.values()])
-            rows = np.concatenate(list(waiting.values()))
-            spaces = [allocator.space for allocator in waiting]
-            self.numbers[rows] = locate_in(spaces, which, self._addresses[rows])[0]
+        for allocator in list(self._waiting):
+            self.settle(allocator)
+        arrays, which, rows = self._settled.take()
+        if arrays:
+            self.numbers[rows] = locate_in(arrays, which, self._addresses[rows])[0]
+
+    def _look(self, space: Space, rows: npt.NDArray[np.intp]) -> None:
+        if space.are_few(len(rows)):
+            self.numbers[rows] = space.locate(self._addresses[rows])[0]
+        else:
+            self._settled.add(space, rows)
 
 
 def _dicts(rows: Events) -> list[Row]:
@@ -375,7 +382,7 @@ class Malloc:
         ]
 
     def _identity(self, tgid: int, path: Path, site: int) -> Row:
-        return identity(tgid, self._who.get(tgid, Who())) | {
+        return identity(tgid, self._who.get(tgid, _NOBODY)) | {
             "allocator": self._names.get(tgid, "?"),
             "path": path.text,
             "site": self._sites.get(site, "?"),

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from memtap.tracers.code.intervals import NOWHERE, Space, locate_in
+from memtap.tracers.code.intervals import NOWHERE, Space, Waiting, locate_in
 
 PAGE = 4096
 HIGHEST = 0xFFFFFFFFFF600000  # of [vsyscall]
@@ -30,7 +30,7 @@ def test_many_spaces_are_searched_as_each_is(count: int) -> None:
     addresses = np.array(
         [chance.choice([chance.randrange(80 * PAGE), *places]) for _ in which], np.uint64
     )
-    found = locate_in(spaces, which, addresses)
+    found = locate_in([space.arrays() for space in spaces], which, addresses)
     alone = [spaces[of].locate(addresses[at : at + 1]) for at, of in enumerate(which.tolist())]
     for together, one_by_one in zip(found, zip(*alone, strict=True), strict=True):
         there = found[0] != NOWHERE if together is found[1] else np.ones(len(which), bool)
@@ -44,4 +44,20 @@ def test_a_child_has_its_own_space() -> None:
     parent.arrays()
     child = parent.copy()
     child.put(PAGE, 2 * PAGE, 2)
-    assert locate_in([parent, child], np.array([0, 1]), np.repeat(at, 2))[0].tolist() == [1, 2]
+    both = [parent.arrays(), child.arrays()]
+    assert locate_in(both, np.array([0, 1]), np.repeat(at, 2))[0].tolist() == [1, 2]
+
+
+def test_what_waits_is_looked_up_where_it_stood_then() -> None:
+    parent, waiting, rows = Space(), Waiting(), np.arange(2)
+    parent.put(PAGE, 2 * PAGE, 1)
+    waiting.add(parent, rows)
+    waiting.add(parent.copy(), rows + 2)  # has changed nothing, so it is looked up with its parent
+    parent.put(PAGE, 2 * PAGE, 2)
+    waiting.add(parent, rows + 4)
+    arrays, which, at = waiting.take()
+    assert len(arrays) == 2
+    assert at.tolist() == list(range(6))
+    found = locate_in(arrays, which, np.full(6, PAGE, np.uint64))[0]
+    assert found.tolist() == [1, 1, 1, 1, 2, 2]
+    assert waiting.take()[0] == []
