@@ -21,8 +21,7 @@ _MAP = struct.Struct("=IIQQQIIQQII")  # up to the name
 _TIME = struct.Struct("=Q")  # ends every record: sample_id_all, PERF_SAMPLE_TIME
 
 
-@dataclass(frozen=True)
-class Mapped:
+class Mapped(NamedTuple):
     """PERF_RECORD_MMAP2: memory of a process from `start` up to `end`.
 
     Attributes:

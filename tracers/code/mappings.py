@@ -11,7 +11,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -337,7 +337,7 @@ class Mappings:
             return
         self._settle(moved, until)
         if self.places[number].region in (Region.HEAP, Region.STACK):  # only where they are
-            anon = replace(self.places[NOWHERE].mapped, path="//anon")
+            anon = self.places[NOWHERE].mapped._replace(path="//anon")
             number = self._number_of(anon, Region.ANON, _name(anon))
         before = moved.source - moved.start if grows else 0
         space.put(moved.start, moved.end, number, (offset - before) % 2**64)

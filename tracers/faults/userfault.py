@@ -8,11 +8,11 @@ a process that is gone by then nothing is known.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Set
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +66,7 @@ class Watched:
         slept = faults["found"] & Found.SWITCHED > 0
         sleepers = set(np.unique(faults["tgid"][slept]).tolist())
         for tgid in np.unique(faults["tgid"]).tolist():
-            if tgid in ended and tgid not in self._asked:
+            if tgid not in self._asked and (tgid in ended or _is_gone(tgid)):
                 continue
             for start, end, flags in self._ranges(tgid, now, tgid in sleepers).tolist():
                 hit = slept & (faults["tgid"] == tgid)
@@ -85,7 +85,7 @@ class Watched:
             return known.ranges
         wait = min(2 * known.wait_s, _SELDOM_S) if known else _SOON_S
         written = self._ask(tgid)
-        if known and not Path(f"/proc/{tgid}").exists():
+        if known and _is_gone(tgid):
             written = known.ranges
         self._asked[tgid] = _Asked(written, now + wait, wait)
         return written
@@ -108,6 +108,10 @@ class Watched:
                 if now < asked.next_s + 2 * _SELDOM_S
             }
             self._many = max(_MANY, 2 * len(self._asked))
+
+
+def _is_gone(tgid: int) -> bool:
+    return not os.path.exists(f"/proc/{tgid}")  # noqa: PTH110 (it is asked of thousands)
 
 
 def handed_over(marks: npt.NDArray[np.uint8], flags: int) -> Bools:

@@ -14,7 +14,7 @@ import re
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -67,6 +67,9 @@ class Who:
     user: str = "?"
     cgroup: str = "?"
     args: str = "?"
+
+
+_NOBODY = Who()
 
 
 @cache
@@ -172,8 +175,8 @@ class _Dead(NamedTuple):
     uid: int
 
     def who(self) -> Who:
-        known, name = self.known or Who(), _name(self.comm)
-        return replace(known, comm=name, uid=self.uid, user=user_name(self.uid))
+        known = self.known or _NOBODY
+        return Who(_name(self.comm), self.uid, user_name(self.uid), known.cgroup, known.args)
 
 
 def _name(comm: bytes) -> str:
@@ -283,6 +286,8 @@ class Processes:
         """
         known, noted = self._known(tgid), self.noted.cgroup(tgid) if self.noted else None
         cgroup, args = noted or known.cgroup, self._arguments(tgid, known)
+        if (cgroup, args) == (known.cgroup, known.args):
+            return known
         return Who(known.comm, known.uid, known.user, cgroup, args)
 
     def _known(self, tgid: int) -> Who:
@@ -291,7 +296,7 @@ class Processes:
         if known and known.cgroup != "?":  # neither gone nor about to be
             self._living[tgid] = known
             return known
-        return dead.who() if dead else known or Who()
+        return dead.who() if dead else known or _NOBODY
 
     def thread(self, tgid: int, tid: int) -> str:
         """The name of a thread, dead or alive."""
