@@ -47,6 +47,9 @@ _FAULT = np.dtype(
 _OWNER = ["tgid", "path", "site"]
 _NOBODY = Who()
 
+# Which part of a Key a key of the report is of.
+_PLACES = {"process": 0, "comm": 0, "path": 1, "site": 2}
+
 # A process, a path, and the number of the code that went it.
 Key = tuple[int, Path, int]
 
@@ -372,14 +375,25 @@ class Malloc:
         )
 
     def _rows(self) -> list[Row]:
-        keys = [column.name for key in self.by for column in MALLOC_KEYS[key]]
+        names = [column.name for key in self.by for column in MALLOC_KEYS[key]]
         groups: dict[tuple[Any, ...], list[Key]] = defaultdict(list)
+        parts: dict[tuple[str, int], tuple[Any, ...]] = {}
         for key in sorted(self._allocators.tallies):
-            identity = self._identity(*key)
-            groups[tuple(identity[name] for name in keys)].append(key)
+            groups[self._group(key, parts)].append(key)
         return [
-            dict(zip(keys, group, strict=True)) | self._sums(of) for group, of in groups.items()
+            dict(zip(names, group, strict=True)) | self._sums(of) for group, of in groups.items()
         ]
+
+    def _group(self, key: Key, parts: dict[tuple[str, int], tuple[Any, ...]]) -> tuple[Any, ...]:
+        """What tells the row of a key from others; `parts` of it that are known already."""
+        group: tuple[Any, ...] = ()
+        for by in self.by:
+            number = key[_PLACES[by]]
+            if (part := parts.get((by, number))) is None:
+                identity = self._identity(*key)
+                part = parts[by, number] = tuple(identity[c.name] for c in MALLOC_KEYS[by])
+            group += part
+        return group
 
     def _identity(self, tgid: int, path: Path, site: int) -> Row:
         return identity(tgid, self._who.get(tgid, _NOBODY)) | {
@@ -406,14 +420,14 @@ class Malloc:
 
     def _live(self, group: list[Key]) -> int:
         """What is held by these ways and sites; by all, where rows are not told apart by them."""
-        paths = {path for _, path, _ in group} if "path" in self.by else set(Path)
+        paths = {path for _, path, _ in group} if "path" in self.by else None
         sites = {site for _, _, site in group} if "site" in self.by else None
-        allocators = {tgid: self._allocators.of(tgid) for tgid, _, _ in group}
+        allocators = {self._allocators.of(tgid): None for tgid, _, _ in group}
         return sum(
             size
-            for allocator in {id(each): each for each in allocators.values()}.values()
+            for allocator in allocators
             for (path, site), size in allocator.live().items()
-            if path in paths and (sites is None or site in sites)
+            if (paths is None or path in paths) and (sites is None or site in sites)
         )
 
     def _threshold(self, tgids: set[int]) -> int | None:
