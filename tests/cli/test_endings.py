@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from memtap.cli import endings
 from tests.cli.calling import HOME, command, spawn
 from tests.cli.making import record
 from tests.tracers.builders import make_chunk, read
@@ -92,22 +93,31 @@ def test_what_was_broken_off_ends_in_peace() -> None:
     assert done.returncode == 0
 
 
-# A run is told to end, and says how nice it is from then on.
+# A run with two threads is told to end, and says how nice each is from then on, and by which policy
+# it runs; and a child's policy.
 IN_FRONT = """
-import os, signal, sys
+import os, signal, sys, threading
 from memtap.cli import endings
 
+threading.Thread(target=threading.Event().wait, daemon=True).start()
 endings.note_endings()
 os.kill(os.getpid(), int(sys.argv[1]))
-print(os.getpriority(os.PRIO_PROCESS, 0))
+for thread in map(int, os.listdir("/proc/self/task")):
+    print(os.getpriority(os.PRIO_PROCESS, thread), os.sched_getscheduler(thread), end=";")
+sys.stdout.flush()
+if os.fork() == 0:
+    print(os.sched_getscheduler(0), flush=True)
+    os._exit(0)
+os.wait()
+os._exit(0)
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be less nice")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may go ahead of others")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_what_is_left_to_do_is_done_ahead_of_others(number: int) -> None:
     """But for Ctrl-C, after which it may take as long as it takes."""
-    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    nice, policy = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)
     done = subprocess.run(
         [sys.executable, "-c", IN_FRONT, str(int(number))],
         cwd=HOME,
@@ -115,4 +125,19 @@ def test_what_is_left_to_do_is_done_ahead_of_others(number: int) -> None:
         text=True,
         check=True,
     )
-    assert int(done.stdout) == (nice if number == signal.SIGINT else -20)
+    *threads, child = done.stdout.split(";")
+    ahead = f"-20 {os.SCHED_RR | os.SCHED_RESET_ON_FORK}"
+    assert threads == [f"{nice} {policy}" if number == signal.SIGINT else ahead] * 2
+    assert int(child) == policy
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may go ahead of others")
+def test_where_that_is_not_allowed_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a cgroup without a share of real time."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    monkeypatch.setattr(os, "setpriority", refuse)
+    endings._go_in_front()
