@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from memtap.tracers.code.mappings import Region
 from memtap.tracers.faults.columns import FAULT_KEYS, fault_columns
 from memtap.tracers.faults.explain import explain, touched_again
@@ -13,7 +16,7 @@ from memtap.tracers.faults.probes import Kind
 from memtap.tracers.faults.rows import Cause
 from memtap.tracers.faults.times import merged, notes_of_times, of_kind, tally
 from memtap.tracers.live.processes import Who
-from memtap.tracers.model.arrays import select
+from memtap.tracers.model.arrays import first_of_each, group_numbers, select
 from memtap.tracers.model.audit import audit
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.durations import histogram, quantiles
@@ -35,6 +38,8 @@ _NUMBERS = {
 # What stands for the text of a key that several numbers have: the first of these.
 _FIRSTS = {"cgroup": "cgroup_of", "comm": "comm_of"}
 _NOBODY = Who()
+
+_SUMMED = ("kind", "count", "time_ns", "timed", "bucket", "weight", "longest")
 _EXPLAINED = ("region", "cause")
 _STACKED = ("tgid", "stack")
 
@@ -213,22 +218,37 @@ def fault_audit(
     return audit(origin, interval, total, notes=notes)
 
 
-def _count_of(kind: Kind) -> pl.Expr:
-    return pl.col("count").filter(pl.col("kind") == kind).sum()
-
-
 def summaries(counted: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     """What a report says of each group: counts, time, quantiles, and of how many these are.
 
-    Times and quantiles are null where no fault was timed.
+    Times and quantiles are null where no fault was timed. By numpy, which does all in this thread:
+    to hand it to another can take long where others have the CPUs.
     """
-    any_timed = pl.col("timed").sum() > 0
-    counts = counted.group_by(keys).agg(
-        _count_of(Kind.MINOR).alias("minor"),
-        _count_of(Kind.MAJOR).alias("major"),
-        pl.col("count").sum().alias("total"),
-        pl.when(any_timed).then(pl.col("time_ns").sum()).alias("time_ns"),
-        pl.col("timed").sum(),
+    column = {name: counted[name].to_numpy() for name in (*keys, *_SUMMED)}
+    group = group_numbers(*(column[key] for key in keys))
+    one = first_of_each(group)
+    kind, count, timed = (column[name] for name in ("kind", "count", "timed"))
+    sums = {
+        "minor": np.where(kind == Kind.MINOR, count, 0),
+        "major": np.where(kind == Kind.MAJOR, count, 0),
+        "total": count,
+        "time_ns": column["time_ns"],
+        "timed": timed,
+    }
+    summed: dict[str, npt.NDArray[np.float64]] = {
+        name: np.bincount(group, each, len(one)).astype(np.float64) for name, each in sums.items()
+    }
+    there = summed["timed"] > 0
+    summed["max_ns"] = np.zeros(len(one))
+    np.maximum.at(summed["max_ns"], group, np.where(timed > 0, column["longest"], 0))
+    for name, share in (("p50_ns", 0.5), ("p99_ns", 0.99)):
+        of_timed = group[timed > 0], column["bucket"][timed > 0], column["weight"][timed > 0]
+        found = quantiles(*of_timed, share)
+        found = np.append(found, np.full(len(one) - len(found), np.nan))
+        summed[name] = np.fmin(found, summed["max_ns"])
+    for name in ("time_ns", "p50_ns", "p99_ns", "max_ns"):
+        summed[name][~there] = np.nan
+    return pl.DataFrame(
+        {name: column[name][one] for name in keys}
+        | {name: pl.Series(each, nan_to_null=True).cast(pl.Int64) for name, each in summed.items()}
     )
-    times = quantiles(counted.filter(pl.col("timed") > 0), keys, {"p50_ns": 0.5, "p99_ns": 0.99})
-    return counts.join(times, on=keys, how="left", nulls_equal=True).sort(keys)

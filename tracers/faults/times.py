@@ -81,8 +81,11 @@ def merged(tallies: list[pl.DataFrame], numbers: list[str]) -> pl.DataFrame:
 def _summed(tallies: list[pl.DataFrame], numbers: list[str]) -> dict[str, Numbers]:
     """The columns of tally() over all of them, in order of the keys."""
     keys = [*_keys(numbers), "bucket"]
-    empty = pl.DataFrame(schema=dict.fromkeys([*keys, *_SUMS, "longest"], pl.Int64))
-    column = {each.name: each.to_numpy() for each in pl.concat([empty, *tallies])}
+    empty = np.empty(0, np.int64)
+    column = {
+        name: np.concatenate([empty, *(tally[name].to_numpy() for tally in tallies)])
+        for name in (*keys, *_SUMS, "longest")
+    }
     group = group_numbers(*(column[name] for name in keys))
     one = first_of_each(group)
     longest = np.zeros(len(one), np.int64)
@@ -110,18 +113,19 @@ def _means(
 
 def of_kind(counted: pl.DataFrame, kind: Kind) -> int:
     """How many faults of merged tallies are minor, or major."""
-    return int(counted.filter(pl.col("kind") == kind)["count"].sum())
+    return int(counted["count"].to_numpy()[counted["kind"].to_numpy() == kind].sum())
 
 
 def notes_of_times(way: str, counted: pl.DataFrame) -> Iterator[str]:
     """Of how many faults the times are, and between what the sum of all is for certain."""
-    timed = counted.filter(pl.col("timed") > 0)
-    if way == COUNTS or len(timed) == len(counted):
+    kind, count, timed = (counted[name].to_numpy() for name in ("kind", "count", "timed"))
+    if way == COUNTS or (timed > 0).all():
         return
     minor, major = (
-        f"{of_kind(timed, kind)} of {of_kind(counted, kind)}" for kind in (Kind.MINOR, Kind.MAJOR)
+        f"{timed[kind == each].sum()} of {count[kind == each].sum()}"
+        for each in (Kind.MINOR, Kind.MAJOR)
     )
     said = f"times are of {minor} minor faults, and of {major} major ones"
-    least, most = (float(counted[name].sum()) for name in ("least_ns", "most_ns"))
+    least, most = (float(counted[name].to_numpy().sum()) for name in ("least_ns", "most_ns"))
     known = f": all took from {least / 1e6:.1f} to {most / 1e6:.1f} ms" if most < inf else ""
     yield said + known

@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from memtap.tracers.model.arrays import Numbers, Places
 from memtap.tracers.model.frames import pl
+
+# What sums of weights can be off by, as a part of them.
+_ROUNDED = 1e-9
 
 # Each power of two has so many buckets.
 STEPS = 32
@@ -36,22 +40,29 @@ def quantile(share: float) -> pl.Expr:
     return pl.min_horizontal(found, pl.col("longest").max())
 
 
-def quantiles(timed: pl.DataFrame, keys: list[str], shares: dict[str, float]) -> pl.DataFrame:
-    """quantile() of each group, by the name of its column, and the largest time, `max_ns`.
+def quantiles(
+    group: Places, buckets: Numbers, weights: Numbers, share: float
+) -> npt.NDArray[np.float64]:
+    """quantile() of each of many groups, by their numbers, but for the bound by `longest`.
 
-    Groups can be many: so they are not worked on one by one.
+    NaN of groups that are none of these rows'. None of them has bucket 0.
     """
-    weight = pl.col("weight")
-    ranked = timed.sort("bucket").with_columns(
-        reached=weight.cum_sum().over(keys), all=weight.sum().over(keys)
-    )
-    found = timed.group_by(keys).agg(pl.col("longest").max().alias("max_ns"))
-    for name, share in shares.items():
-        beyond = ranked.filter(pl.col("reached") >= share * pl.col("all"))
-        first = beyond.group_by(keys).agg(pl.col("bucket").min().alias(name))
-        found = found.join(first, on=keys, how="left", nulls_equal=True).with_columns(
-            pl.min_horizontal(middle_of(pl.col(name)), "max_ns").alias(name)
-        )
+    order = np.lexsort((buckets, group))
+    group, weights = group[order], weights[order]
+    begins = np.flatnonzero(np.diff(group, prepend=-1))
+    reached = np.cumsum(weights, dtype=np.longdouble)
+    sums = np.add.reduceat(weights, begins) if len(begins) else weights
+    before = np.repeat(reached[begins] - weights[begins], np.diff(begins, append=len(group)))
+    wanted = share * np.repeat(sums, np.diff(begins, append=len(group))) * (1 - _ROUNDED)
+    beyond = np.flatnonzero(reached - before >= wanted)
+    found = np.full(group[-1] + 1 if len(group) else 0, np.nan)
+    found[group[beyond][::-1]] = middle(buckets[order][beyond][::-1])
+    return found
+
+
+def middle(buckets: Numbers) -> npt.NDArray[np.float64]:
+    """middle_of() of numbers."""
+    found: npt.NDArray[np.float64] = np.rint(2.0 ** ((buckets - 0.5) / STEPS))
     return found
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from memtap.tracers.model.durations import bucket_of, histogram, quantile
+from memtap.tracers.model.durations import bucket_of, histogram, quantile, quantiles
 
 
 def counted(times: list[int]) -> pl.DataFrame:
@@ -46,3 +46,19 @@ def test_a_histogram_has_powers_of_two_and_the_empty_ones_between() -> None:
         (16, 32, 2),
     ]
     assert histogram(counted([0])) == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99, 1.0])
+def test_quantiles_of_many_groups_are_those_of_each(seed: int, share: float) -> None:
+    chance = np.random.default_rng(seed)
+    group = chance.permutation(np.repeat(np.arange(0, 60, 2), chance.integers(1, 9, 30)))
+    buckets = chance.integers(1, 900, len(group))
+    weights = chance.choice([1.0, 2.0, 1 / 3, 1e6 / 7], len(group))
+    found = quantiles(group, buckets, weights, share)
+    longest = np.full(len(group), 1 << 62)
+    frame = pl.DataFrame({"bucket": buckets, "weight": weights, "longest": longest})
+    for number in np.unique(group).tolist():
+        alone = frame.filter(pl.Series(group == number)).sort("bucket")
+        assert found[number] == alone.select(quantile(share)).item()
+    assert np.isnan(found[1::2]).all()
