@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -204,6 +205,20 @@ def test_a_child_has_what_its_parent_had_and_goes_its_own_way() -> None:
     munmap(child, PLACE, MIB)
     assert (live(parent, Path.MMAP), live(child, Path.MMAP)) == (MIB, 0)
     assert (parent.threshold, child.threshold) == (THRESHOLD, MIB)
+
+
+@pytest.mark.parametrize("by", [mmap, Allocator.map_other])
+def test_what_a_family_has_in_common_changes_for_none_but_whoever_changes_it(by: Any) -> None:
+    parent = Allocator()
+    mmap(parent, PLACE, MIB)
+    child = parent.copy()
+    grandchild = child.copy()
+    asked = (PLACE + 2 * MIB, MIB) if by is mmap else (Asked(PLACE, MIB, FIXED << 8),)
+    by(parent, *asked)
+    held = {mmap: 2 * MIB, Allocator.map_other: 0}[by]
+    assert [live(each, Path.MMAP) for each in (parent, child, grandchild)] == [held, MIB, MIB]
+    munmap(grandchild, PLACE, MIB)
+    assert [live(each, Path.MMAP) for each in (parent, child, grandchild)] == [held, MIB, 0]
 
 
 def live(allocator: Allocator, path: Path) -> int:
