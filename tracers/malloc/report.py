@@ -21,6 +21,7 @@ from memtap.tracers.malloc.columns import MALLOC_KEYS, malloc_columns
 from memtap.tracers.malloc.heaps import Heaps
 from memtap.tracers.malloc.rows import FAILED, FOREIGN, IS_32_BIT, LOADER, ROW, TELLS_THRESHOLD
 from memtap.tracers.malloc.sizes import Sizes
+from memtap.tracers.model.arrays import first_of_each, group_numbers
 from memtap.tracers.model.audit import audit
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.enricher import forget_first, tell
@@ -45,6 +46,7 @@ _FAULT = np.dtype(
     ]
 )
 _OWNER = ["tgid", "path", "site"]
+_SUMMED = ["count", "timed", "time_ns"]
 _NOBODY = Who()
 
 # Which part of a Key a key of the report is of.
@@ -124,8 +126,14 @@ class Allocators:
     def count_faults(self) -> pl.DataFrame:
         """Adds what faults there were to the tallies; they, by owner, as faulttimes.merged()."""
         counted, self._faults = merged(self._faults, _OWNER), []
-        sums = counted.group_by(_OWNER).agg(pl.col("count", "timed", "time_ns").sum())
-        for tgid, path, site, faults, timed, time_ns in sums.rows():
+        column = {name: counted[name].to_numpy() for name in (*_OWNER, *_SUMMED)}
+        group = group_numbers(*(column[name] for name in _OWNER))
+        one = first_of_each(group)
+        owners = [column[name][one].tolist() for name in _OWNER]
+        sums = [np.bincount(group, column[name], len(one)).astype(int) for name in _SUMMED]
+        for tgid, path, site, faults, timed, time_ns in zip(
+            *owners, *(each.tolist() for each in sums), strict=True
+        ):
             self.tallies[tgid, Path(path), site] += Tally(
                 faults=faults, timed=timed, time_ns=time_ns
             )
