@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
+from itertools import islice
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from memtap.tracers.model.report import FrameRows, Report
 from memtap.tracers.pagecache.columns import CACHETOP_KEYS, cachetop_columns
 from memtap.tracers.pagecache.counts import COUNTS, PageCache, page_audit
 
-Names = dict[int, FileName]
+Names = Mapping[int, FileName]
 
 # What names a file.
 _FILE = tuple(column.name for column in CACHETOP_KEYS["file"])
@@ -42,6 +43,7 @@ class Cachetop:
         self.by = by
         self._who: dict[int, Who] = {}
         self._paths: OrderedDict[int, FileName] = OrderedDict()
+        self._before = 0  # how many of them were told before this interval
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; the report if an interval ends with it."""
@@ -57,11 +59,12 @@ class Cachetop:
 
     def _forget(self) -> None:
         """Keeps the names of the files of this interval, and of so many that were seen before."""
-        files = self._tally["file"].unique().to_list()
-        for file in files:
-            if file in self._paths:
-                self._paths.move_to_end(file)
+        files = set(self._tally["file"].to_numpy().tolist())
+        # What was told in this interval stands last already.
+        for file in [each for each in islice(self._paths, self._before) if each in files]:
+            self._paths.move_to_end(file)
         forget(self._paths, len(files))
+        self._before = len(self._paths)
         forget_first(self._who)
 
     def report(self) -> Report:
@@ -84,9 +87,7 @@ class Cachetop:
         if "file" in self.by:  # two files of one name, one after the other, are two
             groups.append("file")
         sums = _shares(self._shown(tally.group_by(groups).agg(pl.col(COUNTS).sum())))
-        files = sums["file"].to_list() if "file" in groups else []
-        names = {file: self._paths.get(file, UNKNOWN) for file in files}
-        return FrameRows(sums.sort(groups), partial(_made, self.by, names))
+        return FrameRows(sums.sort(groups), partial(_made, self.by, self._paths))
 
     def _shown(self, sums: pl.DataFrame) -> pl.DataFrame:
         """The rows that have something to show: only by file it is shown what came and went."""
@@ -121,7 +122,7 @@ def _made(by: tuple[str, ...], names: Names, sums: pl.DataFrame) -> pl.DataFrame
 
 def _named(names: Names, sums: pl.DataFrame) -> pl.DataFrame:
     """The same with the names of files: of those lines alone that come here."""
-    told = [tuple(names[file]) for file in sums["file"].to_list()]
+    told = [tuple(names.get(file, UNKNOWN)) for file in sums["file"].to_list()]
     columns = zip(*told, strict=True) if told else [()] * len(_FILE)
     types = (pl.String, pl.UInt64, pl.String)
     return sums.with_columns(

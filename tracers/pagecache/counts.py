@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from memtap.bpf.stream import Events
 from memtap.tracers.host.files import BUCKETS, bucket_of, serial
-from memtap.tracers.model.arrays import chain, group_numbers, in_order, select
+from memtap.tracers.model.arrays import chain, first_of_each, group_numbers, in_order, select
 from memtap.tracers.model.audit import audit
 from memtap.tracers.model.chunk import Interval, Origin
 from memtap.tracers.model.frames import pl
@@ -125,10 +125,16 @@ class PageCache:
     def take(self) -> pl.DataFrame:
         """COUNTS by KEYS since the last call, one row per process and file."""
         tallies, self._tallies = self._tallies, []
-        types = dict.fromkeys((*KEYS, *_SUMS), pl.Int64) | {"file": pl.UInt64}
-        empty = pl.DataFrame(schema=types)
-        sums = pl.concat([empty, *tallies]).group_by(KEYS).sum().sort(KEYS)
-        return sums.with_columns(hits=hits(pl.col("accesses"), pl.col("misses")))
+        types = dict.fromkeys((*KEYS, *_SUMS), np.int64) | {"file": np.uint64}
+        column = {
+            name: np.concatenate([np.empty(0, kind), *(each[name].to_numpy() for each in tallies)])
+            for name, kind in types.items()
+        }
+        group = group_numbers(column["tgid"], serial(column["file"]))
+        one = first_of_each(group)
+        sums = {n: np.bincount(group, column[n], len(one)).astype(np.int64) for n in _SUMS}
+        hit = hits(sums["accesses"], sums["misses"])
+        return pl.DataFrame({key: column[key][one] for key in KEYS} | sums | {"hits": hit})
 
     def take_events(self) -> int:
         """How many events were counted since the last call; a counted run is one for each page."""
@@ -218,12 +224,13 @@ def _counted(rows: Events) -> int:
     return int(np.sum(~runs)) + int(rows["pages"][runs].sum())
 
 
-def hits(accesses: pl.Expr, misses: pl.Expr) -> pl.Expr:
+def hits(accesses: npt.NDArray[np.int64], misses: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Accesses that were no misses.
 
     A fault can be counted when an interval ends and its miss just after, so never less than 0.
     """
-    return (accesses - misses).clip(0)
+    found: npt.NDArray[np.int64] = np.maximum(accesses - misses, 0)
+    return found
 
 
 def _may_go_on(rows: Events, until_ns: int) -> Bools:
@@ -264,7 +271,7 @@ def _added_up(rows: Events) -> int:
 def _tally(rows: Events, found: npt.NDArray[np.void]) -> pl.DataFrame:
     """COUNTS by KEYS; `found` is how many pages of each row had each of MARKS."""
     group = group_numbers(rows["tgid"], serial(rows["file"]))
-    _, one = np.unique(group, return_index=True)
+    one = first_of_each(group)
     sums = {
         name: np.bincount(group, values, minlength=len(one)).astype(np.int64)
         for name, values in (_accesses(rows, found) | _changes(rows, found)).items()
