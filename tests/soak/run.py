@@ -49,8 +49,8 @@ HEAD = (
 )
 GOALS = "goals: CPU 10 % beyond the events, memory level, intervals of 1 s, an end within 1 s"
 
-# When the crowd is over, so long until what it did is in a report.
-_REST_S = 1.2
+# When a crowd is over, all that it did is told by so many more reports.
+_MORE = 2
 
 
 @dataclass
@@ -147,7 +147,10 @@ class _Run:
         self.early_mib = 0
         options = (*REPORTS[report], "-f", "json", "-o", str(self._out), "1")
         self._memtap = subprocess.Popen([MEMTAP, report, *options])
-        while len(self._reports()) < 2:  # the first is of what was there before
+        self._wait_for(2)  # the first is of what was there before
+
+    def _wait_for(self, reports: int) -> None:
+        while len(self._reports()) < reports:
             time.sleep(0.1)
 
     def _reports(self) -> list[str]:
@@ -164,7 +167,7 @@ class _Run:
             time.sleep(seconds / 3)
             self.early_mib = self.mib() if "-" not in what else self.early_mib
             things = int(busy.communicate()[0])
-        time.sleep(_REST_S)
+        self._wait_for(len(self._reports()) + _MORE)
         lines = self._reports()[reports:]
         events = sum(json.loads(line)["audit"]["events"] for line in lines)
         return Cost(time.monotonic() - began, _cpu_s(self._memtap.pid) - cpu, events, things)
