@@ -2,9 +2,9 @@
 
     sudo ./bootstrap python -m tests.soak.run [SECONDS [CROWD...]]
 
-For each crowd and each report a row: how many things there were and events of each, how much of a
-CPU memtap took for them and how much of that beyond the events, both also as time for each thing;
-its memory after a third of the time and at the end, its longest interval of those that should be a
+For each crowd and each report a row: how many things there were, events of each, and how many were
+lost; how much of a CPU memtap took for them and how much of that beyond the events, both also as
+time for each thing; its memory after a third of the time and at the end, its longest interval of those that should be a
 second; and how long it took to end, when it was told to while the crowd went on, and worked for
 that on a CPU. A crowd can be narrowed down to one report: `processes:malloc`.
 
@@ -44,8 +44,8 @@ REPORTS: dict[str, tuple[str, ...]] = {
     "oom": (),
 }
 HEAD = (
-    "| crowd | report | things | events of each | CPU % | beyond % | us of each | beyond us "
-    "| MiB, early | MiB, at the end | longest s | end s | end CPU s |\n" + "|---" * 13 + "|"
+    "| crowd | report | things | events of each | lost | CPU % | beyond % | us of each | beyond us "
+    "| MiB, early | MiB, at the end | longest s | end s | end CPU s |\n" + "|---" * 14 + "|"
 )
 GOALS = "goals: CPU 10 % beyond the events, memory level, intervals of 1 s, an end within 1 s"
 
@@ -61,12 +61,13 @@ class Cost:
     cpu_s: float
     events: int
     things: int
+    lost: int
 
     def beyond(self, idle: Cost) -> Cost:
         """The same, less what such a time takes when nothing happens."""
         share = self.seconds / idle.seconds
         cpu_s, events = self.cpu_s - idle.cpu_s * share, self.events - round(idle.events * share)
-        return Cost(self.seconds, cpu_s, events, self.things)
+        return Cost(self.seconds, cpu_s, events, self.things, self.lost)
 
 
 @dataclass
@@ -90,7 +91,8 @@ class Soaked:
         beyond_s = cost.cpu_s - each * max(cost.events, 0)
         return (
             f"| {self.crowd} | {self.report} | {things} | {cost.events / things:.1f} "
-            f"| {100 * cost.cpu_s / cost.seconds:.1f} | {100 * beyond_s / cost.seconds:.1f} "
+            f"| {cost.lost} | {100 * cost.cpu_s / cost.seconds:.1f} "
+            f"| {100 * beyond_s / cost.seconds:.1f} "
             f"| {1e6 * cost.cpu_s / things:.0f} | {1e6 * beyond_s / things:.0f} "
             f"| {self.early_mib} | {self.late_mib} | {self.longest_s:.2f} | {self.end_s:.2f} "
             f"| {self.end_cpu_s:.2f} |"
@@ -169,8 +171,9 @@ class _Run:
             things = int(busy.communicate()[0])
         self._wait_for(len(self._reports()) + _MORE)
         lines = self._reports()[reports:]
-        events = sum(json.loads(line)["audit"]["events"] for line in lines)
-        return Cost(time.monotonic() - began, _cpu_s(self._memtap.pid) - cpu, events, things)
+        audits = [json.loads(line)["audit"] for line in lines]
+        events, lost = (sum(audit[name] for audit in audits) for name in ("events", "lost"))
+        return Cost(time.monotonic() - began, _cpu_s(self._memtap.pid) - cpu, events, things, lost)
 
     def mib(self) -> int:
         """Its memory now."""

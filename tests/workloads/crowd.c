@@ -16,7 +16,9 @@
 #include <time.h>
 
 /* What else a child and its parent write to that they have in common, and map of files. */
-#define COPIED 28
+#define COPIED   28
+#define EACH     (11 + 2 * COPIED)
+#define TOGETHER 256
 
 static const char *folder;
 
@@ -55,16 +57,18 @@ static void process(long nth)
 	check(waitpid(child, NULL, 0), "waitpid");
 }
 
-/* The faults of a child, its own and those that are one by one, as of what is copied on write.
+/*
+ * The faults of a child, its own and those that are one by one, as of what is copied on write;
+ * and one call that maps. What is mapped next stands below, so all is given back by one call.
  */
 static void same_process(long nth)
 {
-	char *pages = new_pages(10), *copied = new_pages(2 * COPIED);
+	char *pages = new_pages(EACH);
 
 	write_to(pages, 10, 1);
-	write_to(copied, COPIED, 2);
-	munmap(pages, 10 * PAGE);
-	munmap(copied, 2 * COPIED * PAGE);
+	write_to(pages + 11 * PAGE, COPIED, 2);
+	if (nth % TOGETHER == TOGETHER - 1)
+		munmap(pages, (size_t)TOGETHER * EACH * PAGE);
 }
 
 static char *path_of(long nth)
