@@ -4,9 +4,9 @@
 
 For each crowd and each report a row: how many things there were, events of each, and how many were
 lost; how much of a CPU memtap took for them and how much of that beyond the events, both also as
-time for each thing; its memory after a third of the time and at the end, its longest interval of those that should be a
-second; and how long it took to end, when it was told to while the crowd went on, and worked for
-that on a CPU. A crowd can be narrowed down to one report: `processes:malloc`.
+time for each thing; its memory after a third of the time and at the end, its longest interval of
+those that should be a second; and how long it took to end, when it was told to while the crowd went
+on, and worked for that on a CPU. A crowd can be narrowed down to one report: `processes:malloc`.
 
 Beyond the events: CPU time is measured while there is nothing, while there is the crowd, and while
 one process makes the same events as often. What that takes more than nothing is what events cost.
