@@ -135,20 +135,31 @@ static inline struct sums *sums_of_owner(struct object *known, u32 program)
 #ifdef BY_PROCESS
 	key.tgid = known->tgid;
 #endif
-	struct sums *sums = sums_of(&key);
+	return sums_of(&key);
+}
+
+/* The same, and the cache's name is noted when something is first counted for it. */
+static inline struct sums *named_sums_of_owner(struct object *object, u32 program)
+{
+	struct sums *sums = sums_of_owner(object, program);
+
 	if (sums && !sums->allocs && !sums->frees)
-		name_cache(known->cache);
+		name_cache(object->cache);
 	return sums;
 }
 
-static inline void count_free(struct object *known, u32 program)
+static inline void add_free(struct sums *sums, u32 size)
 {
-	struct sums *sums = sums_of_owner(known, program);
-
 	if (!sums)
 		return;
 	sums->frees++;
-	sums->freed += known->allocated;
+	sums->freed += size;
+}
+
+/* Of what is known the cache was named when it was allocated. */
+static inline void count_free(struct object *known, u32 program)
+{
+	add_free(sums_of_owner(known, program), known->allocated);
 }
 
 /*
@@ -173,32 +184,44 @@ static inline int is_told(u64 address, struct object *object)
 	return object->allocated > LARGEST && objects.lookup(&address);
 }
 
-/* Where its end may be unseen an object is remembered in any case: its address tells. */
-static inline int allocated(void *ctx, u64 address, struct object *object, int is_unseen,
-			    u32 program)
+/* Whose an object will be; 0 if the report is not about them. */
+static inline int find_owner(struct object *object)
 {
 #if defined(BY_PROCESS) || defined(FILTERED) || defined(LEAKS)
 	u64 task = (u64)current_task();
 
 	object->tgid = FIELD(task, task_struct, tgid);
-	if (!followed(task, object->tgid))
-		return 0;
+	return followed(task, object->tgid);
+#else
+	return 1;
 #endif
-	if (is_told(address, object))
-		return 0;
-	struct sums *sums = sums_of_owner(object, program);
+}
+
+/* So many objects like this one are allocated here. */
+static inline void count_allocs(void *ctx, struct object *object, u64 number, u32 program)
+{
+	struct sums *sums = named_sums_of_owner(object, program);
+
 	if (sums) {
-		sums->allocs++;
-		sums->requested += object->requested;
-		sums->allocated += object->allocated;
+		sums->allocs += number;
+		sums->requested += number * object->requested;
+		sums->allocated += number * object->allocated;
 	}
 #ifdef LEAKS
 	object->ns = bpf_ktime_get_ns();
 	object->stack = stack_of(ctx, 0);
 #endif
+}
+
+/* Where its end may be unseen an object is remembered in any case: its address tells. */
+static inline void allocated(void *ctx, u64 address, struct object *object, int is_unseen,
+			     u32 program)
+{
+	if (!find_owner(object) || is_told(address, object))
+		return;
+	count_allocs(ctx, object, 1, program);
 	if (OWNED || is_unseen || object->cache == LARGE)
 		remember(address, object, program);
-	return 0;
 }
 
 /* Is it remembered whose this was? Then that is counted, and forgotten. */
@@ -219,7 +242,7 @@ static inline void free_unowned(u64 cache, u32 size, u32 program)
 #ifndef FILTERED
 	struct object unowned = {.cache = cache, .allocated = size, .tgid = NOBODY};
 
-	count_free(&unowned, program);
+	add_free(named_sums_of_owner(&unowned, program), size);
 #endif
 }
 
@@ -381,7 +404,11 @@ static inline void count_one_of_many(u64 address, u32 program, struct object *go
 #endif
 	}
 	READ_AGAIN();
+#ifdef KMALLOC_BY_SIZE /* what is not known has no cache that could be named */
 	count_free(gone, program);
+#else
+	add_free(named_sums_of_owner(gone, program), gone->allocated);
+#endif
 }
 #endif
 
@@ -410,29 +437,49 @@ static inline u64 next_of(u64 *pointers, u64 *left)
 	return *pointers - sizeof(u64);
 }
 
+/* As remember(), but with less for the verifier to remember of each round of a loop. */
+static inline void remember_one_of_many(u64 address, struct object *object, u32 program,
+					struct object *before)
+{
+	struct object *known = objects.lookup(&address);
+
+	*before = (struct object){};
+	if (known) {
+		*before = *known;
+		*known = *object;
+	} else if (objects.update(&address, object)) {
+		count(COUNT_MAP_FULL, 1);
+	}
+	READ_AGAIN();
+	if (before->cache)
+		count_free(before, program);
+}
+
 /* fexit/kmem_cache_alloc_bulk(cache, gfp, count, pointers): the count or 0; in 7.x a bool */
 int on_bulk_alloc(u64 *ctx)
 {
 	u32 program = BULK_ALLOC + spare_number() * PROGRAMS;
 	int has_worked = (u32)ctx[4] == (u32)ctx[2] || (u8)ctx[4] == 1;
 	u64 pointers = FUNCTION_ARGUMENT(ctx, 3), place;
+	struct object object = {.site = IN_BULK, .cache = ctx[0]};
 
-	if (!claim(ctx, BULK_ALLOC, pointers) || !has_worked)
+	if (!claim(ctx, BULK_ALLOC, pointers) || !has_worked || !find_owner(&object))
 		return 0;
 	u64 left = counted_of(ctx[2], MOST_ROUNDS(ALLOCS_AT_ONCE));
-	AT_MOST(ALLOCS_AT_ONCE)
+	object.requested = FIELD(ctx[0], kmem_cache, object_size);
+	object.allocated = size_of(ctx[0]);
+#ifdef CACHES_BY_SIZE
+	object.cache = ANY_CACHE | object.allocated;
+#endif
+	count_allocs(ctx, &object, left, program);
+	AT_MOST_BRANCHING(ALLOCS_AT_ONCE)
 	{
 		OR_BREAK;
-		struct object object = {.site = IN_BULK, .cache = ctx[0]};
+		struct object before;
 
-		if (!(place = next_of(&pointers, &left)))
+		if (!OWNED || !(place = next_of(&pointers, &left)))
 			break;
-		object.requested = FIELD(ctx[0], kmem_cache, object_size);
-		object.allocated = size_of(ctx[0]);
-#ifdef CACHES_BY_SIZE
-		object.cache = ANY_CACHE | object.allocated;
-#endif
-		allocated(ctx, PEEK_AS(u64, place, 0), &object, 0, program);
+		remember_one_of_many(PEEK_AS(u64, place, 0), &object, program, &before);
 	}
 	return 0;
 }
@@ -448,7 +495,7 @@ int on_bulk_free(u64 *ctx)
 	if (!claim(ctx, BULK_FREE, pointers))
 		return 0;
 	u64 left = counted_of(ctx[1], MOST_ROUNDS(FREES_AT_ONCE));
-	AT_MOST(FREES_AT_ONCE)
+	AT_MOST_BRANCHING(FREES_AT_ONCE)
 	{
 		OR_BREAK;
 		struct object gone;

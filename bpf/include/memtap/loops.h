@@ -36,8 +36,19 @@
  * that the verifier knows (see NOTED() of memtap/fields.h): so where loops can be long it looks
  * at one round, and else at each of n.
  */
-#define AT_MOST(n)                                                                             \
-	_Pragma("clang loop unroll(disable)") for (u64 round = 0; LONG_LOOPS || round < (n);   \
-						   round++)
+#define AT_MOST(n) _Pragma("clang loop unroll(disable)") ROUNDS_OF(n)
+
+/*
+ * The same for rounds that branch a lot. Where loops are short each has instructions of its
+ * own: of those of a loop the verifier keeps few states to meet again (2589726d12a1), and goes
+ * through most of a round once more for each branch in it.
+ */
+#if LONG_LOOPS
+#define AT_MOST_BRANCHING(n) AT_MOST(n)
+#else
+#define AT_MOST_BRANCHING(n) _Pragma("clang loop unroll(full)") ROUNDS_OF(n)
+#endif
+
+#define ROUNDS_OF(n) for (u64 round = 0; LONG_LOOPS || round < (n); round++)
 
 #endif
