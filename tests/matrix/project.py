@@ -28,14 +28,9 @@ def kernels(machine: Machine = X86) -> Kernels:
 def run_in(kernel: Path, out: Path, command: list[str], **variables: str) -> Outcome:
     """Runs a program of the project's environment in a machine, with more variables for it.
 
-    With what takes the place of memtap there (starter.c) in MEMTAP_COMMAND, and of what compiles
-    (asking.py) in MEMTAP_COMPILER.
+    With what takes the place of memtap there (starter.c) in MEMTAP_COMMAND.
     """
-    ours = {
-        "PYTHONPATH": f"{Path.cwd()}:{_compat()}",
-        "MEMTAP_COMMAND": str(_starter()),
-        "MEMTAP_COMPILER": str(HERE / "asking.py"),
-    }
+    ours = {"PYTHONPATH": f"{Path.cwd()}:{_compat()}", "MEMTAP_COMMAND": str(_starter())}
     return _run_in(kernel, HOST, sys.executable, out, command, ours | variables)
 
 
@@ -44,7 +39,7 @@ def run_in_foreign(
 ) -> Outcome:
     """The same in a machine of another kind, with files of Debian's that it can run."""
     host = userland(CACHE, machine, Path.cwd())
-    # Compiled there.
+    # The starter is compiled there.
     ours = {"PYTHONPATH": str(Path.cwd()), "MEMTAP_COMMAND": "/var/tmp/starter", "PATH": _PATH}
     return _run_in(kernel, host, "/usr/bin/python3", out, command, ours | variables)
 
@@ -57,7 +52,10 @@ def _run_in(
 
 
 def _environment() -> dict[str, str]:
-    """A missing prerequisite is an error there, never a skip."""
+    """A missing prerequisite is an error there, never a skip.
+
+    MEMTAP_COMPILER is what takes the place of what compiles there (asking.py).
+    """
     return {
         "PATH": os.environ["PATH"],
         "HOME": "/root",
@@ -65,6 +63,7 @@ def _environment() -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "MEMTAP_LIVE": "require",
         "MEMTAP_CACHE": "/var/tmp/memtap",
+        "MEMTAP_COMPILER": str(HERE / "asking.py"),
     }
 
 

@@ -28,7 +28,7 @@ The live tests of counts, run on each of these kernels (Debian's in emulated mac
 of the tests) and with each of these versions of BCC, without kernel headers. A row is a run. The
 second table tells in which way each report looks, and how far it can be believed.
 
-In an emulated x86-64 machine, what the tests need is compiled outside, which is ten times as fast.
+In an emulated machine, what the tests need is compiled outside, which is ten times as fast.
 Such a run holds only if BCC in the machine makes the same of each report's program, byte by byte.
 
 This page is printed by

@@ -88,7 +88,7 @@ def run(
         (work / "initrd").write_bytes(first)
         _make_disk(work / "disk")
         stack.enter_context(_shared(work, host))
-        stack.enter_context(answering(work / "compiler"))
+        stack.enter_context(answering(work / "compiler", machine))
         status = _boot(work, machine)
         files = work / "files"
         if status is not None and files.stat().st_size:
