@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.tracing import MEMTAP, Row, memtap, reports
+from tests.live.tracing import LONGEST_S, MEMTAP, Row, memtap, reports
 
 Build = Callable[[str], Path]
 
@@ -25,10 +25,10 @@ OF_EXEC = 4
 def under(command: str, *program: object, options: tuple[str, ...] = (), **how: Any) -> Any:
     """The one report of a command on a program."""
     arguments = [command, "-f", "json", "-o", "/dev/stderr", *options, "--", *map(str, program)]
-    done = subprocess.run(
-        [*STEADY, *MEMTAP, *arguments], capture_output=True, text=True, timeout=60, **how
-    )
+    words = [*STEADY, *MEMTAP, *arguments]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LONGEST_S, **how)
     lines = [line for line in done.stderr.splitlines() if line.startswith("{")]
+    assert lines, done.stderr
     (report,) = reports("\n".join(lines))
     return report
 
