@@ -8,21 +8,15 @@ from importlib import import_module
 import click
 
 from memtap import __version__
+from memtap.tracers import NAMES, every, load
 
-# Name, and what --help says of it; the module of that name is imported only when it is run.
-COMMANDS = {
-    "cachestat": "Is the page cache working: hits, misses and dirtied pages of the whole host.",
-    "cachetop": "Which process, file, cgroup or user uses and misses the page cache.",
-    "faults": "Who faults, where in memory, why, and at what cost.",
-    "malloc": "Which way malloc went to the kernel (brk, mmap, arena), and what it cost.",
-    "slab": "Which kernel caches, code and processes allocate, waste and keep.",
-    "pages": "What the buddy allocator hands out, to whom, and what is left in large blocks.",
-    "reclaim": "Who stalls in reclaim, compaction or swap, and what kswapd does.",
-    "oom": "Who was killed for lack of memory, why that one, and who is next.",
+# What traces nothing has a module of its own here. Name, and what --help says of it.
+_OWN = {
     "ps": "How much memory every process takes, alone and shared, or took in an interval.",
     "pmap": "What one process has mapped, and what of that is in memory.",
     "doctor": "What this host can trace, how exactly, and what to do for more.",
 }
+COMMANDS = (*NAMES, *_OWN)
 
 # Other tools that people know, and what of memtap does their work.
 PEERS = {
@@ -45,18 +39,22 @@ PEERS = {
 
 
 class Commands(click.Group):
-    """A group whose commands are imported when they are run."""
+    """A group whose commands are made when they are run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order of COMMANDS."""
-        return list(COMMANDS)
+        return [*COMMANDS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name, or None."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"memtap.cli.{cmd_name}").command
-        return command
+        if cmd_name in _OWN:
+            command: click.Command = import_module(f"memtap.cli.{cmd_name}").command
+            return command
+        from memtap.cli.command import command_of
+
+        return command_of(load(cmd_name))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -68,9 +66,10 @@ class Commands(click.Group):
         raise click.UsageError(f"No such command {name!r}.{_meant(name)}", ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list in --help, without importing the commands."""
+        """The list in --help."""
+        summaries = {tracer.name: tracer.summary for tracer in every()} | _OWN
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl(list(summaries.items()))
 
 
 def _meant(name: str) -> str:

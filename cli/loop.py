@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from memtap.tracers.live.recording import Recorder
     from memtap.tracers.model.chunk import Chunk
     from memtap.tracers.model.report import Report
+    from memtap.tracers.model.tracer import Reporter
 
 # However long an interval is, events are taken in this often, so that memory stays small.
 TICK_S = 1.0
@@ -38,13 +39,6 @@ _PAUSE_S = 0.05
 
 # When we are told to end, what is not worked on in this time is given up.
 _PATIENCE_S = 0.2
-
-
-class Reporter(Protocol):
-    """Chunks in, reports out."""
-
-    def feed(self, chunk: Chunk) -> Report | None:
-        """Takes a chunk; the report if an interval ends with it."""
 
 
 class Display(Protocol):
@@ -108,12 +102,14 @@ class Loop:
         options: Options,
         live: Live,
         reporter: Reporter,
+        nothing: str,
         display: Display,
         signals: Signals,
         pids: Sequence[int],
         program: Program | None,
     ) -> None:
         self._live, self._reporter, self._display = live, reporter, display
+        self._nothing = nothing
         self._program = program
         self._pidfds = {pid: _pidfd(pid) for pid in pids}
         self._interval = options.interval or (math.inf if program else DEFAULT_INTERVAL_S)
@@ -240,7 +236,7 @@ class Loop:
             self._live.edge.learn(self._reporter)
         if report and chunk.interval:
             with undisturbed():
-                self._display.show(remarked(report, chunk.interval.remarks))
+                self._display.show(remarked(report, self._nothing, chunk.interval.remarks))
 
     def _keep(self, recorder: Recorder, chunk: Chunk) -> None:
         from memtap.tracers.live.recording import RecordingFullError

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from memtap.tracers.model.report import Column
+from memtap.tracers.model.tracer import Flag
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
@@ -35,7 +36,8 @@ class Shown:
 class Options(Shown):
     """What the user asked for; see `shared` for what the fields mean.
 
-    `each` is what comes as things happen, where that is not a report for each interval.
+    `flags` are the options of the command's own, by their names; `each` is what comes as things
+    happen, where that is not a report for each interval.
     """
 
     interval: float | None
@@ -52,20 +54,15 @@ class Options(Shown):
     record: Path | None
     replay: str | None
     trust: bool
-    batch: bool
-    hist: bool
-    explain: bool
-    timeline: bool
-    uprobes: bool
-    heap: bool
-    scores: bool
-    leaks: bool
-    stacks: bool
-    folded: Path | None
-    flame: Path | None
     dump_c: bool
     dry_run: bool
+    flags: Mapping[str, Any]
     each: str | None = None
+
+    def file(self, flag: str) -> Path | None:
+        """What an option of the command's own names, if it has that and it was given."""
+        path: Path | None = self.flags.get(flag)
+        return path
 
 
 # Options of other tools, or of habit, and what does the same here.
@@ -279,39 +276,41 @@ _RECORDING = [
         "and time as it likes; others may take half a gigabyte.",
     ),
 ]
-# Options that only some commands have.
-_OWN = {
-    **dict.fromkeys(("batch", "hist", "explain", "stacks", "timeline"), False),
-    **dict.fromkeys(("uprobes", "heap", "scores", "leaks"), False),
-    **dict.fromkeys(("folded", "flame"), None),
-}
 _INSIDE = [
     click.option("--dump-c", is_flag=True, help="Print the C program as it is compiled, and end."),
     click.option("--dry-run", is_flag=True, help="Compile and attach, say what, and end."),
 ]
 
 
-def shared(keys: Iterable[str], *more: Decorator) -> Decorator:
+def shared(keys: Iterable[str], flags: Sequence[Flag] = ()) -> Decorator:
     """Adds the options of the contract; the command is called with one `Options`.
 
     Args:
         keys: what the command can group by, the default first; with their columns, if they have
             some.
-        more: options of the command's own.
+        flags: options of the command's own.
     """
-    own = [by_option(keys), *SHOWING, *more]
+    own = [by_option(keys), *SHOWING, *map(_option, flags)]
     parameters: list[Decorator] = [*INTERVAL_AND_COUNT, *_WHOSE, *own, *_RECORDING, *_INSIDE]
 
     def decorate(function: Callable[[Options], None]) -> Callable[..., None]:
         def call(**values: Any) -> None:
-            options = Options(**{**_OWN, **values})
-            _check(options)
+            given = {flag.name: values.pop(flag.name) for flag in flags}
+            options = Options(**values, flags=given)
+            _check(options, flags)
             function(options)
 
         call.__doc__ = function.__doc__
         return together(*parameters)(call)
 
     return decorate
+
+
+def _option(flag: Flag) -> Decorator:
+    """A flag as click has it."""
+    if flag.takes_file:
+        return click.option(f"--{flag.name}", type=_FILE, metavar="FILE", help=flag.help)
+    return click.option(f"--{flag.name}", is_flag=True, help=flag.help)
 
 
 def together(*parameters: Decorator) -> Decorator:
@@ -340,11 +339,15 @@ def by_option(keys: Iterable[str]) -> Decorator:
     )
 
 
-def _check(options: Options) -> None:
+def _check(options: Options, flags: Sequence[Flag]) -> None:
     """A usage error where options contradict each other."""
-    for (one, first), (other, second) in combinations(_files(options).items(), 2):
+    for (one, first), (other, second) in combinations(_files(options, flags).items(), 2):
         if first == second and (one == "--record" or first.is_file() or not first.exists()):
             raise click.UsageError(f"{one} and {other} name the same file")
+    for flag in flags:
+        wanted, why = flag.wants
+        if options.flags[flag.name] and wanted and not options.flags[wanted]:
+            raise click.UsageError(why)
     if options.replay is None:
         if options.trust:
             raise click.UsageError("--trust is about what --from replays")
@@ -358,21 +361,17 @@ def _check(options: Options) -> None:
         "--record": options.record,
         "--dump-c": options.dump_c,
         "--dry-run": options.dry_run,
-        "--scores": options.scores,
+        **{f"--{flag.name}": options.flags[flag.name] for flag in flags if flag.looks},
     }
     for name, value in live.items():
         if value:
             raise click.UsageError(f"--from replays what was recorded; {name} has no place there")
 
 
-def _files(options: Options) -> dict[str, Path]:
+def _files(options: Options, flags: Sequence[Flag]) -> dict[str, Path]:
     """The files that are written, by their options."""
-    named = {
-        "--record": options.record,
-        "--output": options.output,
-        "--folded": options.folded,
-        "--flame": options.flame,
-    }
+    named = {"--record": options.record, "--output": options.output}
+    named |= {f"--{flag.name}": options.file(flag.name) for flag in flags if flag.takes_file}
     return {name: path for name, path in named.items() if path}
 
 

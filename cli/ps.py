@@ -122,7 +122,7 @@ def _run(options: Options, columns: tuple[Column, ...], order: Order) -> None:
     if options.interval is None:
         seen = reader.look()
         _warn(seen.unread)
-        printer.show(remarked(reports.report(seen), absent(options.comms)))
+        printer.show(remarked(reports.report(seen), remarks=absent(options.comms)))
     else:
         _follow(reader, reports, printer, options)
 
@@ -144,7 +144,8 @@ def _follow(reader: Reader, reports: Ps, printer: Printer, options: Options) -> 
             seen = reader.look()
             span = seen.at_s - before.at_s
             remarks = partial_remarks(span, interval) if is_cut else []
-            printer.show(remarked(reports.change(before, seen), remarks + absent(options.comms)))
+            remarks += absent(options.comms)
+            printer.show(remarked(reports.change(before, seen), "nothing changed", remarks))
             if reader.whom.pids and not any(row["virt_bytes"] for row in seen.rows):
                 return  # all that were asked for have ended, though they may still be zombies
             before = seen

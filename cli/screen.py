@@ -8,6 +8,7 @@ import os
 import select
 import sys
 from contextlib import suppress
+from typing import Protocol
 
 import click
 
@@ -25,16 +26,29 @@ from memtap.cli.render import (
     table_lines,
 )
 from memtap.tracers.model.report import Report
-from memtap.tracers.pagecache.cachetop import Cachetop
-from memtap.tracers.pagecache.columns import CACHETOP_KEYS
+from memtap.tracers.model.tracer import Tracer
 
 KEYS_LINE = "< > sort  r reverse  b by  space pause  q quit"
 
 
-class Screen:
-    """Shows cachetop, and listens to keys."""
+class Regrouped(Protocol):
+    """A reporter that can show its last interval anew.
 
-    def __init__(self, reporter: Cachetop, order: Order, options: Options) -> None:
+    Attributes:
+        by: the keys by which it groups.
+    """
+
+    by: tuple[str, ...]
+
+    def report(self) -> Report:
+        """The last interval, grouped as is wanted now."""
+
+
+class Screen:
+    """Shows the reports of a tracer, and listens to keys."""
+
+    def __init__(self, tracer: Tracer, reporter: Regrouped, order: Order, options: Options) -> None:
+        self._name, self._groups, self._usual = tracer.name, list(tracer.keys), order
         self._is_left = False
         self._keys = Keys()
         self._terminal = sys.stdin.fileno()
@@ -92,12 +106,11 @@ class Screen:
 
     def _group(self) -> None:
         """Goes on from one key to the next; the last interval is shown anew by it."""
-        keys = list(CACHETOP_KEYS)
-        place = keys.index(self._reporter.by[0])
-        self._reporter.by = (keys[(place + 1) % len(keys)],)
+        place = self._groups.index(self._reporter.by[0])
+        self._reporter.by = (self._groups[(place + 1) % len(self._groups)],)
         self._report = self._reporter.report()
         if self._order.column not in [column.name for column in self._report.columns]:
-            self._order = self._order.by("misses_pages")
+            self._order = self._order.by(self._usual.column)
 
     def _draw(self) -> None:
         if self._report is None or self._is_left:
@@ -119,7 +132,7 @@ class Screen:
         heading = next(c.heading for c in report.columns if c.name == column)
         state = "paused" if self._paused else f"{report.interval_s:.1f} s"
         order = f"{heading} {'reversed' if self._order.reverse else 'first'}"
-        return f"cachetop {local_time(report.time)}  {state}  by {by}  {order}"
+        return f"{self._name} {local_time(report.time)}  {state}  by {by}  {order}"
 
     def _size(self) -> tuple[int, int]:
         """Height and width; follows a terminal that was resized."""

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 class StackFiles:
     """Shows reports as another display does, and writes the stacks of all of them at the end."""
 
-    def __init__(self, display: Display, folded: Path | None, flame: Path | None) -> None:
-        self._display = display
+    def __init__(
+        self, display: Display, name: str, folded: Path | None, flame: Path | None
+    ) -> None:
+        self._display, self._name = display, name
         self._folded, self._flame = folded and open_output(folded), flame and open_output(flame)
         self._stacks: Counter[tuple[str, ...]] = Counter()
         self.inputs = display.inputs
@@ -44,5 +46,5 @@ class StackFiles:
         if self._folded:
             write(self._folded, folded(self._stacks), "the stacks", "--folded")
         if self._flame:
-            page = flame_page(self._stacks, "memtap faults", "faults")
+            page = flame_page(self._stacks, f"memtap {self._name}", self._name)
             write(self._flame, page, "the flame graph", "--flame")

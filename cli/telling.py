@@ -17,34 +17,21 @@ from memtap.cli.options import DEFAULT_INTERVAL_S, Options
 from memtap.tracers.host.hostile import one_line
 from memtap.tracers.model.report import Report
 
-# What did not happen where a report has no rows.
-_NOTHING = {
-    "cachetop": "nobody used the page cache",
-    "faults": "no page faults",
-    "malloc": "no memory was asked of the kernel, or given back",
-    "slab": "no kernel objects were allocated",
-    "pages": "no pages were allocated",
-    "reclaim": "nobody had to reclaim memory",
-    "oom": "nobody was killed",
-    "ps": "nothing changed",
-}
-
 
 def note(text: str) -> None:
     """Something that the user should know, on stderr."""
     click.echo(f"memtap: note: {one_line(text)}", err=True)
 
 
-def remarked(report: Report, remarks: Iterable[str] = ()) -> Report:
-    """A report with remarks; with one more on what did not happen in its interval, without rows.
+def remarked(report: Report, nothing: str = "", remarks: Iterable[str] = ()) -> Report:
+    """A report with remarks; without rows, with one more: that `nothing` was in its interval.
 
     What looks once, as `ps` does, has no interval in which something could have happened.
     """
     remarks = tuple(remarks)
     is_empty = not report.rows and not report.goes_on
-    if is_empty and report.interval_s and report.name in _NOTHING:
-        span = f" in {report.interval_s:.1f} s"
-        remarks = (f"{_NOTHING[report.name]}{span}", *remarks)
+    if is_empty and report.interval_s and nothing:
+        remarks = (f"{nothing} in {report.interval_s:.1f} s", *remarks)
     return replace(report, remarks=remarks)
 
 

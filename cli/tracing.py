@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,22 +18,23 @@ from memtap.bpf.filters import Filter, own_tgid
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.plan import Plan
+from memtap.cli.arrange import Order
 from memtap.cli.confined import run_confined
+from memtap.cli.display import make_display
 from memtap.cli.endings import end_in_order
 from memtap.cli.limits import require_room
 from memtap.cli.loop import Display, Loop, Signals
 from memtap.cli.options import Options
 from memtap.cli.program import Program
 from memtap.cli.telling import absent, begun, compiles, note, remarked
-from memtap.tracers.host.counters import Counters, vmstat
+from memtap.tracers import reports_of
 from memtap.tracers.host.hostile import one_line
 from memtap.tracers.live.processes import process_of
+from memtap.tracers.model.tracer import Query, Reporter, Tracer
 
 if TYPE_CHECKING:
-    from memtap.bpf.session import Session
     from memtap.tracers.live.recording import Recording
     from memtap.tracers.model.chunk import Chunk, Origin
-    from memtap.tracers.model.enricher import Edge
 
 
 # What a replay may take of a CPU: so many seconds, and one more for so many bytes. The slowest
@@ -50,39 +51,30 @@ _NO_END = "has no end: its recorder was killed, or still records. All that is th
 
 @dataclass(frozen=True)
 class Job:
-    """What one command does that others do not.
+    """What one tracer is asked, and how its reports are to be shown.
 
     Attributes:
-        plan: its probe plan.
-        settings: macros of its C program.
-        edge: makes what turns its events into rows.
-        reporter: makes what turns the chunks of an origin into reports.
-        display: makes where the reports are shown.
-        counters: reads those of the host that its counts can be compared with.
-        last_words: those of targets that ended, of struct taskstats.
-        wants: a field of its rows that a recording must have kept for what was asked for, and what
-            is kept there; both "" if there is no such.
-        names_threads: whether its rows may be told apart by thread.
-        regroups: whether its rows may come to be grouped by another key than was asked for.
+        tracer: whom.
+        query: what.
+        order: of rows.
     """
 
-    plan: Plan
-    settings: tuple[str, ...]
-    edge: Callable[[Session], Edge]
-    reporter: Callable[[Origin], Any]
-    display: Callable[[Any], Display]
-    counters: Callable[[], Counters] = vmstat
-    last_words: tuple[str, ...] = ()
-    wants: tuple[str, str] = ("", "")
-    names_threads: bool = False
-    regroups: bool = False
+    tracer: Tracer
+    query: Query
+    order: Order
 
+    @property
+    def plan(self) -> Plan:
+        """By which it is attached."""
+        return self.tracer.plan_of(self.query)
 
-def page_edge(session: Session) -> Edge:
-    """What the reports of the page cache share."""
-    from memtap.tracers.pagecache.enrich import PageEdge
+    def reporter(self, origin: Origin) -> Reporter:
+        """What makes its reports."""
+        return self.tracer.make_reporter(origin, self.query)
 
-    return PageEdge(session)
+    def display(self, options: Options, reporter: Reporter) -> Display:
+        """Where they are shown."""
+        return make_display(self.tracer, self.query, options, self.order, reporter)
 
 
 def run(options: Options, job: Job) -> None:
@@ -90,7 +82,8 @@ def run(options: Options, job: Job) -> None:
     from memtap.cli.output import readers_of
 
     require_room(job.plan)
-    with readers_of((options.output, options.folded, options.flame)):
+    files = (options.file(flag.name) for flag in job.tracer.flags if flag.takes_file)
+    with readers_of((options.output, *files)):
         _run(options, job)
 
 
@@ -101,8 +94,9 @@ def _run(options: Options, job: Job) -> None:
     kernel = Kernel()
     kernel.require_proc()
     pids = tuple(map(process_of, options.pids))
-    notes_who = _shows_who(options) or job.regroups
-    request = Request(job.plan, _filter(options, pids), job.settings, notes_who)
+    notes_who = _shows_who(options) or job.query.regroups
+    settings = job.tracer.settings(job.query)
+    request = Request(job.plan, _filter(options, pids), settings, notes_who)
     if options.dump_c:
         kernel.require_tracing()
         click.echo(request.text(kernel, next(request.plan.require(kernel))), nl=False)
@@ -141,7 +135,7 @@ def _replay_any(pattern: str, options: Options, job: Job) -> None:
     if output and output.exists() and any(map(output.samefile, paths)):
         raise MemtapError(f"{output} is the recording itself", "name another file for the report")
     end_in_order()
-    replay = partial(_replay, paths, job, options.trust)
+    replay = partial(_replay, paths, options, job)
     if options.trust:
         replay()
         return
@@ -149,20 +143,21 @@ def _replay_any(pattern: str, options: Options, job: Job) -> None:
     run_confined(replay, pattern, _CPU_S + size // _BYTES_PER_CPU_S, TRUST)
 
 
-def _replay(paths: list[Path], job: Job, trusted: bool) -> None:
+def _replay(paths: list[Path], options: Options, job: Job) -> None:
+    trusted, nothing = options.trust, job.tracer.nothing
     _require_kept(paths, job, trusted)
     with ExitStack() as stack:
         display: Display | None = None
         for path in paths:
-            recording = _recording_of(path, job.plan, trusted)
+            recording = _recording_of(path, job.tracer, trusted)
             reporter = job.reporter(recording.origin)
             if display is None:
-                display = job.display(reporter)
+                display = job.display(options, reporter)
                 stack.callback(display.close)
-            for chunk in _chunks(recording):
+            for chunk in _chunks(recording, job.tracer):
                 report = reporter.feed(chunk)
                 if report and chunk.interval:
-                    display.show(remarked(report, chunk.interval.remarks))
+                    display.show(remarked(report, nothing, chunk.interval.remarks))
                 if display.closed:
                     return
             if recording.was_cut_off:
@@ -171,12 +166,12 @@ def _replay(paths: list[Path], job: Job, trusted: bool) -> None:
 
 def _require_kept(paths: list[Path], job: Job, trusted: bool) -> None:
     """MemtapError if none of the recordings kept what the job wants, though events are there."""
-    field, what = job.wants
+    field, what = job.tracer.kept(job.query)
     if not field:
         return
     has_rows = False
     for path in paths:
-        for chunk in _recording_of(path, job.plan, trusted):
+        for chunk in _recording_of(path, job.tracer, trusted):
             if chunk.rows[field].any():
                 return
             has_rows |= len(chunk.rows) > 0
@@ -185,26 +180,23 @@ def _require_kept(paths: list[Path], job: Job, trusted: bool) -> None:
         raise MemtapError(f"{names} has no {what}", f"record again, with --{what}")
 
 
-def _recording_of(path: Path, plan: Plan, trusted: bool) -> Recording:
+def _recording_of(path: Path, tracer: Tracer, trusted: bool) -> Recording:
     from memtap.tracers.live.recording import Recording
-    from memtap.tracers.live.rows import row_of
 
     recording = Recording(path, trusted)
-    if recording.origin.tracer != plan.name:
-        from memtap.tracers.doctor import reports_of
-
-        commands = [f"memtap {name}" for name in reports_of(recording.origin.tracer)]
+    if recording.origin.tracer != tracer.plan.name:
+        commands = [f"memtap {each.name}" for each in reports_of(recording.origin.tracer)]
         what = f"{path} is a recording of another report"
         raise MemtapError(what, f"it can be shown by {' and '.join(commands)}")
-    recording.require(row_of(plan.name))
+    recording.require(tracer.row().dtype)
     return recording
 
 
-def _chunks(recording: Recording) -> Iterator[Chunk]:
+def _chunks(recording: Recording, tracer: Tracer) -> Iterator[Chunk]:
     """What was recorded, if all of it can have been."""
     from memtap.tracers.live.rows import Checked
 
-    checked = Checked(recording.origin.tracer)
+    checked = Checked(tracer.row())
     for chunk in recording:
         try:
             checked.look(chunk.rows)
@@ -235,18 +227,18 @@ def _trace(
         from memtap.tracers.live.live import Live
         from memtap.tracers.live.processes import Processes
 
-        processes = Processes(kernel.btf, kernel.possible_cpus, job.last_words)
+        processes = Processes(kernel.btf, kernel.possible_cpus, job.tracer.exit_record)
         stack.callback(processes.close)
         starting = program.pid if program else None
         live = Live(
             attempts.wait(),
             kernel,
             processes,
-            job.edge,
+            lambda session: job.tracer.make_enricher(session, job.query),
             pids,
-            job.counters,
+            job.tracer.counters,
             starting,
-            job.names_threads,
+            job.tracer.names_threads(job.query),
         )
         stack.callback(live.close)
         if options.dry_run:
@@ -257,11 +249,11 @@ def _trace(
                 note(each)
         reporter = job.reporter(live.origin)
         signals = Signals()  # before a display changes the terminal, which then must be given back
-        display = job.display(reporter)
+        display = job.display(options, reporter)
         stack.callback(display.close)
         if not display.inputs:
             begun(click.get_current_context().info_name or "memtap", options)
-        loop = Loop(options, live, reporter, display, signals, pids, program)
+        loop = Loop(options, live, reporter, job.tracer.nothing, display, signals, pids, program)
         stack.callback(loop.close)
         _collect_seldom()
         loop.run()

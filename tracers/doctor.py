@@ -24,33 +24,15 @@ from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Loaded, Request
 from memtap.bpf.plan import Way
 from memtap.bpf.session import Session
-from memtap.tracers.faults import probes as faultplan
+from memtap.tracers import every
 from memtap.tracers.live.processes import Processes
-from memtap.tracers.malloc import probes as mallocplan
 from memtap.tracers.model.report import Report, Row, now
-from memtap.tracers.oom import probes as oomplan
-from memtap.tracers.pagecache import probes as pagecache
-from memtap.tracers.pages import probes as pagesplan
-from memtap.tracers.reclaim import probes as reclaimplan
-from memtap.tracers.slab import probes as slabplan
 
 # Every report that is built, and what it asks the kernel for.
 REPORTS = {
-    "cachestat": Request(pagecache.PLAN),
-    "cachetop": Request(pagecache.PLAN, settings=(pagecache.NAME_FILES,)),
-    "faults": Request(faultplan.PLAN),
-    "malloc": Request(mallocplan.PLAN),
-    "slab": Request(slabplan.PLAN, settings=(slabplan.objects(),)),
-    "pages": Request(pagesplan.PLAN),
-    "reclaim": Request(reclaimplan.PLAN),
-    "oom": Request(oomplan.PLAN),
+    tracer.name: Request(tracer.plan, settings=tracer.settings(tracer.usual()))
+    for tracer in every()
 }
-
-
-def reports_of(tracer: str) -> list[str]:
-    """The reports that are made of what a tracer has recorded."""
-    return [name for name, request in REPORTS.items() if request.plan.name == tracer]
-
 
 # A function and a map, to see whether the compiler works.
 _SAMPLE = """

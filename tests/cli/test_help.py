@@ -9,8 +9,9 @@ import pytest
 
 from memtap import __version__
 from memtap.cli.commands import COMMANDS
-from memtap.tracers.pagecache.columns import CACHESTAT_WIDE, CACHETOP_KEYS, cachetop_columns
-from tests.cli.calling import HOME, memtap
+from memtap.tracers import NAMES, every
+from memtap.tracers.model.tracer import Query
+from tests.cli.calling import memtap
 
 # In the contract's words.
 TRACING = [
@@ -32,14 +33,7 @@ def test_every_command_explains_itself(command: list[str], option: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [
-        "",
-        "cachestat",
-        "cachetop",
-        "ps",
-        "pmap",
-        "doctor",
-    ],
+    ["", *COMMANDS],
 )
 def test_help_fits_into_80_columns(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -50,8 +44,7 @@ def test_the_list_of_commands_has_them_all() -> None:
     lines = memtap("--help").lines
     listed = [line.split()[0] for line in lines[lines.index("Commands:") + 1 :] if line[2] != " "]
     assert listed == list(COMMANDS)
-    modules = {path.stem for path in (HOME / "cli").glob("*.py")}
-    assert set(listed) <= modules
+    assert listed == [*NAMES, "ps", "pmap", "doctor"]
 
 
 @pytest.mark.parametrize(
@@ -63,12 +56,14 @@ def test_help_has_the_options_of_the_contract(command: str, options: list[str]) 
 
 
 def test_help_explains_every_column() -> None:
-    stat, top = memtap("cachestat", "--help").out, memtap("cachetop", "--help").out
-    keys = {column.name for columns in CACHETOP_KEYS.values() for column in columns}
-    counts = [column for column in cachetop_columns(("file",)) if column.name not in keys]
-    for text, columns in (stat, CACHESTAT_WIDE), (top, counts):
+    for tracer in every():
+        queries = [Query(by=(key,), wide=True) for key in tracer.keys]
+        columns = [column for query in queries for column in tracer.columns(query)]
+        columns += [column for flag in tracer.flags for column in flag.columns]
+        assert all(column.help for column in columns)
+        text = memtap(tracer.name, "--help").out
         explained = [line.split()[0] for line in text.splitlines() if line.startswith("  ")]
-        assert {column.heading for column in columns} <= set(explained)
+        assert {each.heading for each in columns if not each.obvious} <= {*explained}
 
 
 def test_help_lists_the_keys_to_group_by() -> None:

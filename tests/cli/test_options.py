@@ -109,8 +109,9 @@ def test_good_usage_is_understood(arguments: str) -> None:
 def test_nothing_said_means_the_contracts_defaults() -> None:
     options = understood()
     assert (options.format, options.by, options.follow) == ("table", ("process",), True)
-    rest = set(vars(options).items()) - {("format", "table"), ("by", ("process",))}
-    assert {value for name, value in rest if name != "follow"} == {None, (), False}
+    assert options.flags == {}
+    rest = vars(options).keys() - {"format", "by", "follow", "flags"}
+    assert {vars(options)[name] for name in rest} == {None, (), False}
 
 
 @pytest.mark.parametrize(

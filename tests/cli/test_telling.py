@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from memtap.cli.telling import absent, partial_remarks, remarked
+from memtap.tracers import load
 from tests.cli.calling import HOME, memtap, understood
 from tests.cli.making import FIRST, SECOND, record, top_report
 from tests.tracers.builders import make_chunk, make_interval
@@ -20,9 +21,10 @@ from tests.tracers.builders import make_chunk, make_interval
 def test_a_report_without_rows_says_what_did_not_happen() -> None:
     empty = top_report(make_chunk())
     assert not empty.rows
-    assert remarked(empty).remarks == ("nobody used the page cache in 1.0 s",)
-    assert remarked(empty, ["because"]).remarks[1:] == ("because",)
-    assert remarked(top_report(FIRST)).remarks == ()
+    nothing = load("cachetop").nothing
+    assert remarked(empty, nothing).remarks == ("nobody used the page cache in 1.0 s",)
+    assert remarked(empty, nothing, ["because"]).remarks[1:] == ("because",)
+    assert remarked(top_report(FIRST), nothing).remarks == ()
 
 
 @pytest.mark.parametrize(("format", "told"), [("table", True), ("json", True), ("csv", False)])

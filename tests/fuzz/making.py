@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from memtap.bpf.stream import Events
+from memtap.tracers import every
 from memtap.tracers.host.files import FileName
 from memtap.tracers.live.processes import Who
 from memtap.tracers.live.recording import Recorder
-from memtap.tracers.live.rows import row_of
 from memtap.tracers.model.chunk import Chunk
 from tests.tracers.builders import make_interval, make_origin
 
-TRACERS = ("pagecache", "faults", "malloc", "slab", "pages", "reclaim", "oom")
+ROWS = {tracer.plan.name: tracer.row().dtype for tracer in every()}
+TRACERS = tuple(ROWS)
 _CHUNKS, _ROWS = 3, 150
 _TEXTS = ("place", "site", "stack", "cache", "migratetype", "victim", "trigger", "allocator")
 
@@ -39,7 +40,7 @@ _WORDS = {
 def recording(tracer: str, path: Path) -> Path:
     """Writes one; the same each time."""
     chance = np.random.default_rng(18)
-    recorder = Recorder(path, make_origin(tracer=tracer, way="tracepoints"), row_of(tracer))
+    recorder = Recorder(path, make_origin(tracer=tracer, way="tracepoints"), ROWS[tracer])
     for number in range(_CHUNKS):
         recorder.write(_chunk(tracer, number, chance))
     recorder.close()
@@ -47,7 +48,7 @@ def recording(tracer: str, path: Path) -> Path:
 
 
 def _chunk(tracer: str, number: int, chance: np.random.Generator) -> Chunk:
-    rows: Events = np.zeros(_ROWS, row_of(tracer))
+    rows: Events = np.zeros(_ROWS, ROWS[tracer])
     for name in rows.dtype.names or ():
         rows[name] = chance.choice(_WORDS.get(name, range(50)), _ROWS)
     if tracer == "malloc":

@@ -17,18 +17,20 @@ from pkgutil import walk_packages
 from typing import IO, Any, NoReturn
 
 from memtap import tracers
-from memtap.cli.commands import COMMANDS
 
 _HANG_S = 120
 _MOST_ERRORS, _MOST_OUT = 4000, 1 << 30
 
 
 # None of it starts a thread before it is used.
-_IMPORTED = ("cli.main", "cli.output", "cli.screen", "cli.flame", "tracers.live.recording")
+_IMPORTED = (
+    *("cli.main", "cli.command", "cli.output", "cli.screen", "cli.flame"),
+    "tracers.live.recording",
+)
 
 
 def main() -> None:
-    for name in (*_IMPORTED, *(f"cli.{name}" for name in COMMANDS)):
+    for name in _IMPORTED:
         import_module(f"memtap.{name}")
     for module in walk_packages(tracers.__path__, "memtap.tracers."):
         import_module(module.name)

@@ -10,24 +10,46 @@ from memtap.tracers.model.report import Column, key_columns
 # What identifies a row, by what the user groups by.
 FAULT_KEYS: dict[str, tuple[Column, ...]] = {
     "process": PROCESS,
-    "thread": (Column("tid", "TID"), Column("thread", "THREAD", "text"), *PROCESS),
-    "region": (Column("region", "REGION", "text"),),
-    "cause": (Column("cause", "CAUSE", "text"),),
-    "file": (Column("path", "PATH", "path"),),
-    "site": (Column("site", "SITE", "path"),),
+    "thread": (
+        Column("tid", "TID", help="the thread"),
+        Column("thread", "THREAD", "text", help="the thread's own name"),
+        *PROCESS,
+    ),
+    "region": (
+        Column(
+            "region",
+            "REGION",
+            "text",
+            help="heap, stack, thread-stack, anon, file, shm, text, data, vdso, hugetlb, unmapped",
+        ),
+    ),
+    "cause": (
+        Column(
+            "cause",
+            "CAUSE",
+            "text",
+            help="first-touch, zero-page (read of untouched memory), cow, file-map (the "
+            "page was cached), file-wait (it was, but still being read), file-read "
+            "(it was not), shm, swap-in, thp, numa, userfault, bad-access",
+        ),
+    ),
+    "file": (Column("path", "PATH", "path", help="the file that is mapped there"),),
+    "site": (Column("site", "SITE", "path", help="the instruction: function+offset object"),),
     "cgroup": CGROUP,
     "comm": COMM,
 }
 _COUNTS = (
-    Column("minor", "MINOR"),
-    Column("major", "MAJOR"),
-    Column("total", "TOTAL"),
-    Column("share_pct", "SHARE", "pct"),
-    Column("time_ns", "TIME_MS", "ms"),
-    Column("p50_ns", "P50_US", "us"),
-    Column("p99_ns", "P99_US", "us"),
-    Column("max_ns", "MAX_US", "us"),
-    Column("timed", "TIMED", table=False),
+    Column("minor", "MINOR", help="page faults that needed no storage"),
+    Column("major", "MAJOR", help="page faults that did"),
+    Column("total", "TOTAL", help="both, and those that ended in a SIGSEGV or SIGBUS"),
+    Column("share_pct", "SHARE", "pct", help="of all faults in the table"),
+    Column(
+        "time_ns", "TIME_MS", "ms", help="from the exception to the completed fault, all together"
+    ),
+    Column("p50_ns", "P50_US", "us", help="the time of one fault: half of them took no longer"),
+    Column("p99_ns", "P99_US", "us", help="the same of 99 in 100"),
+    Column("max_ns", "MAX_US", "us", help="the time of the longest"),
+    Column("timed", "TIMED", table=False, help="of how many faults the times are"),
 )
 
 

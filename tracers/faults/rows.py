@@ -10,6 +10,7 @@ from memtap.tracers.code.mappings import Region
 from memtap.tracers.faults.match import Found
 from memtap.tracers.faults.probes import Kind, Mark
 from memtap.tracers.model.labels import Word
+from memtap.tracers.model.tracer import RowType
 
 Bools = npt.NDArray[np.bool_]
 
@@ -61,6 +62,9 @@ ROW = np.dtype(
 def are_possible(rows: Events) -> bool:
     """Whether the numbers of words are such."""
     return bool(((rows["region"] <= max(Region)) & (rows["cause"] <= max(Cause))).all())
+
+
+ROW_TYPE = RowType(ROW, counts=("time_ns",), are_possible=are_possible)
 
 
 _COPIED = [name for name in ROW.names or () if name not in ("region", "cause", "switched")]

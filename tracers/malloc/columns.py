@@ -4,46 +4,71 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memtap.tracers.model.keys import COMM, PROCESS
+from memtap.tracers.model.keys import COMM, PID, PROCESS
 from memtap.tracers.model.report import Column, key_columns
 
 # What identifies a row, by what the user groups by.
 MALLOC_KEYS: dict[str, tuple[Column, ...]] = {
-    "process": (*PROCESS, Column("allocator", "ALLOCATOR", "text", table=False)),
-    "path": (Column("path", "PATH", "text"),),
-    "site": (Column("site", "SITE", "path"),),
+    "process": (
+        *PROCESS,
+        Column(
+            "allocator",
+            "ALLOCATOR",
+            "text",
+            table=False,
+            help="whose malloc it is: glibc, jemalloc, ...",
+        ),
+    ),
+    "path": (
+        Column(
+            "path",
+            "PATH",
+            "text",
+            help="brk (the heap), mmap (large blocks), arena (heaps of threads, grown by "
+            "mprotect), other (files, stacks, the loader)",
+        ),
+    ),
+    "site": (
+        Column("site", "SITE", "path", help="the code that called malloc: function+offset object"),
+    ),
     "comm": COMM,
 }
 _COUNTS = (
-    Column("calls", "CALLS"),
-    Column("requested_bytes", "REQ_KB", "kib"),
-    Column("returned_bytes", "RET_KB", "kib"),
-    Column("live_bytes", "LIVE_KB", "kib"),
-    Column("faults", "FAULTS"),
-    Column("fault_time_ns", "FAULT_MS", "ms"),
-    Column("timed", "TIMED", table=False),
-    Column("threshold_bytes", "THRESHOLD"),
+    Column("calls", "CALLS", help="system calls that went this way"),
+    Column("requested_bytes", "REQ_KB", "kib", help="what the process got by them"),
+    Column("returned_bytes", "RET_KB", "kib", help="what it gave back"),
+    Column("live_bytes", "LIVE_KB", "kib", help="what it holds now"),
+    Column("faults", "FAULTS", help="page faults on that memory"),
+    Column("fault_time_ns", "FAULT_MS", "ms", help="the time they took"),
+    Column("timed", "TIMED", table=False, help="of how many faults that time is"),
+    Column(
+        "threshold_bytes",
+        "THRESHOLD",
+        help="the smallest request that glibc would map on its own now",
+    ),
 )
-_LIFE = Column("life_ns", "LIFE_MS", "ms")
+_LIFE = Column(
+    "life_ns", "LIFE_MS", "ms", help="how long it kept what was mapped, on average (by site)"
+)
 
 # Of the table that --heap adds; see heaps.Part.
 HEAPS = (
-    Column("pid", "PID"),
-    Column("comm", "CMD", "text"),
-    Column("heap_bytes", "HEAP_KB", "kib"),
-    Column("resident_bytes", "RSS_KB", "kib"),
-    Column("used_bytes", "USED_KB", "kib"),
-    Column("stuck_bytes", "STUCK_KB", "kib"),
-    Column("top_bytes", "TOP_KB", "kib"),
+    PID,
+    *COMM,
+    Column("heap_bytes", "HEAP_KB", "kib", help="what a heap spans"),
+    Column("resident_bytes", "RSS_KB", "kib", help="what of it is in memory"),
+    Column("used_bytes", "USED_KB", "kib", help="blocks that are in use"),
+    Column("stuck_bytes", "STUCK_KB", "kib", help="free, and yet stuck below a block that is used"),
+    Column("top_bytes", "TOP_KB", "kib", help="free at its end, which malloc can give back"),
 )
 
 TIMELINE = (
-    Column("time_ns", "TIME_MS", "ms"),
-    Column("pid", "PID", table=False),
-    Column("tid", "TID"),
-    Column("path", "PATH", "text"),
-    Column("change_bytes", "BYTES"),
-    Column("why", "WHY", "text"),
+    Column("time_ns", "TIME_MS", "ms", help="since the first call"),
+    replace(PID, table=False),
+    Column("tid", "TID", help="the thread"),
+    Column("path", "PATH", "text", help="which way it went"),
+    Column("change_bytes", "BYTES", help="what the call got, or gave back"),
+    Column("why", "WHY", "text", help="why malloc did that"),
 )
 
 
@@ -55,5 +80,5 @@ def malloc_columns(by: tuple[str, ...]) -> tuple[Column, ...]:
     if "site" not in by:
         return (*keys, *_COUNTS)
     # Code shows how long it keeps what it maps, instead of what concerns the whole process.
-    counts = (replace(each, table=each.name != "threshold_bytes") for each in _COUNTS)
+    counts = (replace(c, table=c.table and c.name != "threshold_bytes") for c in _COUNTS)
     return (*keys, *counts, _LIFE)

@@ -8,6 +8,7 @@ from memtap.bpf.stream import Events
 from memtap.tracers.faults import rows as faultrows
 from memtap.tracers.faults.probes import Kind
 from memtap.tracers.malloc.allocator import Call
+from memtap.tracers.model.tracer import RowType
 
 # Of `marks` of a call: a 32-bit program made it; `threshold` was read; not malloc did; the dynamic
 # loader did; the kernel refused it (the first two and the last also in the C program).
@@ -45,3 +46,6 @@ def are_possible(rows: Events) -> bool:
         and (rows["address"][sizes] <= 64).all()
         and all((rows[name][~refused] < _MOST).all() for name in ("address", "length"))
     )
+
+
+ROW_TYPE = RowType(ROW, counts=("time_ns",), are_possible=are_possible)

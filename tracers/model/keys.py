@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from memtap.tracers.live.processes import Who
 from memtap.tracers.model.report import Column, Row
 
-USER = Column("user", "USER", "text")
-CGROUP = (Column("cgroup", "CGROUP", "path"),)
-COMM = (Column("comm", "CMD", "text"),)
+USER = Column("user", "USER", "text", help="the user it runs as", obvious=True)
+CGROUP = (
+    Column("cgroup", "CGROUP", "path", help="its cgroup, as in /proc/PID/cgroup", obvious=True),
+)
+COMM = (Column("comm", "CMD", "text", help="the name of its program", obvious=True),)
+PID = Column("pid", "PID", help="the process", obvious=True)
+UID = Column("uid", "UID", table=False, help="the user it runs as, as a number", obvious=True)
 PROCESS = (
-    Column("pid", "PID"),
-    Column("uid", "UID", table=False),
+    PID,
+    UID,
     USER,
     *COMM,
-    Column("cgroup", "CGROUP", "path", table=False),
-    Column("args", "ARGS", "path", table=False),
+    *(replace(column, table=False) for column in CGROUP),
+    Column("args", "ARGS", "path", table=False, help="its command line", obvious=True),
 )
 
 

@@ -30,6 +30,9 @@ Kind = Literal[
 ]
 
 
+_UNITS = {"pages": "pages", "bytes": "bytes", "ns": "nanoseconds", "pct": "per cent"}
+
+
 class FrameRows(Sequence[Row]):
     """Rows as a frame, of which only those are made that are looked at: there may be many.
 
@@ -96,6 +99,8 @@ class Column:
             characters, `path` last and cut to fit, `tree` the same indented by the row's `depth`.
         table: whether the table shows it without being asked to.
         change: whether its numbers tell how far something came, and so have a sign.
+        help: what it means.
+        obvious: whether who knows ps(1) knows that, so that --help need not say it.
     """
 
     name: str
@@ -103,6 +108,13 @@ class Column:
     kind: Kind = "count"
     table: bool = True
     change: bool = False
+    help: str = ""
+    obvious: bool = False
+
+    @property
+    def unit(self) -> str:
+        """What its numbers count, as its name ends; "" for texts, and for mere numbers."""
+        return _UNITS.get(self.name.rpartition("_")[2], "")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from memtap.bpf.stream import Events
 from memtap.tracers.model.labels import Word
+from memtap.tracers.model.tracer import RowType
 
 
 class Kind(IntEnum):
@@ -53,3 +54,10 @@ ROW = np.dtype(
 def are_possible(rows: Events) -> bool:
     """Whether the numbers of words are such."""
     return bool((rows["constraint"] <= max(Constraint)).all())
+
+
+ROW_TYPE = RowType(
+    ROW,
+    counts=("total_vm", "anon", "shmem", "swap", "pgtables", "scope"),
+    are_possible=are_possible,
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from memtap.bpf.stream import Events
+from memtap.tracers.model.tracer import RowType
 from memtap.tracers.pagecache.probes import Flag, Kind
 
 # What tells one thing that is counted from another.
@@ -37,6 +38,9 @@ _MOST_PAGES = 1 << 52
 def are_possible(rows: Events) -> bool:
     """Whether its pages are such as a file can have."""
     return bool((rows["index"] < _MOST_PAGES).all())
+
+
+ROW_TYPE = RowType(ROW, are_possible=are_possible)
 
 
 def rows_of(events: Events, runs: Events, spilled: Events) -> Events:

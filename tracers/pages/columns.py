@@ -7,22 +7,43 @@ from memtap.tracers.model.report import Column, key_columns
 
 # What identifies a row, by what the user groups by.
 PAGES_KEYS: dict[str, tuple[Column, ...]] = {
-    "order": (Column("order", "ORDER"),),
+    "order": (Column("order", "ORDER", help="a block of 2^ORDER pages"),),
     "process": PROCESS,
-    "migratetype": (Column("migratetype", "TYPE", "text"),),
+    "migratetype": (
+        Column(
+            "migratetype",
+            "TYPE",
+            "text",
+            help="the migrate type: movable, unmovable, reclaimable, ...",
+        ),
+    ),
     "comm": COMM,
 }
 _COUNTS = (
-    Column("allocs", "ALLOCS"),
-    Column("frees", "FREES"),
-    Column("allocated_bytes", "ALLOC_KB", "kib"),
-    Column("live_bytes", "LIVE_KB", "kib"),
-    Column("fallbacks", "FALLBACKS"),
+    Column("allocs", "ALLOCS", help="blocks handed out"),
+    Column("frees", "FREES", help="blocks that came back"),
+    Column("allocated_bytes", "ALLOC_KB", "kib", help="what was handed out"),
+    Column("live_bytes", "LIVE_KB", "kib", help="handed out less what came back since it began"),
+    Column(
+        "fallbacks",
+        "FALLBACKS",
+        help="taken from memory set aside for another type, which fragments it",
+    ),
 )
 # What is left when the interval ends, where that can be told of a row.
 _LEFT: dict[tuple[str, ...], tuple[Column, ...]] = {
-    ("order",): (Column("free_blocks", "FREE_BLOCKS"), Column("unusable_pct", "UNUSABLE", "pct")),
-    ("migratetype",): (Column("free_bytes", "FREE_KB", "kib"),),
+    ("order",): (
+        Column("free_blocks", "FREE_BLOCKS", help="free now, of the whole host (by order)"),
+        Column(
+            "unusable_pct",
+            "UNUSABLE",
+            "pct",
+            help="how much of the free memory is in smaller blocks than these (by order)",
+        ),
+    ),
+    ("migratetype",): (
+        Column("free_bytes", "FREE_KB", "kib", help="free now, of the whole host (by type)"),
+    ),
 }
 
 

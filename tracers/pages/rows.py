@@ -7,6 +7,7 @@ from enum import IntEnum
 import numpy as np
 
 from memtap.bpf.stream import Events
+from memtap.tracers.model.tracer import RowType
 
 
 class Kind(IntEnum):
@@ -39,3 +40,6 @@ _MOST_ORDERS = 64
 def are_possible(rows: Events) -> bool:
     """Whether orders are such as a kernel can have."""
     return bool((rows["order"] < _MOST_ORDERS).all())
+
+
+ROW_TYPE = RowType(ROW, counts=("allocs", "frees", "fallbacks"), are_possible=are_possible)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from memtap.tracers.model.tracer import RowType
+
 # An event of the C program, with its time; see there.
 ROW = np.dtype(
     [
@@ -17,3 +19,5 @@ ROW = np.dtype(
         ("edge", "u1"),
     ]
 )
+
+ROW_TYPE = RowType(ROW)

@@ -6,6 +6,8 @@ from enum import IntEnum
 
 import numpy as np
 
+from memtap.tracers.model.tracer import RowType
+
 
 class Kind(IntEnum):
     """What a row tells."""
@@ -31,3 +33,5 @@ ROW = np.dtype(
         ("kind", "u1"),
     ]
 )
+
+ROW_TYPE = RowType(ROW, counts=("allocs", "frees", "requested", "allocated", "freed"))

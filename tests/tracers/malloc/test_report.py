@@ -9,6 +9,7 @@ import numpy as np
 
 from memtap.bpf.stream import Events
 from memtap.cli.telling import remarked
+from memtap.tracers import load
 from memtap.tracers.code.mappings import Region
 from memtap.tracers.faults.probes import Kind
 from memtap.tracers.malloc.allocator import NEVER, Call
@@ -291,9 +292,10 @@ def test_a_timeline_that_ends_does_not_say_that_nothing_was_asked_if_something_w
     timeline = Timeline(make_origin(tracer="malloc"))
     none, told, end = (timeline.feed(chunk(*rows)) for rows in ([], [call(Call.MMAP)], []))
     assert none is not None and told is not None and end is not None
-    assert remarked(none).remarks == ("no memory was asked of the kernel, or given back in 1.0 s",)
+    nothing = load("malloc").nothing
+    assert remarked(none, nothing).remarks == (f"{nothing} in 1.0 s",)
     assert end.rows == []
-    assert remarked(told).remarks == remarked(end).remarks == ()
+    assert remarked(told, nothing).remarks == remarked(end, nothing).remarks == ()
 
 
 def test_allocators_are_known_by_their_libraries() -> None:

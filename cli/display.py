@@ -1,0 +1,49 @@
+"""Where the reports of a run are shown: printed, redrawn in place, and written as stacks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from memtap.cli.arrange import Order
+from memtap.cli.loop import Display
+from memtap.cli.options import Options
+from memtap.tracers.model.tracer import Query, Tracer
+
+
+def make_display(
+    tracer: Tracer, query: Query, options: Options, order: Order, reporter: Any
+) -> Display:
+    """What shows the reports of one tracer."""
+    if tracer.has_screen and _is_on_screen(options):
+        from memtap.cli.screen import Screen
+
+        return Screen(tracer, reporter, order, options)
+    from memtap.cli.output import Printer
+
+    rolling = tracer.showing(query).style == "rolling"
+    printer = Printer(options, rolling=rolling, order=order)
+    folded, flame = options.file("folded"), options.file("flame")
+    if not (folded or flame):
+        return printer
+    from memtap.cli.stacks import StackFiles
+
+    return StackFiles(printer, tracer.name, folded, flame)
+
+
+def _is_on_screen(options: Options) -> bool:
+    """Redrawn in place, if a terminal is all ours and can be drawn on."""
+    elsewhere = options.flags["batch"] or options.output or options.program or options.replay
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if options.format != "table" or elsewhere or not terminal:
+        return False
+    from memtap.cli.screen import can_be_drawn_on
+
+    if can_be_drawn_on():
+        return True
+    kind = os.environ.get("TERM", "")
+    click.echo(f"memtap: note: no drawing on a terminal of kind {kind!r} (TERM): tables", err=True)
+    return False

@@ -1,0 +1,68 @@
+"""What --help says of a tracer, out of its declaration."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from memtap.tracers.model.report import Column
+from memtap.tracers.model.tracer import Query, Tracer
+
+# Of a line, less what click indents it by; and of what is explained, at its left.
+_WIDTH, _LEFT = 76, 12
+
+_SCREEN = (
+    "On a terminal the table is redrawn in place. Keys: < and > choose the column to sort by, r "
+    "reverses the order, b goes on to the next grouping, space pauses, q ends."
+)
+
+
+def help_of(tracer: Tracer) -> str:
+    """The text of --help: what it answers, its columns, words of its own, examples."""
+    shown, hidden = _columns(tracer)
+    of_keys = {column.name for columns in tracer.keys.values() for column in columns}
+    paragraphs = [tracer.question, *tracer.about, *([_SCREEN] if tracer.has_screen else [])]
+    blocks = [
+        _explained(column for column in shown if column.name in of_keys),
+        _entries(tracer.terms),
+        _explained(column for column in shown if column.name not in of_keys),
+        _headed("--wide adds", _explained(hidden)),
+        *(_headed(f"--{flag.name} shows", _explained(flag.columns)) for flag in tracer.flags),
+        _examples(tracer.examples),
+    ]
+    # What click is to leave as it is begins so.
+    return "\n\n".join([*paragraphs, *("\b\n" + "\n".join(block) for block in blocks if block)])
+
+
+def _columns(tracer: Tracer) -> tuple[list[Column], list[Column]]:
+    """Those that a table of some report shows without being asked to, and all others."""
+    queries = [Query(by=(key,), wide=wide) for wide in (False, True) for key in tracer.keys]
+    reports = [(query.wide, column) for query in queries for column in tracer.columns(query)]
+    shown = {column.name: column for wide, column in reports if column.table and not wide}
+    hidden = {column.name: column for _, column in reports if column.name not in shown}
+    return list(shown.values()), list(hidden.values())
+
+
+def _explained(columns: Iterable[Column]) -> list[str]:
+    """What columns mean, but for those whose meaning everybody knows."""
+    return _entries((column.heading, column.help) for column in columns if not column.obvious)
+
+
+def _entries(entries: Iterable[tuple[str, str]]) -> list[str]:
+    """A word at the left, what it means beside it."""
+    return [line for word, meaning in entries for line in _entry(word, meaning)]
+
+
+def _entry(word: str, meaning: str) -> list[str]:
+    first, *more = textwrap.wrap(meaning, _WIDTH - _LEFT, break_on_hyphens=False)
+    return [f"{word:<{_LEFT - 1}} {first}", *(" " * _LEFT + line for line in more)]
+
+
+def _headed(heading: str, lines: Sequence[str]) -> list[str]:
+    return [heading, *(f"  {line}" for line in lines)] if lines else []
+
+
+def _examples(examples: Sequence[tuple[str, str]]) -> list[str]:
+    """Command lines, what each is for beside it."""
+    left = max(len(line) for line, _ in examples)
+    return [f"memtap {line:<{left}}  {what}" for line, what in examples]

@@ -1,0 +1,75 @@
+"""The tracer of page faults."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memtap.tracers.faults.columns import FAULT_KEYS, fault_columns
+from memtap.tracers.faults.probes import PLAN, STACKS
+from memtap.tracers.model.tracer import Flag, Query, Reporter, RowType, Showing, Tracer
+
+if TYPE_CHECKING:
+    from memtap.bpf.session import Session
+    from memtap.tracers.model.chunk import Origin
+    from memtap.tracers.model.enricher import Edge
+
+FLAGS = (
+    Flag("hist", "How long faults took, as a histogram."),
+    Flag("explain", "Say in plain words what the numbers say."),
+    Flag("stacks", "The user stacks that fault most."),
+    Flag(
+        "folded",
+        "Write collapsed stacks, which flamegraph.pl and speedscope read.",
+        takes_file=True,
+    ),
+    Flag("flame", "Write a flame graph, a page for the browser.", takes_file=True),
+)
+
+
+def _row() -> RowType:
+    from memtap.tracers.faults.rows import ROW_TYPE
+
+    return ROW_TYPE
+
+
+def _wants_stacks(query: Query) -> bool:
+    return query.has("stacks", "folded", "flame")
+
+
+def _make_enricher(session: Session, query: Query) -> Edge:
+    from memtap.tracers.faults.enrich import FaultEdge
+
+    # A recording may be asked later which code it was.
+    return FaultEdge(session, query.wants("site") or query.records or _wants_stacks(query))
+
+
+def _make_reporter(origin: Origin, query: Query) -> Reporter:
+    from memtap.tracers.faults.report import Faults
+
+    hist, explain = query.has("hist"), query.has("explain")
+    return Faults(origin, query.by, hist, explain, _wants_stacks(query))
+
+
+TRACER = Tracer(
+    name="faults",
+    summary="Who faults, where in memory, why, and at what cost.",
+    question="Who faults, where, why, from which code, at what cost? A table per INTERVAL.",
+    examples=(
+        ("faults", "the whole host, by process"),
+        ("faults -b region,cause -- ./app", "one program, from its start on"),
+        ("faults -b process,file -s major 5", "whose files are read in by faults"),
+        ("faults -b site -r 10 -p 1234", "its code that faults most"),
+    ),
+    nothing="no page faults",
+    plan=PLAN,
+    row=_row,
+    keys=FAULT_KEYS,
+    columns=lambda query: fault_columns(query.by),
+    showing=lambda _: Showing("total"),
+    make_enricher=_make_enricher,
+    make_reporter=_make_reporter,
+    flags=FLAGS,
+    settings=lambda query: (STACKS,) if _wants_stacks(query) else (),
+    kept=lambda query: ("stack", "stacks") if _wants_stacks(query) else ("", ""),
+    names_threads=lambda query: query.wants("thread") or query.records,
+)

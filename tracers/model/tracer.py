@@ -1,0 +1,213 @@
+"""What a tracer declares: all that commands, recordings, `doctor` and documents know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from memtap.bpf.plan import Plan
+from memtap.tracers.host.counters import Counters, vmstat
+from memtap.tracers.model.report import Column, Report
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from memtap.bpf.session import Session
+    from memtap.bpf.stream import Events
+    from memtap.tracers.model.chunk import Chunk, Origin
+    from memtap.tracers.model.enricher import Edge
+
+Style = Literal["blocks", "rolling"]
+
+
+class UnfitError(ValueError):
+    """Options that contradict each other; the text says what would do."""
+
+
+@dataclass(frozen=True)
+class RowType:
+    """The rows of a tracer, which a recording keeps.
+
+    Attributes:
+        dtype: names and types.
+        counts: those that are added up, so that a stranger's recording may not hold too much.
+        are_possible: whether numbers that stand for words, or say how far to count, are such.
+    """
+
+    dtype: np.dtype[np.void]
+    counts: tuple[str, ...] = ()
+    are_possible: Callable[[Events], bool] = lambda rows: True
+
+
+@dataclass(frozen=True)
+class Flag:
+    """An option of a tracer's own.
+
+    Attributes:
+        name: without its dashes.
+        help: what --help says of it.
+        takes_file: whether it names a file to write; else it is given or not.
+        wants: another flag without which this one means nothing, and why; "" for none.
+        columns: those of the table that it adds, or puts in place of the usual one.
+        looks: whether nothing is traced with it, so that it is no question to a recording.
+    """
+
+    name: str
+    help: str
+    takes_file: bool = False
+    wants: tuple[str, str] = ("", "")
+    columns: tuple[Column, ...] = ()
+    looks: bool = False
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked of a tracer.
+
+    Attributes:
+        by: the keys to group by.
+        wide: whether columns that a table leaves out are shown.
+        records: whether events are kept, so that other things may be asked of them later.
+        regroups: whether rows may come to be grouped by any key, as on a screen.
+        flags: the tracer's own options.
+        pids, program: what is traced, if it is not the whole host.
+        interval_s: how often a report is wanted; None if that was not said.
+        sort: the column that was asked for; None if none was.
+        replays: whether events come from a recording.
+        comms, cgroups: which processes, by name and by cgroup.
+    """
+
+    by: tuple[str, ...]
+    wide: bool = False
+    records: bool = False
+    regroups: bool = False
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    pids: tuple[int, ...] = ()
+    program: tuple[str, ...] = ()
+    interval_s: float | None = None
+    sort: str | None = None
+    replays: bool = False
+    comms: tuple[str, ...] = ()
+    cgroups: tuple[str, ...] = ()
+
+    def has(self, *flags: str) -> bool:
+        """Whether one of these flags was given."""
+        return any(self.flags.get(flag) for flag in flags)
+
+    def wants(self, *keys: str) -> bool:
+        """Whether rows are, or may come to be, grouped by one of these keys."""
+        return self.regroups or not {*keys}.isdisjoint(self.by)
+
+
+@dataclass(frozen=True)
+class Showing:
+    """How reports of a query are shown.
+
+    Attributes:
+        sort: the column by which rows are ordered; None to leave them as they come.
+        ties: the column that decides where the first does not.
+        style: a table for each report, or a line under headings that come again now and then.
+        interval_s: after so long a report comes if nothing else is asked for.
+        each: what comes as things happen, where that is not a report for each interval.
+    """
+
+    sort: str | None
+    ties: str | None = None
+    style: Style = "blocks"
+    interval_s: float | None = None
+    each: str | None = None
+
+
+class Reporter(Protocol):
+    """Chunks in, reports out."""
+
+    def feed(self, chunk: Chunk) -> Report | None:
+        """Takes a chunk; the report if an interval ends with it."""
+
+
+def _settles(_query: Query) -> tuple[str, ...]:
+    return ()
+
+
+def _fits(_query: Query) -> Sequence[str]:
+    return ()
+
+
+def _never(_query: Query) -> bool:
+    return False
+
+
+def _all_kept(_query: Query) -> tuple[str, str]:
+    return "", ""
+
+
+@dataclass(frozen=True)
+class Tracer:
+    """One tracer.
+
+    Attributes:
+        name: of its command and its reports.
+        summary: what the list of commands says of it.
+        question: what it answers; the first sentence of its help.
+        about: paragraphs of help behind that.
+        terms: what else help explains: a word, and what it means.
+        examples: command lines, and what they are for.
+        nothing: what did not happen where a report has no rows; "" if it always has some.
+        plan: its C program and how that is attached.
+        row: gives the type of its rows.
+        keys: what identifies a row, by what the user groups by; the default first.
+        columns: the columns of a report, those of its keys included.
+        showing: how its reports are shown.
+        make_enricher: makes what turns events into rows.
+        make_reporter: makes what turns the chunks of an origin into reports.
+        flags: its own options.
+        settings: macros of its C program.
+        planned: the plan for a query, where that is not `plan`.
+        check: raises UnfitError where options contradict each other; else gives what the user
+            should know before it begins.
+        counters: reads those of the host that its counts can be compared with.
+        exit_record: members of struct taskstats that are wanted of targets that ended.
+        kept: a member of its rows that a recording must have kept for a query, and the flag that
+            keeps it; both "" if there is no such.
+        names_threads: whether rows may be told apart by thread.
+        look: gives what makes reports without tracing, for the flags that ask for that.
+        has_screen: whether it is redrawn in place on a terminal.
+    """
+
+    name: str
+    summary: str
+    question: str
+    examples: tuple[tuple[str, str], ...]
+    plan: Plan
+    row: Callable[[], RowType]
+    keys: Mapping[str, tuple[Column, ...]]
+    columns: Callable[[Query], tuple[Column, ...]]
+    showing: Callable[[Query], Showing]
+    make_enricher: Callable[[Session, Query], Edge]
+    make_reporter: Callable[[Origin, Query], Reporter]
+    about: tuple[str, ...] = ()
+    terms: tuple[tuple[str, str], ...] = ()
+    nothing: str = ""
+    flags: tuple[Flag, ...] = ()
+    settings: Callable[[Query], tuple[str, ...]] = _settles
+    planned: Callable[[Query], Plan] | None = None
+    check: Callable[[Query], Sequence[str]] = _fits
+    counters: Callable[[], Counters] = vmstat
+    exit_record: tuple[str, ...] = ()
+    kept: Callable[[Query], tuple[str, str]] = _all_kept
+    names_threads: Callable[[Query], bool] = _never
+    look: Callable[[Query], Callable[[], Report]] | None = None
+    has_screen: bool = False
+
+    def plan_of(self, query: Query) -> Plan:
+        """The plan by which a query is answered."""
+        return self.planned(query) if self.planned else self.plan
+
+    def is_looked_for(self, query: Query) -> bool:
+        """Whether nothing is to be traced."""
+        return query.has(*(flag.name for flag in self.flags if flag.looks))
+
+    def usual(self) -> Query:
+        """What is asked if the user says nothing; on a screen, if it has one."""
+        return Query(by=(next(iter(self.keys)),), regroups=self.has_screen)

@@ -1,0 +1,62 @@
+"""The tracer of the buddy allocator."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from memtap.tracers.host.counters import vmstat
+from memtap.tracers.model.tracer import Query, Reporter, RowType, Showing, Tracer
+from memtap.tracers.pages.columns import PAGES_KEYS, pages_columns
+from memtap.tracers.pages.probes import BY_PROCESS, PLAN, VMSTAT
+
+if TYPE_CHECKING:
+    from memtap.bpf.session import Session
+    from memtap.tracers.model.chunk import Origin
+    from memtap.tracers.model.enricher import Edge
+
+
+def _row() -> RowType:
+    from memtap.tracers.pages.rows import ROW_TYPE
+
+    return ROW_TYPE
+
+
+def _settings(query: Query) -> tuple[str, ...]:
+    """A recording may be asked later who it was."""
+    return (BY_PROCESS,) if query.wants("process", "comm") or query.records else ()
+
+
+def _make_enricher(session: Session, _query: Query) -> Edge:
+    from memtap.tracers.pages.enrich import PagesEdge
+
+    return PagesEdge(session)
+
+
+def _make_reporter(origin: Origin, query: Query) -> Reporter:
+    from memtap.tracers.pages.report import Pages
+
+    return Pages(origin, query.by)
+
+
+TRACER = Tracer(
+    name="pages",
+    summary="What the buddy allocator hands out, to whom, and what is left in large blocks.",
+    question="What does the buddy allocator hand out, and what is left? A table per INTERVAL.",
+    examples=(
+        ("pages 5", "the host, by order, every 5 seconds"),
+        ("pages -b process -s allocs", "who takes most"),
+        ("pages -b order -- ./app", "one program"),
+    ),
+    nothing="no pages were allocated",
+    plan=PLAN,
+    row=_row,
+    keys=PAGES_KEYS,
+    columns=lambda query: pages_columns(query.by),
+    # Orders stand as they follow each other.
+    showing=lambda query: Showing(None if query.by == ("order",) else "allocated_bytes"),
+    make_enricher=_make_enricher,
+    make_reporter=_make_reporter,
+    settings=_settings,
+    counters=partial(vmstat, names=VMSTAT),
+)
