@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
-from memtap.tracers.model.report import Column, FrameRows, Report, Row
+from memtap.tracers.model.report import Column, FrameRows, Report, Row, Section
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,14 @@ class Order:
 
     def arrange(self, report: Report) -> Report:
         """The report with its rows in this order, and no more than `rows` of whatever it lists."""
-        leaks = report.leaks and report.leaks[: self.rows]
-        stacks = report.stacks and dict(islice(report.stacks.items(), self.rows))
-        return replace(report, rows=self._first(report.rows), leaks=leaks, stacks=stacks)
+        sections = tuple(map(self._cut, report.sections))
+        return replace(report, rows=self._first(report.rows), sections=sections)
+
+    def _cut(self, section: Section) -> Section:
+        """What can be cut has as many as is asked for; and if nothing is, a table decides."""
+        if section.most is None or self.rows is None:
+            return section
+        return replace(section, data=section.data[: self.rows])
 
     def by(self, column: str) -> Order:
         """The same by another column."""

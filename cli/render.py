@@ -13,15 +13,10 @@ from typing import Any, Protocol
 
 import click
 
-from memtap.tracers.malloc.columns import HEAPS
-from memtap.tracers.model.report import Column, FrameRows, Kind, Report, Row
-from memtap.tracers.slab.columns import LEAKS
+from memtap.tracers.model.report import Column, FrameRows, Kind, Report, Row, Section, SectionKind
 
 # Of a line that nobody gave a width.
 WIDTH = 79
-
-STACKS_SHOWN = 5
-LEAKS_SHOWN = 10
 
 # What is left of a column that gives way, at least; and of a process's name, which has 15
 # characters but for the kernel's workers.
@@ -276,12 +271,12 @@ def size_lines(sizes: Sequence[dict[str, int]]) -> list[str]:
     return lines
 
 
-def stack_lines(stacks: dict[tuple[str, ...], int], most: int | None = None) -> list[str]:
-    """The most frequent stacks, each from the innermost frame on."""
+def stack_lines(stacks: Sequence[Row]) -> list[str]:
+    """Stacks with their counts, each from the innermost frame on."""
     lines = []
-    for frames, count in list(stacks.items())[: most or STACKS_SHOWN]:
-        first, *more = _wrapped(frames)
-        lines += [f"{count:>7}{first[7:]}", *more]
+    for stack in stacks:
+        first, *more = _wrapped(stack["frames"])
+        lines += [f"{stack['count']:>7}{first[7:]}", *more]
     return lines
 
 
@@ -291,13 +286,35 @@ def _wrapped(frames: Sequence[str]) -> list[str]:
     return [f"{'':8}{line}" for line in lines]
 
 
-def leak_lines(leaks: Sequence[Row], width: int | None, most: int | None = None) -> list[str]:
-    """The oldest of what is kept, each with its stack, if it is known, below it."""
-    shown = leaks[: most or LEAKS_SHOWN]
-    lines, *blocks = table_blocks(LEAKS, shown, width)
-    for row, block in zip(shown, blocks, strict=True):
-        lines += [*block, *_wrapped(row["frames"])]
+def row_lines(columns: Sequence[Column], rows: Sequence[Row], width: int | None) -> list[str]:
+    """A table, each row with its stack, if it has one, below it."""
+    if not rows:
+        return []
+    lines, *blocks = table_blocks(columns, rows, width)
+    for row, block in zip(rows, blocks, strict=True):
+        lines += [*block, *_wrapped(row.get("frames", ()))]
     return lines
+
+
+def text_lines(sentences: Sequence[str]) -> list[str]:
+    """Sentences, each on lines of its own."""
+    return [line for text in sentences for line in textwrap.wrap(text, WIDTH)]
+
+
+_LINES: dict[SectionKind, Callable[[Sequence[Any]], list[str]]] = {
+    "histogram": histogram_lines,
+    "sizes": size_lines,
+    "stacks": stack_lines,
+    "text": text_lines,
+}
+
+
+def section_lines(section: Section, look: Look) -> list[str]:
+    """A section as a table has it, no longer than is usual or was asked for."""
+    data = section.data[: look.rows or section.most] if section.most else section.data
+    if section.kind == "rows":
+        return row_lines(section.columns, data, look.width)
+    return _LINES[section.kind](data)
 
 
 def duration(ns: int) -> str:
@@ -360,12 +377,7 @@ class Blocks:
         lines = [local_time(report.time)] if look.timestamp else []
         lines += self._table(report)
         lines += report.remarks
-        lines += histogram_lines(report.histogram or [])
-        lines += stack_lines(report.stacks or {}, look.rows)
-        lines += size_lines(report.sizes or [])
-        lines += table_lines(HEAPS, report.heaps, look.width) if report.heaps else []
-        lines += leak_lines(report.leaks, look.width, look.rows) if report.leaks else []
-        lines += [line for text in report.explanation or [] for line in textwrap.wrap(text, WIDTH)]
+        lines += [line for each in report.sections for line in section_lines(each, look)]
         lines += self._audits.lines(report)
         if not lines:
             return ""

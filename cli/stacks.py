@@ -32,7 +32,8 @@ class StackFiles:
     def show(self, report: Report) -> None:
         """Shows a report, and keeps its stacks."""
         self._display.show(report)
-        self._stacks.update(report.stacks or {})
+        for stack in report.section("stacks") or ():
+            self._stacks[tuple(stack["frames"])] += stack["count"]
 
     def listen(self) -> None:
         """Something can be read from one of the inputs."""

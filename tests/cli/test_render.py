@@ -9,6 +9,7 @@ import pytest
 from memtap.cli.arrange import Order
 from memtap.cli.render import Blocks, Look, Rolling, local_time
 from memtap.tracers.live.processes import Who
+from memtap.tracers.model.report import Section
 from tests.cli.making import CAT, PATHS, SECOND, WHO, stat_report, top_report
 from tests.tracers.builders import add, dirty, make_chunk, make_interval, make_origin, named, read
 
@@ -187,12 +188,13 @@ def test_a_long_name_gives_way_after_paths_and_a_usual_one_never() -> None:
 
 
 def test_rows_are_counted_for_stacks_too() -> None:
-    stacks = {("main", f"f{number}"): 100 - number for number in range(50)}
-    report = replace(top_report(MIXED), stacks=stacks)
+    stacks = [{"frames": ("main", f"f{number}"), "count": 100 - number} for number in range(50)]
+    section = Section("stacks", "stacks", stacks, most=5)
+    report = replace(top_report(MIXED), sections=(section,))
     for rows, shown in ((None, 5), (1, 1), (3, 3), (20, 20), (90, 50)):
         text = Blocks(Look(rows=rows)).render(Order("hits_pages", rows=rows).arrange(report))
         assert text.count(" < main") == shown
-    assert len(Order("hits_pages", rows=3).arrange(report).stacks or {}) == 3
+    assert Order("hits_pages", rows=3).arrange(report).section("stacks") == stacks[:3]
 
 
 def test_a_note_is_told_once_however_often_it_is_true() -> None:

@@ -22,7 +22,7 @@ from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.durations import histogram, quantiles
 from memtap.tracers.model.enricher import BETWEEN, forget_first, tell
 from memtap.tracers.model.frames import pl
-from memtap.tracers.model.report import FrameRows, Report, Row, percentage
+from memtap.tracers.model.report import FrameRows, Report, Row, Section, percentage
 
 # The numbers in a row that a key of the report is found by.
 _NUMBERS = {
@@ -42,6 +42,9 @@ _NOBODY = Who()
 _SUMMED = ("kind", "count", "time_ns", "timed", "bucket", "weight", "longest")
 _EXPLAINED = ("region", "cause")
 _STACKED = ("tgid", "stack")
+
+# So many stacks a table shows, if no other number is asked for.
+_SHOWN = 5
 
 # What the kernel itself counts of a task's faults, in struct taskstats.
 _COUNTERS = {Kind.MINOR: "ac_minflt", Kind.MAJOR: "ac_majflt"}
@@ -95,16 +98,22 @@ class Faults:
             fault_columns(self.by),
             self._rows(counted),
             fault_audit(self._origin, interval, counted, self._unraised),
-            histogram(counted) if self._hist else None,
-            self._explained(counted, interval) if self._explains else None,
-            self._stacked(counted) if self._stacks else None,
+            sections=tuple(self._sections(counted, interval)),
         )
+
+    def _sections(self, counted: pl.DataFrame, interval: Interval) -> Iterator[Section]:
+        if self._hist:
+            yield Section("histogram", "histogram", histogram(counted))
+        if self._stacks:
+            yield Section("stacks", "stacks", self._stacked(counted), most=_SHOWN)
+        if self._explains:
+            yield Section("explanation", "text", self._explained(counted, interval))
 
     def _explained(self, counted: pl.DataFrame, interval: Interval) -> list[str]:
         again, self._again = self._again, 0
         return explain(counted, interval, again)
 
-    def _stacked(self, counted: pl.DataFrame) -> dict[tuple[str, ...], int]:
+    def _stacked(self, counted: pl.DataFrame) -> list[Row]:
         """Faults by stack, the process's name its outermost frame, most frequent first."""
         stacks: dict[tuple[str, ...], int] = {}
         by = counted.group_by(_STACKED).agg(pl.col("count").sum())
@@ -112,7 +121,7 @@ class Faults:
             text = self._texts["stack"].get(number, "[unknown]")
             frames = (self._of(tgid).comm, *text.split(BETWEEN))
             stacks[frames] = stacks.get(frames, 0) + count
-        return stacks
+        return [{"frames": frames, "count": count} for frames, count in stacks.items()]
 
     def _rows(self, counted: pl.DataFrame) -> Sequence[Row]:
         """Summed up by numbers: of the many that there may be, few are told apart by text alone."""

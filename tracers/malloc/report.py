@@ -17,7 +17,7 @@ from memtap.tracers.faults.probes import Kind
 from memtap.tracers.faults.times import merged, notes_of_times, tally
 from memtap.tracers.live.processes import Who
 from memtap.tracers.malloc.allocator import Allocator, Asked, Call, Path, Rule, Step, owners_of
-from memtap.tracers.malloc.columns import MALLOC_KEYS, malloc_columns
+from memtap.tracers.malloc.columns import HEAPS, MALLOC_KEYS, malloc_columns
 from memtap.tracers.malloc.heaps import Heaps
 from memtap.tracers.malloc.rows import FAILED, FOREIGN, IS_32_BIT, LOADER, ROW, TELLS_THRESHOLD
 from memtap.tracers.malloc.sizes import Sizes
@@ -27,7 +27,7 @@ from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.enricher import forget_first, tell
 from memtap.tracers.model.frames import pl
 from memtap.tracers.model.keys import identity
-from memtap.tracers.model.report import Report, Row
+from memtap.tracers.model.report import Report, Row, Section
 
 # The allocator of whom the threshold is known.
 GLIBC = "glibc"
@@ -378,8 +378,7 @@ class Malloc:
             malloc_columns(self.by),
             rows,
             audit(self._origin, interval, events, notes=notes),
-            sizes=self._sizes.take(),
-            heaps=heaps,
+            sections=tuple(_sections(self._sizes.take(), heaps)),
         )
 
     def _rows(self) -> list[Row]:
@@ -443,3 +442,11 @@ class Malloc:
         if len(tgids) > 1 or self._names.get(min(tgids)) != GLIBC:
             return None
         return self._allocators.of(min(tgids)).least_mapped
+
+
+def _sections(sizes: list[dict[str, int]] | None, heaps: list[Row] | None) -> Iterator[Section]:
+    """What was looked for besides calls and faults, if it was."""
+    if sizes is not None:
+        yield Section("sizes", "sizes", sizes)
+    if heaps is not None:
+        yield Section("heaps", "rows", heaps, HEAPS)

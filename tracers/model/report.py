@@ -117,6 +117,31 @@ class Column:
         return _UNITS.get(self.name.rpartition("_")[2], "")
 
 
+SectionKind = Literal["rows", "histogram", "sizes", "stacks", "text"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report below its rows, if it was asked for.
+
+    Attributes:
+        name: its name in JSON.
+        kind: what its data are: `rows` of these columns, each with the `frames` of a stack if it
+            has one; a `histogram` of times by powers of two (`from_ns`, `to_ns`, `count`); `sizes`
+            by powers of two (`from_bytes`, `to_bytes`, and counts); `stacks` (`frames` from the
+            outermost on, `count`); or `text`, sentences.
+        data: as JSON has them.
+        columns: of `rows`.
+        most: how many a table shows if no other number is asked for; None where it is cut by none.
+    """
+
+    name: str
+    kind: SectionKind
+    data: Sequence[Any]
+    columns: tuple[Column, ...] = ()
+    most: int | None = None
+
+
 @dataclass(frozen=True)
 class Report:
     """One report: rows of one interval and their audit.
@@ -128,13 +153,7 @@ class Report:
         columns: what the rows have, in order.
         rows: values by column name.
         audit: see audit.py.
-        histogram: if it was asked for, times by powers of two: `from_ns`, `to_ns`, `count`.
-        explanation: if it was asked for, sentences on what the numbers say.
-        stacks: if they were asked for, how often each was seen, frames from the outermost on.
-        sizes: if it was asked for, requests by powers of two of their size: `from_bytes`,
-            `to_bytes`, and counts.
-        heaps: if it was asked for, what the heaps of processes are like.
-        leaks: if it was asked for, what is kept, the oldest first; `frames` from the outermost on.
+        sections: what else was asked for.
         remarks: what else there is to say of the interval: why it has no rows, that it is short.
         goes_on: whether rows told before belong to it, as in a timeline: then none means no more.
         totals: for the table alone, the sums of columns over all rows, also those that are cut off.
@@ -146,12 +165,7 @@ class Report:
     columns: tuple[Column, ...]
     rows: Sequence[Row]
     audit: dict[str, Any]
-    histogram: list[dict[str, int]] | None = None
-    explanation: list[str] | None = None
-    stacks: dict[tuple[str, ...], int] | None = None
-    sizes: list[dict[str, int]] | None = None
-    heaps: list[Row] | None = None
-    leaks: list[Row] | None = None
+    sections: tuple[Section, ...] = ()
     totals: Row | None = None
     remarks: tuple[str, ...] = ()
     goes_on: bool = False
@@ -160,16 +174,6 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of the contract."""
-        stacks = self.stacks and [{"frames": f, "count": n} for f, n in self.stacks.items()]
-        extras = {
-            "histogram": self.histogram,
-            "explanation": self.explanation,
-            "stacks": stacks,
-            "sizes": self.sizes,
-            "heaps": self.heaps,
-            "leaks": self.leaks,
-            "remarks": list(self.remarks) or None,
-        }
         return {
             "report": self.name,
             "schema": self.SCHEMA,
@@ -177,8 +181,13 @@ class Report:
             "interval_s": self.interval_s,
             "rows": [{c.name: row[c.name] for c in self.columns} for row in self.rows],
             "audit": self.audit,
-            **{name: extra for name, extra in extras.items() if extra is not None},
+            **{section.name: section.data for section in self.sections},
+            **({"remarks": list(self.remarks)} if self.remarks else {}),
         }
+
+    def section(self, name: str) -> Sequence[Any] | None:
+        """The data of a section; None if it was not asked for."""
+        return next((each.data for each in self.sections if each.name == name), None)
 
 
 def now() -> str:

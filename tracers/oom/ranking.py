@@ -8,7 +8,7 @@ import time
 from memtap.tracers.host import procfs
 from memtap.tracers.host.counters import vmstat
 from memtap.tracers.live.processes import Who, read_who, user_name
-from memtap.tracers.model.report import Report, Row, now
+from memtap.tracers.model.report import Report, Row, Section, now
 from memtap.tracers.oom import badness
 from memtap.tracers.oom.badness import Score, adjustment, host_scope
 from memtap.tracers.oom.columns import SCORES
@@ -37,6 +37,7 @@ class Ranking:
             if (who := read_who(score.pid) or Who()) and self._wants(who)
         ]
         began, self._at_s = self._at_s, time.monotonic()
+        explanation = (Section("explanation", "text", _explained(rows, scope)),)
         return Report(
             name="oom-scores",
             time=now(),
@@ -49,7 +50,7 @@ class Ranking:
                 vmstat(names=("oom_kill",)),
                 _notes(len(seen) - len(killable), looked.count(None)),
             ),
-            explanation=_explained(rows, scope) if self._explains else None,
+            sections=explanation if self._explains else (),
         )
 
     def _asked_for(self, pid: int) -> bool:

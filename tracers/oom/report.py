@@ -11,7 +11,7 @@ import numpy as np
 from memtap.tracers.live.processes import Who
 from memtap.tracers.model.audit import audit
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
-from memtap.tracers.model.report import Report, Row
+from memtap.tracers.model.report import Report, Row, Section
 from memtap.tracers.oom.badness import adjustment
 from memtap.tracers.oom.columns import OOM
 from memtap.tracers.oom.rows import Constraint, Kind
@@ -60,9 +60,9 @@ class Oom:
         self._has_told |= bool(rows)
         unseen = self._unseen(interval, len(rows))
         found = audit(self._origin, interval, len(rows), unseen=unseen, notes=_notes(rows, unseen))
-        explanation = [*told, FORMULA] if told else None
-        report = Report("oom", interval.time, interval.seconds, OOM, rows, found)
-        return replace(report, explanation=explanation, goes_on=before)
+        sections = (Section("explanation", "text", [*told, FORMULA]),) if told else ()
+        report = Report("oom", interval.time, interval.seconds, OOM, rows, found, sections)
+        return replace(report, goes_on=before)
 
     def _unseen(self, interval: Interval, seen: int) -> int:
         """How many more the kernel counts (oom_kill)."""

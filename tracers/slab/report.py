@@ -22,8 +22,8 @@ from memtap.tracers.model.enricher import (
     tell,
 )
 from memtap.tracers.model.keys import identity
-from memtap.tracers.model.report import Report, Row, percentage
-from memtap.tracers.slab.columns import SLAB_KEYS, slab_columns
+from memtap.tracers.model.report import Report, Row, Section, percentage
+from memtap.tracers.slab.columns import LEAKS, SLAB_KEYS, slab_columns
 from memtap.tracers.slab.rows import Kind
 
 # Of the C program: the process whose objects from before it began are.
@@ -41,6 +41,9 @@ _PLACES = {"process": 0, "comm": 0, "cache": 1, "site": 2}
 
 # So many caches are named in a note.
 _NAMED = 3
+
+# So many leaks a table shows, if no other number is asked for.
+_SHOWN = 10
 
 
 @dataclass(slots=True)
@@ -126,8 +129,13 @@ class Slab:
                 unseen=sum(off.values()) + len(unbounded),
                 notes=[*_notes(rows, off, unbounded), *self._own_notes(interval)],
             ),
-            leaks=self._leak_rows(until_ns) if self._leaks else None,
+            sections=self._sections(until_ns),
         )
+
+    def _sections(self, until_ns: int) -> tuple[Section, ...]:
+        if not self._leaks:
+            return ()
+        return (Section("leaks", "rows", self._leak_rows(until_ns), LEAKS, _SHOWN),)
 
     def _off(self) -> Counter[str]:
         """By how many objects LIVE can be wrong, by cache: those whose end may not be seen."""

@@ -229,7 +229,7 @@ def test_requests_are_told_by_size_and_by_the_way_that_the_kernel_was_asked() ->
         call(Call.REQUESTED, 1, 3),
         call(Call.REQUESTED, 0, 13),  # free()
     ]
-    found = report(*several).sizes
+    found = report(*several).section("sizes")
     assert found == [
         {"from_bytes": 0, "to_bytes": 1, "requests": 3, "reused": 3, "refused": 0}
         | {"brk": 0, "mmap": 0, "arena": 0},
@@ -242,7 +242,7 @@ def test_requests_are_told_by_size_and_by_the_way_that_the_kernel_was_asked() ->
         }
         | {"brk": 0, "mmap": 1, "arena": 0},
     ]
-    assert report(call(Call.MMAP)).sizes is None
+    assert report(call(Call.MMAP)).section("sizes") is None
 
 
 def test_a_heap_is_told_as_it_was_last() -> None:
@@ -251,9 +251,11 @@ def test_a_heap_is_told_as_it_was_last() -> None:
     malloc = Malloc(make_origin(tracer="malloc"))
     malloc.feed(chunk(*before, interval=None, last=False))
     found = malloc.feed(chunk(*after))
-    assert found and found.heaps
-    assert [(row["heap_bytes"], row["resident_bytes"]) for row in found.heaps] == [(10, 7)]
-    assert found.heaps[0]["used_bytes"] is None
+    assert found
+    heaps = found.section("heaps")
+    assert heaps
+    assert [(row["heap_bytes"], row["resident_bytes"]) for row in heaps] == [(10, 7)]
+    assert heaps[0]["used_bytes"] is None
     assert "heaps" in found.to_dict()
 
 

@@ -95,7 +95,9 @@ def test_kills_before_the_end_of_an_interval_wait_for_it() -> None:
 
 
 def test_the_explanation_compares_points() -> None:
-    told = report(victim(), candidate(), candidate(tgid=301, adj=500), explains=True).explanation
+    told = report(victim(), candidate(), candidate(tgid=301, adj=500), explains=True).section(
+        "explanation"
+    )
     assert told is not None
     why, formula = told
     assert formula == FORMULA

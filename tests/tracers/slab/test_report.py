@@ -134,7 +134,7 @@ def test_leaks_are_told_the_oldest_first() -> None:
     slab = Slab(make_origin(), leaks=True)
     young = row(DENTRY, Kind.KEPT, allocs=1, allocated=192, ns=900)
     old = row(FILP, Kind.KEPT, allocs=3, allocated=600, ns=400, stack=7)
-    leaks = report_of(slab, young, old, until_ns=1000).leaks
+    leaks = report_of(slab, young, old, until_ns=1000).section("leaks")
     assert leaks
     first, second = leaks
     assert (first["cache"], first["objects"], first["bytes"], first["age_ns"]) == (
@@ -149,9 +149,9 @@ def test_leaks_are_told_the_oldest_first() -> None:
 
 def test_leaks_are_those_of_now_and_only_if_they_were_asked_for() -> None:
     slab = Slab(make_origin(), leaks=True)
-    assert report_of(slab, row(FILP, Kind.KEPT, allocs=3)).leaks
-    assert report_of(slab).leaks == []
-    assert report_of(Slab(make_origin()), row(FILP, Kind.KEPT, allocs=3)).leaks is None
+    assert report_of(slab, row(FILP, Kind.KEPT, allocs=3)).section("leaks")
+    assert report_of(slab).section("leaks") == []
+    assert report_of(Slab(make_origin()), row(FILP, Kind.KEPT, allocs=3)).section("leaks") is None
 
 
 @pytest.mark.parametrize(
