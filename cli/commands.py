@@ -15,6 +15,7 @@ _OWN = {
     "ps": "How much memory every process takes, alone and shared, or took in an interval.",
     "pmap": "What one process has mapped, and what of that is in memory.",
     "doctor": "What this host can trace, how exactly, and what to do for more.",
+    "schema": "What is in the JSON of a report: its JSON Schema.",
 }
 COMMANDS = (*NAMES, *_OWN)
 
@@ -67,9 +68,13 @@ class Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list in --help."""
-        summaries = {tracer.name: tracer.summary for tracer in every()} | _OWN
         with formatter.section("Commands"):
-            formatter.write_dl(list(summaries.items()))
+            formatter.write_dl(list(summaries().items()))
+
+
+def summaries() -> dict[str, str]:
+    """What each command is for, in the order of COMMANDS."""
+    return {tracer.name: tracer.summary for tracer in every()} | _OWN
 
 
 def _meant(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from memtap.tracers import every
 from memtap.tracers.model.report import Column
 from memtap.tracers.model.tracer import Query, Tracer
 
@@ -66,3 +67,32 @@ def _examples(examples: Sequence[tuple[str, str]]) -> list[str]:
     """Command lines, what each is for beside it."""
     left = max(len(line) for line, _ in examples)
     return [f"memtap {line:<{left}}  {what}" for line, what in examples]
+
+
+def columns_page() -> str:
+    """docs/columns.md: every column of every tracer."""
+    return "\n".join([_PAGE, *(line for tracer in every() for line in _page_of(tracer))]) + "\n"
+
+
+_PAGE = """# Every column
+
+What `memtap COMMAND --help` says of columns, and their names in JSON and CSV. `memtap schema COMMAND` is
+the same for programs. A column in brackets is shown with `--wide` alone."""
+
+
+def _page_of(tracer: Tracer) -> list[str]:
+    shown, hidden = _columns(tracer)
+    rows = [*map(_page_row, shown), *(_page_row(column, "({})") for column in hidden)]
+    rows += [_page_row(column) for flag in tracer.flags for column in flag.columns]
+    head = ["", f"## {tracer.name}", "", tracer.summary, ""]
+    return [
+        *head,
+        "| column | in JSON | unit | meaning |",
+        "|---|---|---|---|",
+        *dict.fromkeys(rows),
+    ]
+
+
+def _page_row(column: Column, heading: str = "{}") -> str:
+    said = heading.format(column.heading)
+    return f"| {said} | `{column.name}` | {column.unit} | {column.help} |"

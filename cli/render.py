@@ -313,7 +313,8 @@ def section_lines(section: Section, look: Look) -> list[str]:
     """A section as a table has it, no longer than is usual or was asked for."""
     data = section.data[: look.rows or section.most] if section.most else section.data
     if section.kind == "rows":
-        return row_lines(section.columns, data, look.width)
+        shown = [column for column in section.columns if column.table or look.wide]
+        return row_lines(shown, data, look.width)
     return _LINES[section.kind](data)
 
 

@@ -27,6 +27,7 @@ from memtap.bpf.session import Session
 from memtap.tracers import every
 from memtap.tracers.live.processes import Processes
 from memtap.tracers.model.report import Report, Row, now
+from memtap.tracers.model.schema import DIALECT, Schema, record, report_schema
 
 # Every report that is built, and what it asks the kernel for.
 REPORTS = {
@@ -243,3 +244,24 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
         },
         "host": [asdict(fact) for fact in diagnosis.host],
     }
+
+
+_SAID: Schema = {"type": "array", "items": {"type": "string"}}
+_MAYBE: Schema = {"type": ["string", "null"]}
+_ROW: dict[str, Schema] = {
+    "report": {"enum": list(REPORTS)},
+    "accuracy": {"enum": ["exact", "bounded", "estimated", None]},
+    "way": _MAYBE,
+    "probes": _SAID,
+    "missing": _SAID,
+    "todo": _MAYBE,
+    "notes": _SAID,
+}
+_FACT: dict[str, Schema] = {name: {"type": "string"} for name in ("name", "state", "todo")}
+
+# Of the object that to_dict() gives.
+SCHEMA = {"$schema": DIALECT} | report_schema(
+    "doctor",
+    {"type": "array", "items": record(_ROW)},
+    {"host": {"type": "array", "items": record(_FACT)}},
+)

@@ -44,11 +44,21 @@ _COUNTS = (
     Column("total", "TOTAL", help="both, and those that ended in a SIGSEGV or SIGBUS"),
     Column("share_pct", "SHARE", "pct", help="of all faults in the table"),
     Column(
-        "time_ns", "TIME_MS", "ms", help="from the exception to the completed fault, all together"
+        "time_ns",
+        "TIME_MS",
+        "ms",
+        unknown=True,
+        help="from the exception to the completed fault, all together",
     ),
-    Column("p50_ns", "P50_US", "us", help="the time of one fault: half of them took no longer"),
-    Column("p99_ns", "P99_US", "us", help="the same of 99 in 100"),
-    Column("max_ns", "MAX_US", "us", help="the time of the longest"),
+    Column(
+        "p50_ns",
+        "P50_US",
+        "us",
+        unknown=True,
+        help="the time of one fault: half of them took no longer",
+    ),
+    Column("p99_ns", "P99_US", "us", unknown=True, help="the same of 99 in 100"),
+    Column("max_ns", "MAX_US", "us", unknown=True, help="the time of the longest"),
     Column("timed", "TIMED", table=False, help="of how many faults the times are"),
 )
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from memtap.tracers.model.enricher import Edge
 
 FLAGS = (
-    Flag("hist", "How long faults took, as a histogram."),
-    Flag("explain", "Say in plain words what the numbers say."),
-    Flag("stacks", "The user stacks that fault most."),
+    Flag("hist", "How long faults took, as a histogram.", section=("histogram", "histogram")),
+    Flag("explain", "Say in plain words what the numbers say.", section=("explanation", "text")),
+    Flag("stacks", "The user stacks that fault most.", section=("stacks", "stacks")),
     Flag(
         "folded",
         "Write collapsed stacks, which flamegraph.pl and speedscope read.",

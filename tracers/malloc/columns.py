@@ -39,27 +39,44 @@ _COUNTS = (
     Column("returned_bytes", "RET_KB", "kib", help="what it gave back"),
     Column("live_bytes", "LIVE_KB", "kib", help="what it holds now"),
     Column("faults", "FAULTS", help="page faults on that memory"),
-    Column("fault_time_ns", "FAULT_MS", "ms", help="the time they took"),
+    Column("fault_time_ns", "FAULT_MS", "ms", unknown=True, help="the time they took"),
     Column("timed", "TIMED", table=False, help="of how many faults that time is"),
     Column(
         "threshold_bytes",
         "THRESHOLD",
+        unknown=True,
         help="the smallest request that glibc would map on its own now",
     ),
 )
 _LIFE = Column(
-    "life_ns", "LIFE_MS", "ms", help="how long it kept what was mapped, on average (by site)"
+    "life_ns",
+    "LIFE_MS",
+    "ms",
+    unknown=True,
+    help="how long it kept what was mapped, on average (by site)",
 )
 
 # Of the table that --heap adds; see heaps.Part.
 HEAPS = (
     PID,
     *COMM,
-    Column("heap_bytes", "HEAP_KB", "kib", help="what a heap spans"),
-    Column("resident_bytes", "RSS_KB", "kib", help="what of it is in memory"),
-    Column("used_bytes", "USED_KB", "kib", help="blocks that are in use"),
-    Column("stuck_bytes", "STUCK_KB", "kib", help="free, and yet stuck below a block that is used"),
-    Column("top_bytes", "TOP_KB", "kib", help="free at its end, which malloc can give back"),
+    Column("heap_bytes", "HEAP_KB", "kib", unknown=True, help="what a heap spans"),
+    Column("resident_bytes", "RSS_KB", "kib", unknown=True, help="what of it is in memory"),
+    Column("used_bytes", "USED_KB", "kib", unknown=True, help="blocks that are in use"),
+    Column(
+        "stuck_bytes",
+        "STUCK_KB",
+        "kib",
+        unknown=True,
+        help="free, and yet stuck below a block that is used",
+    ),
+    Column(
+        "top_bytes",
+        "TOP_KB",
+        "kib",
+        unknown=True,
+        help="free at its end, which malloc can give back",
+    ),
 )
 
 TIMELINE = (

@@ -27,11 +27,13 @@ FLAGS = (
         "Also how much of a heap is used, and how much is free and yet stuck below a block that is "
         "used. Of glibc, while the process runs: give an INTERVAL.",
         columns=HEAPS,
+        section=("heaps", "rows"),
     ),
     Flag(
         "uprobes",
         "Also count what one process asks of malloc, by size. It stops at each malloc and free, "
         "for some microseconds.",
+        section=("sizes", "sizes"),
     ),
 )
 

@@ -100,6 +100,7 @@ class Column:
         table: whether the table shows it without being asked to.
         change: whether its numbers tell how far something came, and so have a sign.
         help: what it means.
+        unknown: whether a row may not have it: null in JSON, a dash in tables.
         obvious: whether who knows ps(1) knows that, so that --help need not say it.
     """
 
@@ -109,6 +110,7 @@ class Column:
     table: bool = True
     change: bool = False
     help: str = ""
+    unknown: bool = False
     obvious: bool = False
 
     @property

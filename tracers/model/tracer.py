@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from memtap.bpf.plan import Plan
 from memtap.tracers.host.counters import Counters, vmstat
-from memtap.tracers.model.report import Column, Report
+from memtap.tracers.model.report import Column, Report, SectionKind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,6 +50,8 @@ class Flag:
         takes_file: whether it names a file to write; else it is given or not.
         wants: another flag without which this one means nothing, and why; "" for none.
         columns: those of the table that it adds, or puts in place of the usual one.
+        section: the name and kind of the section that it adds; None for none.
+        report: the name of the report that it makes, where that is another.
         looks: whether nothing is traced with it, so that it is no question to a recording.
     """
 
@@ -58,6 +60,8 @@ class Flag:
     takes_file: bool = False
     wants: tuple[str, str] = ("", "")
     columns: tuple[Column, ...] = ()
+    section: tuple[str, SectionKind] | None = None
+    report: str = ""
     looks: bool = False
 
 

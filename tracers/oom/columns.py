@@ -12,13 +12,21 @@ OOM = (
     PID,
     *COMM,
     UID,
-    Column("oom_score_adj", "ADJ", help="oom_score_adj, what the owner adds to its score"),
-    Column("total_vm_bytes", "VIRT_KB", "kib", table=False, help="its addresses"),
-    Column("anon_rss_bytes", "ANON_KB", "kib", help="its own memory when it was chosen"),
-    Column("file_rss_bytes", "FILE_KB", "kib", help="its pages of files"),
-    Column("shmem_rss_bytes", "SHMEM_KB", "kib", table=False, help="its shared memory"),
-    Column("swap_bytes", "SWAP_KB", "kib", table=False, help="what of it was swapped out"),
-    Column("pgtables_bytes", "PGTAB_KB", "kib", table=False, help="its page tables"),
+    Column(
+        "oom_score_adj", "ADJ", unknown=True, help="oom_score_adj, what the owner adds to its score"
+    ),
+    Column("total_vm_bytes", "VIRT_KB", "kib", table=False, unknown=True, help="its addresses"),
+    Column(
+        "anon_rss_bytes", "ANON_KB", "kib", unknown=True, help="its own memory when it was chosen"
+    ),
+    Column("file_rss_bytes", "FILE_KB", "kib", unknown=True, help="its pages of files"),
+    Column(
+        "shmem_rss_bytes", "SHMEM_KB", "kib", table=False, unknown=True, help="its shared memory"
+    ),
+    Column(
+        "swap_bytes", "SWAP_KB", "kib", table=False, unknown=True, help="what of it was swapped out"
+    ),
+    Column("pgtables_bytes", "PGTAB_KB", "kib", table=False, unknown=True, help="its page tables"),
     Column("trigger_pid", "BY_PID", table=False, help="the process that needed the memory"),
     Column("trigger_comm", "BY", "text", help="who needed the memory"),
     Column(
@@ -30,7 +38,12 @@ OOM = (
     ),
     *CGROUP,
     Column(
-        "limited_cgroup", "LIMITED", "path", table=False, help="the cgroup whose limit was reached"
+        "limited_cgroup",
+        "LIMITED",
+        "path",
+        table=False,
+        unknown=True,
+        help="the cgroup whose limit was reached",
     ),
 )
 
@@ -40,10 +53,10 @@ SCORES = (
     USER,
     *COMM,
     Column("oom_score", "SCORE", help="/proc/PID/oom_score; the highest is killed first"),
-    Column("oom_score_adj", "ADJ", help="oom_score_adj, what the owner adds to that"),
+    Column("oom_score_adj", "ADJ", unknown=True, help="oom_score_adj, what the owner adds to that"),
     Column("adj_bytes", "ADJ_KB", "kib", help="what ADJ adds, as if it were memory"),
     Column("res_bytes", "RES_KB", "kib", help="what is in memory, and freed when it is killed"),
-    Column("swap_bytes", "SWAP_KB", "kib", help="what is swapped out"),
-    Column("pgtables_bytes", "PGTAB_KB", "kib", help="its page tables"),
+    Column("swap_bytes", "SWAP_KB", "kib", unknown=True, help="what is swapped out"),
+    Column("pgtables_bytes", "PGTAB_KB", "kib", unknown=True, help="its page tables"),
     *(replace(column, table=False) for column in CGROUP),
 )

@@ -21,8 +21,16 @@ if TYPE_CHECKING:
 _TOLD_AFTER_S = 0.5
 
 FLAGS = (
-    Flag("explain", "Say why it was this one, and by what formula."),
-    Flag("scores", "Trace nothing: rank who would be killed next.", columns=SCORES, looks=True),
+    Flag(
+        "explain", "Say why it was this one, and by what formula.", section=("explanation", "text")
+    ),
+    Flag(
+        "scores",
+        "Trace nothing: rank who would be killed next.",
+        columns=SCORES,
+        report="oom-scores",
+        looks=True,
+    ),
 )
 
 

@@ -59,6 +59,7 @@ CACHESTAT_WIDE = (
     Column(
         "written_pages",
         "WRITTEN",
+        unknown=True,
         help="pages written back, by nr_written; of the whole host alone",
     ),
     replace(_REMOVED, table=True),

@@ -33,7 +33,12 @@ _COUNTS = (
 # What is left when the interval ends, where that can be told of a row.
 _LEFT: dict[tuple[str, ...], tuple[Column, ...]] = {
     ("order",): (
-        Column("free_blocks", "FREE_BLOCKS", help="free now, of the whole host (by order)"),
+        Column(
+            "free_blocks",
+            "FREE_BLOCKS",
+            unknown=True,
+            help="free now, of the whole host (by order)",
+        ),
         Column(
             "unusable_pct",
             "UNUSABLE",
@@ -42,7 +47,13 @@ _LEFT: dict[tuple[str, ...], tuple[Column, ...]] = {
         ),
     ),
     ("migratetype",): (
-        Column("free_bytes", "FREE_KB", "kib", help="free now, of the whole host (by type)"),
+        Column(
+            "free_bytes",
+            "FREE_KB",
+            "kib",
+            unknown=True,
+            help="free now, of the whole host (by type)",
+        ),
     ),
 }
 

@@ -25,22 +25,40 @@ from memtap.tracers.host.counters import Counters
 from memtap.tracers.host.hostile import one_line
 from memtap.tracers.host.patience import StuckError, patiently
 from memtap.tracers.model.report import Column, Kind, Report, Row, now, sized
+from memtap.tracers.model.schema import Shape
 
 _COLUMNS = (
-    Column("start", "START", "hex"),
-    Column("end", "END", "hex", table=False),
-    Column("size_bytes", "SIZE", "kib"),
-    Column("rss_bytes", "RSS", "kib"),
-    Column("pss_bytes", "PSS", "kib"),
-    Column("uss_bytes", "USS", "kib"),
-    Column("dirty_bytes", "DIRTY", "kib"),
-    Column("hugetlb_bytes", "HUGETLB", "kib", table=False),
-    Column("swap_bytes", "SWAP", "kib", table=False),
-    Column("mode", "MODE", "text"),
-    Column("region", "REGION", "text"),
-    Column("mapping", "MAPPING", "path"),
+    Column("start", "START", "hex", help="the address of its first byte"),
+    Column("end", "END", "hex", table=False, help="the address behind its last"),
+    Column("size_bytes", "SIZE", "kib", help="addresses it takes"),
+    Column("rss_bytes", "RSS", "kib", help="what of it is in memory"),
+    Column("pss_bytes", "PSS", "kib", help="the same, a page that n processes map counted as 1/n"),
+    Column("uss_bytes", "USS", "kib", help="what of it nobody else maps"),
+    Column(
+        "dirty_bytes",
+        "DIRTY",
+        "kib",
+        help="what of it was written, so that it cannot just be dropped",
+    ),
+    Column(
+        "hugetlb_bytes",
+        "HUGETLB",
+        "kib",
+        table=False,
+        help="huge pages of hugetlbfs in it, which are in no RSS",
+    ),
+    Column("swap_bytes", "SWAP", "kib", table=False, help="what of it is swapped out"),
+    Column("mode", "MODE", "text", help="read, write, execute, shared"),
+    Column(
+        "region",
+        "REGION",
+        "text",
+        help="what it is for, as in memtap faults: heap, stack, thread-stack, anon, file, shm, "
+        "text, data, vdso, hugetlb",
+    ),
+    Column("mapping", "MAPPING", "path", help="its file, or the kernel's name for it"),
 )
-_HUGE = Column("huge_bytes", "HUGE", "kib", table=False)
+_HUGE = Column("huge_bytes", "HUGE", "kib", table=False, help="what of it is mapped by huge pages")
 
 # What `pmap -x` of procps shows, and what it calls that.
 _EXTENDED = {
@@ -83,6 +101,9 @@ def pmap_columns(kind: Kind, wide: bool, extended: bool) -> tuple[Column, ...]:
             _extended(replace(c, kind=kind if c.kind == "kib" else c.kind)) for c in columns
         )
     return tuple(sized(column, kind) for column in columns)
+
+
+SHAPES = [Shape("pmap", [pmap_columns("kib", wide, extended=False) for wide in (False, True)])]
 
 
 def _extended(column: Column) -> Column:

@@ -8,40 +8,77 @@ from typing import Any
 
 from memtap.tracers.host import procfs
 from memtap.tracers.host.counters import difference
-from memtap.tracers.model.keys import CGROUP
+from memtap.tracers.model.keys import CGROUP, COMM, PID, UID, USER
 from memtap.tracers.model.report import Column, Kind, Report, Row, key_columns, sized
+from memtap.tracers.model.schema import Shape
 from memtap.tracers.ps.snapshot import Snapshot
 
-_UID = Column("uid", "UID", table=False)
-_USER = Column("user", "USER", "user")
-_COMM = Column("comm", "CMD", "text")
+_USER = replace(USER, kind="user")
 
 # What identifies a row, by what the user groups by.
 PS_KEYS: dict[str, tuple[Column, ...]] = {
-    "process": (Column("pid", "PID"), _UID, _USER, _COMM),
-    "user": (_UID, _USER),
+    "process": (PID, UID, _USER, *COMM),
+    "user": (UID, _USER),
     "cgroup": CGROUP,
-    "comm": (_COMM,),
+    "comm": COMM,
 }
 
-_PROCESSES = Column("processes", "PROCS")
+_PROCESSES = Column("processes", "PROCS", help="how many processes are in the row")
 # What can be added up.
 _AMOUNTS = (
-    Column("virt_bytes", "VIRT", "kib"),
-    Column("res_bytes", "RES", "kib"),
-    Column("shr_bytes", "SHR", "kib"),
-    Column("pss_bytes", "PSS", "kib"),
-    Column("uss_bytes", "USS", "kib"),
-    Column("hugetlb_bytes", "HUGETLB", "kib", table=False),
-    Column("swap_bytes", "SWAP", "kib", table=False),
-    Column("pgtables_bytes", "PGTABLES", "kib", table=False),
-    Column("minor", "MINOR", table=False),
-    Column("major", "MAJOR", table=False),
+    Column(
+        "virt_bytes",
+        "VIRT",
+        "kib",
+        help="addresses in use, whether or not there is memory behind them",
+    ),
+    Column(
+        "res_bytes",
+        "RES",
+        "kib",
+        help="what is in memory (RSS); shared pages count in full in each process",
+    ),
+    Column("shr_bytes", "SHR", "kib", help="of RES, pages of files and shared memory"),
+    Column(
+        "pss_bytes",
+        "PSS",
+        "kib",
+        unknown=True,
+        help="a page that n processes map counts as 1/n; this adds up",
+    ),
+    Column(
+        "uss_bytes",
+        "USS",
+        "kib",
+        unknown=True,
+        help="what nobody else maps: what would be free if it ended",
+    ),
+    Column(
+        "hugetlb_bytes",
+        "HUGETLB",
+        "kib",
+        table=False,
+        unknown=True,
+        help="huge pages of hugetlbfs, in full in each process that maps them",
+    ),
+    Column(
+        "swap_bytes",
+        "SWAP",
+        "kib",
+        table=False,
+        unknown=True,
+        help="what is swapped out; shared by n processes counts as 1/n",
+    ),
+    Column("pgtables_bytes", "PGTABLES", "kib", table=False, help="its page tables"),
+    Column("minor", "MINOR", table=False, help="page faults that were answered from memory"),
+    Column("major", "MAJOR", table=False, help="page faults that had to wait for storage"),
 )
 # What cannot.
 _SCORES = (
-    Column("oom_score", "OOM", table=False),
-    Column("oom_score_adj", "OOM_ADJ", table=False),
+    Column("oom_score", "OOM", table=False, help="how likely the OOM killer takes it (0 to 2000)"),
+    Column(
+        "oom_score_adj", "OOM_ADJ", table=False, help="what its owner adds to that (-1000 to 1000)"
+    ),
 )
 _SUMMED = ("processes", *(column.name for column in _AMOUNTS))
 _FAULTS = ("minor", "major")
@@ -60,13 +97,22 @@ def ps_columns(by: tuple[str, ...], kind: Kind, changes: bool, tree: bool) -> tu
     if tree:
         keys = (
             keys[0],
-            Column("ppid", "PPID", table=False),
+            Column("ppid", "PPID", table=False, help="its parent"),
             *keys[1:3],
-            replace(_COMM, kind="tree"),
+            replace(COMM[0], kind="tree"),
         )
     amounts = tuple(sized(column, kind) for column in _AMOUNTS)
     counts = (*amounts, *_SCORES) if "process" in by else (_PROCESSES, *amounts)
     return (*keys, *(map(_of_change, counts) if changes else counts))
+
+
+SHAPES = [
+    Shape(
+        "ps",
+        [ps_columns((key,), "kib", changes=False, tree=False) for key in PS_KEYS]
+        + [ps_columns(("process",), "kib", changes=False, tree=True)],
+    )
+]
 
 
 def _of_change(column: Column) -> Column:

@@ -21,8 +21,8 @@ _COUNTS = (
         help="how often it had to reclaim memory itself before it got some",
     ),
     Column("stall_ns", "STALL_MS", "ms", help="how long that took"),
-    Column("p99_ns", "P99_MS", "ms", help="one of them: 99 in 100 took no longer"),
-    Column("max_ns", "MAX_MS", "ms", table=False, help="the longest of them"),
+    Column("p99_ns", "P99_MS", "ms", unknown=True, help="one of them: 99 in 100 took no longer"),
+    Column("max_ns", "MAX_MS", "ms", table=False, unknown=True, help="the longest of them"),
     Column(
         "memcg_reclaims", "MEMCG", table=False, help="STALLS because a cgroup's limit was reached"
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memtap.tracers.model.keys import COMM, PID, PROCESS
+from memtap.tracers.model.keys import COMM, PROCESS
 from memtap.tracers.model.report import Column, key_columns
 
 # What identifies a row, by what the user groups by.
@@ -39,8 +39,7 @@ LEAKS = (
     Column("objects", "KEPT", help="objects that are still there"),
     Column("bytes", "KEPT_KB", "kib", help="their bytes"),
     Column("age_ns", "OLDEST_MS", "ms", help="how long the oldest of them has been there"),
-    PID,
-    *COMM,
+    *(replace(c, table=c.table and c.name != "user") for c in PROCESS),
     Column("cache", "CACHE", "text", help="the cache they are of"),
     Column("site", "SITE", "path", help="the code that allocated them"),
 )

@@ -20,6 +20,7 @@ FLAGS = (
         "leaks",
         "Also what was allocated since it began and is still there, the oldest first.",
         columns=shown.LEAKS,
+        section=("leaks", "rows"),
     ),
     Flag(
         "stacks",

@@ -1,0 +1,42 @@
+"""The command `memtap schema`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from memtap.cli.options import Command
+from memtap.tracers import NAMES, load
+from memtap.tracers.model.schema import Schema, schema_of, shapes_of
+
+# What traces nothing, and has reports as well.
+_OTHERS = ("ps", "pmap", "doctor")
+
+
+@click.command("schema", cls=Command)
+@click.argument("report", type=click.Choice([*NAMES, *_OTHERS]), required=False)
+def command(report: str | None) -> None:
+    """What is in the JSON of a REPORT (of each, if none is named)? Its JSON Schema, 2020-12.
+
+    Every column with its type, meaning and unit. Rows can be grouped in several ways: what all have
+    is required, what some have is allowed.
+
+    \b
+    memtap schema faults                          what a line of faults -f json is
+    memtap schema faults | jq '..|.description?'  its columns, in words
+    """
+    found = {name: _schema(name) for name in ([report] if report else [*NAMES, *_OTHERS])}
+    click.echo(json.dumps(found[report] if report else found, indent=2))
+
+
+def _schema(name: str) -> Schema:
+    if name == "doctor":
+        from memtap.tracers.doctor import SCHEMA
+
+        return SCHEMA
+    if name in NAMES:
+        return schema_of(shapes_of(load(name)))
+    from memtap.tracers.ps import pmap, report
+
+    return schema_of(pmap.SHAPES if name == "pmap" else report.SHAPES)
