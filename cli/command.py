@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from memtap.cli.arrange import AsTheyCome, Order
+from memtap.cli.job import Job
 from memtap.cli.manual import help_of
 from memtap.cli.options import Options, TracingCommand, shared, sort_column
 from memtap.cli.telling import note
-from memtap.cli.tracing import Job, run
+from memtap.cli.tracing import run
 from memtap.tracers.model.tracer import Flag, Query, Tracer, UnfitError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _answer(tracer: Tracer, options: Options) -> None:
     if tracer.look and tracer.is_looked_for(query):
         _look(tracer.look, query, options, order)
         return
-    run(options, Job(tracer, query, order))
+    run(options, [Job(tracer, query, order)])
 
 
 def _query(tracer: Tracer, options: Options) -> Query:

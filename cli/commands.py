@@ -10,8 +10,9 @@ import click
 from memtap import __version__
 from memtap.tracers import NAMES, every, load
 
-# What traces nothing has a module of its own here. Name, and what --help says of it.
+# What is no tracer has a module of its own here. Name, and what --help says of it.
 _OWN = {
+    "run": "What a program does with memory: several of these reports out of one run.",
     "ps": "How much memory every process takes, alone and shared, or took in an interval.",
     "pmap": "What one process has mapped, and what of that is in memory.",
     "doctor": "What this host can trace, how exactly, and what to do for more.",

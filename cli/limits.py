@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def _needs(cpus: int) -> list[_Need]:
     ]
 
 
-def require_room(plan: Plan) -> None:
+def require_room(plans: Iterable[Plan]) -> None:
     """MemtapError if a limit of this process leaves too little to trace or to read a recording.
 
     Where it may be too little it is said, as the kernel kills without a word.
@@ -52,7 +52,7 @@ def require_room(plan: Plan) -> None:
     if not limits:
         return
     folder, allowed = min(limits, key=lambda limit: limit[1])
-    least = plan.least_mib << 20
+    least = max(plan.least_mib for plan in plans) << 20
     if allowed < least:
         what = f"this process may have {allowed:,} bytes of memory and needs {least:,}"
         raise MemtapError(what, f"raise the limit of its cgroup first: {one_line(str(folder))}")

@@ -10,10 +10,9 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,10 +23,11 @@ from memtap.cli.program import Program
 from memtap.cli.telling import absent, note, partial_remarks, remarked
 
 if TYPE_CHECKING:
+    from memtap.cli.display import Display
     from memtap.tracers.live.live import Live
     from memtap.tracers.live.recording import Recorder
+    from memtap.tracers.live.together import Together
     from memtap.tracers.model.chunk import Chunk
-    from memtap.tracers.model.report import Report
     from memtap.tracers.model.tracer import Reporter
 
 # However long an interval is, events are taken in this often, so that memory stays small.
@@ -39,29 +39,6 @@ _PAUSE_S = 0.05
 
 # When we are told to end, what is not worked on in this time is given up.
 _PATIENCE_S = 0.2
-
-
-class Display(Protocol):
-    """Where reports are shown.
-
-    Attributes:
-        inputs: descriptors on which the user can say something.
-    """
-
-    inputs: list[int]
-
-    @property
-    def closed(self) -> bool:
-        """Whether nobody looks any more."""
-
-    def show(self, report: Report) -> None:
-        """Shows a report."""
-
-    def listen(self) -> None:
-        """Something can be read from one of the inputs."""
-
-    def close(self) -> None:
-        """Gives the terminal back."""
 
 
 class Signals:
@@ -94,35 +71,52 @@ class Signals:
         self.readable.recv(4096)
 
 
+@dataclass
+class Strand:
+    """What becomes of the events of one tracer of a run.
+
+    Attributes:
+        live: where they come from.
+        reporter: what makes reports of them.
+        nothing: what did not happen where a report has no rows.
+        display: where reports are shown.
+        recorder: where events are kept; None if they are not.
+        has_rows: whether something has come in since the last report.
+    """
+
+    live: Live
+    reporter: Reporter
+    nothing: str
+    display: Display
+    recorder: Recorder | None = None
+    has_rows: bool = False
+
+
 class Loop:
-    """One live run."""
+    """One live run, of one tracer or several."""
 
     def __init__(
         self,
         options: Options,
-        live: Live,
-        reporter: Reporter,
-        nothing: str,
-        display: Display,
+        together: Together,
+        strands: Sequence[Strand],
         signals: Signals,
         pids: Sequence[int],
         program: Program | None,
     ) -> None:
-        self._live, self._reporter, self._display = live, reporter, display
-        self._nothing = nothing
+        self._together, self._strands = together, strands
         self._program = program
         self._pidfds = {pid: _pidfd(pid) for pid in pids}
         self._interval = options.interval or (math.inf if program else DEFAULT_INTERVAL_S)
         self._reports_left = options.count or math.inf
         self._options = options
-        self._has_rows = False  # has something come in since the last report?
-        self._recorder = _start_recording(options.record, live)
         self._signals = signals
         self._selector = selectors.DefaultSelector()
         self._deaf_until = math.inf  # when processes are listened to again, if they are not
-        self._watch(live.session.readable, live.consume)
-        self._watch(live.processes.readable, self._hear)
-        self._watch(display.inputs, display.listen)
+        self._watch(together.readable, together.consume)
+        self._watch(together.processes.readable, self._hear)
+        for strand in strands:
+            self._watch(strand.display.inputs, strand.display.listen)
         self._watch([self._signals.readable.fileno()], self._signals.listen)
         for pidfd in (*self._pidfds.values(), *([program.pidfd] if program else [])):
             self._watch([pidfd], partial(self._unwatch, pidfd))
@@ -137,17 +131,17 @@ class Loop:
 
     def _hear(self) -> None:
         """Takes in what processes did, and then does not listen to them for a while."""
-        self._live.consume()
+        self._together.consume()
         if math.isinf(self._deaf_until):
             self._deaf_until = time.monotonic() + _PAUSE_S
-            for descriptor in self._live.processes.readable:
+            for descriptor in self._together.processes.readable:
                 self._selector.unregister(descriptor)
 
     def _listen(self) -> None:
         """Listens to processes again, if it is time."""
         if time.monotonic() >= self._deaf_until:
             self._deaf_until = math.inf
-            self._watch(self._live.processes.readable, self._hear)
+            self._watch(self._together.processes.readable, self._hear)
 
     def run(self) -> None:
         """Until COUNT reports are out, or a signal, PROGRAM's end, the targets' or the reader's."""
@@ -163,14 +157,15 @@ class Loop:
     def _run(self) -> None:
         if self._program:
             self._program.go()
-        end = self._live.interval_began_s + self._interval
+        end = self._together.interval_began_s + self._interval
         while True:
             self._wait(min(end, time.monotonic() + TICK_S))
             ends = time.monotonic() >= end
             self._reports_left -= ends
             last = self._is_over() or self._reports_left < 1
-            for chunk in self._live.collect_in_pieces(ends or last, last, self._hurries):
-                self._handle(self._remarked(chunk, partial=not ends))
+            for number, chunk in self._together.collect(ends or last, last, self._hurries):
+                strand = self._strands[number]
+                self._handle(strand, self._remarked(strand, chunk, partial=not ends))
             if last:
                 return
             if ends:
@@ -183,16 +178,16 @@ class Loop:
                 return
             self._listen()
             pause = max(self._deaf_until - time.monotonic(), 0)
-            ready = self._selector.select(min(left, self._live.patience_s, pause))
+            ready = self._selector.select(min(left, self._together.patience_s, pause))
             for key, _ in ready:
                 key.data()
             if not ready:
-                self._live.consume()
-            if self._live.is_full:
+                self._together.consume()
+            if self._together.is_full:
                 return
 
     def _is_over(self) -> bool:
-        if self._display.closed or self._is_told_to_end():
+        if any(strand.display.closed for strand in self._strands) or self._is_told_to_end():
             return True
         return self._program.has_ended() if self._program else self._targets_are_gone()
 
@@ -208,17 +203,17 @@ class Loop:
     def _targets_are_gone(self) -> bool:
         if not self._pidfds or not all(map(_is_dead, self._pidfds.values())):
             return False
-        return not set(self._live.session.followed()) - set(self._pidfds)
+        return not self._together.followed() - set(self._pidfds)
 
-    def _remarked(self, chunk: Chunk, partial: bool) -> Chunk:
+    def _remarked(self, strand: Strand, chunk: Chunk, partial: bool) -> Chunk:
         """With what there is to say of an interval that ends with this chunk."""
-        self._has_rows |= len(chunk.rows) > 0
+        strand.has_rows |= len(chunk.rows) > 0
         if chunk.interval is None:
             return chunk
-        remarks = [] if self._has_rows or self._program else self._reasons()
+        remarks = [] if strand.has_rows or self._program else self._reasons()
         if partial and not self._options.each:
             remarks += partial_remarks(chunk.interval.seconds, self._interval)
-        self._has_rows = False
+        strand.has_rows = False
         return replace(chunk, interval=replace(chunk.interval, remarks=tuple(remarks)))
 
     def _reasons(self) -> list[str]:
@@ -227,39 +222,33 @@ class Loop:
         gone = [f"process {' and '.join(ended)} ended"] if ended else []
         return gone + absent(self._options.comms)
 
-    def _handle(self, chunk: Chunk) -> None:
-        if self._recorder:
+    def _handle(self, strand: Strand, chunk: Chunk) -> None:
+        if strand.recorder:
             with undisturbed():
-                self._keep(self._recorder, chunk)
-        report = self._reporter.feed(chunk)
+                _keep(strand, strand.recorder, chunk)
+        report = strand.reporter.feed(chunk)
         if not chunk.last:
-            self._live.edge.learn(self._reporter)
+            strand.live.edge.learn(strand.reporter)
         if report and chunk.interval:
             with undisturbed():
-                self._display.show(remarked(report, self._nothing, chunk.interval.remarks))
-
-    def _keep(self, recorder: Recorder, chunk: Chunk) -> None:
-        from memtap.tracers.live.recording import RecordingFullError
-
-        try:
-            recorder.write(chunk)
-        except RecordingFullError as full:
-            click.echo(f"memtap: {full.what}; {full.hint}", err=True)
-            self._recorder = None
+                strand.display.show(remarked(report, strand.nothing, chunk.interval.remarks))
 
     def close(self) -> None:
-        """Ends the recording."""
-        if self._recorder:
-            self._recorder.close()
+        """Ends the recordings."""
+        for strand in self._strands:
+            if strand.recorder:
+                strand.recorder.close()
         self._selector.close()
 
 
-def _start_recording(path: Path | None, live: Live) -> Recorder | None:
-    if path is None:
-        return None
-    from memtap.tracers.live.recording import Recorder
+def _keep(strand: Strand, recorder: Recorder, chunk: Chunk) -> None:
+    from memtap.tracers.live.recording import RecordingFullError
 
-    return Recorder(path, live.origin, live.edge.row)
+    try:
+        recorder.write(chunk)
+    except RecordingFullError as full:
+        click.echo(f"memtap: {full.what}; {full.hint}", err=True)
+        strand.recorder = None
 
 
 def _pidfd(pid: int) -> int:

@@ -76,8 +76,8 @@ def columns_page() -> str:
 
 _PAGE = """# Every column
 
-What `memtap COMMAND --help` says of columns, and their names in JSON and CSV. `memtap schema COMMAND` is
-the same for programs. A column in brackets is shown with `--wide` alone."""
+What `memtap COMMAND --help` says of columns, and their names in JSON and CSV. `memtap schema
+COMMAND` is the same for programs. A column in brackets is shown with `--wide` alone."""
 
 
 def _page_of(tracer: Tracer) -> list[str]:

@@ -150,7 +150,7 @@ def keys_out_of(known: Mapping[str, Sequence[Column]]) -> Callable[[str], tuple[
     return keys
 
 
-def _last_of(known: Iterable[str]) -> Callable[..., list[str]]:
+def last_of(known: Iterable[str]) -> Callable[..., list[str]]:
     """Makes what completes the last key of `KEY,KEY` in a shell."""
 
     def complete(_context: click.Context, _parameter: click.Parameter, word: str) -> list[str]:
@@ -205,7 +205,7 @@ comm_option = click.option(
     metavar="NAME",
     help="Only processes of exactly this name. Repeatable.",
 )
-_WHOSE: list[Decorator] = [
+WHOSE: list[Decorator] = [
     pid_option("this process and its children"),
     comm_option,
     click.option(
@@ -246,8 +246,8 @@ output_option = click.option(
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, help="Below every table, how far it can be believed."
 )
+sort_option = click.option("-s", "--sort", metavar="COLUMN", help="Order rows by this column.")
 SHOWING: list[Decorator] = [
-    click.option("-s", "--sort", metavar="COLUMN", help="Order rows by this column."),
     click.option(
         "-r", "--rows", type=Number(min=1), metavar="N", help="Show only the first N rows."
     ),
@@ -260,7 +260,7 @@ SHOWING: list[Decorator] = [
 human_option = click.option(
     "-k", "--human", is_flag=True, help="Sizes with the letter of their unit: 956.0K, 1.5G."
 )
-_RECORDING = [
+RECORDING: list[Decorator] = [
     click.option("--record", type=_FILE, metavar="FILE", help="Also keep the events, in Parquet."),
     click.option(
         "--from",
@@ -276,7 +276,7 @@ _RECORDING = [
         "and time as it likes; others may take half a gigabyte.",
     ),
 ]
-_INSIDE = [
+INSIDE: list[Decorator] = [
     click.option("--dump-c", is_flag=True, help="Print the C program as it is compiled, and end."),
     click.option("--dry-run", is_flag=True, help="Compile and attach, say what, and end."),
 ]
@@ -290,14 +290,14 @@ def shared(keys: Iterable[str], flags: Sequence[Flag] = ()) -> Decorator:
             some.
         flags: options of the command's own.
     """
-    own = [by_option(keys), *SHOWING, *map(_option, flags)]
-    parameters: list[Decorator] = [*INTERVAL_AND_COUNT, *_WHOSE, *own, *_RECORDING, *_INSIDE]
+    own = [by_option(keys), sort_option, *SHOWING, *map(_option, flags)]
+    parameters: list[Decorator] = [*INTERVAL_AND_COUNT, *WHOSE, *own, *RECORDING, *INSIDE]
 
     def decorate(function: Callable[[Options], None]) -> Callable[..., None]:
         def call(**values: Any) -> None:
             given = {flag.name: values.pop(flag.name) for flag in flags}
             options = Options(**values, flags=given)
-            _check(options, flags)
+            check(options, flags)
             function(options)
 
         call.__doc__ = function.__doc__
@@ -331,7 +331,7 @@ def by_option(keys: Iterable[str]) -> Decorator:
         "-b",
         "--by",
         type=keys_out_of(known),
-        shell_complete=_last_of(known),
+        shell_complete=last_of(known),
         metavar="KEY[,KEY]",
         default=next(iter(known)),
         show_default=True,
@@ -339,7 +339,7 @@ def by_option(keys: Iterable[str]) -> Decorator:
     )
 
 
-def _check(options: Options, flags: Sequence[Flag]) -> None:
+def check(options: Options, flags: Sequence[Flag] = ()) -> None:
     """A usage error where options contradict each other."""
     for (one, first), (other, second) in combinations(_files(options, flags).items(), 2):
         if first == second and (one == "--record" or first.is_file() or not first.exists()):

@@ -11,6 +11,7 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from pathlib import Path
 from typing import TextIO
 
@@ -144,7 +145,9 @@ def is_styled(stream: TextIO) -> bool:
     return can and stream.isatty() and not os.environ.get("NO_COLOR")
 
 
-def choose_renderer(options: Shown, stream: TextIO, rolling: bool, rows: int | None) -> Renderer:
+def choose_renderer(
+    options: Shown, stream: TextIO, rolling: bool, rows: int | None, titled: bool = False
+) -> Renderer:
     """The renderer of the format asked for, dressed for where it goes."""
     if options.format == "json":
         return Json()
@@ -157,6 +160,7 @@ def choose_renderer(options: Shown, stream: TextIO, rolling: bool, rows: int | N
         verbose=options.verbose,
         wide=options.wide,
         rows=rows,
+        titled=titled,
     )
     return Rolling(look) if rolling else Blocks(look)
 
@@ -164,12 +168,18 @@ def choose_renderer(options: Shown, stream: TextIO, rolling: bool, rows: int | N
 class Printer:
     """Writes each report as text. A reader that has gone away ends it quietly."""
 
-    def __init__(self, options: Shown, rolling: bool, order: Order) -> None:
+    def __init__(self, options: Shown, rolling: bool, order: Order, titled: bool = False) -> None:
         self._order = order
         self._stream = open_output(options.output)
-        self._renderer = choose_renderer(options, self._stream, rolling, order.rows)
+        self._renderer = choose_renderer(options, self._stream, rolling, order.rows, titled)
         self.closed = False
         self.inputs: list[int] = []
+
+    def beside(self, order: Order) -> Printer:
+        """Another one to the same place, for reports that are ordered in another way."""
+        other = copy(self)
+        other._order = order
+        return other
 
     def listen(self) -> None:
         """Nobody says anything on a pipe."""

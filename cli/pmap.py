@@ -15,6 +15,7 @@ from memtap.cli.options import (
     Shown,
     human_option,
     sort_column,
+    sort_option,
     together,
 )
 
@@ -22,6 +23,7 @@ _PARAMETERS: tuple[Decorator, ...] = (
     click.argument("pid", type=Number(min=1)),
     click.option("-x", "--extended", is_flag=True, help="The columns of procps' pmap -x."),
     human_option,
+    sort_option,
     *SHOWING,
 )
 

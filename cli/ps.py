@@ -22,6 +22,7 @@ from memtap.cli.options import (
     human_option,
     pid_option,
     sort_column,
+    sort_option,
     together,
 )
 from memtap.tracers.model.report import Column, Kind
@@ -38,6 +39,7 @@ _PARAMETERS: tuple[Decorator, ...] = (
     by_option(PS_KEYS),
     click.option("--tree", is_flag=True, help="Processes below their parents."),
     human_option,
+    sort_option,
     *SHOWING,
 )
 

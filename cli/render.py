@@ -79,6 +79,7 @@ class Look:
         verbose: whether the audit is always shown.
         wide: whether columns that a table leaves out are shown.
         rows: how many of whatever is listed are shown; None for as many as is usual.
+        titled: whether the name of each report stands above it, as it is not always the same.
     """
 
     width: int | None = None
@@ -87,6 +88,7 @@ class Look:
     verbose: bool = False
     wide: bool = False
     rows: int | None = None
+    titled: bool = False
 
     def heading(self, text: str) -> str:
         """A line of headings."""
@@ -375,7 +377,8 @@ class Blocks:
     def render(self, report: Report) -> str:
         """See Renderer."""
         look = self._look
-        lines = [local_time(report.time)] if look.timestamp else []
+        lines = [look.heading(f"{report.name}:")] if look.titled else []
+        lines += [local_time(report.time)] if look.timestamp else []
         lines += self._table(report)
         lines += report.remarks
         lines += [line for each in report.sections for line in section_lines(each, look)]

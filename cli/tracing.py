@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import os
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,94 +15,66 @@ from memtap.bpf.cache import Cache
 from memtap.bpf.errors import MemtapError
 from memtap.bpf.filters import Filter, own_tgid
 from memtap.bpf.kernel import Kernel
-from memtap.bpf.loading import Attempts, Request
-from memtap.bpf.plan import Plan
-from memtap.cli.arrange import Order
-from memtap.cli.confined import run_confined
-from memtap.cli.display import make_display
-from memtap.cli.endings import end_in_order
+from memtap.bpf.loading import Attempts, Loaded, Request
+from memtap.cli.display import make_displays
+from memtap.cli.job import Job
 from memtap.cli.limits import require_room
-from memtap.cli.loop import Display, Loop, Signals
+from memtap.cli.loop import Loop, Signals, Strand
 from memtap.cli.options import Options
 from memtap.cli.program import Program
-from memtap.cli.telling import absent, begun, compiles, note, remarked
-from memtap.tracers import reports_of
-from memtap.tracers.host.hostile import one_line
+from memtap.cli.replay import replay
+from memtap.cli.telling import absent, begun, compiles, note
+from memtap.tracers.host.caller import caller
 from memtap.tracers.live.processes import process_of
-from memtap.tracers.model.tracer import Query, Reporter, Tracer
 
 if TYPE_CHECKING:
-    from memtap.tracers.live.recording import Recording
-    from memtap.tracers.model.chunk import Chunk, Origin
-
-
-# What a replay may take of a CPU: so many seconds, and one more for so many bytes. The slowest
-# report takes a fifth of that.
-_CPU_S, _BYTES_PER_CPU_S = 50, 64 << 10
-
+    from memtap.tracers.live.live import Live
+    from memtap.tracers.live.processes import Processes
+    from memtap.tracers.live.recording import Recorder
+    from memtap.tracers.model.chunk import Origin
 
 # After so many more objects Python looks for cycles among the new ones; after so many times among
 # those that lasted, and after so many of these among all.
 _OBJECTS, _YOUNG, _OLD = 20_000, 10, 10
 
-_NO_END = "has no end: its recorder was killed, or still records. All that is there was shown"
 
-
-@dataclass(frozen=True)
-class Job:
-    """What one tracer is asked, and how its reports are to be shown.
-
-    Attributes:
-        tracer: whom.
-        query: what.
-        order: of rows.
-    """
-
-    tracer: Tracer
-    query: Query
-    order: Order
-
-    @property
-    def plan(self) -> Plan:
-        """By which it is attached."""
-        return self.tracer.plan_of(self.query)
-
-    def reporter(self, origin: Origin) -> Reporter:
-        """What makes its reports."""
-        return self.tracer.make_reporter(origin, self.query)
-
-    def display(self, options: Options, reporter: Reporter) -> Display:
-        """Where they are shown."""
-        return make_display(self.tracer, self.query, options, self.order, reporter)
-
-
-def run(options: Options, job: Job) -> None:
+def run(options: Options, jobs: Sequence[Job]) -> None:
     """Carries out a tracing command; ends the process with PROGRAM's status, if there is one."""
     from memtap.cli.output import readers_of
 
-    require_room(job.plan)
-    files = (options.file(flag.name) for flag in job.tracer.flags if flag.takes_file)
+    require_room([job.plan for job in jobs])
+    flags = [flag for job in jobs for flag in job.tracer.flags]
+    files = (options.file(flag.name) for flag in flags if flag.takes_file)
     with readers_of((options.output, *files)):
-        _run(options, job)
+        if options.replay is None:
+            _run(options, jobs)
+        else:
+            replay(options.replay, options, jobs)
 
 
-def _run(options: Options, job: Job) -> None:
-    if options.replay is not None:
-        _replay_any(options.replay, options, job)
-        return
+def _run(options: Options, jobs: Sequence[Job]) -> None:
     kernel = Kernel()
     kernel.require_proc()
     pids = tuple(map(process_of, options.pids))
-    notes_who = _shows_who(options) or job.query.regroups
-    settings = job.tracer.settings(job.query)
-    request = Request(job.plan, _filter(options, pids), settings, notes_who)
+    requests = _requests(options, jobs, pids)
     if options.dump_c:
         kernel.require_tracing()
-        click.echo(request.text(kernel, next(request.plan.require(kernel))), nl=False)
+        for request in requests:
+            click.echo(request.text(kernel, next(request.plan.require(kernel))), nl=False)
         return
-    status = _trace(options, job, request, kernel, pids)
+    status = _trace(options, jobs, requests, kernel, pids)
     if options.program:
         raise SystemExit(status)
+
+
+def _requests(options: Options, jobs: Sequence[Job], pids: tuple[int, ...]) -> list[Request]:
+    """What the kernel is asked for; what is to be noted of processes, once is enough."""
+    kept = _filter(options, pids)
+    notes_who = _shows_who(options) or any(job.query.regroups for job in jobs)
+    return [
+        Request(job.plan, kept, job.tracer.settings(job.query), notes_who and job is jobs[0])
+        for job in jobs
+    ]
 
 
 def _shows_who(options: Options) -> bool:
@@ -127,87 +98,12 @@ def _filter(options: Options, pids: tuple[int, ...]) -> Filter:
     )
 
 
-def _replay_any(pattern: str, options: Options, job: Job) -> None:
-    """Replays what somebody has recorded; in a process of its own, unless that is trusted."""
-    from memtap.tracers.live.recording import TRUST, find
-
-    paths, output = find(pattern), options.output
-    if output and output.exists() and any(map(output.samefile, paths)):
-        raise MemtapError(f"{output} is the recording itself", "name another file for the report")
-    end_in_order()
-    replay = partial(_replay, paths, options, job)
-    if options.trust:
-        replay()
-        return
-    size = sum(path.stat().st_size for path in paths if path.is_file())
-    run_confined(replay, pattern, _CPU_S + size // _BYTES_PER_CPU_S, TRUST)
-
-
-def _replay(paths: list[Path], options: Options, job: Job) -> None:
-    trusted, nothing = options.trust, job.tracer.nothing
-    _require_kept(paths, job, trusted)
-    with ExitStack() as stack:
-        display: Display | None = None
-        for path in paths:
-            recording = _recording_of(path, job.tracer, trusted)
-            reporter = job.reporter(recording.origin)
-            if display is None:
-                display = job.display(options, reporter)
-                stack.callback(display.close)
-            for chunk in _chunks(recording, job.tracer):
-                report = reporter.feed(chunk)
-                if report and chunk.interval:
-                    display.show(remarked(report, nothing, chunk.interval.remarks))
-                if display.closed:
-                    return
-            if recording.was_cut_off:
-                click.echo(f"memtap: note: {one_line(str(path))} {_NO_END}", err=True)
-
-
-def _require_kept(paths: list[Path], job: Job, trusted: bool) -> None:
-    """MemtapError if none of the recordings kept what the job wants, though events are there."""
-    field, what = job.tracer.kept(job.query)
-    if not field:
-        return
-    has_rows = False
-    for path in paths:
-        for chunk in _recording_of(path, job.tracer, trusted):
-            if chunk.rows[field].any():
-                return
-            has_rows |= len(chunk.rows) > 0
-    if has_rows:
-        names = " and ".join(map(str, paths))
-        raise MemtapError(f"{names} has no {what}", f"record again, with --{what}")
-
-
-def _recording_of(path: Path, tracer: Tracer, trusted: bool) -> Recording:
-    from memtap.tracers.live.recording import Recording
-
-    recording = Recording(path, trusted)
-    if recording.origin.tracer != tracer.plan.name:
-        commands = [f"memtap {each.name}" for each in reports_of(recording.origin.tracer)]
-        what = f"{path} is a recording of another report"
-        raise MemtapError(what, f"it can be shown by {' and '.join(commands)}")
-    recording.require(tracer.row().dtype)
-    return recording
-
-
-def _chunks(recording: Recording, tracer: Tracer) -> Iterator[Chunk]:
-    """What was recorded, if all of it can have been."""
-    from memtap.tracers.live.rows import Checked
-
-    checked = Checked(tracer.row())
-    for chunk in recording:
-        try:
-            checked.look(chunk.rows)
-        except ValueError as error:
-            what = f"cannot read {recording.path}: it contradicts itself ({error})"
-            raise MemtapError(what, "it is damaged, or was not recorded by memtap") from error
-        yield chunk
-
-
 def _trace(
-    options: Options, job: Job, request: Request, kernel: Kernel, pids: tuple[int, ...]
+    options: Options,
+    jobs: Sequence[Job],
+    requests: Sequence[Request],
+    kernel: Kernel,
+    pids: tuple[int, ...],
 ) -> int:
     """Compiles, attaches, runs, reports; the status of PROGRAM, or 0."""
     # Forked before there are threads, and before compiling takes its time.
@@ -215,49 +111,119 @@ def _trace(
     with ExitStack() as stack:
         if program:
             stack.callback(program.end)
-        else:
-            for absence in absent(options.comms):
-                note(f"{absence}; it waits for one")
-        for wanted in request.filter.awaited:
-            note(f"there is no cgroup {wanted} yet; it waits for that")
-        attempts = Attempts(request, kernel, Cache())
-        stack.callback(attempts.abandon)
-        if attempts.takes_time:
+        _say_what_is_awaited(options, requests[0].filter)
+        attempts = [Attempts(request, kernel, Cache()) for request in requests]
+        for each in attempts:
+            stack.callback(each.abandon)
+        if any(each.takes_time for each in attempts):
             compiles()
-        from memtap.tracers.live.live import Live
         from memtap.tracers.live.processes import Processes
+        from memtap.tracers.live.together import Together
 
-        processes = Processes(kernel.btf, kernel.possible_cpus, job.tracer.exit_record)
+        counted = dict.fromkeys(name for job in jobs for name in job.tracer.exit_record)
+        processes = Processes(kernel.btf, kernel.possible_cpus, tuple(counted))
         stack.callback(processes.close)
+        together = Together([], processes)
+        stack.callback(together.close)
         starting = program.pid if program else None
-        live = Live(
-            attempts.wait(),
-            kernel,
-            processes,
-            lambda session: job.tracer.make_enricher(session, job.query),
-            pids,
-            job.tracer.counters,
-            starting,
-            job.tracer.names_threads(job.query),
-        )
-        stack.callback(live.close)
+        for job, each in zip(jobs, attempts, strict=True):
+            together.lives.append(_live(job, each.wait(), kernel, processes, pids, starting))
         if options.dry_run:
-            click.echo(_attached(live.origin))
+            click.echo("\n".join(_attached(live.origin) for live in together.lives))
             return 0
         if not _shows_notes(options):
-            for each in (*live.origin.notes, *live.notes, *processes.notes):
-                note(each)
-        reporter = job.reporter(live.origin)
+            _tell(together.lives, processes)
         signals = Signals()  # before a display changes the terminal, which then must be given back
-        display = job.display(options, reporter)
-        stack.callback(display.close)
-        if not display.inputs:
+        strands = _strands(options, jobs, together.lives, stack)
+        if not any(strand.display.inputs for strand in strands):
             begun(click.get_current_context().info_name or "memtap", options)
-        loop = Loop(options, live, reporter, job.tracer.nothing, display, signals, pids, program)
+        loop = Loop(options, together, strands, signals, pids, program)
         stack.callback(loop.close)
         _collect_seldom()
         loop.run()
     return program.status() if program else 0
+
+
+def _say_what_is_awaited(options: Options, kept: Filter) -> None:
+    """What is to be traced and is not there yet."""
+    if not options.program:
+        for absence in absent(options.comms):
+            note(f"{absence}; it waits for one")
+    for wanted in kept.awaited:
+        note(f"there is no cgroup {wanted} yet; it waits for that")
+
+
+def _live(
+    job: Job,
+    loaded: Loaded,
+    kernel: Kernel,
+    processes: Processes,
+    pids: tuple[int, ...],
+    starting: int | None,
+) -> Live:
+    from memtap.tracers.live.live import Live
+
+    return Live(
+        loaded,
+        kernel,
+        processes,
+        lambda session: job.tracer.make_enricher(session, job.query),
+        pids,
+        job.tracer.counters,
+        starting,
+        job.tracer.names_threads(job.query),
+    )
+
+
+def _tell(lives: Sequence[Live], processes: Processes) -> None:
+    """What cannot be seen, each once."""
+    told = [text for live in lives for text in (*live.origin.notes, *live.notes)]
+    for text in dict.fromkeys([*told, *processes.notes]):
+        note(text)
+
+
+def _strands(
+    options: Options, jobs: Sequence[Job], lives: Sequence[Live], stack: ExitStack
+) -> list[Strand]:
+    """What becomes of the events of each."""
+    reporters = [job.reporter(live.origin) for job, live in zip(jobs, lives, strict=True)]
+    recorders = list(map(_recorder, _records(options, jobs), lives))
+    displays = make_displays(options, list(zip(jobs, reporters, strict=True)))
+    for display in displays:
+        stack.callback(display.close)
+    nothing = [job.tracer.nothing for job in jobs]
+    parts = zip(lives, reporters, nothing, displays, recorders, strict=True)
+    return [Strand(*part) for part in parts]
+
+
+def _records(options: Options, jobs: Sequence[Job]) -> list[Path | None]:
+    """Where the events of each are kept: a file, or one of several in a folder."""
+    if options.record is None or len(jobs) == 1:
+        return [options.record] * len(jobs)
+    _make_folder(options.record)
+    return [options.record / f"{job.tracer.name}.parquet" for job in jobs]
+
+
+def _make_folder(path: Path) -> None:
+    """A folder for its owner's eyes only: for the user who called sudo, if it was called."""
+    try:
+        path.mkdir(mode=0o700)
+        if owner := caller():
+            os.chown(path, *owner)
+    except FileExistsError:
+        if not path.is_dir():
+            raise MemtapError(f"{path} is no folder", "name one for several recordings") from None
+    except OSError as error:
+        what = f"cannot record to {path}: {error.strerror}"
+        raise MemtapError(what, "name another folder") from error
+
+
+def _recorder(path: Path | None, live: Live) -> Recorder | None:
+    if path is None:
+        return None
+    from memtap.tracers.live.recording import Recorder
+
+    return Recorder(path, live.origin, live.edge.row)
 
 
 def _collect_seldom() -> None:

@@ -66,7 +66,8 @@ class Live:
         self.origin = origin_of(loaded, kernel)
         self.processes = processes
         self.session = Session(loaded, kernel)
-        processes.noted = Noted(self.session) if loaded.request.notes_who else None
+        if loaded.request.notes_who:
+            processes.noted = Noted(self.session)
         self.edge = edge(self.session)
         self.notes = [*self.session.notes, *notes_of(kernel, loaded.request.plan)]
         self.patience_s = math.inf
@@ -123,16 +124,15 @@ class Live:
         With `last`, tracing ends first, so nothing can come after it. The kernel's own counters are
         read before: what they have counted is in this chunk, or known to be unsettled.
         """
-        return self._chunk(self._cut(ends, last), ends, last)
+        return self._chunk(self.cut(ends, last), ends, last)
 
-    def collect_in_pieces(
-        self, ends: bool, last: bool, hurries: Callable[[], bool]
+    def chunks(
+        self, cut: Cut, ends: bool, last: bool, hurries: Callable[[], bool]
     ) -> Iterator[Chunk]:
-        """The same in several chunks, if there is much, the last of which `ends` the interval.
+        """A cut in several chunks, if there is much, the last of which `ends` the interval.
 
         When it `hurries`, what is left counts as lost.
         """
-        cut = self._cut(ends, last)
         if not isinstance(self.edge, Divisible):
             yield self._chunk(cut, ends, last)
             return
@@ -146,7 +146,8 @@ class Live:
             else:
                 yield self._chunk(piece, ends, last)
 
-    def _cut(self, ends: bool, last: bool) -> Cut:
+    def cut(self, ends: bool, last: bool) -> Cut:
+        """Everything up to now, to be made into chunks; see collect()."""
         counted, own = (self._counted(), self._own_counts()) if ends else ({}, {})
         if last:
             self.session.detach()
@@ -231,7 +232,6 @@ class Live:
 
     def _end_interval(self, unsettled: int) -> Interval:
         before, self._start = self._start, self._at_cut
-        self.processes.settle()
         given_up, self._given_up = self._given_up, 0
         own = difference(self._start.own, before.own)
         own["events"] += self._left_out

@@ -73,7 +73,9 @@ class Targets:
         return tgid in self._at_start
 
     def add(self, tgid: int) -> None:
-        """A process that has been running, or is about to start."""
+        """A process that has been running, or is about to start; once is enough."""
+        if tgid in self:
+            return
         process = self._proc / str(tgid)
         threads = read_threads(process)
         if threads is None:

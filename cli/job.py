@@ -1,0 +1,37 @@
+"""What one tracer of a run is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from memtap.bpf.plan import Plan
+from memtap.cli.arrange import Order
+from memtap.tracers.model.tracer import Query, Reporter, Tracer
+
+if TYPE_CHECKING:
+    from memtap.tracers.model.chunk import Origin
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one tracer is asked, and how its reports are to be shown.
+
+    Attributes:
+        tracer: whom.
+        query: what.
+        order: of rows.
+    """
+
+    tracer: Tracer
+    query: Query
+    order: Order
+
+    @property
+    def plan(self) -> Plan:
+        """By which it is attached."""
+        return self.tracer.plan_of(self.query)
+
+    def reporter(self, origin: Origin) -> Reporter:
+        """What makes its reports."""
+        return self.tracer.make_reporter(origin, self.query)

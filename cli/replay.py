@@ -1,0 +1,141 @@
+"""A replay: the reports of what was recorded, without tracing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from memtap.bpf.errors import MemtapError
+from memtap.cli.confined import run_confined
+from memtap.cli.display import Display, make_displays
+from memtap.cli.endings import end_in_order
+from memtap.cli.job import Job
+from memtap.cli.options import Options
+from memtap.cli.telling import remarked
+from memtap.tracers import reports_of
+from memtap.tracers.host.hostile import one_line
+from memtap.tracers.model.tracer import Tracer
+
+if TYPE_CHECKING:
+    from memtap.tracers.live.recording import Recording
+    from memtap.tracers.model.chunk import Chunk
+
+# What a replay may take of a CPU: so many seconds, and one more for so many bytes. The slowest
+# report takes a fifth of that.
+_CPU_S, _BYTES_PER_CPU_S = 50, 64 << 10
+
+_NO_END = "has no end: its recorder was killed, or still records. All that is there was shown"
+
+
+def replay(pattern: str, options: Options, jobs: Sequence[Job]) -> None:
+    """Replays what somebody has recorded; in a process of its own, unless that is trusted."""
+    from memtap.tracers.live.recording import TRUST, find
+
+    paths, output = find(pattern), options.output
+    if output and output.exists() and any(map(output.samefile, paths)):
+        raise MemtapError(f"{output} is the recording itself", "name another file for the report")
+    end_in_order()
+    work = partial(_replay, pattern, paths, options, jobs)
+    if options.trust:
+        work()
+        return
+    size = sum(path.stat().st_size for path in paths if path.is_file())
+    run_confined(work, pattern, _CPU_S + size // _BYTES_PER_CPU_S, TRUST)
+
+
+def _replay(pattern: str, paths: list[Path], options: Options, jobs: Sequence[Job]) -> None:
+    """One job after the other; of several recordings, each with those that were made for it."""
+    parts = [(job, paths) for job in jobs]
+    if len(paths) > 1:
+        parts = [(job, of) for job in jobs if (of := _recorded_for(job, paths, options.trust))]
+    if not parts:
+        names = " or ".join(job.tracer.name for job in jobs)
+        what = f"nothing at {pattern} was recorded for {names}"
+        raise MemtapError(what, "name a file, and memtap says of what it is")
+    with ExitStack() as stack:
+        for (job, of), display in zip(parts, _displays(parts, options, stack), strict=True):
+            for path in of:
+                _show(path, options, job, display)
+                if display.closed:
+                    return
+
+
+def _recorded_for(job: Job, paths: list[Path], trusted: bool) -> list[Path]:
+    from memtap.tracers.live.recording import Recording
+
+    plan = job.tracer.plan.name
+    return [path for path in paths if Recording(path, trusted).origin.tracer == plan]
+
+
+def _displays(
+    parts: Sequence[tuple[Job, list[Path]]], options: Options, stack: ExitStack
+) -> list[Display]:
+    """Made only once it is known that there is something to show."""
+    for job, of in parts:
+        _require_kept(of, job, options.trust)
+        _recording_of(of[0], job.tracer, options.trust)
+    displays = make_displays(options, [(job, None) for job, _ in parts])
+    for display in displays:
+        stack.callback(display.close)
+    return displays
+
+
+def _show(path: Path, options: Options, job: Job, display: Display) -> None:
+    """All reports of one recording."""
+    recording = _recording_of(path, job.tracer, options.trust)
+    reporter = job.reporter(recording.origin)
+    for chunk in _chunks(recording, job.tracer):
+        report = reporter.feed(chunk)
+        if report and chunk.interval:
+            display.show(remarked(report, job.tracer.nothing, chunk.interval.remarks))
+        if display.closed:
+            return
+    if recording.was_cut_off:
+        click.echo(f"memtap: note: {one_line(str(path))} {_NO_END}", err=True)
+
+
+def _require_kept(paths: list[Path], job: Job, trusted: bool) -> None:
+    """MemtapError if none of the recordings kept what the job wants, though events are there."""
+    field, what = job.tracer.kept(job.query)
+    if not field:
+        return
+    has_rows = False
+    for path in paths:
+        for chunk in _recording_of(path, job.tracer, trusted):
+            if chunk.rows[field].any():
+                return
+            has_rows |= len(chunk.rows) > 0
+    if has_rows:
+        names = " and ".join(map(str, paths))
+        raise MemtapError(f"{names} has no {what}", f"record again, with --{what}")
+
+
+def _recording_of(path: Path, tracer: Tracer, trusted: bool) -> Recording:
+    from memtap.tracers.live.recording import Recording
+
+    recording = Recording(path, trusted)
+    if recording.origin.tracer != tracer.plan.name:
+        commands = [f"memtap {each.name}" for each in reports_of(recording.origin.tracer)]
+        what = f"{path} is a recording of another report"
+        raise MemtapError(what, f"it can be shown by {' and '.join(commands)}")
+    recording.require(tracer.row().dtype)
+    return recording
+
+
+def _chunks(recording: Recording, tracer: Tracer) -> Iterator[Chunk]:
+    """What was recorded, if all of it can have been."""
+    from memtap.tracers.live.rows import Checked
+
+    checked = Checked(tracer.row())
+    for chunk in recording:
+        try:
+            checked.look(chunk.rows)
+        except ValueError as error:
+            what = f"cannot read {recording.path}: it contradicts itself ({error})"
+            raise MemtapError(what, "it is damaged, or was not recorded by memtap") from error
+        yield chunk

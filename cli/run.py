@@ -1,0 +1,88 @@
+"""The command `memtap run`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from memtap.cli.command import order_of
+from memtap.cli.job import Job
+from memtap.cli.options import (
+    INSIDE,
+    INTERVAL_AND_COUNT,
+    RECORDING,
+    SHOWING,
+    WHOSE,
+    Decorator,
+    Options,
+    TracingCommand,
+    check,
+    keys_out_of,
+    last_of,
+    together,
+)
+from memtap.cli.tracing import run
+from memtap.tracers import NAMES, load
+from memtap.tracers.model.tracer import Query
+
+_USUAL = ("faults", "malloc", "cachetop", "reclaim")
+_KNOWN: dict[str, tuple[()]] = dict.fromkeys(NAMES, ())
+
+_PARAMETERS: tuple[Decorator, ...] = (
+    *INTERVAL_AND_COUNT,
+    click.option(
+        "-t",
+        "--tracers",
+        type=keys_out_of(_KNOWN),
+        shell_complete=last_of(_KNOWN),
+        metavar="NAME[,NAME]",
+        default=",".join(_USUAL),
+        show_default=True,
+        help=f"Any of: {', '.join(NAMES)}.",
+    ),
+    *WHOSE,
+    *SHOWING,
+    *RECORDING,
+    *INSIDE,
+)
+
+
+@click.command("run", cls=TracingCommand)
+@together(*_PARAMETERS)
+def command(tracers: tuple[str, ...], **values: Any) -> None:
+    """What does a program do with memory? Its reports by several tracers, out of one run.
+
+    They follow each other when PROGRAM has ended, or at the end of each INTERVAL, in the order in
+    which they are named. Each has the audit that it has alone. Without PROGRAM it is the host, or
+    what -p, -c and --cgroup choose. --record keeps the events of each in a file in a folder.
+
+    \b
+    memtap run -- ./app                       faults, malloc, page cache, reclaim
+    memtap run -t faults,slab -- ./app        what the program and the kernel take
+    memtap run -t cachestat,reclaim 5         the host, every 5 seconds
+    memtap run --record DIR -- ./app          and keep it all
+    memtap run -t faults --from DIR           look at it again
+    """
+    options = Options(**values, by=(), sort=None, flags={})
+    check(options)
+    if options.format == "csv" and len(tracers) > 1:
+        raise click.UsageError("CSV has one header: name one tracer, or choose --format json")
+    run(options, [_job(name, options) for name in tracers])
+
+
+def _job(name: str, options: Options) -> Job:
+    """What a tracer is asked if nothing is said but its name."""
+    tracer = load(name)
+    query = Query(
+        by=(next(iter(tracer.keys)),),
+        wide=options.wide,
+        records=options.record is not None,
+        pids=options.pids,
+        program=options.program,
+        interval_s=options.interval or 1.0,
+        replays=options.replay is not None,
+        comms=options.comms,
+        cgroups=options.cgroups,
+    )
+    return Job(tracer, query, order_of(tracer, query, options.rows))

@@ -1,0 +1,69 @@
+"""Several tracers in one run: one set of processes, and one end of each interval for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from memtap.tracers.live.live import Live
+from memtap.tracers.live.processes import Processes
+from memtap.tracers.model.chunk import Chunk
+
+
+class Together:
+    """Live sessions that share the processes they watch.
+
+    Attributes:
+        lives: the sessions, in order.
+        processes: what is known of processes, by all of them.
+    """
+
+    def __init__(self, lives: Sequence[Live], processes: Processes) -> None:
+        self.lives, self.processes = list(lives), processes
+
+    @property
+    def readable(self) -> list[int]:
+        """Descriptors of events that become readable when there is enough to consume()."""
+        return [descriptor for live in self.lives for descriptor in live.session.readable]
+
+    @property
+    def interval_began_s(self) -> float:
+        """When the interval under way began for the last of them (CLOCK_MONOTONIC)."""
+        return max(live.interval_began_s for live in self.lives)
+
+    @property
+    def patience_s(self) -> float:
+        """After so many seconds consume() is to be called, whether anything comes or not."""
+        return min(live.patience_s for live in self.lives)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much has come in that it should be collected."""
+        return any(live.is_full for live in self.lives)
+
+    def consume(self) -> None:
+        """Takes in what the kernel has sent, so that nothing overflows."""
+        for live in self.lives:
+            live.consume()
+
+    def collect(
+        self, ends: bool, last: bool, hurries: Callable[[], bool]
+    ) -> Iterator[tuple[int, Chunk]]:
+        """What came until now, each chunk with the number of its session; see Live.chunks().
+
+        All sessions are cut before the first is worked on, so that their intervals end together.
+        """
+        cuts = [live.cut(ends, last) for live in self.lives]
+        for number, (live, cut) in enumerate(zip(self.lives, cuts, strict=True)):
+            for chunk in live.chunks(cut, ends, last, hurries):
+                yield number, chunk
+        if ends:
+            self.processes.settle()
+
+    def followed(self) -> set[int]:
+        """The processes that are traced, where only some are, and have not ended."""
+        return {tgid for live in self.lives for tgid in live.session.followed()}
+
+    def close(self) -> None:
+        """Ends tracing and gives everything back."""
+        for live in self.lives:
+            live.close()
