@@ -290,7 +290,7 @@ def shared(keys: Iterable[str], flags: Sequence[Flag] = ()) -> Decorator:
             some.
         flags: options of the command's own.
     """
-    own = [by_option(keys), sort_option, *SHOWING, *map(_option, flags)]
+    own: list[Decorator] = [by_option(keys), sort_option, *SHOWING, *map(_option, flags)]
     parameters: list[Decorator] = [*INTERVAL_AND_COUNT, *WHOSE, *own, *RECORDING, *INSIDE]
 
     def decorate(function: Callable[[Options], None]) -> Callable[..., None]:
