@@ -30,6 +30,11 @@ Kind = Literal[
 ]
 
 
+_TYPE_NAMES = {
+    "pct": "Float64",
+    "hex": "UInt64",
+    **dict.fromkeys(("text", "user", "path", "tree", "time"), "String"),
+}
 _UNITS = {"pages": "pages", "bytes": "bytes", "ns": "nanoseconds", "pct": "per cent"}
 
 
@@ -73,6 +78,10 @@ class FrameRows(Sequence[Row]):
         made = _ordered(self._make(sums), by, reverse)
         return FrameRows(made if count is None else made.head(count), lambda made: made)
 
+    def frame(self) -> pl.DataFrame:
+        """All of them."""
+        return self._made
+
     def json(self) -> str:
         """All of them as JSON, in less time than it takes to make them."""
         return self._made.write_json()
@@ -112,6 +121,11 @@ class Column:
     help: str = ""
     unknown: bool = False
     obvious: bool = False
+
+    @property
+    def type_name(self) -> str:
+        """The polars type of its values."""
+        return _TYPE_NAMES.get(self.kind, "Int64")
 
     @property
     def unit(self) -> str:
@@ -186,6 +200,18 @@ class Report:
             **{section.name: section.data for section in self.sections},
             **({"remarks": list(self.remarks)} if self.remarks else {}),
         }
+
+    def frame(self) -> pl.DataFrame:
+        """The rows as a polars frame, a column for each of `columns`."""
+        if isinstance(self.rows, FrameRows):
+            return self.rows.frame()
+        from memtap.tracers.model.frames import pl
+
+        return pl.DataFrame(
+            [[row[column.name] for column in self.columns] for row in self.rows],
+            schema={column.name: getattr(pl, column.type_name) for column in self.columns},
+            orient="row",
+        )
 
     def section(self, name: str) -> Sequence[Any] | None:
         """The data of a section; None if it was not asked for."""

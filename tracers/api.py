@@ -1,0 +1,270 @@
+"""Tracing from Python: for notebooks and scripts.
+
+    import memtap
+
+    with memtap.trace("faults", by=("process", "cause"), pid=1234) as trace:
+        for report in trace.reports(interval=1, count=5):
+            print(report.frame())
+
+    for report in memtap.read("recording.parquet"):
+        print(report.frame(), report.audit["accuracy"])
+
+Nothing global is touched: no signal handler, no setting of the interpreter, and several traces can
+run beside each other in threads of their own. The end of the `with` ends the tracing, also where an
+exception ends it, such as that of Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import math
+import selectors
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from memtap.bpf.cache import Cache
+from memtap.bpf.errors import MemtapError
+from memtap.bpf.filters import Filter, own_tgid
+from memtap.bpf.kernel import Kernel
+from memtap.bpf.loading import Attempts, Request
+from memtap.tracers import NAMES, load, reports_of
+from memtap.tracers.live.live import Live
+from memtap.tracers.live.processes import Processes, process_of
+from memtap.tracers.live.recording import Recorder, Recording, find
+from memtap.tracers.live.rows import Checked
+from memtap.tracers.live.together import Together
+from memtap.tracers.model.chunk import Chunk
+from memtap.tracers.model.report import Report
+from memtap.tracers.model.tracer import Query, Tracer
+
+Some = int | Sequence[int]
+Names = str | Sequence[str]
+
+# However long an interval is, events are taken in so often, so that nothing overflows.
+_TICK_S = 1.0
+
+
+class Trace:
+    """A running trace; `trace()` begins one.
+
+    Attributes:
+        tracer: what traces.
+        notes: what cannot be seen on this host.
+    """
+
+    def __init__(self, tracer: Tracer, query: Query, kept: Filter, record: Path | None) -> None:
+        """Compiles and attaches, which takes some seconds the first time.
+
+        Raises MemtapError where this host, or this user, cannot trace.
+        """
+        self.tracer = tracer
+        with ExitStack() as stack:
+            kernel = Kernel()
+            request = Request(tracer.plan_of(query), kept, tracer.settings(query))
+            attempts = Attempts(request, kernel, Cache())
+            stack.callback(attempts.abandon)
+            processes = Processes(kernel.btf, kernel.possible_cpus, tracer.exit_record)
+            stack.callback(processes.close)
+            live = Live(
+                attempts.wait(),
+                kernel,
+                processes,
+                lambda session: tracer.make_enricher(session, query),
+                query.pids,
+                tracer.counters,
+                names_threads=tracer.names_threads(query),
+            )
+            self._together = Together([live], processes)
+            stack.callback(self._together.close)
+            self._live, self._reporter = live, tracer.make_reporter(live.origin, query)
+            self._recorder = Recorder(record, live.origin, live.edge.row) if record else None
+            if self._recorder:
+                stack.callback(self._recorder.close)
+            self._stack = stack.pop_all()
+        self.notes = (*live.origin.notes, *live.notes, *processes.notes)
+
+    def reports(self, interval: float = 1.0, count: int | None = None) -> Iterator[Report]:
+        """A report at the end of each interval, in seconds; without `count`, until it is left.
+
+        Whoever takes long over a report should choose a long interval: the kernel keeps some
+        hundred thousand events meanwhile, and the audit says what it lost.
+        """
+        left = math.inf if count is None else count
+        end = self._together.interval_began_s + interval
+        while left > 0:
+            ends = self._wait(end)
+            for _, chunk in self._together.collect(ends, last=False, hurries=bool):
+                if report := self._feed(chunk):
+                    left -= 1
+                    yield report
+            if ends:
+                end = max(end + interval, time.monotonic())
+
+    def _wait(self, end: float) -> bool:
+        """Takes events in until the end of the interval, or for a while; whether it is the end."""
+        until = min(end, time.monotonic() + _TICK_S)
+        readable = (*self._together.readable, *self._together.processes.readable)
+        with selectors.DefaultSelector() as selector:
+            for descriptor in readable:
+                selector.register(descriptor, selectors.EVENT_READ)
+            while (left := until - time.monotonic()) > 0 and not self._together.is_full:
+                selector.select(min(left, self._together.patience_s))
+                self._together.consume()
+        return time.monotonic() >= end
+
+    def _feed(self, chunk: Chunk) -> Report | None:
+        if self._recorder:
+            self._recorder.write(chunk)
+        report = self._reporter.feed(chunk)
+        self._live.edge.learn(self._reporter)
+        return report if chunk.interval else None
+
+    def close(self) -> None:
+        """Ends the tracing and the recording, if there is one; nothing stays attached."""
+        self._stack.close()
+
+    def __enter__(self) -> Trace:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def trace(
+    name: str,
+    *,
+    by: Names | None = None,
+    pid: Some = (),
+    comm: Names = (),
+    cgroup: Names = (),
+    follow: bool = True,
+    own: bool = False,
+    wide: bool = False,
+    record: str | Path | None = None,
+    **flags: bool,
+) -> Trace:
+    """Begins to trace.
+
+    Args:
+        name: of a tracer, one of memtap.tracers.NAMES.
+        by: the keys to group by; its first if none are given.
+        pid: only events of these processes are kept; of the whole host if none are given.
+        comm: only those of processes of these names.
+        cgroup: only those of processes in these cgroups or below.
+        follow: whether children of traced processes are traced too.
+        own: whether what this process does itself is in reports of the host.
+        wide: whether reports have the columns that a table leaves out, where that costs something.
+        record: where to keep the events as well.
+        **flags: the tracer's own options, such as `hist=True`.
+
+    Raises:
+        ValueError: there is no such tracer, key or flag.
+        MemtapError: this host, or this user, cannot trace.
+    """
+    tracer = _tracer(name)
+    pids = tuple(process_of(each) for each in ((pid,) if isinstance(pid, int) else pid))
+    query = Query(
+        by=_keys(tracer, by),
+        wide=wide,
+        records=record is not None,
+        flags=_flags(tracer, flags),
+        pids=pids,
+        comms=_several(comm),
+        cgroups=_several(cgroup),
+    )
+    tracer.check(query)
+    kept = Filter(
+        by_tgid=bool(pids),
+        own=0 if pids or own else own_tgid(),
+        follow=follow,
+        comms=query.comms,
+        cgroups=query.cgroups,
+    )
+    return Trace(tracer, query, kept, Path(record) if record else None)
+
+
+def read(
+    path: str | Path,
+    name: str | None = None,
+    *,
+    by: Names | None = None,
+    wide: bool = False,
+    trust: bool = False,
+    **flags: bool,
+) -> Iterator[Report]:
+    """The reports of recordings: of a file, a glob or a folder.
+
+    Args:
+        path: where they are.
+        name: of the tracer; if none is given, the one that recorded the first.
+        by: as in trace().
+        wide: as in trace().
+        **flags: as in trace().
+        trust: whether they may take as much memory as they like; see docs/recordings.md.
+
+    Raises:
+        ValueError: there is no such tracer, key or flag.
+        MemtapError: they cannot be read, or were recorded by another tracer.
+    """
+    paths = find(str(path))
+    first = Recording(paths[0], trust).origin.tracer
+    tracer = _tracer(name or _reader(first))
+    query = Query(_keys(tracer, by), wide, flags=_flags(tracer, flags), replays=True)
+    tracer.check(query)
+    for each in paths:
+        yield from _reports(Recording(each, trust), tracer, query)
+
+
+def _reports(recording: Recording, tracer: Tracer, query: Query) -> Iterator[Report]:
+    if recording.origin.tracer != tracer.plan.name:
+        what = f"{recording.path} is a recording of {recording.origin.tracer}"
+        raise MemtapError(what, f"read it as {_reader(recording.origin.tracer)}")
+    row = tracer.row()
+    recording.require(row.dtype)
+    reporter, checked = tracer.make_reporter(recording.origin, query), Checked(row)
+    for chunk in recording:
+        checked.look(chunk.rows)
+        report = reporter.feed(chunk)
+        if report and chunk.interval:
+            yield report
+
+
+def _reader(recorded: str) -> str:
+    """The last of those that read what was recorded under this name: it tells most."""
+    known = reports_of(recorded)
+    if not known:
+        raise MemtapError(f"nothing here reads recordings of {recorded}", "get a newer memtap")
+    return known[-1].name
+
+
+def _tracer(name: str) -> Tracer:
+    if name not in NAMES:
+        raise ValueError(f"there is no tracer {name!r}, but {', '.join(NAMES)}")
+    return load(name)
+
+
+def _keys(tracer: Tracer, by: Names | None) -> tuple[str, ...]:
+    wanted = _several(by) if by else (next(iter(tracer.keys)),)
+    for key in wanted:
+        if key not in tracer.keys:
+            raise ValueError(f"{tracer.name} groups by {', '.join(tracer.keys)}, not by {key!r}")
+    return wanted
+
+
+def _flags(tracer: Tracer, flags: Mapping[str, bool]) -> dict[str, bool]:
+    known = {flag.name: False for flag in tracer.flags if not (flag.takes_file or flag.looks)}
+    for flag in flags:
+        if flag not in known:
+            raise ValueError(f"{tracer.name} has no {flag!r}, but {', '.join(known) or 'none'}")
+    return {**known, **flags}
+
+
+def _several(names: Names) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
