@@ -13,7 +13,6 @@ import click
 
 from memtap.cli.arrange import AsTheyCome, Order
 from memtap.cli.job import Job
-from memtap.cli.manual import help_of
 from memtap.cli.options import Options, TracingCommand, shared, sort_column
 from memtap.cli.telling import note
 from memtap.cli.tracing import run
@@ -26,6 +25,19 @@ if TYPE_CHECKING:
 _BATCH = Flag("batch", "Print tables, also on a terminal.")
 
 
+class _TracerCommand(TracingCommand):
+    """The command of a tracer, whose help is made when somebody asks for it."""
+
+    tracer: Tracer
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes what its tracer declares."""
+        from memtap.cli.manual import help_of
+
+        self.help = help_of(self.tracer)
+        super().format_help_text(ctx, formatter)
+
+
 def command_of(tracer: Tracer) -> click.Command:
     """The command by which people use a tracer."""
     flags = (*tracer.flags, *([_BATCH] if tracer.has_screen else []))
@@ -34,8 +46,9 @@ def command_of(tracer: Tracer) -> click.Command:
     def answer(options: Options) -> None:
         _answer(tracer, options)
 
-    answer.__doc__ = help_of(tracer)
-    return click.command(tracer.name, cls=TracingCommand)(answer)
+    command = click.command(tracer.name, cls=_TracerCommand)(answer)
+    command.tracer = tracer
+    return command
 
 
 def _answer(tracer: Tracer, options: Options) -> None:
