@@ -189,7 +189,7 @@ MUTANTS = (
         "tracers/model/audit.py",
         'if promised == "exact" and unseen',
         'if promised != "exact" and unseen',
-        "tests/cli/test_audit.py",
+        "tests/tracers/model/test_audit.py",
     ),
     Mutant(
         "an order: waiting for readahead after mapping",
