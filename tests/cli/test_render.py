@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from memtap.cli.arrange import Order
-from memtap.cli.render import Blocks, Look, Rolling, local_time
+from memtap.cli.render import Blocks, Look, Rolling, cell, local_time
 from memtap.tracers.live.processes import Who
-from memtap.tracers.model.report import Section
+from memtap.tracers.model.report import Column, Kind, Section
 from tests.cli.making import CAT, PATHS, SECOND, WHO, stat_report, top_report
 from tests.tracers.builders import add, dirty, make_chunk, make_interval, make_origin, named, read
 
@@ -52,6 +52,28 @@ STAT = """\
 )
 def test_cachetop_is_a_table_with_aligned_columns(by: str, table: str) -> None:
     assert Blocks(Look()).render(top_report(MIXED, (by,))) == table
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "shown"),
+    [
+        ("count", 1234567, "1234567"),
+        ("pct", 33.333, "33.3%"),
+        ("mib", 5 << 20, "5"),
+        ("mib", (5 << 20) - 1, "4"),
+        ("kib", 5 << 10, "5"),
+        ("kib", (5 << 10) - 1, "4"),
+        ("kib", -(5 << 10), "-5"),
+        ("human", 1536, "1.5K"),
+        ("ms", 1_250_000, "1.2"),
+        ("us", 1_250, "1.2"),
+        ("hex", 0xFFF0, "fff0"),
+        ("user", "systemd-network", "systemd+"),
+        ("text", None, "-"),
+    ],
+)
+def test_a_value_is_shown_in_the_unit_of_its_column(kind: Kind, value: object, shown: str) -> None:
+    assert cell(Column("name", "NAME", kind), {"name": value}) == shown
 
 
 def test_no_more_of_what_was_told_before_is_no_table() -> None:

@@ -7,6 +7,7 @@ import pytest
 from memtap.bpf.cache import Cache
 from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.plan import Plan
+from memtap.bpf.session import Session
 from memtap.tracers.malloc import probes as mallocplan
 from memtap.tracers.pagecache import probes as pagecache
 from memtap.tracers.pages import probes as pagesplan
@@ -36,3 +37,19 @@ def test_the_best_way_can_be_loaded_with_spares(plan: Plan, settings: tuple[str,
         assert {f"{each}_{spare}" for each in spared for spare in (1, 2)} <= set(loaded.programs)
     finally:
         loaded.close()
+
+
+def test_a_spare_is_detached_before_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would take for missed what its program is not there to see any more."""
+    plan, settings = REQUESTS["pages"]
+    kernel = Preempting()
+    loaded = Attempts(Request(plan, settings=settings), kernel, Cache()).wait()
+    order: list[str] = []
+    with Session(loaded, kernel) as session:
+        rest = session.rest
+        monkeypatch.setattr(session, "rest", lambda name: (order.append(name), rest(name)))
+        session.detach()
+    spared = [name for name in order if f"{name}_1" in order]
+    assert spared
+    for name in spared:
+        assert order.index(f"{name}_2") < order.index(f"{name}_1") < order.index(name)
