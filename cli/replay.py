@@ -50,44 +50,36 @@ def replay(pattern: str, options: Options, jobs: Sequence[Job]) -> None:
 
 def _replay(pattern: str, paths: list[Path], options: Options, jobs: Sequence[Job]) -> None:
     """One job after the other; of several recordings, each with those that were made for it."""
-    parts = [(job, paths) for job in jobs]
-    if len(paths) > 1:
-        parts = [(job, of) for job in jobs if (of := _recorded_for(job, paths, options.trust))]
-    if not parts:
+    displays: list[Display] = []
+    with ExitStack() as stack:
+        for number, job in enumerate(jobs):
+            _require_kept(paths, job, options.trust)
+            for path in _own(job, paths, options.trust):
+                recording = _recording_of(path, job.tracer, options.trust)
+                if not displays:  # only now it is known that there is something to show
+                    displays = make_displays(options, [(each, None) for each in jobs])
+                    for each in displays:
+                        stack.callback(each.close)
+                _show(recording, job, displays[number])
+                if displays[number].closed:
+                    return
+    if not displays:
         names = " or ".join(job.tracer.name for job in jobs)
         what = f"nothing at {pattern} was recorded for {names}"
         raise MemtapError(what, "name a file, and memtap says of what it is")
-    with ExitStack() as stack:
-        for (job, of), display in zip(parts, _displays(parts, options, stack), strict=True):
-            for path in of:
-                _show(path, options, job, display)
-                if display.closed:
-                    return
 
 
-def _recorded_for(job: Job, paths: list[Path], trusted: bool) -> list[Path]:
+def _own(job: Job, paths: list[Path], trusted: bool) -> Iterator[Path]:
+    """The recordings that were made for a job; what is named alone is taken for one."""
     from memtap.tracers.live.recording import Recording
 
-    plan = job.tracer.plan.name
-    return [path for path in paths if Recording(path, trusted).origin.tracer == plan]
+    for path in paths:
+        if len(paths) == 1 or Recording(path, trusted).origin.tracer == job.tracer.plan.name:
+            yield path
 
 
-def _displays(
-    parts: Sequence[tuple[Job, list[Path]]], options: Options, stack: ExitStack
-) -> list[Display]:
-    """Made only once it is known that there is something to show."""
-    for job, of in parts:
-        _require_kept(of, job, options.trust)
-        _recording_of(of[0], job.tracer, options.trust)
-    displays = make_displays(options, [(job, None) for job, _ in parts])
-    for display in displays:
-        stack.callback(display.close)
-    return displays
-
-
-def _show(path: Path, options: Options, job: Job, display: Display) -> None:
+def _show(recording: Recording, job: Job, display: Display) -> None:
     """All reports of one recording."""
-    recording = _recording_of(path, job.tracer, options.trust)
     reporter = job.reporter(recording.origin)
     for chunk in _chunks(recording, job.tracer):
         report = reporter.feed(chunk)
@@ -96,7 +88,7 @@ def _show(path: Path, options: Options, job: Job, display: Display) -> None:
         if display.closed:
             return
     if recording.was_cut_off:
-        click.echo(f"memtap: note: {one_line(str(path))} {_NO_END}", err=True)
+        click.echo(f"memtap: note: {one_line(str(recording.path))} {_NO_END}", err=True)
 
 
 def _require_kept(paths: list[Path], job: Job, trusted: bool) -> None:
@@ -105,7 +97,7 @@ def _require_kept(paths: list[Path], job: Job, trusted: bool) -> None:
     if not field:
         return
     has_rows = False
-    for path in paths:
+    for path in _own(job, paths, trusted):
         for chunk in _recording_of(path, job.tracer, trusted):
             if chunk.rows[field].any():
                 return
