@@ -70,8 +70,16 @@ _AMOUNTS = (
         help="what is swapped out; shared by n processes counts as 1/n",
     ),
     Column("pgtables_bytes", "PGTABLES", "kib", table=False, help="its page tables"),
-    Column("minor", "MINOR", table=False, help="page faults that were answered from memory"),
-    Column("major", "MAJOR", table=False, help="page faults that had to wait for storage"),
+    Column(
+        "minor",
+        "MINOR",
+        table=False,
+        unknown=True,
+        help="page faults that were answered from memory",
+    ),
+    Column(
+        "major", "MAJOR", table=False, unknown=True, help="page faults that had to wait for storage"
+    ),
 )
 # What cannot.
 _SCORES = (
