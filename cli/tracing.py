@@ -223,7 +223,7 @@ def _recorder(path: Path | None, live: Live) -> Recorder | None:
         return None
     from memtap.tracers.live.recording import Recorder
 
-    return Recorder(path, live.origin, live.edge.row)
+    return Recorder(path, live.origin, live.enricher.row)
 
 
 def _collect_seldom() -> None:

@@ -79,7 +79,7 @@ class Trace:
             self._together = Together([live], processes)
             stack.callback(self._together.close)
             self._live, self._reporter = live, tracer.make_reporter(live.origin, query)
-            self._recorder = Recorder(record, live.origin, live.edge.row) if record else None
+            self._recorder = Recorder(record, live.origin, live.enricher.row) if record else None
             if self._recorder:
                 stack.callback(self._recorder.close)
             self._stack = stack.pop_all()
@@ -118,7 +118,7 @@ class Trace:
         if self._recorder:
             self._recorder.write(chunk)
         report = self._reporter.feed(chunk)
-        self._live.edge.learn(self._reporter)
+        self._live.enricher.learn(self._reporter)
         return report if chunk.interval else None
 
     def close(self) -> None:

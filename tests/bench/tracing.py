@@ -17,7 +17,7 @@ from memtap.tracers.live.live import Live
 from memtap.tracers.live.processes import Processes
 from memtap.tracers.model.arrays import group_numbers
 from memtap.tracers.pagecache.counts import PageCache
-from memtap.tracers.pagecache.enrich import PageEdge
+from memtap.tracers.pagecache.enrich import PageEnricher
 from memtap.tracers.pagecache.probes import NAME_FILES, PLAN, Kind
 from tests.bench.harness import Storm
 
@@ -38,7 +38,7 @@ class Tracer:
         kernel = Kernel()
         attempts = Attempts(Request(PLAN, settings=(NAME_FILES,)), kernel, Cache())
         self._processes = Processes(kernel.btf, kernel.possible_cpus)
-        self._live = Live(attempts.wait(), kernel, self._processes, PageEdge)
+        self._live = Live(attempts.wait(), kernel, self._processes, PageEnricher)
         self.cache = PageCache()
 
     def __enter__(self) -> Tracer:
@@ -77,7 +77,7 @@ class Tracer:
         """Ends an interval: its events are counted, as for a report."""
         chunk = self._live.collect(ends=True)
         self.cache.feed(chunk.rows, chunk.until_ns)
-        self._live.edge.learn(self)
+        self._live.enricher.learn(self)
         assert chunk.interval
         self.losses += chunk.interval.losses
         self.details += int((chunk.rows["kind"] == Kind.READ).sum())

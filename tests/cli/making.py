@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from memtap.tracers.live.processes import Who
 from memtap.tracers.live.recording import Recorder
 from memtap.tracers.model.chunk import Chunk, Origin
 from memtap.tracers.model.report import Report
+from memtap.tracers.model.who import Who
 from memtap.tracers.pagecache.cachestat import Cachestat
 from memtap.tracers.pagecache.cachetop import Cachetop
 from memtap.tracers.pagecache.rows import ROW

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from memtap.cli.render import Csv, Json
-from memtap.tracers.live.processes import Who
 from memtap.tracers.model.report import Report
+from memtap.tracers.model.who import Who
 from tests.cli.making import FIRST, SECOND, stat_report, top_report
 from tests.tracers.builders import make_chunk, named, read
 

@@ -9,7 +9,7 @@ import pytest
 
 from memtap.cli.render import Blocks, Look
 from memtap.tracers.host.hostile import printable
-from memtap.tracers.live.processes import Who
+from memtap.tracers.model.who import Who
 from tests.cli.calling import memtap
 from tests.cli.making import record, top_report
 from tests.tracers.builders import make_chunk, named, read

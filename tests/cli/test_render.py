@@ -8,8 +8,8 @@ import pytest
 
 from memtap.cli.arrange import Order
 from memtap.cli.render import Blocks, Look, Rolling, cell, local_time
-from memtap.tracers.live.processes import Who
 from memtap.tracers.model.report import Column, Kind, Section
+from memtap.tracers.model.who import Who
 from tests.cli.making import CAT, PATHS, SECOND, WHO, stat_report, top_report
 from tests.tracers.builders import add, dirty, make_chunk, make_interval, make_origin, named, read
 

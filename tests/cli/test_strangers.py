@@ -16,7 +16,7 @@ import pytest
 
 from memtap.bpf.stream import Events
 from memtap.tracers.host.files import FileName
-from memtap.tracers.live.processes import Who
+from memtap.tracers.model.who import Who
 from memtap.tracers.pagecache.rows import ROW
 from tests.cli.calling import HOME, command, memtap, says, spawn
 from tests.cli.making import FIRST, SECOND, record

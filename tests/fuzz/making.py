@@ -9,9 +9,9 @@ import numpy as np
 from memtap.bpf.stream import Events
 from memtap.tracers import every
 from memtap.tracers.host.files import FileName
-from memtap.tracers.live.processes import Who
 from memtap.tracers.live.recording import Recorder
 from memtap.tracers.model.chunk import Chunk
+from memtap.tracers.model.who import Who
 from tests.tracers.builders import make_interval, make_origin
 
 ROWS = {tracer.plan.name: tracer.row().dtype for tracer in every()}

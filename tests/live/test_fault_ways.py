@@ -16,7 +16,7 @@ from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
 from memtap.bpf.plan import Plan, Way
 from memtap.tracers.code.mappings import Region
-from memtap.tracers.faults.enrich import FaultEdge
+from memtap.tracers.faults.enrich import FaultEnricher
 from memtap.tracers.faults.probes import COUNTS, PLAN, Kind
 from memtap.tracers.faults.rows import Cause
 from memtap.tracers.live.live import Live
@@ -42,7 +42,7 @@ def traced(commands: list[list[str]], plan: Plan, *settings: str) -> tuple[list[
     kernel = Kernel()
     processes = Processes(kernel.btf, kernel.possible_cpus)
     loaded = Attempts(Request(plan, settings=settings), kernel, Cache()).wait()
-    live = Live(loaded, kernel, processes, partial(FaultEdge, names_code=bool(settings)))
+    live = Live(loaded, kernel, processes, partial(FaultEnricher, names_code=bool(settings)))
     printed = {}
     try:
         for command in commands:

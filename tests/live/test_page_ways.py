@@ -16,7 +16,7 @@ from memtap.bpf.plan import Way
 from memtap.tracers.live.live import Live
 from memtap.tracers.live.processes import Processes
 from memtap.tracers.pagecache.cachetop import Cachetop
-from memtap.tracers.pagecache.enrich import PageEdge
+from memtap.tracers.pagecache.enrich import PageEnricher
 from memtap.tracers.pagecache.probes import NAME_FILES, PLAN
 from tests.live.tracing import PAGE, evict, kept, make_file, with_spares
 
@@ -49,7 +49,7 @@ def counted(case: tuple[Way, Kernel], file: Path) -> Iterator[Callable[[list[str
     loaded = Attempts(
         Request(replace(PLAN, ways=(way,)), settings=(NAME_FILES,)), kernel, Cache()
     ).wait()
-    live = Live(loaded, kernel, processes, PageEdge)
+    live = Live(loaded, kernel, processes, PageEnricher)
     reporter = Cachetop(live.origin, ("file",))
 
     def run(command: list[str]) -> Counts:

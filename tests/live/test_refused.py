@@ -15,7 +15,7 @@ from memtap.tracers.doctor import REPORTS, diagnose
 from memtap.tracers.live.live import Live
 from memtap.tracers.live.processes import Processes
 from memtap.tracers.pages import probes as pagesplan
-from memtap.tracers.pages.enrich import PagesEdge
+from memtap.tracers.pages.enrich import PagesEnricher
 from memtap.tracers.pages.report import Pages
 
 KERNEL = Kernel()
@@ -46,7 +46,7 @@ def load(*ways: Way) -> Loaded:
 @pytest.mark.parametrize("refused", LAST_WORD, ids=lambda way: way.name)
 def test_the_notes_of_a_report_say_once_which_way_was_refused(refused: Way) -> None:
     processes = Processes(KERNEL.btf, KERNEL.possible_cpus)
-    live = Live(load(refused, BEST), KERNEL, processes, PagesEdge)
+    live = Live(load(refused, BEST), KERNEL, processes, PagesEnricher)
     try:
         reporter = Pages(live.origin)
         reports = [reporter.feed(live.collect(ends=True)) for _ in range(2)]

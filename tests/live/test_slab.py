@@ -22,7 +22,7 @@ from memtap.bpf.plan import Way
 from memtap.tracers.live.live import Live
 from memtap.tracers.live.processes import Processes
 from memtap.tracers.model.report import Report
-from memtap.tracers.slab.enrich import SlabEdge
+from memtap.tracers.slab.enrich import SlabEnricher
 from memtap.tracers.slab.probes import ALONE, BATCHES, BY_PROCESS, IN_BULK, PLAN, TREES, objects
 from memtap.tracers.slab.report import Slab
 from tests.live.tracing import LONGEST_S, Row, eventually, memtap, reporting, reports, with_spares
@@ -355,7 +355,7 @@ def tracing(
             attempts.wait(),
             kernel,
             processes,
-            lambda session: SlabEdge(session, finds_leaks=False),
+            lambda session: SlabEnricher(session, finds_leaks=False),
             [program.pid],
         )
         reporter = Slab(live.origin, ("cache",))

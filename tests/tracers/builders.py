@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from memtap.bpf.session import Losses
 from memtap.bpf.stream import Events
 from memtap.tracers.host.files import BUCKETS, FileName
-from memtap.tracers.live.processes import Who
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
+from memtap.tracers.model.who import Who
 from memtap.tracers.pagecache.probes import Flag, Kind
 from memtap.tracers.pagecache.rows import ROW
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from memtap.tracers.code.mappings import Mappings
-from memtap.tracers.live.processes import Who
 from memtap.tracers.malloc import rows as mallocrows
 from memtap.tracers.malloc.report import Malloc
 from memtap.tracers.malloc.rows import Call
 from memtap.tracers.model import enricher
 from memtap.tracers.model.chunk import Chunk
 from memtap.tracers.model.report import Report
+from memtap.tracers.model.who import Who
 from memtap.tracers.pagecache import rows as pagerows
 from memtap.tracers.pagecache.cachetop import Cachetop
 from memtap.tracers.pages import rows as pagesrows

@@ -25,8 +25,7 @@ from typing import Any
 import memtap
 from memtap.tracers.code.objects import Code
 from memtap.tracers.host.caller import caller
-from memtap.tracers.host.procfs import read, stat_fields, user_of
-from memtap.tracers.live.processes import user_name
+from memtap.tracers.host.procfs import read, stat_fields, user_name, user_of
 
 # A place of code: what is asked of it, the process, an address or an offset, and what is there.
 Question = tuple[str, int, int, Code | None]

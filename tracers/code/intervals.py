@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,12 +10,14 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from memtap.tracers.faults.probes import PAGE_BYTES
-from memtap.tracers.faults.streaks import Parts
-
 Numbers = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.intp]
+
+# Parts of a range: how many pages, the number of their place, the first one's offset there.
+Parts = list[tuple[int, int, int]]
+
+PAGE_BYTES = mmap.PAGESIZE
 
 # The number of what nothing stands in.
 NOWHERE = 0

@@ -20,17 +20,17 @@ import numpy.typing as npt
 from memtap.bpf.sideband import Began, Ended, Forked, Mapped, Told
 from memtap.tracers.code.intervals import (
     NOWHERE,
+    PAGE_BYTES,
     U64,
     Columns,
     Numbers,
+    Parts,
     Places,
     Space,
     Waiting,
     locate_in,
     parts_in,
 )
-from memtap.tracers.faults.probes import PAGE_BYTES
-from memtap.tracers.faults.streaks import Parts
 from memtap.tracers.host import procfs
 from memtap.tracers.host.devices import Devices
 from memtap.tracers.host.patience import patiently

@@ -1,4 +1,4 @@
-"""The faults' edge: each is told where it was, why, and from which code."""
+"""Faults become rows: each is told where it was, why, and from which code."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import numpy.typing as npt
 from memtap.bpf.session import Cut, Session
 from memtap.bpf.sideband import Began, Ended, Told
 from memtap.bpf.stream import Events, take
+from memtap.tracers.code.intervals import PAGE_BYTES, Parts
 from memtap.tracers.code.mappings import Heard, Mappings, Moved, Shares
-from memtap.tracers.code.threadstacks import ThreadStacks
 from memtap.tracers.faults.match import Exceptions
-from memtap.tracers.faults.probes import COUNTS, FIRST_CALL, PAGE_BYTES, SWAP, TIMING, Kind
+from memtap.tracers.faults.probes import COUNTS, FIRST_CALL, SWAP, TIMING, Kind
 from memtap.tracers.faults.rows import ROW, already_spilled, by_process, rows_of, spilled_rows
-from memtap.tracers.faults.streaks import Parts, ends_apart, in_parts
+from memtap.tracers.faults.streaks import ends_apart, in_parts
+from memtap.tracers.faults.threadstacks import ThreadStacks
 from memtap.tracers.faults.userfault import Watched
 from memtap.tracers.host import procfs
 from memtap.tracers.host.hostile import one_line
@@ -180,8 +181,8 @@ class Ripe:
     heard: list[Heard]
 
 
-class FaultEdge:
-    """See Edge. With `names_code` each fault gets its site, and its stack if that was taken.
+class FaultEnricher:
+    """See Enricher. With `names_code` each fault gets its site, and its stack if that was taken.
 
     Attributes:
         mappings: what processes have mapped, up to the last event that was taken.
@@ -215,7 +216,7 @@ class FaultEdge:
         return self._pace.look(time.monotonic()) if self._pace else math.inf
 
     def take(self, cut: Cut, last: bool) -> Taken:
-        """See Edge."""
+        """See Enricher."""
         spilled = spilled_rows(cut.spilled, self._counts, cut.until_ns)
         self._spilled = by_process(spilled) if len(spilled) else self._spilled
         ripe = self.ripen(cut, last)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from memtap.bpf.stream import Events
+from memtap.tracers.code.intervals import PAGE_BYTES
 from memtap.tracers.code.mappings import Region
-from memtap.tracers.faults.probes import PAGE_BYTES, Kind
+from memtap.tracers.faults.probes import Kind
 from memtap.tracers.faults.rows import Cause
 from memtap.tracers.model.arrays import group_numbers
 from memtap.tracers.model.chunk import Interval

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from memtap.bpf.stream import Events, take
-from memtap.tracers.faults.probes import PAGE_BYTES, Kind, Mark
+from memtap.tracers.code.intervals import PAGE_BYTES
+from memtap.tracers.faults.probes import Kind, Mark
 from memtap.tracers.faults.streaks import ANON_BITS, SWITCH_BITS
 from memtap.tracers.model.arrays import chain, group_numbers, stable_order
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from enum import IntEnum, IntFlag
 
 from memtap.bpf.plan import Plan, Probe, Way
@@ -45,9 +44,6 @@ JOINABLE = Mark.PRESENT
 # The probe that tells how long minor faults take. It costs more than all others together, so in a
 # storm of faults it rests; see enrich.py.
 TIMING = "on_minor"
-
-# From one exception of a streak to the next (streaks.py).
-PAGE_BYTES = mmap.PAGESIZE
 
 # A macro of the C program: take the user stack of each exception, and keep so many.
 STACKS = "STACKS 16384"

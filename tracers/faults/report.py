@@ -15,7 +15,6 @@ from memtap.tracers.faults.explain import explain, touched_again
 from memtap.tracers.faults.probes import Kind
 from memtap.tracers.faults.rows import Cause
 from memtap.tracers.faults.times import merged, notes_of_times, of_kind, tally
-from memtap.tracers.live.processes import Who
 from memtap.tracers.model.arrays import first_of_each, group_numbers, select
 from memtap.tracers.model.audit import audit
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
@@ -23,6 +22,7 @@ from memtap.tracers.model.durations import histogram, quantiles
 from memtap.tracers.model.enricher import BETWEEN, forget_first, tell
 from memtap.tracers.model.frames import pl
 from memtap.tracers.model.report import FrameRows, Report, Row, Section, percentage
+from memtap.tracers.model.who import Who
 
 # The numbers in a row that a key of the report is found by.
 _NUMBERS = {

@@ -10,15 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from memtap.bpf.stream import Events, take
-from memtap.tracers.faults.probes import PAGE_BYTES, Mark
+from memtap.tracers.code.intervals import PAGE_BYTES, Parts
+from memtap.tracers.faults.probes import Mark
 
 # Of the C program's `seen`: pages, and above them how often the task left its CPU.
 ANON_BITS = 20
 SWITCH_BITS = 4
 _ANON_MASK = np.uint32((1 << ANON_BITS) - 1)
-
-# Parts of an event: how many exceptions, the number of their place, the first one's offset there.
-Parts = list[tuple[int, int, int]]
 
 
 def ends_apart(events: Events) -> Events:

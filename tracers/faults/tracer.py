@@ -11,7 +11,7 @@ from memtap.tracers.model.tracer import Flag, Query, Reporter, RowType, Showing,
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
     from memtap.tracers.model.chunk import Origin
-    from memtap.tracers.model.enricher import Edge
+    from memtap.tracers.model.enricher import Enricher
 
 FLAGS = (
     Flag("hist", "How long faults took, as a histogram.", section=("histogram", "histogram")),
@@ -36,11 +36,11 @@ def _wants_stacks(query: Query) -> bool:
     return query.has("stacks", "folded", "flame")
 
 
-def _make_enricher(session: Session, query: Query) -> Edge:
-    from memtap.tracers.faults.enrich import FaultEdge
+def _make_enricher(session: Session, query: Query) -> Enricher:
+    from memtap.tracers.faults.enrich import FaultEnricher
 
     # A recording may be asked later which code it was.
-    return FaultEdge(session, query.wants("site") or query.records or _wants_stacks(query))
+    return FaultEnricher(session, query.wants("site") or query.records or _wants_stacks(query))
 
 
 def _make_reporter(origin: Origin, query: Query) -> Reporter:

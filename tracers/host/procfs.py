@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,15 @@ def user_of(tgid: int) -> int:
     except OSError:
         return -1
     return int(status.partition(b"\nUid:")[2].split()[0])
+
+
+@cache
+def user_name(uid: int) -> str:
+    """The user's name, or the number where it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return str(uid)
 
 
 def survivor(pid: int, root: Path = Path("/")) -> Path | None:

@@ -21,10 +21,11 @@ from memtap.tracers.host.counters import Counters, buffers_and_cached, differenc
 from memtap.tracers.live.noted import Noted
 from memtap.tracers.live.pieces import Pieces
 from memtap.tracers.live.privileges import notes_of
-from memtap.tracers.live.processes import Processes, Who, descendants, read_parents
+from memtap.tracers.live.processes import Processes, descendants, read_parents
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
-from memtap.tracers.model.enricher import REMEMBERED, Divisible, Edge, Texts
+from memtap.tracers.model.enricher import REMEMBERED, Divisible, Enricher, Texts
 from memtap.tracers.model.report import now
+from memtap.tracers.model.who import Who
 
 
 @dataclass
@@ -40,9 +41,9 @@ class _Start:
 class Live:
     """A tracing session and everything around it that a report needs. Close it after use.
 
-    `processes` must have been listening before, so that whoever is traced is known; `edge` makes
-    what turns events into rows; `counters` reads the host's own, which stand beside ours. Of the
-    `targets` what they do is traced from now on, of `starting` from when it executes a program.
+    `processes` must have been listening before, so that whoever is traced is known. `enricher`
+    makes what turns events into rows; `counters` reads the host's own, which stand beside ours. Of
+    the `targets` what they do is traced from now on, of `starting` from when it executes a program.
     With `names_threads` texts of kind `tid` tell the names of threads.
 
     Attributes:
@@ -55,7 +56,7 @@ class Live:
         loaded: Loaded,
         kernel: Kernel,
         processes: Processes,
-        edge: Callable[[Session], Edge],
+        enricher: Callable[[Session], Enricher],
         targets: Sequence[int] = (),
         counters: Callable[[], Counters] = vmstat,
         starting: int | None = None,
@@ -68,7 +69,7 @@ class Live:
         self.session = Session(loaded, kernel)
         if loaded.request.notes_who:
             processes.noted = Noted(self.session)
-        self.edge = edge(self.session)
+        self.enricher = enricher(self.session)
         self.notes = [*self.session.notes, *notes_of(kernel, loaded.request.plan)]
         self.patience_s = math.inf
         self._own, self._left_out = loaded.request.filter.own, 0
@@ -99,7 +100,7 @@ class Live:
     def _keep(self, tgid: int, mark: Callable[[int], None]) -> None:
         self._followed.add(tgid)
         mark(tgid)
-        self.edge.follow(tgid)
+        self.enricher.follow(tgid)
         self.processes.targets.add(tgid)
 
     @property
@@ -110,13 +111,13 @@ class Live:
     def consume(self) -> None:
         """Takes in what the kernel has sent, so that nothing overflows."""
         self.session.consume()
-        self.patience_s = self.edge.consumed()
+        self.patience_s = self.enricher.consumed()
         self.processes.consume()
 
     @property
     def is_full(self) -> bool:
         """Whether so much has come in that collect() should take it."""
-        return self.session.waiting >= self.edge.most_batches
+        return self.session.waiting >= self.enricher.most_batches
 
     def collect(self, ends: bool, last: bool = False) -> Chunk:
         """Everything up to now; `ends` makes it the end of an interval.
@@ -133,12 +134,12 @@ class Live:
 
         When it `hurries`, what is left counts as lost.
         """
-        if not isinstance(self.edge, Divisible):
+        if not isinstance(self.enricher, Divisible):
             yield self._chunk(cut, ends, last)
             return
         for piece in self._pieces.of(cut):
             if hurries():
-                self._given_up += self.edge.units_of(piece.events)
+                self._given_up += self.enricher.units_of(piece.events)
                 piece = replace(piece, events=piece.events[:0], frames=piece.frames[:0], told=[])
             if piece.goes_on:
                 if len(piece.events):
@@ -158,7 +159,7 @@ class Live:
         return cut
 
     def _chunk(self, cut: Cut, ends: bool, last: bool) -> Chunk:
-        taken = self.edge.take(cut, last)
+        taken = self.enricher.take(cut, last)
         self._notes |= dict.fromkeys(taken.notes)
         rows = self._of_others(taken.rows) if self._drops_own else taken.rows
         return Chunk(

@@ -9,13 +9,10 @@ be many: netlink.py takes them in, and what they say becomes text only when some
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,10 +20,11 @@ from memtap.bpf.errors import MemtapError
 from memtap.tracers.host.counters import Counters
 from memtap.tracers.host.hostile import printable
 from memtap.tracers.host.patience import patiently
-from memtap.tracers.host.procfs import stat_fields
+from memtap.tracers.host.procfs import stat_fields, user_name
 from memtap.tracers.live.netlink import Listener, Wanted, column
 from memtap.tracers.live.noted import ARGUMENT_BYTES, Noted, arguments_text
 from memtap.tracers.live.targets import Targets
+from memtap.tracers.model.who import Who
 
 if TYPE_CHECKING:
     from memtap.bpf.btf import Btf
@@ -51,34 +49,7 @@ _COUNTED = ("ac_minflt", "ac_majflt", "read_bytes", "write_bytes", "cpu_run_virt
 _LAST_WORDS = ("ac_pid", "ac_tgid", "ac_uid", "ac_comm")
 
 
-@dataclass(frozen=True)
-class Who:
-    """A process. `uid` is -1, and the texts are "?", where nobody can know any more.
-
-    Attributes:
-        comm: its name, at most 15 bytes.
-        uid, user: the number and name of its real user.
-        cgroup: the path of its cgroup, in the hierarchy that memory is accounted by.
-        args: its program and arguments; the name in brackets where it has none, as ps(1) does.
-    """
-
-    comm: str = "?"
-    uid: int = -1
-    user: str = "?"
-    cgroup: str = "?"
-    args: str = "?"
-
-
 _NOBODY = Who()
-
-
-@cache
-def user_name(uid: int) -> str:
-    """The user's name, or the number where it has none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except (KeyError, OverflowError):
-        return str(uid)
 
 
 def read_who(pid: int, root: Path = Path("/")) -> Who | None:

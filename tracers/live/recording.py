@@ -28,8 +28,8 @@ import pyarrow.parquet as pq
 from memtap.bpf.errors import MemtapError
 from memtap.bpf.session import Losses
 from memtap.tracers.host.caller import caller
-from memtap.tracers.live import claims
 from memtap.tracers.live.footers import Footer, chain, ending, footer_bytes, footer_of, read
+from memtap.tracers.model import claims
 from memtap.tracers.model.chunk import Chunk, Origin
 
 SCHEMA = 1

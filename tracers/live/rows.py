@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from memtap.bpf.stream import Events
-from memtap.tracers.live.claims import LATEST_NS
+from memtap.tracers.model.claims import LATEST_NS
 from memtap.tracers.model.tracer import RowType
 
 # What counts something stays below this, also added up: in nanoseconds, 36 years. So nothing that

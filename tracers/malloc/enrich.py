@@ -1,4 +1,4 @@
-"""The edge of malloc: faults, the calls that get and give memory, forks, new programs, ends."""
+"""Rows of malloc: faults, the calls that get and give memory, forks, new programs, ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from memtap.bpf.session import Cut, Session
 from memtap.bpf.sideband import Began, Ended, Forked
 from memtap.bpf.stream import Events
 from memtap.tracers.code.mappings import Heard, Place, Region, Shares, parse_maps, read_maps
-from memtap.tracers.faults.enrich import FaultEdge, Ripe
+from memtap.tracers.faults.enrich import FaultEnricher, Ripe
 from memtap.tracers.malloc import heapwalk
 from memtap.tracers.malloc.allocator import Call
 from memtap.tracers.malloc.callsites import CallSites
@@ -26,17 +26,17 @@ from memtap.tracers.model.enricher import REMEMBERED, Taken
 FRAMES = "frame_records"
 
 
-class MallocEdge:
-    """See Edge."""
+class MallocEnricher:
+    """See Enricher."""
 
     row = ROW
-    most_batches = FaultEdge.most_batches
+    most_batches = FaultEnricher.most_batches
 
     def __init__(
         self, session: Session, walks_heaps: bool, program: Sequence[str] | None = None
     ) -> None:
         self._session, self._walks_heaps = session, walks_heaps
-        self._faults = FaultEdge(session, names_code=False)
+        self._faults = FaultEnricher(session, names_code=False)
         self._sites = CallSites(self._faults.mappings) if FRAMES in session.loaded.maps else None
         counts = SIZES in session.loaded.maps
         self._requests = Requests(session, program) if counts else None
@@ -64,11 +64,11 @@ class MallocEdge:
             self._seen.append((tgid, heaps[0].start, heaps[-1].end - heaps[0].start))
 
     def consumed(self) -> float:
-        """See Edge."""
+        """See Enricher."""
         return self._faults.consumed()
 
     def take(self, cut: Cut, last: bool) -> Taken:
-        """See Edge."""
+        """See Enricher."""
         ripe = self._faults.ripen(cut, last)
         if self._sites:
             self._find_sites(cut, last)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 
 from memtap.bpf.stream import Events
-from memtap.tracers.live.processes import Who
 from memtap.tracers.malloc.allocator import Call
 from memtap.tracers.malloc.columns import HEAPS
 from memtap.tracers.malloc.heapwalk import Part
 from memtap.tracers.model.report import Row
+from memtap.tracers.model.who import Who
 
 _PARTS = dict(zip((column.name for column in HEAPS[2:]), Part, strict=True))
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from memtap.bpf.stream import Events
+from memtap.tracers.code.intervals import PAGE_BYTES
 from memtap.tracers.code.mappings import parse_maps
-from memtap.tracers.faults.probes import PAGE_BYTES
 from memtap.tracers.host.patience import patiently
 from memtap.tracers.malloc.allocator import Call
 from memtap.tracers.malloc.rows import ROW

@@ -15,7 +15,6 @@ from memtap.bpf.stream import Events
 from memtap.tracers.code.intervals import Space, Waiting, locate_in
 from memtap.tracers.faults.probes import Kind
 from memtap.tracers.faults.times import merged, notes_of_times, tally
-from memtap.tracers.live.processes import Who
 from memtap.tracers.malloc.allocator import Allocator, Asked, Call, Path, Rule, Step, owners_of
 from memtap.tracers.malloc.columns import HEAPS, MALLOC_KEYS, malloc_columns
 from memtap.tracers.malloc.heaps import Heaps
@@ -28,6 +27,7 @@ from memtap.tracers.model.enricher import forget_first, tell
 from memtap.tracers.model.frames import pl
 from memtap.tracers.model.keys import identity
 from memtap.tracers.model.report import Report, Row, Section
+from memtap.tracers.model.who import Who
 
 # The allocator of whom the threshold is known.
 GLIBC = "glibc"

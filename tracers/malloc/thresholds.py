@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 
 from memtap.bpf.session import Session
+from memtap.tracers.code.intervals import PAGE_BYTES
 from memtap.tracers.code.objects import open_regular
-from memtap.tracers.faults.probes import PAGE_BYTES
 from memtap.tracers.host.patience import patiently
 from memtap.tracers.malloc.files import of_process
 from memtap.tracers.malloc.libraries import allocator_of

@@ -15,7 +15,7 @@ from memtap.tracers.model.tracer import Flag, Query, Reporter, RowType, Showing,
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
     from memtap.tracers.model.chunk import Origin
-    from memtap.tracers.model.enricher import Edge
+    from memtap.tracers.model.enricher import Enricher
 
 # Lines of a timeline come so often.
 _TIMELINE_S = 0.5
@@ -83,10 +83,10 @@ def _check(query: Query) -> Sequence[str]:
     return notes
 
 
-def _make_enricher(session: Session, query: Query) -> Edge:
-    from memtap.tracers.malloc.enrich import MallocEdge
+def _make_enricher(session: Session, query: Query) -> Enricher:
+    from memtap.tracers.malloc.enrich import MallocEnricher
 
-    return MallocEdge(session, walks_heaps=query.has("heap"), program=query.program)
+    return MallocEnricher(session, walks_heaps=query.has("heap"), program=query.program)
 
 
 def _make_reporter(origin: Origin, query: Query) -> Reporter:

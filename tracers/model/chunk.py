@@ -15,8 +15,8 @@ from memtap.bpf.session import Losses
 from memtap.bpf.stream import Events
 from memtap.tracers.host.counters import Counters
 from memtap.tracers.host.files import FileName
-from memtap.tracers.live import claims
-from memtap.tracers.live.processes import Who
+from memtap.tracers.model import claims
+from memtap.tracers.model.who import Who
 
 
 @dataclass(frozen=True)

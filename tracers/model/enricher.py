@@ -1,6 +1,6 @@
 """Where what came out of the kernel becomes rows that need nothing else to be understood.
 
-Each tracer has an edge of its own. What is left of it may look at /proc and talk to the kernel;
+Each tracer has an enricher. What is left of it may look at /proc and talk to the kernel;
 what is right of it, the reports, sees chunks alone.
 """
 
@@ -76,7 +76,7 @@ class Taken:
     """What a cut became.
 
     Attributes:
-        rows: the events, of the edge's type.
+        rows: the events, of the enricher's type.
         paths: names of files, by the number that rows have; new ones alone.
         texts: other texts that rows name for the first time, by kind and number.
         notes: what could not be seen, or told.
@@ -91,7 +91,7 @@ class Taken:
     unsettled: int = 0
 
 
-class Edge(Protocol):
+class Enricher(Protocol):
     """What one tracer does that others do not.
 
     Attributes:
@@ -121,7 +121,7 @@ class Edge(Protocol):
 
 @runtime_checkable
 class Divisible(Protocol):
-    """An Edge that also takes a cut in pieces; see pieces.py."""
+    """An Enricher that also takes a cut in pieces; see pieces.py."""
 
     def units_of(self, events: Events) -> int:
         """How much of what its reports count these events are."""

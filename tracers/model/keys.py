@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memtap.tracers.live.processes import Who
 from memtap.tracers.model.report import Column, Row
+from memtap.tracers.model.who import Who
 
 USER = Column("user", "USER", "text", help="the user it runs as", obvious=True)
 CGROUP = (

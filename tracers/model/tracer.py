@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from memtap.bpf.session import Session
     from memtap.bpf.stream import Events
     from memtap.tracers.model.chunk import Chunk, Origin
-    from memtap.tracers.model.enricher import Edge
+    from memtap.tracers.model.enricher import Enricher
 
 Style = Literal["blocks", "rolling"]
 
@@ -188,7 +188,7 @@ class Tracer:
     keys: Mapping[str, tuple[Column, ...]]
     columns: Callable[[Query], tuple[Column, ...]]
     showing: Callable[[Query], Showing]
-    make_enricher: Callable[[Session, Query], Edge]
+    make_enricher: Callable[[Session, Query], Enricher]
     make_reporter: Callable[[Origin, Query], Reporter]
     about: tuple[str, ...] = ()
     terms: tuple[tuple[str, str], ...] = ()

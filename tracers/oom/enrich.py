@@ -1,4 +1,4 @@
-"""The edge of oom: victims get their cgroup, why they were killed, and who else there was."""
+"""Rows of oom: victims get their cgroup, why they were killed, and who else there was."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _PAGE = os.sysconf("SC_PAGESIZE")
 _SIZES = ("total_vm", "anon", "file", "shmem", "swap")
 
 
-class OomEdge:
-    """See Edge."""
+class OomEnricher:
+    """See Enricher."""
 
     row = ROW
     most_batches = math.inf
@@ -63,7 +63,7 @@ class OomEdge:
                 yield Path(folder).stat().st_ino, printable(os.fsencode(path))
 
     def take(self, cut: Cut, last: bool) -> Taken:
-        """See Edge."""
+        """See Enricher."""
         self.consumed()
         parts, texts = [np.zeros(0, ROW)], _nothing()
         for event in cut.events:

@@ -7,8 +7,10 @@ import time
 
 from memtap.tracers.host import procfs
 from memtap.tracers.host.counters import vmstat
-from memtap.tracers.live.processes import Who, read_who, user_name
+from memtap.tracers.host.procfs import user_name
+from memtap.tracers.live.processes import read_who
 from memtap.tracers.model.report import Report, Row, Section, now
+from memtap.tracers.model.who import Who
 from memtap.tracers.oom import badness
 from memtap.tracers.oom.badness import Score, adjustment, host_scope
 from memtap.tracers.oom.columns import SCORES

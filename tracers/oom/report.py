@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from memtap.tracers.live.processes import Who
 from memtap.tracers.model.audit import audit
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.report import Report, Row, Section
+from memtap.tracers.model.who import Who
 from memtap.tracers.oom.badness import adjustment
 from memtap.tracers.oom.columns import OOM
 from memtap.tracers.oom.rows import Constraint, Kind

@@ -15,7 +15,7 @@ from memtap.tracers.oom.probes import PLAN
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
     from memtap.tracers.model.chunk import Origin
-    from memtap.tracers.model.enricher import Edge
+    from memtap.tracers.model.enricher import Enricher
 
 # Whoever is killed is told of so soon.
 _TOLD_AFTER_S = 0.5
@@ -65,10 +65,10 @@ def _look(query: Query) -> Callable[[], Report]:
     return Ranking(tuple(map(process_of, query.pids)), query.comms, query.has("explain")).report
 
 
-def _make_enricher(session: Session, _query: Query) -> Edge:
-    from memtap.tracers.oom.enrich import OomEdge
+def _make_enricher(session: Session, _query: Query) -> Enricher:
+    from memtap.tracers.oom.enrich import OomEnricher
 
-    return OomEdge(session)
+    return OomEnricher(session)
 
 
 def _make_reporter(origin: Origin, query: Query) -> Reporter:

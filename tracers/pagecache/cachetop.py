@@ -10,11 +10,11 @@ from itertools import islice
 import numpy as np
 
 from memtap.tracers.host.files import UNKNOWN, FileName, forget
-from memtap.tracers.live.processes import Who
 from memtap.tracers.model.chunk import Chunk, Origin
 from memtap.tracers.model.enricher import forget_first, tell
 from memtap.tracers.model.frames import pl
 from memtap.tracers.model.report import FrameRows, Report
+from memtap.tracers.model.who import Who
 from memtap.tracers.pagecache.columns import CACHETOP_KEYS, cachetop_columns
 from memtap.tracers.pagecache.counts import COUNTS, PageCache, page_audit
 

@@ -1,4 +1,4 @@
-"""The page cache's edge: counted runs join the events, files get their paths."""
+"""The page cache's rows: counted runs join the events, files get their paths."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from memtap.tracers.pagecache.cachetop import Cachetop
 
 
-class PageEdge:
-    """See Edge."""
+class PageEnricher:
+    """See Enricher."""
 
     row = ROW
     most_batches = math.inf
@@ -36,7 +36,7 @@ class PageEdge:
         return math.inf
 
     def take(self, cut: Cut, last: bool) -> Taken:
-        """See Edge."""
+        """See Enricher."""
         paths = self._files.resolve(cut.names)
         rows = rows_of(cut.events, cut.runs, cut.spilled)
         rows["file"] = self._files.number(rows["file"])

@@ -17,7 +17,7 @@ from memtap.tracers.pagecache.probes import NAME_FILES, PLAN
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
     from memtap.tracers.model.chunk import Origin
-    from memtap.tracers.model.enricher import Edge
+    from memtap.tracers.model.enricher import Enricher
 
 
 def _row() -> RowType:
@@ -26,10 +26,10 @@ def _row() -> RowType:
     return ROW_TYPE
 
 
-def _make_enricher(session: Session, _query: Query) -> Edge:
-    from memtap.tracers.pagecache.enrich import PageEdge
+def _make_enricher(session: Session, _query: Query) -> Enricher:
+    from memtap.tracers.pagecache.enrich import PageEnricher
 
-    return PageEdge(session)
+    return PageEnricher(session)
 
 
 def _settings(query: Query) -> tuple[str, ...]:

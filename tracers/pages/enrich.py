@@ -1,4 +1,4 @@
-"""The buddy allocator's edge: counters out of the kernel, and what is free beside them."""
+"""The buddy allocator's rows: counters out of the kernel, and what is free beside them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from memtap.tracers.pages.rows import ROW, Kind
 _TYPES = ("UNMOVABLE", "MOVABLE", "RECLAIMABLE", "HIGHATOMIC", "CMA", "ISOLATE")
 
 
-class PagesEdge:
-    """See Edge."""
+class PagesEnricher:
+    """See Enricher."""
 
     row = ROW
     most_batches = math.inf
@@ -39,7 +39,7 @@ class PagesEdge:
         return math.inf
 
     def take(self, cut: Cut, last: bool) -> Taken:
-        """See Edge."""
+        """See Enricher."""
         counted = self._counters.take()
         rows = np.zeros(len(counted), ROW)
         for name in set(counted.dtype.names or ()).intersection(ROW.names or ()):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from memtap.bpf.stream import Events
-from memtap.tracers.live.processes import Who
 from memtap.tracers.model.audit import audit
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.enricher import are_many, fold_least, forget_first, tell
 from memtap.tracers.model.keys import identity
 from memtap.tracers.model.report import Report, Row
+from memtap.tracers.model.who import Who
 from memtap.tracers.pages.columns import PAGES_KEYS, pages_columns
 from memtap.tracers.pages.free import unusable
 from memtap.tracers.pages.rows import UNTOLD, Kind

@@ -13,7 +13,7 @@ from memtap.tracers.pages.probes import BY_PROCESS, PLAN, VMSTAT
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
     from memtap.tracers.model.chunk import Origin
-    from memtap.tracers.model.enricher import Edge
+    from memtap.tracers.model.enricher import Enricher
 
 
 def _row() -> RowType:
@@ -27,10 +27,10 @@ def _settings(query: Query) -> tuple[str, ...]:
     return (BY_PROCESS,) if query.wants("process", "comm") or query.records else ()
 
 
-def _make_enricher(session: Session, _query: Query) -> Edge:
-    from memtap.tracers.pages.enrich import PagesEdge
+def _make_enricher(session: Session, _query: Query) -> Enricher:
+    from memtap.tracers.pages.enrich import PagesEnricher
 
-    return PagesEdge(session)
+    return PagesEnricher(session)
 
 
 def _make_reporter(origin: Origin, query: Query) -> Reporter:

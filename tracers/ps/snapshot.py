@@ -17,7 +17,8 @@ from memtap.tracers.host import procfs
 from memtap.tracers.host.counters import Counters, meminfo, vmstat
 from memtap.tracers.host.hostile import printable
 from memtap.tracers.host.patience import StuckError, patiently
-from memtap.tracers.live.processes import pick_cgroup, user_name
+from memtap.tracers.host.procfs import user_name
+from memtap.tracers.live.processes import pick_cgroup
 from memtap.tracers.model.report import Row, now
 from memtap.tracers.ps import sharedswap
 

@@ -11,8 +11,8 @@ from memtap.tracers.model.enricher import Taken
 from memtap.tracers.reclaim.rows import ROW
 
 
-class ReclaimEdge:
-    """See Edge."""
+class ReclaimEnricher:
+    """See Enricher."""
 
     row = ROW
     most_batches = math.inf
@@ -28,7 +28,7 @@ class ReclaimEdge:
         return math.inf
 
     def take(self, cut: Cut, last: bool) -> Taken:
-        """See Edge."""
+        """See Enricher."""
         rows = np.zeros(len(cut.events), ROW)
         for name in ROW.names or ():
             rows[name] = cut.events[name]

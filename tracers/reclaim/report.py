@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from memtap.bpf.stream import Events
-from memtap.tracers.live.processes import Who
 from memtap.tracers.model.arrays import group_numbers
 from memtap.tracers.model.audit import audit
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
@@ -14,6 +13,7 @@ from memtap.tracers.model.durations import bucket_of, quantile
 from memtap.tracers.model.enricher import forget_first, tell
 from memtap.tracers.model.frames import pl
 from memtap.tracers.model.report import Report, Row, percentage
+from memtap.tracers.model.who import Who
 from memtap.tracers.reclaim.columns import RECLAIM_KEYS, reclaim_columns
 from memtap.tracers.reclaim.pairs import Spans
 from memtap.tracers.reclaim.probes import STALLS, Kind

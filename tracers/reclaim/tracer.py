@@ -12,7 +12,7 @@ from memtap.tracers.reclaim.probes import PLAN
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
     from memtap.tracers.model.chunk import Origin
-    from memtap.tracers.model.enricher import Edge
+    from memtap.tracers.model.enricher import Enricher
 
 
 def _row() -> RowType:
@@ -21,10 +21,10 @@ def _row() -> RowType:
     return ROW_TYPE
 
 
-def _make_enricher(session: Session, _query: Query) -> Edge:
-    from memtap.tracers.reclaim.enrich import ReclaimEdge
+def _make_enricher(session: Session, _query: Query) -> Enricher:
+    from memtap.tracers.reclaim.enrich import ReclaimEnricher
 
-    return ReclaimEdge(session)
+    return ReclaimEnricher(session)
 
 
 def _make_reporter(origin: Origin, query: Query) -> Reporter:

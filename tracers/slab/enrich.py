@@ -1,4 +1,4 @@
-"""The slab allocator's edge: counters out of the kernel, and names for caches and code."""
+"""The slab allocator's rows: counters out of the kernel, and names for caches and code."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _NO_SITE = {EARLIER: "[earlier]", IN_BULK: "[bulk]"}
 _OWNER = ("tgid", "cache", "site", "stack")
 
 
-class SlabEdge:
-    """See Edge. `finds_leaks` looks what is kept, too."""
+class SlabEnricher:
+    """See Enricher. `finds_leaks` looks what is kept, too."""
 
     row = ROW
     most_batches = math.inf
@@ -61,7 +61,7 @@ class SlabEdge:
         return math.inf
 
     def take(self, cut: Cut, last: bool) -> Taken:
-        """See Edge."""
+        """See Enricher."""
         counted = self._counters.take()
         names = self._names()
         parts = [self._rows(counted, ("allocs", "frees", "requested", "allocated", "freed"), names)]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from memtap.bpf.stream import Events
-from memtap.tracers.live.processes import Who
 from memtap.tracers.model.audit import audit
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.enricher import (
@@ -23,6 +22,7 @@ from memtap.tracers.model.enricher import (
 )
 from memtap.tracers.model.keys import identity
 from memtap.tracers.model.report import Report, Row, Section, percentage
+from memtap.tracers.model.who import Who
 from memtap.tracers.slab.columns import LEAKS, SLAB_KEYS, slab_columns
 from memtap.tracers.slab.rows import Kind
 

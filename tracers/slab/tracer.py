@@ -13,7 +13,7 @@ from memtap.tracers.slab.probes import BY_PROCESS, BY_SITE, LEAKS, PLAN, STACKS,
 if TYPE_CHECKING:
     from memtap.bpf.session import Session
     from memtap.tracers.model.chunk import Origin
-    from memtap.tracers.model.enricher import Edge
+    from memtap.tracers.model.enricher import Enricher
 
 FLAGS = (
     Flag(
@@ -48,10 +48,10 @@ def _settings(query: Query) -> tuple[str, ...]:
     return (objects(), *(setting for setting, is_wanted in wanted.items() if is_wanted))
 
 
-def _make_enricher(session: Session, query: Query) -> Edge:
-    from memtap.tracers.slab.enrich import SlabEdge
+def _make_enricher(session: Session, query: Query) -> Enricher:
+    from memtap.tracers.slab.enrich import SlabEnricher
 
-    return SlabEdge(session, finds_leaks=query.has("leaks"))
+    return SlabEnricher(session, finds_leaks=query.has("leaks"))
 
 
 def _make_reporter(origin: Origin, query: Query) -> Reporter:

@@ -7,9 +7,10 @@ import random
 import numpy as np
 
 from memtap.bpf.stream import Events
+from memtap.tracers.code.intervals import PAGE_BYTES
 from memtap.tracers.code.mappings import Region
 from memtap.tracers.faults.explain import explain, touched_again
-from memtap.tracers.faults.probes import PAGE_BYTES, Kind
+from memtap.tracers.faults.probes import Kind
 from memtap.tracers.faults.rows import ROW, Cause
 from memtap.tracers.faults.times import merged, tally
 from memtap.tracers.host.counters import Counters

@@ -15,9 +15,9 @@ from memtap.tracers.faults.probes import Kind
 from memtap.tracers.faults.report import Faults
 from memtap.tracers.faults.rows import ROW, Cause
 from memtap.tracers.faults.times import merged, tally
-from memtap.tracers.live.processes import Who
 from memtap.tracers.model.chunk import Chunk
 from memtap.tracers.model.report import Report, Row
+from memtap.tracers.model.who import Who
 from tests.tracers.builders import make_chunk, make_interval, make_origin
 
 TEXTS = {"place": {1: "/lib/x.so", 2: "//anon"}, "site": {1: "main+0x4 app"}}

@@ -10,10 +10,10 @@ import pytest
 
 from memtap.bpf.sideband import Mapped
 from memtap.bpf.stream import Events
-from memtap.tracers.code.intervals import NOWHERE, Space
+from memtap.tracers.code.intervals import NOWHERE, PAGE_BYTES, Space
 from memtap.tracers.code.mappings import Mappings
 from memtap.tracers.faults.match import Exceptions, Found
-from memtap.tracers.faults.probes import PAGE_BYTES, Kind
+from memtap.tracers.faults.probes import Kind
 from memtap.tracers.faults.streaks import ANON_BITS, SWITCH_BITS, ends_apart, in_parts
 from tests.bpf.ctext import number as defined
 from tests.bpf.ctext import source

@@ -7,14 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from memtap.tracers.live.processes import (
-    Who,
-    descendants,
-    pick_cgroup,
-    read_parents,
-    read_who,
-    user_name,
-)
+from memtap.tracers.host.procfs import user_name
+from memtap.tracers.live.processes import descendants, pick_cgroup, read_parents, read_who
+from memtap.tracers.model.who import Who
 
 V2 = b"0::/user.slice/a b\n"
 V1 = b"5:memory:/m\n4:cpu,cpuacct:/c\n1:name=systemd:/s\n"

@@ -22,9 +22,9 @@ from memtap.bpf.errors import MemtapError
 from memtap.bpf.session import Losses
 from memtap.tracers.host.files import FileName
 from memtap.tracers.host.hostile import one_line
-from memtap.tracers.live.processes import Who
 from memtap.tracers.live.recording import Recorder, Recording, RecordingFullError, find
 from memtap.tracers.model.chunk import Chunk, Origin
+from memtap.tracers.model.who import Who
 from memtap.tracers.pagecache.cachetop import Cachetop
 from memtap.tracers.pagecache.rows import ROW
 from tests.tracers.builders import (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memtap.tracers.faults.probes import PAGE_BYTES
+from memtap.tracers.code.intervals import PAGE_BYTES
 from memtap.tracers.malloc.files import of_process
 from memtap.tracers.malloc.libraries import allocator_of
 from memtap.tracers.malloc.thresholds import known_calls

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from memtap.bpf.stream import Events
-from memtap.tracers.live.processes import Who
 from memtap.tracers.model.chunk import Chunk
 from memtap.tracers.model.report import Report
+from memtap.tracers.model.who import Who
 from memtap.tracers.oom.badness import badness, score_of
 from memtap.tracers.oom.kmsg import Verdict, Verdicts
 from memtap.tracers.oom.report import FORMULA, Oom

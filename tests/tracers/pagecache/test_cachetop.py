@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from memtap.cli.arrange import Order
 from memtap.cli.render import Json
 from memtap.tracers.host.files import FileName
-from memtap.tracers.live.processes import Who
 from memtap.tracers.model.frames import pl
 from memtap.tracers.model.report import Row, percentage
+from memtap.tracers.model.who import Who
 from memtap.tracers.pagecache.cachestat import Cachestat
 from memtap.tracers.pagecache.cachetop import Cachetop, percentages
 from memtap.tracers.pagecache.columns import CACHETOP_KEYS

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memtap.bpf.stream import Events
-from memtap.tracers.live.processes import Who
 from memtap.tracers.model.chunk import Chunk
 from memtap.tracers.model.report import Report, Row
+from memtap.tracers.model.who import Who
 from memtap.tracers.reclaim.counters import counters
 from memtap.tracers.reclaim.pairs import Spans
 from memtap.tracers.reclaim.probes import Edge, Kind

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from memtap.bpf.stream import Events
-from memtap.tracers.live.processes import Who
 from memtap.tracers.model.chunk import Chunk
 from memtap.tracers.model.report import Report
+from memtap.tracers.model.who import Who
 from memtap.tracers.slab.enrich import LARGE, UNKNOWN, _is_ours, _name, _shown
 from memtap.tracers.slab.report import NOBODY, Slab, waste
 from memtap.tracers.slab.rows import ROW, Kind

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from memtap.bpf.stream import Events
-from memtap.tracers.code.threadstacks import ThreadStacks
 from memtap.tracers.faults.match import FAULT
 from memtap.tracers.faults.probes import JOINABLE, Mark
+from memtap.tracers.faults.threadstacks import ThreadStacks
 
 TGID, TID = 10, 11
 LOW, TOP = 0x100000, 0x900000

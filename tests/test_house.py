@@ -1,0 +1,100 @@
+"""Who may import whom: the rooms know no tracer, and nothing imports upwards."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from memtap.tracers import NAMES, load
+
+HOME = Path(__file__).resolve().parent.parent
+TRACERS = {load(name).plan.name for name in NAMES} | {"ps"}
+
+# What each room may import of memtap, besides itself.
+ALLOWED = {
+    "bpf": set[str](),
+    "tracers/host": {"bpf"},
+    "tracers/model": {"bpf", "tracers/host"},
+    "tracers/code": {"bpf", "tracers/host", "tracers/model"},
+    "tracers/live": {"bpf", "tracers/host", "tracers/model", "tracers/code"},
+}
+ROOMS = [*ALLOWED, *(f"tracers/{name}" for name in sorted(TRACERS)), "cli"]
+
+# Where a library may be imported, and nowhere else.
+ONLY_IN = {
+    "bcc": {"bpf/compiler.py"},
+    "pyarrow": {"tracers/live/recording.py", "tracers/live/footers.py", "tracers/doctor.py"},
+    "elftools": {"tracers/code/symbols.py", "tracers/code/unwind.py"},
+    "pyroute2": {"tracers/live/processes.py", "tracers/live/netlink.py"},
+    "click": {path.relative_to(HOME).as_posix() for path in HOME.glob("cli/*.py")},
+}
+
+
+def files(room: str) -> list[Path]:
+    return sorted((HOME / room).glob("*.py"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rooms(path: Path) -> set[str]:
+    """The rooms of memtap that a file imports from."""
+    found = [name.split(".")[1:] for name in imported(path) if name.startswith("memtap.")]
+    return {
+        "/".join(parts[:2]) if parts[0] == "tracers" else parts[0]
+        for parts in found
+        if (HOME / "/".join(parts[:2] if parts[0] == "tracers" else parts[:1])).is_dir()
+    }
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_a_room_knows_no_tracer_and_nothing_above_it(room: str) -> None:
+    for path in files(room):
+        assert rooms(path) - {room} <= ALLOWED[room], path
+
+
+def test_commands_know_no_tracer_but_what_reads_proc() -> None:
+    known = {f"tracers/{name}" for name in TRACERS}
+    for path in files("cli"):
+        ours = {"tracers/ps"} if path.name in ("ps.py", "pmap.py", "schema.py") else set()
+        assert rooms(path) & known <= ours, path
+
+
+def test_tracers_do_not_know_each_other_but_malloc_its_faults() -> None:
+    known = {f"tracers/{name}" for name in TRACERS}
+    for name in TRACERS:
+        allowed = {f"tracers/{name}"} | ({"tracers/faults"} if name == "malloc" else set())
+        for path in files(f"tracers/{name}"):
+            assert rooms(path) & known <= allowed, path
+
+
+def test_nothing_below_commands_imports_them() -> None:
+    for room in ROOMS[:-1]:
+        for path in files(room):
+            assert "cli" not in rooms(path), path
+
+
+@pytest.mark.parametrize(("library", "where"), ONLY_IN.items(), ids=ONLY_IN)
+def test_a_library_is_imported_in_its_own_place(library: str, where: set[str]) -> None:
+    for room in [*ROOMS, "tracers"]:
+        for path in files(room):
+            if library in {name.split(".")[0] for name in imported(path)}:
+                assert path.relative_to(HOME).as_posix() in where
+
+
+def test_functions_are_no_longer_than_sixty_lines() -> None:
+    for room in [*ROOMS, "tracers"]:
+        for path in files(room):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    assert node.end_lineno
+                    assert node.end_lineno - node.lineno < 60, (path, node.name)
