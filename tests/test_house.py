@@ -27,7 +27,7 @@ ROOMS = [*ALLOWED, *(f"tracers/{name}" for name in sorted(TRACERS)), "cli"]
 ONLY_IN = {
     "bcc": {"bpf/compiler.py"},
     "pyarrow": {"tracers/live/recording.py", "tracers/live/footers.py", "tracers/doctor.py"},
-    "elftools": {"tracers/code/symbols.py", "tracers/code/unwind.py"},
+    "elftools": {"tracers/code/symbols.py", "tracers/code/unwind.py", "tracers/malloc/files.py"},
     "pyroute2": {"tracers/live/processes.py", "tracers/live/netlink.py"},
     "click": {path.relative_to(HOME).as_posix() for path in HOME.glob("cli/*.py")},
 }
