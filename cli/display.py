@@ -5,46 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import click
 
 from memtap.cli.job import Job
 from memtap.cli.options import Options
-
-if TYPE_CHECKING:
-    from memtap.tracers.model.report import Report
-
-
-class Display(Protocol):
-    """Where reports are shown.
-
-    Attributes:
-        inputs: descriptors on which the user can say something.
-    """
-
-    inputs: list[int]
-
-    @property
-    def closed(self) -> bool:
-        """Whether nobody looks any more."""
-
-    def show(self, report: Report) -> None:
-        """Shows a report."""
-
-    def listen(self) -> None:
-        """Something can be read from one of the inputs."""
-
-    def close(self) -> None:
-        """Gives the terminal back."""
+from memtap.cli.output import Display, Printer
 
 
 def make_displays(options: Options, asked: Sequence[tuple[Job, Any]]) -> list[Display]:
     """What shows the reports of each job, which these reporters make."""
     if len(asked) == 1:
         return [_alone(options, *asked[0])]
-    from memtap.cli.output import Printer
-
     first, *others = (job.order for job, _ in asked)
     printer = Printer(options, rolling=False, order=first, titled=True)
     return [printer, *map(printer.beside, others)]
@@ -56,8 +29,6 @@ def _alone(options: Options, job: Job, reporter: Any) -> Display:
         from memtap.cli.screen import Screen
 
         return Screen(tracer, reporter, job.order, options)
-    from memtap.cli.output import Printer
-
     rolling = tracer.showing(job.query).style == "rolling"
     printer = Printer(options, rolling=rolling, order=job.order)
     folded, flame = options.file("folded"), options.file("flame")

@@ -23,7 +23,7 @@ from memtap.cli.program import Program
 from memtap.cli.telling import absent, note, partial_remarks, remarked
 
 if TYPE_CHECKING:
-    from memtap.cli.display import Display
+    from memtap.cli.output import Display
     from memtap.tracers.live.live import Live
     from memtap.tracers.live.recording import Recorder
     from memtap.tracers.live.together import Together

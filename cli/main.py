@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from memtap.cli.endings import end_at_once
-
-if TYPE_CHECKING:
-    pass
 
 STDERR = 2
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 import click
 
@@ -163,6 +163,29 @@ def choose_renderer(
         titled=titled,
     )
     return Rolling(look) if rolling else Blocks(look)
+
+
+class Display(Protocol):
+    """Where reports are shown.
+
+    Attributes:
+        inputs: descriptors on which the user can say something.
+    """
+
+    inputs: list[int]
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody looks any more."""
+
+    def show(self, report: Report) -> None:
+        """Shows a report."""
+
+    def listen(self) -> None:
+        """Something can be read from one of the inputs."""
+
+    def close(self) -> None:
+        """Gives the terminal back."""
 
 
 class Printer:

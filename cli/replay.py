@@ -12,10 +12,11 @@ import click
 
 from memtap.bpf.errors import MemtapError
 from memtap.cli.confined import run_confined
-from memtap.cli.display import Display, make_displays
+from memtap.cli.display import make_displays
 from memtap.cli.endings import end_in_order
 from memtap.cli.job import Job
 from memtap.cli.options import Options
+from memtap.cli.output import Display
 from memtap.cli.telling import remarked
 from memtap.tracers import reports_of
 from memtap.tracers.host.hostile import one_line
@@ -23,7 +24,6 @@ from memtap.tracers.model.tracer import Tracer
 
 if TYPE_CHECKING:
     from memtap.tracers.live.recording import Recording
-    from memtap.tracers.model.chunk import Chunk
 
 # What a replay may take of a CPU: so many seconds, and one more for so many bytes. The slowest
 # report takes a fifth of that.
@@ -80,8 +80,10 @@ def _own(job: Job, paths: list[Path], trusted: bool) -> Iterator[Path]:
 
 def _show(recording: Recording, job: Job, display: Display) -> None:
     """All reports of one recording."""
+    from memtap.tracers.live.rows import checked
+
     reporter = job.reporter(recording.origin)
-    for chunk in _chunks(recording, job.tracer):
+    for chunk in checked(recording, job.tracer.row()):
         report = reporter.feed(chunk)
         if report and chunk.interval:
             display.show(remarked(report, job.tracer.nothing, chunk.interval.remarks))
@@ -117,17 +119,3 @@ def _recording_of(path: Path, tracer: Tracer, trusted: bool) -> Recording:
         raise MemtapError(what, f"it can be shown by {' and '.join(commands)}")
     recording.require(tracer.row().dtype)
     return recording
-
-
-def _chunks(recording: Recording, tracer: Tracer) -> Iterator[Chunk]:
-    """What was recorded, if all of it can have been."""
-    from memtap.tracers.live.rows import Checked
-
-    checked = Checked(tracer.row())
-    for chunk in recording:
-        try:
-            checked.look(chunk.rows)
-        except ValueError as error:
-            what = f"cannot read {recording.path}: it contradicts itself ({error})"
-            raise MemtapError(what, "it is damaged, or was not recorded by memtap") from error
-        yield chunk

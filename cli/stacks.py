@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from memtap.cli.output import open_output, write
 
 if TYPE_CHECKING:
-    from memtap.cli.display import Display
+    from memtap.cli.output import Display
     from memtap.tracers.model.report import Report
 
 

@@ -98,3 +98,24 @@ def test_functions_are_no_longer_than_sixty_lines() -> None:
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                     assert node.end_lineno
                     assert node.end_lineno - node.lineno < 60, (path, node.name)
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    known = {
+        path.relative_to(HOME).as_posix().removesuffix(".py").replace("/", "."): path
+        for room in [*ROOMS, "tracers"]
+        for path in files(room)
+    }
+    graph = {
+        name: {
+            other
+            for module in imported(path)
+            for other in (module.removeprefix("memtap."), module.rpartition(".")[0][7:])
+            if other in known and other != name
+        }
+        for name, path in known.items()
+    }
+    while graph:  # take away those that import nobody that is left
+        done = {name for name, others in graph.items() if not others & graph.keys()}
+        assert done, f"a circle among {', '.join(sorted(graph))}"
+        graph = {name: others for name, others in graph.items() if name not in done}

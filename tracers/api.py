@@ -33,7 +33,7 @@ from memtap.tracers import NAMES, load, reports_of
 from memtap.tracers.live.live import Live
 from memtap.tracers.live.processes import Processes, process_of
 from memtap.tracers.live.recording import Recorder, Recording, find
-from memtap.tracers.live.rows import Checked
+from memtap.tracers.live.rows import checked
 from memtap.tracers.live.together import Together
 from memtap.tracers.model.chunk import Chunk
 from memtap.tracers.model.report import Report
@@ -228,9 +228,8 @@ def _reports(recording: Recording, tracer: Tracer, query: Query) -> Iterator[Rep
         raise MemtapError(what, f"read it as {_reader(recording.origin.tracer)}")
     row = tracer.row()
     recording.require(row.dtype)
-    reporter, checked = tracer.make_reporter(recording.origin, query), Checked(row)
-    for chunk in recording:
-        checked.look(chunk.rows)
+    reporter = tracer.make_reporter(recording.origin, query)
+    for chunk in checked(recording, row):
         report = reporter.feed(chunk)
         if report and chunk.interval:
             yield report

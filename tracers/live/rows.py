@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from memtap.bpf.errors import MemtapError
 from memtap.bpf.stream import Events
 from memtap.tracers.model.claims import LATEST_NS
 from memtap.tracers.model.tracer import RowType
+
+if TYPE_CHECKING:
+    from memtap.tracers.live.recording import Recording
+    from memtap.tracers.model.chunk import Chunk
 
 # What counts something stays below this, also added up: in nanoseconds, 36 years. So nothing that
 # is made of it overflows.
@@ -32,3 +39,15 @@ class Checked:
                 raise ValueError(f"more {name} than can be")
         if not self._row.are_possible(rows):
             raise ValueError("a number that stands for nothing")
+
+
+def checked(recording: Recording, row: RowType) -> Iterator[Chunk]:
+    """What was recorded. Raises MemtapError if not all of it can have been."""
+    look = Checked(row).look
+    for chunk in recording:
+        try:
+            look(chunk.rows)
+        except ValueError as error:
+            what = f"cannot read {recording.path}: it contradicts itself ({error})"
+            raise MemtapError(what, "it is damaged, or was not recorded by memtap") from error
+        yield chunk
