@@ -7,11 +7,12 @@ import errno
 import mmap
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from operator import add, sub
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -193,6 +194,26 @@ class Session:
             elif told:
                 self._told.append(told)
                 self.births += isinstance(told, _BIRTHS)
+
+    @property
+    def way(self) -> str:
+        """The name of the way that was attached."""
+        return self.loaded.way.name
+
+    @property
+    def layouts(self) -> Mapping[str, Any]:
+        """The structs of the C program, by name."""
+        return self.loaded.layouts
+
+    @property
+    def maps(self) -> Mapping[str, int]:
+        """Descriptors of the maps that there are, by name."""
+        return self.loaded.maps
+
+    @property
+    def programs(self) -> Mapping[str, int]:
+        """Descriptors of the functions that were loaded, by name."""
+        return self.loaded.programs
 
     @property
     def notes(self) -> list[str]:

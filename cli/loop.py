@@ -228,7 +228,7 @@ class Loop:
                 _keep(strand, strand.recorder, chunk)
         report = strand.reporter.feed(chunk)
         if not chunk.last:
-            strand.live.enricher.learn(strand.reporter)
+            strand.live.enricher.feedback(strand.reporter)
         if report and chunk.interval:
             with undisturbed():
                 strand.display.show(remarked(report, strand.nothing, chunk.interval.remarks))

@@ -118,7 +118,7 @@ class Trace:
         if self._recorder:
             self._recorder.write(chunk)
         report = self._reporter.feed(chunk)
-        self._live.enricher.learn(self._reporter)
+        self._live.enricher.feedback(self._reporter)
         return report if chunk.interval else None
 
     def close(self) -> None:

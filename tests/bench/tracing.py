@@ -77,7 +77,7 @@ class Tracer:
         """Ends an interval: its events are counted, as for a report."""
         chunk = self._live.collect(ends=True)
         self.cache.feed(chunk.rows, chunk.until_ns)
-        self._live.enricher.learn(self)
+        self._live.enricher.feedback(self)
         assert chunk.interval
         self.losses += chunk.interval.losses
         self.details += int((chunk.rows["kind"] == Kind.READ).sum())

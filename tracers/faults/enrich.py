@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from memtap.bpf.session import Cut, Session
+from memtap.bpf.session import Cut
 from memtap.bpf.sideband import Began, Ended, Told
 from memtap.bpf.stream import Events, take
 from memtap.tracers.code.intervals import PAGE_BYTES, Parts
@@ -24,7 +24,7 @@ from memtap.tracers.faults.userfault import Watched
 from memtap.tracers.host import procfs
 from memtap.tracers.host.hostile import one_line
 from memtap.tracers.model.arrays import chain, group_numbers, in_order
-from memtap.tracers.model.enricher import REMEMBERED, Taken
+from memtap.tracers.model.enricher import REMEMBERED, Enricher, Source, Taken
 
 # Of a call: what may be the address that it returns to, the innermost first.
 CALLERS = ("caller_0", "caller_1", "caller_2")
@@ -78,7 +78,7 @@ class Pace:
     faults that are timed, too.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Source) -> None:
         self._session = session
         self._second = self._began = self._rested = self._rest_s = 0.0
         self._received = self._births = 0
@@ -181,7 +181,7 @@ class Ripe:
     heard: list[Heard]
 
 
-class FaultEnricher:
+class FaultEnricher(Enricher):
     """See Enricher. With `names_code` each fault gets its site, and its stack if that was taken.
 
     Attributes:
@@ -191,7 +191,7 @@ class FaultEnricher:
     row = ROW
     most_batches: float = _TOGETHER
 
-    def __init__(self, session: Session, names_code: bool) -> None:
+    def __init__(self, session: Source, names_code: bool) -> None:
         self._session = session
         self.mappings = Mappings()
         self._sites = _sites() if names_code else None
@@ -199,9 +199,9 @@ class FaultEnricher:
         self._watched = Watched(session)
         self._threads = ThreadStacks()
         # Where exceptions are not seen, that probe is what counts the faults.
-        self._counts = session.loaded.way.name == COUNTS
+        self._counts = session.way == COUNTS
         self._pace = None if self._counts else Pace(session)
-        self._swaps = SWAP in session.loaded.programs
+        self._swaps = SWAP in session.programs
         self._late: Events = np.empty(0, np.void)
         self._spilled: dict[int, int] = {}
         self._untold: list[Told] = []
@@ -211,11 +211,11 @@ class FaultEnricher:
         """Reads what a process has mapped, before it changes that."""
         self.mappings.read(tgid)
 
-    def consumed(self) -> float:
+    def polled(self) -> float:
         """Paces the timing of minor faults."""
         return self._pace.look(time.monotonic()) if self._pace else math.inf
 
-    def take(self, cut: Cut, last: bool) -> Taken:
+    def enrich(self, cut: Cut, last: bool) -> Taken:
         """See Enricher."""
         spilled = spilled_rows(cut.spilled, self._counts, cut.until_ns)
         self._spilled = by_process(spilled) if len(spilled) else self._spilled
@@ -231,7 +231,7 @@ class FaultEnricher:
 
         What came after the cut began waits: what was before it may not all be here.
         """
-        self.consumed()
+        self.polled()
         until = np.iinfo(np.uint64).max if last else cut.until_ns
         events = in_order(chain(self._late, cut.events), "ns")
         ripe = int(np.searchsorted(events["ns"], until, "right"))
@@ -264,7 +264,7 @@ class FaultEnricher:
         faults = events["count"][np.isin(events["kind"], kinds)].sum()
         return int(faults + (events["kind"] >= FIRST_CALL).sum())
 
-    def learn(self, reporter: object) -> None:
+    def feedback(self, reporter: object) -> None:
         """The kernel counts every fault; there is nothing it could leave out."""
 
     def _locate(
@@ -316,7 +316,7 @@ class FaultEnricher:
 
     def _stacks_of(self, events: Events) -> list[Stack]:
         """The stacks of events, each once for each process."""
-        if "stacks" not in self._session.loaded.maps or len(events) == 0:
+        if "stacks" not in self._session.maps or len(events) == 0:
             return []
         group = group_numbers(events["tgid"], events["stack"])
         found = []

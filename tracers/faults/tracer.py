@@ -9,9 +9,8 @@ from memtap.tracers.faults.probes import PLAN, STACKS
 from memtap.tracers.model.tracer import Flag, Query, Reporter, RowType, Showing, Tracer
 
 if TYPE_CHECKING:
-    from memtap.bpf.session import Session
     from memtap.tracers.model.chunk import Origin
-    from memtap.tracers.model.enricher import Enricher
+    from memtap.tracers.model.enricher import Enricher, Source
 
 FLAGS = (
     Flag("hist", "How long faults took, as a histogram.", section=("histogram", "histogram")),
@@ -36,7 +35,7 @@ def _wants_stacks(query: Query) -> bool:
     return query.has("stacks", "folded", "flame")
 
 
-def _make_enricher(session: Session, query: Query) -> Enricher:
+def _make_enricher(session: Source, query: Query) -> Enricher:
     from memtap.tracers.faults.enrich import FaultEnricher
 
     # A recording may be asked later which code it was.

@@ -17,11 +17,11 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from memtap.bpf.session import Session
 from memtap.bpf.stream import Events
 from memtap.tracers.faults.match import Found
 from memtap.tracers.faults.probes import WATCHED, Mark
 from memtap.tracers.host.patience import StuckError, patiently
+from memtap.tracers.model.enricher import Source
 
 # Of vm_flags. What is watched for neither is watched for UFFD_MINOR.
 _VM_UFFD_MISSING, _VM_UFFD_WP = 0x200, 0x1000
@@ -51,7 +51,7 @@ class _Asked:
 class Watched:
     """The memory that userfaultfd watches, by process."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Source) -> None:
         self._session = session
         self._asked: dict[int, _Asked] = {}
         self._many = _MANY

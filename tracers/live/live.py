@@ -111,7 +111,7 @@ class Live:
     def consume(self) -> None:
         """Takes in what the kernel has sent, so that nothing overflows."""
         self.session.consume()
-        self.patience_s = self.enricher.consumed()
+        self.patience_s = self.enricher.polled()
         self.processes.consume()
 
     @property
@@ -159,7 +159,7 @@ class Live:
         return cut
 
     def _chunk(self, cut: Cut, ends: bool, last: bool) -> Chunk:
-        taken = self.enricher.take(cut, last)
+        taken = self.enricher.enrich(cut, last)
         self._notes |= dict.fromkeys(taken.notes)
         rows = self._of_others(taken.rows) if self._drops_own else taken.rows
         return Chunk(

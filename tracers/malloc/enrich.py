@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from memtap.bpf.session import Cut, Session
+from memtap.bpf.session import Cut
 from memtap.bpf.sideband import Began, Ended, Forked
 from memtap.bpf.stream import Events
 from memtap.tracers.code.mappings import Heard, Place, Region, Shares, parse_maps, read_maps
@@ -20,25 +20,25 @@ from memtap.tracers.malloc.requests import SIZES, Requests
 from memtap.tracers.malloc.rows import FOREIGN, LOADER, ROW
 from memtap.tracers.malloc.thresholds import Thresholds
 from memtap.tracers.model.arrays import chain, group_numbers, in_order
-from memtap.tracers.model.enricher import REMEMBERED, Taken
+from memtap.tracers.model.enricher import REMEMBERED, Enricher, Source, Taken
 
 # A map that the C program has if it sends the frames of calls.
 FRAMES = "frame_records"
 
 
-class MallocEnricher:
+class MallocEnricher(Enricher):
     """See Enricher."""
 
     row = ROW
     most_batches = FaultEnricher.most_batches
 
     def __init__(
-        self, session: Session, walks_heaps: bool, program: Sequence[str] | None = None
+        self, session: Source, walks_heaps: bool, program: Sequence[str] | None = None
     ) -> None:
         self._session, self._walks_heaps = session, walks_heaps
         self._faults = FaultEnricher(session, names_code=False)
-        self._sites = CallSites(self._faults.mappings) if FRAMES in session.loaded.maps else None
-        counts = SIZES in session.loaded.maps
+        self._sites = CallSites(self._faults.mappings) if FRAMES in session.maps else None
+        counts = SIZES in session.maps
         self._requests = Requests(session, program) if counts else None
         self._thresholds = Thresholds(session)
         self._late: Events = np.empty(0, np.void)
@@ -63,11 +63,11 @@ class MallocEnricher:
         if heaps:
             self._seen.append((tgid, heaps[0].start, heaps[-1].end - heaps[0].start))
 
-    def consumed(self) -> float:
+    def polled(self) -> float:
         """See Enricher."""
-        return self._faults.consumed()
+        return self._faults.polled()
 
-    def take(self, cut: Cut, last: bool) -> Taken:
+    def enrich(self, cut: Cut, last: bool) -> Taken:
         """See Enricher."""
         ripe = self._faults.ripen(cut, last)
         if self._sites:
@@ -92,9 +92,6 @@ class MallocEnricher:
     def units_of(self, events: Events) -> int:
         """See Divisible."""
         return self._faults.units_of(events)
-
-    def learn(self, reporter: object) -> None:
-        """There is nothing that the kernel could leave out."""
 
     def _find_sites(self, cut: Cut, last: bool) -> None:
         """Whose the calls are that this cut is the end of; the frames of others wait with them."""

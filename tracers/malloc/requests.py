@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from memtap.bpf.errors import MemtapError
-from memtap.bpf.session import Session
 from memtap.bpf.sideband import Mapped
 from memtap.bpf.stream import Events
 from memtap.tracers.code.mappings import PROT_EXEC, Heard
@@ -17,6 +16,7 @@ from memtap.tracers.malloc.allocator import Call
 from memtap.tracers.malloc.libraries import allocator_of
 from memtap.tracers.malloc.probes import CALLS_NONE, NEW, NEW_ALIGNED, REQUESTS, RETURNED
 from memtap.tracers.malloc.rows import ROW
+from memtap.tracers.model.enricher import Source
 
 # A map that the C program has if it counts requests: the calls of free(), then requests by powers
 # of two of their size.
@@ -31,7 +31,7 @@ _WITH_NEW = ("jemalloc", "tcmalloc", "mimalloc")
 class Requests:
     """The requests of the first process that is followed; `program` is what it will become."""
 
-    def __init__(self, session: Session, program: Sequence[str] | None) -> None:
+    def __init__(self, session: Source, program: Sequence[str] | None) -> None:
         self._session, self._program = session, program
         self._counters = session.shared(SIZES, _CLASSES, 1).reshape(-1)
         self._counted = self._counters.copy()

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from memtap.bpf.session import Session
 from memtap.tracers.code.intervals import PAGE_BYTES
 from memtap.tracers.code.objects import open_regular
 from memtap.tracers.host.patience import patiently
 from memtap.tracers.malloc.files import of_process
 from memtap.tracers.malloc.libraries import allocator_of
+from memtap.tracers.model.enricher import Source
 
 # A map of the C program: a struct known_call for each place in a page.
 KNOWN_CALLS, _WORDS = "known_calls", 5
@@ -65,7 +65,7 @@ class Segment:
 class Thresholds:
     """Tells the C program of the libraries that are likely, and of those of given processes."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Source) -> None:
         self._known = session.shared(KNOWN_CALLS, PAGE_BYTES, _WORDS)
         self._looked: set[tuple[int, int]] = set()
         self.follow(os.getpid())  # most programs have the same as ours

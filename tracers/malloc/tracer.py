@@ -13,9 +13,8 @@ from memtap.tracers.model.report import Column
 from memtap.tracers.model.tracer import Flag, Query, Reporter, RowType, Showing, Tracer, UnfitError
 
 if TYPE_CHECKING:
-    from memtap.bpf.session import Session
     from memtap.tracers.model.chunk import Origin
-    from memtap.tracers.model.enricher import Enricher
+    from memtap.tracers.model.enricher import Enricher, Source
 
 # Lines of a timeline come so often.
 _TIMELINE_S = 0.5
@@ -83,7 +82,7 @@ def _check(query: Query) -> Sequence[str]:
     return notes
 
 
-def _make_enricher(session: Session, query: Query) -> Enricher:
+def _make_enricher(session: Source, query: Query) -> Enricher:
     from memtap.tracers.malloc.enrich import MallocEnricher
 
     return MallocEnricher(session, walks_heaps=query.has("heap"), program=query.program)

@@ -6,13 +6,17 @@ what is right of it, the reports, sees chunks alone.
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Container, Mapping, Sequence, Sized
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from memtap.bpf.session import Cut
 from memtap.bpf.stream import Events
@@ -91,8 +95,78 @@ class Taken:
     unsettled: int = 0
 
 
-class Enricher(Protocol):
-    """What one tracer does that others do not.
+class Source(Protocol):
+    """What an enricher asks of the session whose events it gets; a test can be one as well."""
+
+    @property
+    def counters(self) -> Counts | None:
+        """What it counts in the kernel, if it does."""
+
+    @property
+    def births(self) -> int:
+        """How many processes were told to be born, or to begin a program."""
+
+    @property
+    def received(self) -> int:
+        """How many batches of events came so far."""
+
+    @property
+    def way(self) -> str:
+        """The name of the way that was attached."""
+
+    @property
+    def layouts(self) -> Mapping[str, Any]:
+        """The structs of the C program, by name, as dtype_of() takes them."""
+
+    @property
+    def maps(self) -> Container[str]:
+        """The maps of the program that there are."""
+
+    @property
+    def programs(self) -> Container[str]:
+        """Its functions that were loaded."""
+
+    def followed(self) -> list[int]:
+        """The processes that are traced, where only some are."""
+
+    def look_up(self, name: str, key: bytes, value_bytes: int) -> bytes | None:
+        """A value of a map."""
+
+    def read_map(
+        self, name: str, key: np.dtype[np.void], value: np.dtype[np.void]
+    ) -> Iterator[tuple[Events, Events]]:
+        """Keys and values of a hash map, some thousand at a time."""
+
+    def shared(self, name: str, rows: int, columns: int) -> npt.NDArray[np.uint64]:
+        """A map of u64 as a writable table."""
+
+    def stack(self, number: int) -> list[int]:
+        """The addresses of a stack, from the innermost on."""
+
+    def iterate(self, function: str, tgid: int) -> bytes:
+        """What a function for an iterator writes of a process."""
+
+    def attach_to(
+        self, function: str, path: Path, offset: int, tgid: int, *, returns: bool = False
+    ) -> None:
+        """Attaches a function for uprobes to that at an offset of a file, for one process."""
+
+    def rest(self, function: str) -> None:
+        """Detaches a function until resume()."""
+
+    def resume(self, function: str) -> None:
+        """Attaches it again."""
+
+
+class Counts(Protocol):
+    """Counters in the kernel."""
+
+    def take(self) -> Events:
+        """What was counted since the last time, a line for each key."""
+
+
+class Enricher(ABC):
+    """What one tracer does that others do not; by default it keeps nothing and waits for cuts.
 
     Attributes:
         row: the type of its rows.
@@ -101,21 +175,23 @@ class Enricher(Protocol):
     """
 
     row: np.dtype[np.void]
-    most_batches: float
+    most_batches: float = math.inf
 
-    def follow(self, tgid: int) -> None:
+    def follow(self, tgid: int) -> None:  # noqa: B027
         """A process that is there already is going to be traced."""
 
-    def consumed(self) -> float:
+    def polled(self) -> float:
         """Events have come in, and are not cut yet, or nothing has for as long as it said.
 
         Gives how many seconds it can do without being called again.
         """
+        return math.inf
 
-    def take(self, cut: Cut, last: bool) -> Taken:
+    @abstractmethod
+    def enrich(self, cut: Cut, last: bool) -> Taken:
         """Makes rows of a cut; after the `last` no other comes."""
 
-    def learn(self, reporter: Any) -> None:
+    def feedback(self, reporter: Any) -> None:  # noqa: B027
         """Tells the kernel what the report has found out that it can make use of."""
 
 

@@ -13,10 +13,9 @@ from memtap.tracers.model.report import Column, Report, SectionKind
 if TYPE_CHECKING:
     import numpy as np
 
-    from memtap.bpf.session import Session
     from memtap.bpf.stream import Events
     from memtap.tracers.model.chunk import Chunk, Origin
-    from memtap.tracers.model.enricher import Enricher
+    from memtap.tracers.model.enricher import Enricher, Source
 
 Style = Literal["blocks", "rolling"]
 
@@ -188,7 +187,7 @@ class Tracer:
     keys: Mapping[str, tuple[Column, ...]]
     columns: Callable[[Query], tuple[Column, ...]]
     showing: Callable[[Query], Showing]
-    make_enricher: Callable[[Session, Query], Enricher]
+    make_enricher: Callable[[Source, Query], Enricher]
     make_reporter: Callable[[Origin, Query], Reporter]
     about: tuple[str, ...] = ()
     terms: tuple[tuple[str, str], ...] = ()

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from memtap.bpf.session import Cut, Session
+from memtap.bpf.session import Cut
 from memtap.bpf.stream import Events
 from memtap.tracers.host.hostile import printable
-from memtap.tracers.model.enricher import Taken, Texts
+from memtap.tracers.model.enricher import Enricher, Source, Taken, Texts
 from memtap.tracers.oom import badness
 from memtap.tracers.oom.badness import Score
 from memtap.tracers.oom.kmsg import KernelLog, Verdict
@@ -29,13 +29,12 @@ _PAGE = os.sysconf("SC_PAGESIZE")
 _SIZES = ("total_vm", "anon", "file", "shmem", "swap")
 
 
-class OomEnricher:
+class OomEnricher(Enricher):
     """See Enricher."""
 
     row = ROW
-    most_batches = math.inf
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Source) -> None:
         self._session = session
         self._mounts = badness.memory_mounts()
         self._log = KernelLog()
@@ -43,10 +42,7 @@ class OomEnricher:
         self._cgroups: dict[int, str] = {}
         self._seen = self._taken = 0
 
-    def follow(self, tgid: int) -> None:
-        """Nothing is kept of processes."""
-
-    def consumed(self) -> float:
+    def polled(self) -> float:
         """Looks at all processes as soon as one was killed; each victim is a batch of its own."""
         if self._session.received > self._seen:
             self._seen = self._session.received
@@ -62,9 +58,9 @@ class OomEnricher:
                 path = "/" if inside == "." else f"/{inside}"
                 yield Path(folder).stat().st_ino, printable(os.fsencode(path))
 
-    def take(self, cut: Cut, last: bool) -> Taken:
+    def enrich(self, cut: Cut, last: bool) -> Taken:
         """See Enricher."""
-        self.consumed()
+        self.polled()
         parts, texts = [np.zeros(0, ROW)], _nothing()
         for event in cut.events:
             verdict = self._log.verdict(int(event["tgid"]), _PATIENCE_S)
@@ -72,9 +68,6 @@ class OomEnricher:
             self._name(event, verdict, texts)
             parts += [victim, self._others(victim[0], verdict)]
         return Taken(np.concatenate(parts), texts=texts)
-
-    def learn(self, reporter: object) -> None:
-        """There is nothing that the kernel could leave out."""
 
     def _scope(self, verdict: Verdict) -> int:
         if verdict.constraint is Constraint.UNKNOWN:

@@ -13,9 +13,8 @@ from memtap.tracers.oom.columns import OOM, SCORES
 from memtap.tracers.oom.probes import PLAN
 
 if TYPE_CHECKING:
-    from memtap.bpf.session import Session
     from memtap.tracers.model.chunk import Origin
-    from memtap.tracers.model.enricher import Enricher
+    from memtap.tracers.model.enricher import Enricher, Source
 
 # Whoever is killed is told of so soon.
 _TOLD_AFTER_S = 0.5
@@ -65,7 +64,7 @@ def _look(query: Query) -> Callable[[], Report]:
     return Ranking(tuple(map(process_of, query.pids)), query.comms, query.has("explain")).report
 
 
-def _make_enricher(session: Session, _query: Query) -> Enricher:
+def _make_enricher(session: Source, _query: Query) -> Enricher:
     from memtap.tracers.oom.enrich import OomEnricher
 
     return OomEnricher(session)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from memtap.bpf.session import Cut, Session
+from memtap.bpf.session import Cut
 from memtap.tracers.host.files import BUCKETS, Files
 from memtap.tracers.host.mounts import Mounts
-from memtap.tracers.model.enricher import Taken
+from memtap.tracers.model.enricher import Enricher, Source, Taken
 from memtap.tracers.pagecache.probes import PAST_END_NOTE
 from memtap.tracers.pagecache.rows import ROW, rows_of
 
@@ -17,25 +16,17 @@ if TYPE_CHECKING:
     from memtap.tracers.pagecache.cachetop import Cachetop
 
 
-class PageEnricher:
+class PageEnricher(Enricher):
     """See Enricher."""
 
     row = ROW
-    most_batches = math.inf
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Source) -> None:
         self._files, self._mounts = Files(), Mounts()
-        has_buckets = "buckets" in session.loaded.maps
+        has_buckets = "buckets" in session.maps
         self._buckets = session.shared("buckets", BUCKETS, 3) if has_buckets else None
 
-    def follow(self, tgid: int) -> None:
-        """Nothing is kept of processes."""
-
-    def consumed(self) -> float:
-        """They wait for the cut."""
-        return math.inf
-
-    def take(self, cut: Cut, last: bool) -> Taken:
+    def enrich(self, cut: Cut, last: bool) -> Taken:
         """See Enricher."""
         paths = self._files.resolve(cut.names)
         rows = rows_of(cut.events, cut.runs, cut.spilled)
@@ -43,7 +34,7 @@ class PageEnricher:
         notes = (PAST_END_NOTE,) if self._mounts.has("squashfs") else ()
         return Taken(rows, paths, notes=notes)
 
-    def learn(self, reporter: Cachestat | Cachetop) -> None:
+    def feedback(self, reporter: Cachestat | Cachetop) -> None:
         """Tells the kernel which files have no fresh page, so that their hits are just counted."""
         if self._buckets is not None:
             buckets, entered = reporter.cache.settled()

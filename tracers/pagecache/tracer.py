@@ -15,9 +15,8 @@ from memtap.tracers.pagecache.columns import (
 from memtap.tracers.pagecache.probes import NAME_FILES, PLAN
 
 if TYPE_CHECKING:
-    from memtap.bpf.session import Session
     from memtap.tracers.model.chunk import Origin
-    from memtap.tracers.model.enricher import Enricher
+    from memtap.tracers.model.enricher import Enricher, Source
 
 
 def _row() -> RowType:
@@ -26,7 +25,7 @@ def _row() -> RowType:
     return ROW_TYPE
 
 
-def _make_enricher(session: Session, _query: Query) -> Enricher:
+def _make_enricher(session: Source, _query: Query) -> Enricher:
     from memtap.tracers.pagecache.enrich import PageEnricher
 
     return PageEnricher(session)

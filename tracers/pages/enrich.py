@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from memtap.bpf.kernel import Kernel
-from memtap.bpf.session import Cut, Session
+from memtap.bpf.session import Cut
 from memtap.bpf.stream import Events
-from memtap.tracers.model.enricher import Taken
+from memtap.tracers.model.enricher import Enricher, Source, Taken
 from memtap.tracers.pages.free import free_blocks, free_pages_by_type
 from memtap.tracers.pages.rows import ROW, Kind
 
@@ -17,13 +15,12 @@ from memtap.tracers.pages.rows import ROW, Kind
 _TYPES = ("UNMOVABLE", "MOVABLE", "RECLAIMABLE", "HIGHATOMIC", "CMA", "ISOLATE")
 
 
-class PagesEnricher:
+class PagesEnricher(Enricher):
     """See Enricher."""
 
     row = ROW
-    most_batches = math.inf
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Source) -> None:
         assert session.counters
         self._counters = session.counters
         btf = Kernel().btf
@@ -31,14 +28,7 @@ class PagesEnricher:
         self._types = {n: name.lower() for name, n in numbers.items() if n is not None}
         self._named = False
 
-    def follow(self, tgid: int) -> None:
-        """Nothing is kept of processes."""
-
-    def consumed(self) -> float:
-        """Nothing is sent."""
-        return math.inf
-
-    def take(self, cut: Cut, last: bool) -> Taken:
+    def enrich(self, cut: Cut, last: bool) -> Taken:
         """See Enricher."""
         counted = self._counters.take()
         rows = np.zeros(len(counted), ROW)
@@ -50,9 +40,6 @@ class PagesEnricher:
         texts = {} if self._named else {"migratetype": self._types}
         self._named = True
         return Taken(rows, texts=texts)
-
-    def learn(self, reporter: object) -> None:
-        """There is nothing that the kernel could leave out."""
 
     def _free(self) -> Events:
         blocks = free_blocks()

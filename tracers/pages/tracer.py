@@ -11,9 +11,8 @@ from memtap.tracers.pages.columns import PAGES_KEYS, pages_columns
 from memtap.tracers.pages.probes import BY_PROCESS, PLAN, VMSTAT
 
 if TYPE_CHECKING:
-    from memtap.bpf.session import Session
     from memtap.tracers.model.chunk import Origin
-    from memtap.tracers.model.enricher import Enricher
+    from memtap.tracers.model.enricher import Enricher, Source
 
 
 def _row() -> RowType:
@@ -27,7 +26,7 @@ def _settings(query: Query) -> tuple[str, ...]:
     return (BY_PROCESS,) if query.wants("process", "comm") or query.records else ()
 
 
-def _make_enricher(session: Session, _query: Query) -> Enricher:
+def _make_enricher(session: Source, _query: Query) -> Enricher:
     from memtap.tracers.pages.enrich import PagesEnricher
 
     return PagesEnricher(session)

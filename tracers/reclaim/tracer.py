@@ -10,9 +10,8 @@ from memtap.tracers.reclaim.counters import DELAYS, counters
 from memtap.tracers.reclaim.probes import PLAN
 
 if TYPE_CHECKING:
-    from memtap.bpf.session import Session
     from memtap.tracers.model.chunk import Origin
-    from memtap.tracers.model.enricher import Enricher
+    from memtap.tracers.model.enricher import Enricher, Source
 
 
 def _row() -> RowType:
@@ -21,7 +20,7 @@ def _row() -> RowType:
     return ROW_TYPE
 
 
-def _make_enricher(session: Session, _query: Query) -> Enricher:
+def _make_enricher(session: Source, _query: Query) -> Enricher:
     from memtap.tracers.reclaim.enrich import ReclaimEnricher
 
     return ReclaimEnricher(session)

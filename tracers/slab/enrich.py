@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from itertools import dropwhile
 
 import numpy as np
 import numpy.typing as npt
 
-from memtap.bpf.session import Cut, Session
+from memtap.bpf.session import Cut
 from memtap.bpf.stream import Events, dtype_of
 from memtap.tracers.code.sites import Texts
 from memtap.tracers.code.symbols import Symbols
 from memtap.tracers.host.hostile import printable
 from memtap.tracers.model.arrays import group_numbers
-from memtap.tracers.model.enricher import BETWEEN, Taken
+from memtap.tracers.model.enricher import BETWEEN, Enricher, Source, Taken
 from memtap.tracers.slab.probes import ALONE, BATCHES, TREES
 from memtap.tracers.slab.probes import IN_BULK as BULK_CACHES
 from memtap.tracers.slab.rows import ROW, Kind
@@ -37,30 +36,22 @@ _NO_SITE = {EARLIER: "[earlier]", IN_BULK: "[bulk]"}
 _OWNER = ("tgid", "cache", "site", "stack")
 
 
-class SlabEnricher:
+class SlabEnricher(Enricher):
     """See Enricher. `finds_leaks` looks what is kept, too."""
 
     row = ROW
-    most_batches = math.inf
 
-    def __init__(self, session: Session, finds_leaks: bool) -> None:
+    def __init__(self, session: Source, finds_leaks: bool) -> None:
         assert session.counters
         self._session, self._counters = session, session.counters
         self._finds_leaks = finds_leaks
         self._symbols = Symbols()
         self._caches, self._sites, self._stacks = Texts(), Texts(), Texts()
-        self._object = dtype_of(session.loaded.layouts["object"])
+        self._object = dtype_of(session.layouts["object"])
         self._unseen: set[str] = set()  # caches whose objects kfree_rcu() puts into sheaves
         self._stack_texts: dict[int, int] = {}
 
-    def follow(self, tgid: int) -> None:
-        """Nothing is kept of processes."""
-
-    def consumed(self) -> float:
-        """Nothing is sent."""
-        return math.inf
-
-    def take(self, cut: Cut, last: bool) -> Taken:
+    def enrich(self, cut: Cut, last: bool) -> Taken:
         """See Enricher."""
         counted = self._counters.take()
         names = self._names()
@@ -73,9 +64,6 @@ class SlabEnricher:
         for kind, holds in (("unseen", self._is_unseen), ("unbounded", self._is_unbounded)):
             news[kind] = {number: text for number, text in news["cache"].items() if holds(text)}
         return Taken(np.concatenate(parts), texts={kind: new for kind, new in news.items() if new})
-
-    def learn(self, reporter: object) -> None:
-        """There is nothing that the kernel could leave out."""
 
     def _rows(self, found: Events, same: tuple[str, ...], names: dict[int, str]) -> Events:
         """Rows with some members as they were found, and numbers for cache and site."""
@@ -100,7 +88,7 @@ class SlabEnricher:
 
     def _is_unseen(self, cache: str) -> bool:
         """Whether objects of a cache can be allocated or freed without our knowing."""
-        way = self._session.loaded.way.name
+        way = self._session.way
         in_bulk = way.endswith(BATCHES) and (cache in BULK_CACHES or cache in self._unseen)
         return in_bulk or way.endswith(ALONE)
 

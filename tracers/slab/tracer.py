@@ -11,9 +11,8 @@ from memtap.tracers.slab import columns as shown
 from memtap.tracers.slab.probes import BY_PROCESS, BY_SITE, LEAKS, PLAN, STACKS, VMSTAT, objects
 
 if TYPE_CHECKING:
-    from memtap.bpf.session import Session
     from memtap.tracers.model.chunk import Origin
-    from memtap.tracers.model.enricher import Enricher
+    from memtap.tracers.model.enricher import Enricher, Source
 
 FLAGS = (
     Flag(
@@ -48,7 +47,7 @@ def _settings(query: Query) -> tuple[str, ...]:
     return (objects(), *(setting for setting, is_wanted in wanted.items() if is_wanted))
 
 
-def _make_enricher(session: Session, query: Query) -> Enricher:
+def _make_enricher(session: Source, query: Query) -> Enricher:
     from memtap.tracers.slab.enrich import SlabEnricher
 
     return SlabEnricher(session, finds_leaks=query.has("leaks"))
