@@ -180,7 +180,7 @@ def _in_memory(name: str) -> BinaryIO:
 
 
 def compiler_command() -> list[str]:
-    """How the child is started: isolated, so that nothing in the current folder is imported."""
+    """How this process starts the child: isolated, so that nothing in its folder is imported."""
     home = os.fspath(Path(memtap.__file__).resolve().parent.parent)
-    code = f"import sys; sys.path.append({home!r}); from memtap.bpf.compiler import main; main()"
-    return [sys.executable, "-I", "-c", code]
+    begin = f"import sys; sys.path.append({home!r}); from memtap.bpf.compiler import main"
+    return [sys.executable, "-I", "-c", f"{begin}; main({os.getpid()})"]

@@ -129,15 +129,18 @@ def _compiler(version: str) -> str:
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process when nobody waits for the answer any more, as its parent was killed."""
+    """Ends this process when nobody waits for the answer any more, as its parent was killed.
+
+    That can have been before this process looked for the first time.
+    """
     while os.getppid() == parent:
         time.sleep(_LOOK_S)
     os._exit(1)
 
 
-def main() -> None:
-    """Compiles stdin, and answers on stdout; status 1 if the answer is an error."""
-    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+def main(parent: int) -> None:
+    """Compiles stdin for a process, and answers on stdout; status 1 if the answer is an error."""
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
     status = os.EX_OK
     text = sys.stdin.read()
     try:

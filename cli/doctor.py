@@ -45,11 +45,13 @@ def command(format: str, output: Path | None, verbose: bool) -> None:
     from memtap.bpf.kernel import Kernel
     from memtap.cli.output import is_styled, open_output, write
     from memtap.cli.render import Look
-    from memtap.tracers.doctor import diagnose, to_dict
 
     stream = open_output(output)
     kernel = Kernel()
     kernel.require_proc()
+    # What tracers ask of the kernel depends on what /proc says.
+    from memtap.tracers.doctor import diagnose, to_dict
+
     diagnosis = diagnose(kernel)
     if format == "json":
         text = json.dumps(to_dict(diagnosis)) + "\n"

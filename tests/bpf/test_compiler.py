@@ -18,7 +18,7 @@ def answer(folder: Path, text: str) -> dict[str, str]:
     """What the compiler says to a text where bcc is found in `folder` and nowhere else."""
     code = (
         f"import sys; sys.path += [{str(folder)!r}, {str(HOME)!r}]; "
-        "from memtap.bpf.compiler import main; main()"
+        "import os; from memtap.bpf.compiler import main; main(os.getppid())"
     )
     command = [sys.executable, "-I", "-S", "-c", code]
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=20)

@@ -43,7 +43,7 @@ def _open() -> int:
         time.sleep(0.05)
 
 
-def main() -> None:
+def main(_parent: int) -> None:
     """Compiles stdin, and answers on stdout, as compiler.py does."""
     status, answer, errors = ask(sys.stdin.read())
     sys.stderr.write(errors)
