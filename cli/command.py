@@ -52,7 +52,7 @@ def command_of(tracer: Tracer) -> click.Command:
 
 
 def _answer(tracer: Tracer, options: Options) -> None:
-    query = _query(tracer, options)
+    query = query_of(tracer, options)
     try:
         notes = tracer.check(query)
     except UnfitError as error:
@@ -68,9 +68,10 @@ def _answer(tracer: Tracer, options: Options) -> None:
     run(options, [Job(tracer, query, order)])
 
 
-def _query(tracer: Tracer, options: Options) -> Query:
+def query_of(tracer: Tracer, options: Options) -> Query:
+    """What a command line asks of a tracer; by what is usual, if it does not say."""
     return Query(
-        by=options.by,
+        by=options.by or tracer.usual_by,
         wide=options.wide,
         records=options.record is not None,
         regroups=tracer.has_screen and sys.stdout.isatty(),

@@ -127,10 +127,11 @@ def _go_in_front() -> None:
     the lowest, it ends with us, and how long we may work is limited; the kernel also leaves 5 % of
     the time to others.
     """
-    for thread in map(int, os.listdir("/proc/self/task")):
-        with suppress(OSError):  # only root may; or it is gone
-            os.setpriority(os.PRIO_PROCESS, thread, _IN_FRONT)
-            os.sched_setscheduler(thread, _REAL_TIME, os.sched_param(1))
+    with suppress(FileNotFoundError):  # /proc was unmounted
+        for thread in map(int, os.listdir("/proc/self/task")):
+            with suppress(OSError):  # only root may; or it is gone
+                os.setpriority(os.PRIO_PROCESS, thread, _IN_FRONT)
+                os.sched_setscheduler(thread, _REAL_TIME, os.sched_param(1))
 
 
 def _break_off(_number: int, _frame: FrameType | None) -> None:

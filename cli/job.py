@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from memtap.bpf.plan import Plan
 from memtap.cli.arrange import Order
-from memtap.tracers.model.tracer import Query, Reporter, Tracer
-
-if TYPE_CHECKING:
-    from memtap.tracers.model.chunk import Origin
+from memtap.tracers.model.tracer import Query, Tracer
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,3 @@ class Job:
     def plan(self) -> Plan:
         """By which it is attached."""
         return self.tracer.plan_of(self.query)
-
-    def reporter(self, origin: Origin) -> Reporter:
-        """What makes its reports."""
-        return self.tracer.make_reporter(origin, self.query)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,7 @@ from memtap.cli.job import Job
 from memtap.cli.options import Options
 from memtap.cli.output import Display
 from memtap.cli.telling import remarked
-from memtap.tracers import reports_of
 from memtap.tracers.host.hostile import one_line
-from memtap.tracers.model.tracer import Tracer
 
 if TYPE_CHECKING:
     from memtap.tracers.live.recording import Recording
@@ -50,12 +48,13 @@ def replay(pattern: str, options: Options, jobs: Sequence[Job]) -> None:
 
 def _replay(pattern: str, paths: list[Path], options: Options, jobs: Sequence[Job]) -> None:
     """One job after the other; of several recordings, each with those that were made for it."""
+    from memtap.tracers.reading import nothing_for, own
+
     displays: list[Display] = []
     with ExitStack() as stack:
         for number, job in enumerate(jobs):
             _require_kept(paths, job, options.trust)
-            for path in _own(job, paths, options.trust):
-                recording = _recording_of(path, job.tracer, options.trust)
+            for recording in own(job.tracer, paths, options.trust):
                 if not displays:  # only now it is known that there is something to show
                     displays = make_displays(options, [(each, None) for each in jobs])
                     for each in displays:
@@ -64,29 +63,15 @@ def _replay(pattern: str, paths: list[Path], options: Options, jobs: Sequence[Jo
                 if displays[number].closed:
                     return
     if not displays:
-        names = " or ".join(job.tracer.name for job in jobs)
-        what = f"nothing at {pattern} was recorded for {names}"
-        raise MemtapError(what, "name a file, and memtap says of what it is")
-
-
-def _own(job: Job, paths: list[Path], trusted: bool) -> Iterator[Path]:
-    """The recordings that were made for a job; what is named alone is taken for one."""
-    from memtap.tracers.live.recording import Recording
-
-    for path in paths:
-        if len(paths) == 1 or Recording(path, trusted).origin.tracer == job.tracer.plan.name:
-            yield path
+        raise nothing_for([job.tracer for job in jobs], pattern)
 
 
 def _show(recording: Recording, job: Job, display: Display) -> None:
     """All reports of one recording."""
-    from memtap.tracers.live.rows import checked
+    from memtap.tracers.reading import reports
 
-    reporter = job.reporter(recording.origin)
-    for chunk in checked(recording, job.tracer.row()):
-        report = reporter.feed(chunk)
-        if report and chunk.interval:
-            display.show(remarked(report, job.tracer.nothing, chunk.interval.remarks))
+    for report, interval in reports(recording, job.tracer, job.query):
+        display.show(remarked(report, job.tracer.nothing, interval.remarks))
         if display.closed:
             return
     if recording.was_cut_off:
@@ -95,27 +80,17 @@ def _show(recording: Recording, job: Job, display: Display) -> None:
 
 def _require_kept(paths: list[Path], job: Job, trusted: bool) -> None:
     """MemtapError if none of the recordings kept what the job wants, though events are there."""
+    from memtap.tracers.reading import own
+
     field, what = job.tracer.kept(job.query)
     if not field:
         return
     has_rows = False
-    for path in _own(job, paths, trusted):
-        for chunk in _recording_of(path, job.tracer, trusted):
+    for recording in own(job.tracer, paths, trusted):
+        for chunk in recording:
             if chunk.rows[field].any():
                 return
             has_rows |= len(chunk.rows) > 0
     if has_rows:
         names = " and ".join(map(str, paths))
         raise MemtapError(f"{names} has no {what}", f"record again, with --{what}")
-
-
-def _recording_of(path: Path, tracer: Tracer, trusted: bool) -> Recording:
-    from memtap.tracers.live.recording import Recording
-
-    recording = Recording(path, trusted)
-    if recording.origin.tracer != tracer.plan.name:
-        commands = [f"memtap {each.name}" for each in reports_of(recording.origin.tracer)]
-        what = f"{path} is a recording of another report"
-        raise MemtapError(what, f"it can be shown by {' and '.join(commands)}")
-    recording.require(tracer.row().dtype)
-    return recording

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
 
-from memtap.cli.command import order_of
+from memtap.cli.command import order_of, query_of
 from memtap.cli.job import Job
 from memtap.cli.options import (
     INSIDE,
@@ -24,7 +25,6 @@ from memtap.cli.options import (
 )
 from memtap.cli.tracing import run
 from memtap.tracers import NAMES, load
-from memtap.tracers.model.tracer import Query
 
 _USUAL = ("faults", "malloc", "cachetop", "reclaim")
 _KNOWN: dict[str, tuple[()]] = dict.fromkeys(NAMES, ())
@@ -74,15 +74,6 @@ def command(tracers: tuple[str, ...], **values: Any) -> None:
 def _job(name: str, options: Options) -> Job:
     """What a tracer is asked if nothing is said but its name."""
     tracer = load(name)
-    query = Query(
-        by=(next(iter(tracer.keys)),),
-        wide=options.wide,
-        records=options.record is not None,
-        pids=options.pids,
-        program=options.program,
-        interval_s=options.interval or 1.0,
-        replays=options.replay is not None,
-        comms=options.comms,
-        cgroups=options.cgroups,
-    )
+    interval_s = options.interval or 1.0
+    query = replace(query_of(tracer, options), interval_s=interval_s, regroups=False)
     return Job(tracer, query, order_of(tracer, query, options.rows))

@@ -7,15 +7,14 @@ import json
 import click
 
 from memtap.cli.options import Command
-from memtap.tracers import NAMES, load
-from memtap.tracers.model.schema import Schema, schema_of, shapes_of
+from memtap.tracers import NAMES, SNAPSHOTS, shapes
+from memtap.tracers.model.schema import Schema, schema_of
 
-# What traces nothing, and has reports as well.
-_OTHERS = ("ps", "pmap", "doctor")
+_REPORTS = (*NAMES, *SNAPSHOTS, "doctor")
 
 
 @click.command("schema", cls=Command)
-@click.argument("report", type=click.Choice([*NAMES, *_OTHERS]), required=False)
+@click.argument("report", type=click.Choice(_REPORTS), required=False)
 def command(report: str | None) -> None:
     """What is in the JSON of a REPORT (of each, if none is named)? Its JSON Schema, 2020-12.
 
@@ -26,7 +25,7 @@ def command(report: str | None) -> None:
     memtap schema faults                          what a line of faults -f json is
     memtap schema faults | jq '..|.description?'  its columns, in words
     """
-    found = {name: _schema(name) for name in ([report] if report else [*NAMES, *_OTHERS])}
+    found = {name: _schema(name) for name in ([report] if report else _REPORTS)}
     click.echo(json.dumps(found[report] if report else found, indent=2))
 
 
@@ -35,8 +34,4 @@ def _schema(name: str) -> Schema:
         from memtap.tracers.doctor import SCHEMA
 
         return SCHEMA
-    if name in NAMES:
-        return schema_of(shapes_of(load(name)))
-    from memtap.tracers.ps import pmap, report
-
-    return schema_of(pmap.SHAPES if name == "pmap" else report.SHAPES)
+    return schema_of(shapes(name))

@@ -13,9 +13,9 @@ import click
 
 from memtap.bpf.cache import Cache
 from memtap.bpf.errors import MemtapError
-from memtap.bpf.filters import Filter, own_tgid
+from memtap.bpf.filters import Filter
 from memtap.bpf.kernel import Kernel
-from memtap.bpf.loading import Attempts, Loaded, Request
+from memtap.bpf.loading import Attempts, Request
 from memtap.cli.display import make_displays
 from memtap.cli.job import Job
 from memtap.cli.limits import require_room
@@ -26,11 +26,12 @@ from memtap.cli.replay import replay
 from memtap.cli.telling import absent, begun, compiles, note
 from memtap.tracers.host.caller import caller
 from memtap.tracers.live.processes import process_of
+from memtap.tracers.model.tracer import filter_of
 
 if TYPE_CHECKING:
     from memtap.tracers.live.live import Live
-    from memtap.tracers.live.processes import Processes
     from memtap.tracers.live.recording import Recorder
+    from memtap.tracers.live.together import Together
     from memtap.tracers.model.chunk import Origin
 
 # After so many more objects Python looks for cycles among the new ones; after so many times among
@@ -56,7 +57,7 @@ def _run(options: Options, jobs: Sequence[Job]) -> None:
     kernel = Kernel()
     kernel.require_proc()
     pids = tuple(map(process_of, options.pids))
-    requests = _requests(options, jobs, pids)
+    requests = _requests(options, jobs)
     if options.dump_c:
         kernel.require_tracing()
         for request in requests:
@@ -67,9 +68,9 @@ def _run(options: Options, jobs: Sequence[Job]) -> None:
         raise SystemExit(status)
 
 
-def _requests(options: Options, jobs: Sequence[Job], pids: tuple[int, ...]) -> list[Request]:
+def _requests(options: Options, jobs: Sequence[Job]) -> list[Request]:
     """What the kernel is asked for; what is to be noted of processes, once is enough."""
-    kept = _filter(options, pids)
+    kept = filter_of(jobs[0].query, options.follow, options.own)
     notes_who = _shows_who(options) or any(job.query.regroups for job in jobs)
     return [
         Request(job.plan, kept, job.tracer.settings(job.query), notes_who and job is jobs[0])
@@ -84,17 +85,6 @@ def _shows_who(options: Options) -> bool:
         or options.wide
         or options.record is not None
         or "cgroup" in options.by
-    )
-
-
-def _filter(options: Options, pids: tuple[int, ...]) -> Filter:
-    return Filter(
-        by_tgid=bool(pids or options.program),
-        starts=bool(options.program),
-        own=0 if pids or options.program or options.own else own_tgid(),
-        follow=options.follow,
-        comms=options.comms,
-        cgroups=options.cgroups,
     )
 
 
@@ -117,22 +107,18 @@ def _trace(
             stack.callback(each.abandon)
         if any(each.takes_time for each in attempts):
             compiles()
-        from memtap.tracers.live.processes import Processes
         from memtap.tracers.live.together import Together
 
-        counted = dict.fromkeys(name for job in jobs for name in job.tracer.exit_record)
-        processes = Processes(kernel.btf, kernel.possible_cpus, tuple(counted))
-        stack.callback(processes.close)
-        together = Together([], processes)
+        together = Together(kernel, [job.tracer for job in jobs])
         stack.callback(together.close)
         starting = program.pid if program else None
         for job, each in zip(jobs, attempts, strict=True):
-            together.lives.append(_live(job, each.wait(), kernel, processes, pids, starting))
+            together.begin(each.wait(), job.tracer, job.query, pids, starting)
         if options.dry_run:
             click.echo("\n".join(_attached(live.origin) for live in together.lives))
             return 0
         if not _shows_notes(options):
-            _tell(together.lives, processes)
+            _tell(together)
         signals = Signals()  # before a display changes the terminal, which then must be given back
         strands = _strands(options, jobs, together.lives, stack)
         if not any(strand.display.inputs for strand in strands):
@@ -153,32 +139,10 @@ def _say_what_is_awaited(options: Options, kept: Filter) -> None:
         note(f"there is no cgroup {wanted} yet; it waits for that")
 
 
-def _live(
-    job: Job,
-    loaded: Loaded,
-    kernel: Kernel,
-    processes: Processes,
-    pids: tuple[int, ...],
-    starting: int | None,
-) -> Live:
-    from memtap.tracers.live.live import Live
-
-    return Live(
-        loaded,
-        kernel,
-        processes,
-        lambda session: job.tracer.make_enricher(session, job.query),
-        pids,
-        job.tracer.counters,
-        starting,
-        job.tracer.names_threads(job.query),
-    )
-
-
-def _tell(lives: Sequence[Live], processes: Processes) -> None:
+def _tell(together: Together) -> None:
     """What cannot be seen, each once."""
-    told = [text for live in lives for text in (*live.origin.notes, *live.notes)]
-    for text in dict.fromkeys([*told, *processes.notes]):
+    told = [text for live in together.lives for text in (*live.origin.notes, *live.notes)]
+    for text in dict.fromkeys([*told, *together.processes.notes]):
         note(text)
 
 
@@ -186,11 +150,14 @@ def _strands(
     options: Options, jobs: Sequence[Job], lives: Sequence[Live], stack: ExitStack
 ) -> list[Strand]:
     """What becomes of the events of each."""
-    reporters = [job.reporter(live.origin) for job, live in zip(jobs, lives, strict=True)]
-    recorders = list(map(_recorder, _records(options, jobs), lives))
+    reporters = [
+        job.tracer.make_reporter(live.origin, job.query)
+        for job, live in zip(jobs, lives, strict=True)
+    ]
     displays = make_displays(options, list(zip(jobs, reporters, strict=True)))
     for display in displays:
         stack.callback(display.close)
+    recorders = list(map(_recorder, _records(options, jobs), lives))
     nothing = [job.tracer.nothing for job in jobs]
     parts = zip(lives, reporters, nothing, displays, recorders, strict=True)
     return [Strand(*part) for part in parts]

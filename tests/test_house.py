@@ -65,7 +65,7 @@ def test_a_room_knows_no_tracer_and_nothing_above_it(room: str) -> None:
 def test_commands_know_no_tracer_but_what_reads_proc() -> None:
     known = {f"tracers/{name}" for name in TRACERS}
     for path in files("cli"):
-        ours = {"tracers/ps"} if path.name in ("ps.py", "pmap.py", "schema.py") else set()
+        ours = {"tracers/ps"} if path.name in ("ps.py", "pmap.py") else set()
         assert rooms(path) & known <= ours, path
 
 

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from memtap.tracers.model.schema import Shape
     from memtap.tracers.model.tracer import Tracer
 
 # In the order in which they are listed. Each is declared in tracer.py of a folder of its name.
@@ -26,6 +27,21 @@ def load(name: str) -> Tracer:
 def every() -> Iterator[Tracer]:
     """All of them, in order."""
     return map(load, NAMES)
+
+
+# What reads /proc and traces nothing has reports as well.
+SNAPSHOTS = ("ps", "pmap")
+
+
+def shapes(name: str) -> list[Shape]:
+    """What the reports of this name can look like, one of NAMES or SNAPSHOTS."""
+    from memtap.tracers.model.schema import shapes_of
+
+    if name in NAMES:
+        return shapes_of(load(name))
+    modules = {"ps": "report", "pmap": "pmap"}
+    found: list[Shape] = import_module(f"memtap.tracers.ps.{modules[name]}").SHAPES
+    return found
 
 
 def reports_of(recorded: str) -> list[Tracer]:

@@ -22,22 +22,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 from memtap.bpf.cache import Cache
 from memtap.bpf.errors import MemtapError
-from memtap.bpf.filters import Filter, own_tgid
+from memtap.bpf.filters import Filter
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
-from memtap.tracers import NAMES, load, reports_of
-from memtap.tracers.live.live import Live
-from memtap.tracers.live.processes import Processes, process_of
+from memtap.tracers import NAMES, load, reading, reports_of
+from memtap.tracers.live.processes import process_of
 from memtap.tracers.live.recording import Recorder, Recording, find
-from memtap.tracers.live.rows import checked
 from memtap.tracers.live.together import Together
 from memtap.tracers.model.chunk import Chunk
 from memtap.tracers.model.report import Report
-from memtap.tracers.model.tracer import Query, Tracer
+from memtap.tracers.model.tracer import Query, Tracer, filter_of
 
 Some = int | Sequence[int]
 Names = str | Sequence[str]
@@ -65,25 +62,15 @@ class Trace:
             request = Request(tracer.plan_of(query), kept, tracer.settings(query))
             attempts = Attempts(request, kernel, Cache())
             stack.callback(attempts.abandon)
-            processes = Processes(kernel.btf, kernel.possible_cpus, tracer.exit_record)
-            stack.callback(processes.close)
-            live = Live(
-                attempts.wait(),
-                kernel,
-                processes,
-                lambda session: tracer.make_enricher(session, query),
-                query.pids,
-                tracer.counters,
-                names_threads=tracer.names_threads(query),
-            )
-            self._together = Together([live], processes)
+            self._together = Together(kernel, [tracer])
             stack.callback(self._together.close)
+            live = self._together.begin(attempts.wait(), tracer, query, query.pids)
             self._live, self._reporter = live, tracer.make_reporter(live.origin, query)
             self._recorder = Recorder(record, live.origin, live.enricher.row) if record else None
             if self._recorder:
                 stack.callback(self._recorder.close)
             self._stack = stack.pop_all()
-        self.notes = (*live.origin.notes, *live.notes, *processes.notes)
+        self.notes = (*live.origin.notes, *live.notes, *self._together.processes.notes)
 
     def reports(self, interval: float = 1.0, count: int | None = None) -> Iterator[Report]:
         """A report at the end of each interval, in seconds; without `count`, until it is left.
@@ -128,12 +115,7 @@ class Trace:
     def __enter__(self) -> Trace:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
 
@@ -180,14 +162,7 @@ def trace(
         cgroups=_several(cgroup),
     )
     tracer.check(query)
-    kept = Filter(
-        by_tgid=bool(pids),
-        own=0 if pids or own else own_tgid(),
-        follow=follow,
-        comms=query.comms,
-        cgroups=query.cgroups,
-    )
-    return Trace(tracer, query, kept, Path(record) if record else None)
+    return Trace(tracer, query, filter_of(query, follow, own), Path(record) if record else None)
 
 
 def read(
@@ -218,21 +193,13 @@ def read(
     tracer = _tracer(name or _reader(first))
     query = Query(_keys(tracer, by), wide, flags=_flags(tracer, flags), replays=True)
     tracer.check(query)
-    for each in paths:
-        yield from _reports(Recording(each, trust), tracer, query)
-
-
-def _reports(recording: Recording, tracer: Tracer, query: Query) -> Iterator[Report]:
-    if recording.origin.tracer != tracer.plan.name:
-        what = f"{recording.path} is a recording of {recording.origin.tracer}"
-        raise MemtapError(what, f"read it as {_reader(recording.origin.tracer)}")
-    row = tracer.row()
-    recording.require(row.dtype)
-    reporter = tracer.make_reporter(recording.origin, query)
-    for chunk in checked(recording, row):
-        report = reporter.feed(chunk)
-        if report and chunk.interval:
+    is_read = False
+    for recording in reading.own(tracer, paths, trust):
+        is_read = True
+        for report, _ in reading.reports(recording, tracer, query):
             yield report
+    if not is_read:
+        raise reading.nothing_for([tracer], str(path))
 
 
 def _reader(recorded: str) -> str:
@@ -250,7 +217,7 @@ def _tracer(name: str) -> Tracer:
 
 
 def _keys(tracer: Tracer, by: Names | None) -> tuple[str, ...]:
-    wanted = _several(by) if by else (next(iter(tracer.keys)),)
+    wanted = _several(by) if by else tracer.usual_by
     for key in wanted:
         if key not in tracer.keys:
             raise ValueError(f"{tracer.name} groups by {', '.join(tracer.keys)}, not by {key!r}")

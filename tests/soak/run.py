@@ -187,7 +187,7 @@ class _Run:
     def end(self, what: str, rate: float) -> tuple[float, float]:
         """How long it takes to end while there is a crowd, by the clock and on a CPU."""
         with self._make(what, 60, rate) as busy:
-            time.sleep(1.5)
+            self._wait_for(len(self._reports()) + 2)  # a whole interval of the crowd is over
             told, before = time.monotonic(), _cpu_s(self._memtap.pid)
             self._memtap.send_signal(signal.SIGTERM)
             usage = os.wait4(self._memtap.pid, 0)[2]

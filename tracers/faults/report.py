@@ -22,7 +22,7 @@ from memtap.tracers.model.durations import histogram, quantiles
 from memtap.tracers.model.enricher import BETWEEN, forget_first, tell
 from memtap.tracers.model.frames import pl
 from memtap.tracers.model.report import FrameRows, Report, Row, Section, percentage
-from memtap.tracers.model.who import Who
+from memtap.tracers.model.who import UNKNOWN_PROCESS, Who
 
 # The numbers in a row that a key of the report is found by.
 _NUMBERS = {
@@ -37,7 +37,6 @@ _NUMBERS = {
 }
 # What stands for the text of a key that several numbers have: the first of these.
 _FIRSTS = {"cgroup": "cgroup_of", "comm": "comm_of"}
-_NOBODY = Who()
 
 _SUMMED = ("kind", "count", "time_ns", "timed", "bucket", "weight", "longest")
 _EXPLAINED = ("region", "cause")
@@ -157,7 +156,7 @@ class Faults:
         return str(getattr(self._of(tgid), name))
 
     def _of(self, tgid: int) -> Who:
-        return self._who.get(tgid, _NOBODY)
+        return self._who.get(tgid, UNKNOWN_PROCESS)
 
     def _names(self, sums: pl.DataFrame) -> list[pl.Series]:
         """The columns that keys stand for, one value for each row."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from memtap.tracers.faults.columns import FAULT_KEYS, fault_columns
 from memtap.tracers.faults.probes import PLAN, STACKS
-from memtap.tracers.model.tracer import Flag, Query, Reporter, RowType, Showing, Tracer
+from memtap.tracers.model.tracer import Flag, Query, Reporter, Showing, Tracer
 
 if TYPE_CHECKING:
     from memtap.tracers.model.chunk import Origin
@@ -23,12 +23,6 @@ FLAGS = (
     ),
     Flag("flame", "Write a flame graph, a page for the browser.", takes_file=True),
 )
-
-
-def _row() -> RowType:
-    from memtap.tracers.faults.rows import ROW_TYPE
-
-    return ROW_TYPE
 
 
 def _wants_stacks(query: Query) -> bool:
@@ -61,7 +55,7 @@ TRACER = Tracer(
     ),
     nothing="no page faults",
     plan=PLAN,
-    row=_row,
+    rows="memtap.tracers.faults.rows",
     keys=FAULT_KEYS,
     columns=lambda query: fault_columns(query.by),
     showing=lambda _: Showing("total"),

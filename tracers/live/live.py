@@ -109,10 +109,9 @@ class Live:
         return self._start.ns / 1e9
 
     def consume(self) -> None:
-        """Takes in what the kernel has sent, so that nothing overflows."""
+        """Takes in the events that the kernel has sent, so that nothing overflows."""
         self.session.consume()
         self.patience_s = self.enricher.polled()
-        self.processes.consume()
 
     @property
     def is_full(self) -> bool:

@@ -24,7 +24,7 @@ from memtap.tracers.host.procfs import stat_fields, user_name
 from memtap.tracers.live.netlink import Listener, Wanted, column
 from memtap.tracers.live.noted import ARGUMENT_BYTES, Noted, arguments_text
 from memtap.tracers.live.targets import Targets
-from memtap.tracers.model.who import Who
+from memtap.tracers.model.who import UNKNOWN_PROCESS, Who
 
 if TYPE_CHECKING:
     from memtap.bpf.btf import Btf
@@ -47,9 +47,6 @@ _REMEMBERED, _LASTING = 1 << 16, 1 << 14
 _OVERFLOW = "process events came too fast to be read: some processes may lack their names"
 _COUNTED = ("ac_minflt", "ac_majflt", "read_bytes", "write_bytes", "cpu_run_virtual_total")
 _LAST_WORDS = ("ac_pid", "ac_tgid", "ac_uid", "ac_comm")
-
-
-_NOBODY = Who()
 
 
 def read_who(pid: int, root: Path = Path("/")) -> Who | None:
@@ -146,7 +143,7 @@ class _Dead(NamedTuple):
     uid: int
 
     def who(self) -> Who:
-        known = self.known or _NOBODY
+        known = self.known or UNKNOWN_PROCESS
         return Who(_name(self.comm), self.uid, user_name(self.uid), known.cgroup, known.args)
 
 
@@ -267,7 +264,7 @@ class Processes:
         if known and known.cgroup != "?":  # neither gone nor about to be
             self._living[tgid] = known
             return known
-        return dead.who() if dead else known or _NOBODY
+        return dead.who() if dead else known or UNKNOWN_PROCESS
 
     def thread(self, tgid: int, tid: int) -> str:
         """The name of a thread, dead or alive."""

@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from memtap.bpf.kernel import Kernel
+from memtap.bpf.loading import Loaded
 from memtap.tracers.live.live import Live
 from memtap.tracers.live.processes import Processes
 from memtap.tracers.model.chunk import Chunk
+from memtap.tracers.model.tracer import Query, Tracer
 
 
 class Together:
     """Live sessions that share the processes they watch.
 
     Attributes:
-        lives: the sessions, in order.
+        lives: the sessions, in the order in which they began.
         processes: what is known of processes, by all of them.
     """
 
-    def __init__(self, lives: Sequence[Live], processes: Processes) -> None:
-        self.lives, self.processes = list(lives), processes
+    def __init__(self, kernel: Kernel, tracers: Iterable[Tracer]) -> None:
+        """Listens to processes from now on, so that whoever is traced later is known."""
+        counted = dict.fromkeys(name for tracer in tracers for name in tracer.exit_record)
+        self._kernel = kernel
+        self.processes = Processes(kernel.btf, kernel.possible_cpus, tuple(counted))
+        self.lives: list[Live] = []
+
+    def begin(
+        self,
+        loaded: Loaded,
+        tracer: Tracer,
+        query: Query,
+        targets: Sequence[int],
+        starting: int | None = None,
+    ) -> Live:
+        """Attaches what one tracer was loaded for; see Live for whom it traces."""
+        live = Live(
+            loaded,
+            self._kernel,
+            self.processes,
+            lambda session: tracer.make_enricher(session, query),
+            targets,
+            tracer.counters,
+            starting,
+            tracer.names_threads(query),
+        )
+        self.lives.append(live)
+        return live
 
     @property
     def readable(self) -> list[int]:
@@ -44,6 +73,7 @@ class Together:
         """Takes in what the kernel has sent, so that nothing overflows."""
         for live in self.lives:
             live.consume()
+        self.processes.consume()
 
     def collect(
         self, ends: bool, last: bool, hurries: Callable[[], bool]
@@ -67,3 +97,4 @@ class Together:
         """Ends tracing and gives everything back."""
         for live in self.lives:
             live.close()
+        self.processes.close()

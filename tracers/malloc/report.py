@@ -27,7 +27,7 @@ from memtap.tracers.model.enricher import forget_first, tell
 from memtap.tracers.model.frames import pl
 from memtap.tracers.model.keys import identity
 from memtap.tracers.model.report import Report, Row, Section
-from memtap.tracers.model.who import Who
+from memtap.tracers.model.who import UNKNOWN_PROCESS, Who
 
 # The allocator of whom the threshold is known.
 GLIBC = "glibc"
@@ -47,7 +47,6 @@ _FAULT = np.dtype(
 )
 _OWNER = ["tgid", "path", "site"]
 _SUMMED = ["count", "timed", "time_ns"]
-_NOBODY = Who()
 
 # Which part of a Key a key of the report is of.
 _PLACES = {"process": 0, "comm": 0, "path": 1, "site": 2}
@@ -403,7 +402,7 @@ class Malloc:
         return group
 
     def _identity(self, tgid: int, path: Path, site: int) -> Row:
-        return identity(tgid, self._who.get(tgid, _NOBODY)) | {
+        return identity(tgid, self._who.get(tgid, UNKNOWN_PROCESS)) | {
             "allocator": self._names.get(tgid, "?"),
             "path": path.text,
             "site": self._sites.get(site, "?"),

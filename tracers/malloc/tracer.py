@@ -10,7 +10,7 @@ from memtap.tracers.host.counters import meminfo
 from memtap.tracers.malloc.columns import HEAPS, MALLOC_KEYS, TIMELINE, malloc_columns
 from memtap.tracers.malloc.probes import FRAMES, PLAN, huge_pages, with_requests
 from memtap.tracers.model.report import Column
-from memtap.tracers.model.tracer import Flag, Query, Reporter, RowType, Showing, Tracer, UnfitError
+from memtap.tracers.model.tracer import Flag, Query, Reporter, Showing, Tracer, UnfitError
 
 if TYPE_CHECKING:
     from memtap.tracers.model.chunk import Origin
@@ -35,12 +35,6 @@ FLAGS = (
         section=("sizes", "sizes"),
     ),
 )
-
-
-def _row() -> RowType:
-    from memtap.tracers.malloc.rows import ROW_TYPE
-
-    return ROW_TYPE
 
 
 def _columns(query: Query) -> tuple[Column, ...]:
@@ -111,7 +105,7 @@ TRACER = Tracer(
     ),
     nothing="no memory was asked of the kernel, or given back",
     plan=PLAN,
-    row=_row,
+    rows="memtap.tracers.malloc.rows",
     keys=MALLOC_KEYS,
     columns=_columns,
     showing=_showing,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from memtap.bpf.filters import Filter, own_tgid
 from memtap.bpf.plan import Plan
 from memtap.tracers.host.counters import Counters, vmstat
 from memtap.tracers.model.report import Column, Report, SectionKind
@@ -103,6 +105,25 @@ class Query:
         return self.regroups or not {*keys}.isdisjoint(self.by)
 
 
+def filter_of(query: Query, follow: bool, own: bool) -> Filter:
+    """Whose events a query is about.
+
+    Args:
+        query: what is asked.
+        follow: whether children of traced processes are traced too.
+        own: whether what this process does itself is in reports of the host.
+    """
+    some = bool(query.pids or query.program)
+    return Filter(
+        by_tgid=some,
+        starts=bool(query.program),
+        own=0 if some or own else own_tgid(),
+        follow=follow,
+        comms=query.comms,
+        cgroups=query.cgroups,
+    )
+
+
 @dataclass(frozen=True)
 class Showing:
     """How reports of a query are shown.
@@ -158,7 +179,7 @@ class Tracer:
         examples: command lines, and what they are for.
         nothing: what did not happen where a report has no rows; "" if it always has some.
         plan: its C program and how that is attached.
-        row: gives the type of its rows.
+        rows: the module of its rows, which takes long to import; row() is their type.
         keys: what identifies a row, by what the user groups by; the default first.
         columns: the columns of a report, those of its keys included.
         showing: how its reports are shown.
@@ -183,7 +204,7 @@ class Tracer:
     question: str
     examples: tuple[tuple[str, str], ...]
     plan: Plan
-    row: Callable[[], RowType]
+    rows: str
     keys: Mapping[str, tuple[Column, ...]]
     columns: Callable[[Query], tuple[Column, ...]]
     showing: Callable[[Query], Showing]
@@ -203,6 +224,11 @@ class Tracer:
     look: Callable[[Query], Callable[[], Report]] | None = None
     has_screen: bool = False
 
+    def row(self) -> RowType:
+        """The type of its rows."""
+        row: RowType = import_module(self.rows).ROW_TYPE
+        return row
+
     def plan_of(self, query: Query) -> Plan:
         """The plan by which a query is answered."""
         return self.planned(query) if self.planned else self.plan
@@ -211,6 +237,11 @@ class Tracer:
         """Whether nothing is to be traced."""
         return query.has(*(flag.name for flag in self.flags if flag.looks))
 
+    @property
+    def usual_by(self) -> tuple[str, ...]:
+        """What rows are grouped by if the user says nothing."""
+        return (next(iter(self.keys)),)
+
     def usual(self) -> Query:
         """What is asked if the user says nothing; on a screen, if it has one."""
-        return Query(by=(next(iter(self.keys)),), regroups=self.has_screen)
+        return Query(by=self.usual_by, regroups=self.has_screen)

@@ -21,3 +21,7 @@ class Who:
     user: str = "?"
     cgroup: str = "?"
     args: str = "?"
+
+
+# Of whom nothing is known.
+UNKNOWN_PROCESS = Who()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from memtap.tracers.host.counters import vmstat
 from memtap.tracers.model.report import Column, Report
-from memtap.tracers.model.tracer import Flag, Query, Reporter, RowType, Showing, Tracer, UnfitError
+from memtap.tracers.model.tracer import Flag, Query, Reporter, Showing, Tracer, UnfitError
 from memtap.tracers.oom.columns import OOM, SCORES
 from memtap.tracers.oom.probes import PLAN
 
@@ -31,12 +31,6 @@ FLAGS = (
         looks=True,
     ),
 )
-
-
-def _row() -> RowType:
-    from memtap.tracers.oom.rows import ROW_TYPE
-
-    return ROW_TYPE
 
 
 def _columns(query: Query) -> tuple[Column, ...]:
@@ -94,7 +88,7 @@ TRACER = Tracer(
     ),
     nothing="nobody was killed",
     plan=PLAN,
-    row=_row,
+    rows="memtap.tracers.oom.rows",
     keys={"victim": ()},
     columns=_columns,
     showing=_showing,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memtap.tracers.model.report import Column
-from memtap.tracers.model.tracer import Query, Reporter, RowType, Showing, Tracer
+from memtap.tracers.model.tracer import Query, Reporter, Showing, Tracer
 from memtap.tracers.pagecache.columns import (
     CACHESTAT,
     CACHESTAT_WIDE,
@@ -17,12 +17,6 @@ from memtap.tracers.pagecache.probes import NAME_FILES, PLAN
 if TYPE_CHECKING:
     from memtap.tracers.model.chunk import Origin
     from memtap.tracers.model.enricher import Enricher, Source
-
-
-def _row() -> RowType:
-    from memtap.tracers.pagecache.rows import ROW_TYPE
-
-    return ROW_TYPE
 
 
 def _make_enricher(session: Source, _query: Query) -> Enricher:
@@ -64,7 +58,7 @@ TRACERS = {
             ("cachestat -- grep -r foo .", "one program from its start on"),
         ),
         plan=PLAN,
-        row=_row,
+        rows="memtap.tracers.pagecache.rows",
         keys={"host": ()},
         columns=_columns_of_host,
         showing=lambda _: Showing("hits_pages", style="rolling"),
@@ -84,7 +78,7 @@ TRACERS = {
         ),
         nothing="nobody used the page cache",
         plan=PLAN,
-        row=_row,
+        rows="memtap.tracers.pagecache.rows",
         keys=CACHETOP_KEYS,
         columns=lambda query: cachetop_columns(query.by),
         showing=lambda _: Showing("misses_pages", ties="hits_pages"),

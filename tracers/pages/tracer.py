@@ -6,19 +6,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from memtap.tracers.host.counters import vmstat
-from memtap.tracers.model.tracer import Query, Reporter, RowType, Showing, Tracer
+from memtap.tracers.model.tracer import Query, Reporter, Showing, Tracer
 from memtap.tracers.pages.columns import PAGES_KEYS, pages_columns
 from memtap.tracers.pages.probes import BY_PROCESS, PLAN, VMSTAT
 
 if TYPE_CHECKING:
     from memtap.tracers.model.chunk import Origin
     from memtap.tracers.model.enricher import Enricher, Source
-
-
-def _row() -> RowType:
-    from memtap.tracers.pages.rows import ROW_TYPE
-
-    return ROW_TYPE
 
 
 def _settings(query: Query) -> tuple[str, ...]:
@@ -49,7 +43,7 @@ TRACER = Tracer(
     ),
     nothing="no pages were allocated",
     plan=PLAN,
-    row=_row,
+    rows="memtap.tracers.pages.rows",
     keys=PAGES_KEYS,
     columns=lambda query: pages_columns(query.by),
     # Orders stand as they follow each other.

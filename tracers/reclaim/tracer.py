@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memtap.tracers.model.tracer import Query, Reporter, RowType, Showing, Tracer
+from memtap.tracers.model.tracer import Query, Reporter, Showing, Tracer
 from memtap.tracers.reclaim.columns import RECLAIM_KEYS, reclaim_columns
 from memtap.tracers.reclaim.counters import DELAYS, counters
 from memtap.tracers.reclaim.probes import PLAN
@@ -12,12 +12,6 @@ from memtap.tracers.reclaim.probes import PLAN
 if TYPE_CHECKING:
     from memtap.tracers.model.chunk import Origin
     from memtap.tracers.model.enricher import Enricher, Source
-
-
-def _row() -> RowType:
-    from memtap.tracers.reclaim.rows import ROW_TYPE
-
-    return ROW_TYPE
 
 
 def _make_enricher(session: Source, _query: Query) -> Enricher:
@@ -46,7 +40,7 @@ TRACER = Tracer(
     ),
     nothing="nobody had to reclaim memory",
     plan=PLAN,
-    row=_row,
+    rows="memtap.tracers.reclaim.rows",
     keys=RECLAIM_KEYS,
     columns=lambda query: reclaim_columns(query.by),
     showing=lambda _: Showing("stall_ns"),

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from memtap.tracers.host.counters import vmstat
-from memtap.tracers.model.tracer import Flag, Query, Reporter, RowType, Showing, Tracer
+from memtap.tracers.model.tracer import Flag, Query, Reporter, Showing, Tracer
 from memtap.tracers.slab import columns as shown
 from memtap.tracers.slab.probes import BY_PROCESS, BY_SITE, LEAKS, PLAN, STACKS, VMSTAT, objects
 
@@ -27,12 +27,6 @@ FLAGS = (
         wants=("leaks", "--stacks tells where --leaks come from; give both"),
     ),
 )
-
-
-def _row() -> RowType:
-    from memtap.tracers.slab.rows import ROW_TYPE
-
-    return ROW_TYPE
 
 
 def _settings(query: Query) -> tuple[str, ...]:
@@ -75,7 +69,7 @@ TRACER = Tracer(
     ),
     nothing="no kernel objects were allocated",
     plan=PLAN,
-    row=_row,
+    rows="memtap.tracers.slab.rows",
     keys=shown.SLAB_KEYS,
     columns=lambda query: shown.slab_columns(query.by),
     showing=lambda _: Showing("allocated_bytes"),

@@ -1,0 +1,48 @@
+"""Reports of what was recorded, for whichever tracer is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from memtap.bpf.errors import MemtapError
+from memtap.tracers import reports_of
+from memtap.tracers.live.recording import Recording
+from memtap.tracers.live.rows import checked
+from memtap.tracers.model.chunk import Interval
+from memtap.tracers.model.report import Report
+from memtap.tracers.model.tracer import Query, Tracer
+
+
+def own(tracer: Tracer, paths: list[Path], trusted: bool) -> Iterator[Recording]:
+    """The recordings that were made for a tracer, each opened in its turn.
+
+    Raises MemtapError if what is named alone was made for another.
+    """
+    for path in paths:
+        recording = Recording(path, trusted)
+        if recording.origin.tracer == tracer.plan.name:
+            recording.require(tracer.row().dtype)
+            yield recording
+        elif len(paths) == 1:
+            commands = [f"memtap {each.name}" for each in reports_of(recording.origin.tracer)]
+            what = f"{path} is a recording of another report"
+            raise MemtapError(what, f"it can be shown by {' and '.join(commands)}")
+
+
+def nothing_for(tracers: Iterable[Tracer], place: str) -> MemtapError:
+    """That none of several recordings was made for any of these."""
+    names = " or ".join(tracer.name for tracer in tracers)
+    what = f"nothing at {place} was recorded for {names}"
+    return MemtapError(what, "name a file, and memtap says of what it is")
+
+
+def reports(
+    recording: Recording, tracer: Tracer, query: Query
+) -> Iterator[tuple[Report, Interval]]:
+    """What a tracer reports of a recording, with the interval that each report is of."""
+    reporter = tracer.make_reporter(recording.origin, query)
+    for chunk in checked(recording, tracer.row()):
+        report = reporter.feed(chunk)
+        if report and chunk.interval:
+            yield report, chunk.interval
