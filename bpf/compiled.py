@@ -20,8 +20,8 @@ from memtap.bpf.errors import LoadError
 _CALL, _PSEUDO_KFUNC_CALL = 0x85, 2
 _LOAD_NUMBER = 0xB7
 
-# What spare_number() of memtap/spare.h and own_tgid() of memtap/filter.h are compiled to.
-SPARE_NUMBER, OWN_TGID = 0x5BA4E, 0x5E1F0
+# What standby_number() of memtap/standby.h and own_tgid() of memtap/filter.h are compiled to.
+STANDBY_NUMBER, OWN_TGID = 0x5BA4E, 0x5E1F0
 _INSTRUCTION_BYTES = 8
 
 
@@ -37,14 +37,14 @@ class Code:
     instructions: bytes
     uses: list[tuple[int, str]]
 
-    def using(self, maps: dict[str, int], spare: int = 0, own: int = 0) -> bytes:
+    def using(self, maps: dict[str, int], standby: int = 0, own: int = 0) -> bytes:
         """The instructions with descriptors of real maps in them, and calls of kernel functions.
 
         What calls a helper that cannot be (KFUNC in memtap/fields.h) is made to call that. And it
-        is told which of its program's spares it is, from 1 on; none is 0; and who is left out.
+        is told which of its program's standbys it is, from 1 on; none is 0; and who is left out.
         """
         code = bytearray(self.instructions)
-        numbers = {SPARE_NUMBER: spare, OWN_TGID: own}
+        numbers = {STANDBY_NUMBER: standby, OWN_TGID: own}
         for at, name in self.uses:
             code[at + 4 : at + 8] = maps[name].to_bytes(4, sys.byteorder)
         for at in range(0, len(code), _INSTRUCTION_BYTES):

@@ -70,11 +70,11 @@ class Kernel:
 
     @cached_property
     def is_preemptible(self) -> bool:
-        """Can a task be put aside while it is in the kernel? `uname -v` tells how it was built."""
+        """Can a task be preempted in the kernel? `uname -v` tells how it was built."""
         return "PREEMPT" in platform.version()
 
     def preempts(self, kind: str) -> bool:
-        """Can a task be put aside while a program of that kind runs (Probe.kind)?
+        """Can a task be preempted while a program of that kind runs (Probe.kind)?
 
         Tracepoints forbade that until a46023d5616e, which brought this variable back: one that had
         the name before had readers of one flavor.

@@ -1,4 +1,4 @@
-"""From a request to programs in the kernel: the best way that it lets through."""
+"""From a request to programs in the kernel: the best variant that it lets through."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from memtap.bpf.compiled import Compiled, Compiling
 from memtap.bpf.errors import LoadError
 from memtap.bpf.filters import Filter, cgroup_defines
 from memtap.bpf.kernel import Kernel
-from memtap.bpf.plan import Plan, Probe, Way
+from memtap.bpf.plan import Plan, Probe, Variant
 from memtap.bpf.source import compose
 
 _ON_FORK = Probe("on_fork", "tp_btf", ("sched_process_fork",))
@@ -46,7 +46,7 @@ class Request:
     """What to compile and attach.
 
     Attributes:
-        plan: the C program and the ways to attach it.
+        plan: the C program and the variants in which it can be attached.
         filter: whose events are kept.
         settings: further macros of the program (`NAME value`).
         notes_who: whether cgroups and arguments of processes are noted, also of those that are
@@ -58,11 +58,11 @@ class Request:
     settings: tuple[str, ...] = ()
     notes_who: bool = True
 
-    def text(self, kernel: Kernel, way: Way) -> str:
+    def text(self, kernel: Kernel, variant: Variant) -> str:
         """The text handed to the compiler: what --dump-c shows."""
-        settings = [f"{name} 1" for name in way.defines]
-        if spares := max(probe.spares(kernel) for probe in way.probes):
-            settings.append(f"SPARES {spares}")
+        settings = [f"{name} 1" for name in variant.defines]
+        if standbys := max(probe.standbys(kernel) for probe in variant.probes):
+            settings.append(f"STANDBYS {standbys}")
         settings += [*self.settings, *self.filter.defines(kernel.btf)]
         if self.filter.own and self.plan.own == "kernel":
             settings.append("LEAVE_OWN_OUT 1")
@@ -70,70 +70,72 @@ class Request:
             settings += ["NOTE_WHO 1", *cgroup_defines(kernel.btf)]
         return compose(self.plan.program or self.plan.name, settings, kernel.btf)
 
-    def probes(self, way: Way) -> tuple[Probe, ...]:
-        """The way's own, those that keep the set of processes, and those that note who is who."""
+    def probes(self, variant: Variant) -> tuple[Probe, ...]:
+        """The variant's, those that keep the set of processes, and those that note who is who."""
         keeping = (_ON_FREE,) if self.filter.by_tgid else ()
         joining = (_ON_FORK,) if self.filter.by_tgid and self.filter.follow else ()
         starting = (_ON_EXEC,) if self.filter.starts else ()
         awaiting = (_ON_NEW_CGROUP,) if self.filter.cgroups else ()
         noting = _NOTING if self.notes_who else ()
-        return way.probes + joining + keeping + starting + awaiting + noting
+        return variant.probes + joining + keeping + starting + awaiting + noting
 
 
 @dataclass(frozen=True)
 class _Attachment:
-    """A probe and what it is attached to, or one of its spares, from 1 on."""
+    """A probe and what it is attached to, or one of its standbys, from 1 on."""
 
     probe: Probe
     target: str
-    spare: int = 0
+    standby: int = 0
 
     @property
     def name(self) -> str:
-        return f"{self.probe.function}_{self.spare}" if self.spare else self.probe.function
+        return f"{self.probe.function}_{self.standby}" if self.standby else self.probe.function
 
 
 def _attachments(probe: Probe, kernel: Kernel) -> list[_Attachment]:
     """In the order in which they are attached.
 
-    Spares run behind their program. Of a tracepoint's programs the first that was attached runs
+    Standbys run behind their program. Of a tracepoint's programs the first that was attached runs
     first, of a function's the last.
     """
     target = probe.target(kernel) or ""
-    in_turn = [_Attachment(probe, target, spare) for spare in range(1 + probe.spares(kernel))]
+    in_turn = [_Attachment(probe, target, standby) for standby in range(1 + probe.standbys(kernel))]
     return in_turn[::-1] if probe.kind in ("fentry", "fexit") else in_turn
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A way that was tried, as the kernel has all that it takes, and that did not load."""
+    """A variant that was tried, as the kernel has all that it takes, and that did not load."""
 
-    way: Way
+    variant: Variant
     error: LoadError
 
     def __str__(self) -> str:
         """In one line, with the last word of the kernel."""
-        way = self.way
-        return f"the way {way.name!r}, which is {way.accuracy}, was refused: {self.error.what}"
+        name, accuracy = self.variant.name, self.variant.accuracy
+        return f"the variant {name!r}, which is {accuracy}, was refused: {self.error.what}"
 
 
 class Loaded:
     """Programs in the kernel, not attached yet. Making one raises LoadError.
 
     Attributes:
-        request, way: what was loaded.
-        refused: the better ways that were tried before, in vain.
+        request, variant: what was loaded.
+        refused: the better variants that were tried before, in vain.
         programs, maps: descriptors by name.
         entries: how many elements each map has room for.
         layouts: the structs of the records, see Compiled.
         compiler: what compiled them, for a person to read.
     """
 
-    def __init__(self, request: Request, way: Way, compiled: Compiled, kernel: Kernel) -> None:
-        self.request, self.way = request, way
+    def __init__(
+        self, request: Request, variant: Variant, compiled: Compiled, kernel: Kernel
+    ) -> None:
+        self.request, self.variant = request, variant
         self.refused: tuple[Refusal, ...] = ()
         self.layouts, self.compiler = compiled.layouts, compiled.compiler
-        wanted = [probe for probe in request.probes(way) if probe.wanted(kernel)]
+        wanted = [probe for probe in request.probes(variant) if probe.wanted(kernel)]
         self._attached = [each for probe in wanted for each in _attachments(probe, kernel)]
         self.maps: dict[str, int] = {}
         self.entries = {spec.name: spec.entries for spec in compiled.maps}
@@ -148,7 +150,7 @@ class Loaded:
             self.maps[spec.name] = objects.create_map(spec, self.maps.get(TABLES[0]))
         for each in self._attached:
             function, own = compiled.programs[each.probe.function], self.request.filter.own
-            code = function.using(self.maps, each.spare, own)
+            code = function.using(self.maps, each.standby, own)
             self.programs[each.name] = objects.load_program(
                 each.name, each.probe.kind, each.target, code, kernel
             )
@@ -158,8 +160,8 @@ class Loaded:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What its way cannot see, and why it is not a better one."""
-        return (*self.way.notes, *map(str, self.refused))
+        """What its variant cannot see, and why it is not a better one."""
+        return (*self.variant.notes, *map(str, self.refused))
 
     @property
     def countable(self) -> list[str]:
@@ -167,7 +169,7 @@ class Loaded:
         return [
             each.name
             for each in self._attached
-            if each.probe.is_event and not each.probe.reads_user and not each.spare
+            if each.probe.is_event and not each.probe.reads_user and not each.standby
         ]
 
     @property
@@ -176,7 +178,7 @@ class Loaded:
         return tuple(
             f"{each.probe.kind}:{each.target}"
             for each in self._attached
-            if each.probe.is_event and not each.spare
+            if each.probe.is_event and not each.standby
         )
 
     def attach(self, cpus: Sequence[int]) -> dict[str, list[int]]:
@@ -217,7 +219,7 @@ class Loaded:
 
 
 class Attempts:
-    """Loads the best way that this kernel lets through, trying each that could work.
+    """Loads the best variant that this kernel lets through, trying each that could work.
 
     The first is being compiled and loaded when this returns; wait() is for the end of it.
     """
@@ -225,18 +227,18 @@ class Attempts:
     def __init__(self, request: Request, kernel: Kernel, cache: Cache | None) -> None:
         kernel.require_tracing()
         self._request, self._kernel, self._cache = request, kernel, cache
-        self._ways = request.plan.require(kernel)
-        self._best = next(self._ways)
+        self._variants = request.plan.require(kernel)
+        self._best = next(self._variants)
         self._compiling = self._compile(self._best)
         # The verifier takes its time, and needs no Python meanwhile.
         self._thread = ThreadPoolExecutor(1)
         self._first = self._thread.submit(self._load, self._best, self._compiling)
 
-    def _compile(self, way: Way) -> Compiling:
-        return Compiling(self._request.text(self._kernel, way), self._cache)
+    def _compile(self, variant: Variant) -> Compiling:
+        return Compiling(self._request.text(self._kernel, variant), self._cache)
 
-    def _load(self, way: Way, compiling: Compiling) -> Loaded:
-        return Loaded(self._request, way, compiling.wait(), self._kernel)
+    def _load(self, variant: Variant, compiling: Compiling) -> Loaded:
+        return Loaded(self._request, variant, compiling.wait(), self._kernel)
 
     @property
     def takes_time(self) -> bool:
@@ -249,16 +251,16 @@ class Attempts:
         self._thread.shutdown()
 
     def wait(self) -> Loaded:
-        """What was loaded; LoadError if no way could be, which then speaks of the best."""
+        """What was loaded; LoadError if no variant could be, which then speaks of the best."""
         try:
             return self._first.result()
         except LoadError as error:
             refused = [Refusal(self._best, error)]
-        for way in self._ways:
+        for variant in self._variants:
             try:
-                loaded = self._load(way, self._compile(way))
+                loaded = self._load(variant, self._compile(variant))
             except LoadError as error:
-                refused.append(Refusal(way, error))
+                refused.append(Refusal(variant, error))
             else:
                 loaded.refused = tuple(refused)
                 return loaded

@@ -1,4 +1,4 @@
-"""Probe plans: the ways to see what a tracer wants to see, best first."""
+"""Probe plans: the variants by which a tracer can see its events, best first."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Accuracy = Literal["exact", "bounded", "estimated"]
 # by the report, as it has to know what they did to others.
 LeftOut = Literal["kernel", "rows", "report"]
 
-# When a program has a spare.
-Spared = Literal["never", "always", "preempted"]
+# When a program has a standby: another program that runs where it was refused.
+StandbyUse = Literal["never", "always", "preempted"]
 
 # perf_sw_ids of uapi/linux/perf_event.h, by the names that perf(1) has for them.
 SOFTWARE = {"minor-faults": 5, "major-faults": 6}
@@ -39,8 +39,9 @@ class Probe:
         reads_user: whether it may read memory of the process, and is attached where that faults.
             A run that the kernel refuses because it runs already is of its own making then, and
             no event.
-        spared: when a spare takes its place where it runs already (memtap/spare.h): always, as it
-            is also run in interrupts, or only where tasks take turns; see Kernel.preempts().
+        standby: when another program takes its place where it runs already (memtap/standby.h):
+            always, as it is also run in interrupts, or only where tasks are preempted in the midst
+            of a program; see Kernel.preempts().
         takes: an argument of a tracepoint, by its number, and the struct that it must point to.
         is_event: whether what it sees are events of the report, so that it is said to see them,
             and a run that the kernel refuses is one that was missed.
@@ -51,16 +52,16 @@ class Probe:
     kind: Kind
     targets: tuple[str, ...]
     reads_user: bool = False
-    spared: Spared = "never"
+    standby: StandbyUse = "never"
     takes: tuple[int, str] | None = None
     is_event: bool = True
     wanted: Callable[[Kernel], bool] = field(default=lambda _: True, compare=False)
 
-    def spares(self, kernel: Kernel) -> int:
-        """How many spares it has on this kernel: one task can be put aside in the first, too."""
-        if self.spared != "never" and kernel.preempts(self.kind):
+    def standbys(self, kernel: Kernel) -> int:
+        """How many standbys it has on this kernel: a task can be preempted in the first, too."""
+        if self.standby != "never" and kernel.preempts(self.kind):
             return 2
-        return int(self.spared == "always")
+        return int(self.standby == "always")
 
     def target(self, kernel: Kernel) -> str | None:
         """The first target that this kernel has, or None."""
@@ -84,8 +85,8 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to see it: all its probes and calls must exist.
+class Variant:
+    """One way to see a tracer's events: all its probes and calls must exist.
 
     Attributes:
         name: what `doctor` and --dry-run call it.
@@ -119,12 +120,12 @@ class Way:
 
 @dataclass(frozen=True)
 class Plan:
-    """A C program and the ways to attach it, best first.
+    """A C program and the variants in which it can be attached, best first.
 
     Attributes:
         name: of the tracer; what its recordings say they are.
         program: the name of its file, without `.bpf.c`; that of the tracer unless another is given.
-        ways: how it can be attached.
+        variants: the ways to attach it.
         mappings: whether the tracer also has to hear of what processes map; see sideband.py.
         own: where what we do ourselves is left out of reports of the whole host.
         wakeup: after so many batches of a CPU the reader wakes up; 0 is when its ring is an eighth
@@ -134,28 +135,28 @@ class Plan:
     """
 
     name: str
-    ways: tuple[Way, ...]
+    variants: tuple[Variant, ...]
     mappings: bool = False
     wakeup: int = 0
     program: str = ""
     own: LeftOut = "kernel"
     least_mib: int = 0
 
-    def possible(self, kernel: Kernel) -> Iterator[Way]:
-        """The ways whose probes all exist here, best first; loading them may still fail.
+    def possible(self, kernel: Kernel) -> Iterator[Variant]:
+        """The variants whose probes all exist here, best first; loading them may still fail.
 
         Each is looked at when it is asked for: to list what kprobes can be set on takes long.
         """
-        return (way for way in self.ways if not way.missing(kernel))
+        return (variant for variant in self.variants if not variant.missing(kernel))
 
-    def require(self, kernel: Kernel) -> Iterator[Way]:
-        """`possible`, or MemtapError that names the probes missing from the best way."""
-        ways = self.possible(kernel)
-        best = next(ways, None)
+    def require(self, kernel: Kernel) -> Iterator[Variant]:
+        """`possible`, or MemtapError that names the probes missing from the best variant."""
+        variants = self.possible(kernel)
+        best = next(variants, None)
         if best is None:
-            lacking = ", ".join(self.ways[0].missing(kernel))
+            lacking = ", ".join(self.variants[0].missing(kernel))
             raise MemtapError(
                 f"this kernel lacks every probe this report can use ({lacking} and others)",
                 "run memtap doctor to see what would be needed",
             )
-        return chain([best], ways)
+        return chain([best], variants)

@@ -23,7 +23,7 @@ from memtap.bpf.filters import TGIDS_PER_BLOCK, CgroupPlace, tgid_blocks
 from memtap.bpf.kernel import Kernel, parse_cpus
 from memtap.bpf.loading import IN_USE, Loaded
 from memtap.bpf.rings import Rings, ring_bytes
-from memtap.bpf.sideband import Lost, Told
+from memtap.bpf.sideband import Lost, SidebandEvent
 from memtap.bpf.spills import NOTHING_SPILLED, Spills
 from memtap.bpf.stream import Events, NameRecord, Stream
 
@@ -65,7 +65,7 @@ _AT_EXEC = 5
 
 _FLUSH_TRIES = 1000
 
-# So long a task that was put aside waits for its turn, mostly.
+# So long a task that was preempted waits for its turn, mostly.
 _TURN_S = 0.02
 
 
@@ -76,7 +76,7 @@ class Losses:
     Attributes:
         lost: events dropped because a ring was full, in the units of the report's rows.
         missed: times the kernel did not run a program because it was running already on that
-            CPU (recursion_misses of struct bpf_prog_info), nor a spare in its place.
+            CPU (recursion_misses of struct bpf_prog_info), nor a standby in its place.
         map_full: updates that a full map refused.
         records: side-band records that a ring had no room for (sideband.py).
         spilled: events that were added up in the kernel because a ring was full, in those units.
@@ -96,24 +96,24 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What came in up to a moment.
+class Drained:
+    """What was drained from the rings: all that came in up to a moment.
 
     Attributes:
         events: in order of time; see Stream.take(). Some can be later than `until_ns`.
         runs: events that the kernel counted instead of keeping each.
         names: files that were seen for the first time.
-        told: what the kernel said of mappings, forks and new programs, in order of time.
-        until_ns: CLOCK_MONOTONIC; every event before it is in this cut or an earlier one.
+        sideband: what the kernel said of mappings, forks and new programs, in order of time.
+        until_ns: CLOCK_MONOTONIC; every event before it was drained now or earlier.
         frames: registers and stacks of calls; see Stream.take_frames().
         spilled: sums of events that no ring had room for, see Spills.take().
-        goes_on: whether another part of the same cut follows; see tracers/live/pieces.py.
+        goes_on: whether another part of what was drained follows; see tracers/live/pieces.py.
     """
 
     events: Events
     runs: Events
     names: list[NameRecord]
-    told: list[Told]
+    sideband: list[SidebandEvent]
     until_ns: int
     frames: Events
     spilled: Events
@@ -135,7 +135,7 @@ class Session:
         self._lib = libbpf.library()
         self._stream = Stream(loaded.layouts)
         self._records: list[bytes] = []
-        self._told: list[Told] = []
+        self._told: list[SidebandEvent] = []
         self._lost_records = 0
         self.births = 0
         self._rings = self._open_rings() if _RINGS in loaded.maps else None
@@ -145,8 +145,8 @@ class Session:
         self._links = loaded.attach(kernel.online_cpus)
         for place, wanted in cgroups:  # it may have been made since
             wanted[0] = place.id() or wanted[0]
-        # Of no event that is asked for: a spare that is attached before its program has that one's
-        # work, though nothing was refused, and one that is not there yet leaves some undone.
+        # Attaching is not atomic: a standby that is attached first counts work that its program
+        # never refused. Subtract what was counted before tracing began.
         self._missed_early = self._missed = self._missed_by_all()
 
     def __enter__(self) -> Session:
@@ -198,7 +198,7 @@ class Session:
     @property
     def way(self) -> str:
         """The name of the way that was attached."""
-        return self.loaded.way.name
+        return self.loaded.variant.name
 
     @property
     def layouts(self) -> Mapping[str, Any]:
@@ -247,7 +247,7 @@ class Session:
 
     @property
     def waiting(self) -> int:
-        """How many batches of events came in since the last cut."""
+        """How many batches of events came in since the last drain()."""
         return self._stream.waiting
 
     @property
@@ -277,7 +277,7 @@ class Session:
         if self._links:
             self._links[function] = self.loaded.attach_one(function, self._kernel.online_cpus)
 
-    def cut(self) -> Cut:
+    def drain(self) -> Drained:
         """Everything up to now, also what was still in the batches of each CPU."""
         until = time.monotonic_ns()
         self.consume()  # makes room for what the batches hold
@@ -287,7 +287,7 @@ class Session:
         told, self._told = self._told, []
         in_order = sorted(told, key=lambda each: each.ns)
         spilled = self._spills.take(self._count(_SPILLED)) if self._spills else NOTHING_SPILLED
-        return Cut(*self._stream.take(), in_order, until, self._stream.take_frames(), spilled)
+        return Drained(*self._stream.take(), in_order, until, self._stream.take_frames(), spilled)
 
     def _flush_all(self, rings: Rings) -> None:
         online = self._kernel.online_cpus
@@ -404,14 +404,14 @@ class Session:
         return self._count(_OWN)
 
     def _see_missed(self) -> None:
-        """Brings `_missed` up to date, unless spares are gone that would have taken some of it."""
+        """Brings `_missed` up to date, unless a standby is gone that would have had some of it."""
         missed = self._missed_by_all() if self._links else self._missed
         if missed > self._missed:
-            time.sleep(_TURN_S)  # a spare's turn may still come, if its task was put aside
+            time.sleep(_TURN_S)  # a standby's turn may still come, if its task was preempted
             self._missed = max(self._missed, min(missed, self._missed_by_all()))
 
     def _missed_by_all(self) -> int:
-        """How often no spare took the place of a program that was refused (COUNT_CAUGHT)."""
+        """How often no standby took the place of a program that was refused (COUNT_CAUGHT)."""
         refused = sum(map(self._refused, self.loaded.countable))  # first: the others come later
         return refused - self._count(_CAUGHT)
 
@@ -439,9 +439,9 @@ class Session:
         return int.from_bytes(info.raw[place.offset :], "little")
 
     def detach(self) -> None:
-        """Ends tracing; what was collected until now can still be cut."""
+        """Ends tracing; what was collected until now can still be drained."""
         self._see_missed()
-        for function in reversed(list(self._links)):  # a spare goes before its program
+        for function in reversed(list(self._links)):  # a standby goes before its program
             self.rest(function)
 
     def close(self) -> None:

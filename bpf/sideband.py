@@ -74,10 +74,10 @@ class Lost:
     count: int
 
 
-Told = Mapped | Forked | Began | Ended
+SidebandEvent = Mapped | Forked | Began | Ended
 
 
-def decode(record: bytes) -> Told | Lost | None:
+def decode(record: bytes) -> SidebandEvent | Lost | None:
     """A record of one of KINDS, header included; None if it says nothing new."""
     kind, misc, size = _HEADER.unpack_from(record)
     if kind in (FORK, EXIT):  # by far the most

@@ -84,12 +84,12 @@ def ask_kernel(kernel: Kernel) -> Ask:
 
 
 def chosen(request: Request, kernel: Kernel) -> tuple[str, list[str]]:
-    """The best way, as `doctor` names it, and its probes; "" if there is none."""
-    way = next(request.plan.possible(kernel), None)
-    if way is None:
+    """The best variant, as `doctor` names it, and its probes; "" if there is none."""
+    variant = next(request.plan.possible(kernel), None)
+    if variant is None:
         return "", []
-    wanted = [probe for probe in request.probes(way) if probe.is_event and probe.wanted(kernel)]
-    return way.name, [f"{probe.kind}:{probe.target(kernel)}" for probe in wanted]
+    wanted = [probe for probe in request.probes(variant) if probe.is_event and probe.wanted(kernel)]
+    return variant.name, [f"{probe.kind}:{probe.target(kernel)}" for probe in wanted]
 
 
 def recorded(kernel: Kernel) -> dict[str, Answer]:
@@ -103,8 +103,8 @@ def recorded(kernel: Kernel) -> dict[str, Answer]:
 
     features = Features(ask).kernel
     for request in REPORTS.values():
-        for way in request.plan.ways:
-            way.missing(features)
+        for variant in request.plan.variants:
+            variant.missing(features)
         chosen(request, features)
     return dict(sorted(answers.items()))
 

@@ -131,16 +131,16 @@ MUTANTS = (
     Mutant(
         "attach order: a standby after its program",
         "bpf/loading.py",
-        "for spare in range(1 + probe.spares(kernel))]",
-        "for spare in reversed(range(1 + probe.spares(kernel)))]",
-        "tests/live/test_spares.py tests/live/test_slab.py",
+        "for standby in range(1 + probe.standbys(kernel))]",
+        "for standby in reversed(range(1 + probe.standbys(kernel)))]",
+        "tests/live/test_standbys.py tests/live/test_slab.py",
     ),
     Mutant(
         "detach order: a standby before its program",
         "bpf/session.py",
         "for function in reversed(list(self._links)):",
         "for function in list(self._links):",
-        "tests/live/test_spares.py",
+        "tests/live/test_standbys.py",
     ),
     Mutant(
         "a setting left out: slab by process",

@@ -22,7 +22,7 @@ from memtap.bpf.errors import LoadError, MemtapError
 from memtap.bpf.filters import cgroup_mounts
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Loaded, Request
-from memtap.bpf.plan import Way
+from memtap.bpf.plan import Variant
 from memtap.bpf.session import Session
 from memtap.tracers import every
 from memtap.tracers.live.processes import Processes
@@ -73,7 +73,7 @@ class Diagnosis:
     Attributes:
         time: when, UTC, ISO 8601.
         rows: one per report: `report`, `accuracy` and `way` (None if it cannot run), `probes`,
-            `missing` (what stands in the way of a better way: what the kernel lacks, and the ways
+            `missing` (what a better variant would take: what the kernel lacks, and the variants
             that it refused, with its last word), `todo`, `notes`.
         host: facts that explain the rows.
         compiles: whether the compiler works; what was compiled before runs without it.
@@ -135,27 +135,31 @@ def _unusable(name: str, error: MemtapError | OSError) -> Row:
 
 
 def _usable(name: str, loaded: Loaded, kernel: Kernel) -> Row:
-    """A report that runs; what keeps it from a better way, if there is one."""
-    ways, way = REPORTS[name].plan.ways, loaded.way
-    missing = [probe for each in ways[: ways.index(way)] for probe in each.missing(kernel)]
+    """A report that runs; what keeps it from a better variant, if there is one."""
+    variants, variant = REPORTS[name].plan.variants, loaded.variant
+    missing = [
+        probe for each in variants[: variants.index(variant)] for probe in each.missing(kernel)
+    ]
     missing += map(str, loaded.refused)
     return {
         "report": name,
-        "accuracy": way.accuracy,
-        "way": way.name,
+        "accuracy": variant.accuracy,
+        "way": variant.name,
         "probes": list(loaded.probes),
         "missing": list(dict.fromkeys(missing)),
-        "todo": _todo(loaded, best=ways[0]),
-        "notes": list(way.notes),
+        "todo": _todo(loaded, best=variants[0]),
+        "notes": list(variant.notes),
     }
 
 
-def _todo(loaded: Loaded, best: Way) -> str | None:
-    """What would help to a better way."""
+def _todo(loaded: Loaded, best: Variant) -> str | None:
+    """What would help to a better variant."""
     if loaded.refused:
         return "report what was refused, with the output of memtap doctor -f json"
     return (
-        None if loaded.way.accuracy == best.accuracy else "run Linux 6.12 or later for exact counts"
+        None
+        if loaded.variant.accuracy == best.accuracy
+        else "run Linux 6.12 or later for exact counts"
     )
 
 

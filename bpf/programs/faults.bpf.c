@@ -702,7 +702,7 @@ struct request {
 BPF_TABLE("lru_hash", u32, struct request, requests, 16384);
 BPF_F_TABLE("array", int, u64, sizes, SIZES, BPF_F_MMAPABLE);
 
-/* These run at breakpoints, where tasks can take turns: so nothing here is of a CPU. */
+/* These run at breakpoints, where tasks can be preempted: so nothing here is of a CPU. */
 static inline void count_size(int size)
 {
 	u64 *counter = sizes.lookup(&size);
@@ -832,13 +832,13 @@ struct frame_record {
 	char stack[STACK_TAKEN];
 };
 
-BPF_PERCPU_ARRAY(frame_records, struct frame_record, 1 + SPARES);
+BPF_PERCPU_ARRAY(frame_records, struct frame_record, 1 + STANDBYS);
 BPF_ARRAY(layout_frame, struct frame, 1);
 
 /* libc has no frame pointers, so the callers are found by whoever can read its tables. */
 static inline void send_frame(void *ctx, struct lane *lane, u64 task, u64 regs)
 {
-	int own = spare_number();
+	int own = standby_number();
 	struct event *event = last_of(lane);
 	struct frame_record *frame = frame_records.lookup(&own);
 

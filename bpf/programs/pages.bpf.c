@@ -12,7 +12,7 @@ struct key {
 	u32 tgid;
 	u16 order;
 	u16 migratetype; /* of what is asked for; UNTOLD for frees, which do not tell */
-	u32 spare;       /* has keys of its own; see memtap/counters.h */
+	u32 standby;     /* has keys of its own; see memtap/counters.h */
 };
 
 struct sums {
@@ -27,12 +27,13 @@ struct sums {
 #include <memtap/fields.h>
 #include <memtap/counters.h>
 #include <memtap/filter.h>
-#include <memtap/spare.h>
+#include <memtap/standby.h>
 
 static inline struct sums *sums_of_blocks(u32 order, u32 migratetype)
 {
 	u64 task = (u64)current_task();
-	struct key key = {.order = order, .migratetype = migratetype, .spare = spare_number()};
+	struct key key = {
+		.order = order, .migratetype = migratetype, .standby = standby_number()};
 
 	if (!followed(task, FIELD(task, task_struct, tgid)))
 		return NULL;

@@ -17,7 +17,7 @@ enum no_site { EARLIER, IN_BULK };
 
 #define NOBODY 0xffffffff /* whose objects from before anybody looked are */
 
-/* Each program counts in keys of its own, its spares too; see memtap/counters.h. */
+/* Each program counts in keys of its own, its standbys too; see memtap/counters.h. */
 enum program {
 	KMALLOC,
 	CACHE_ALLOC,
@@ -67,7 +67,7 @@ struct object {
 #include <memtap/counters.h>
 #include <memtap/filter.h>
 #include <memtap/loops.h>
-#include <memtap/spare.h>
+#include <memtap/standby.h>
 #include <memtap/stacks.h>
 
 #if defined(FOLLOW_TGIDS) || defined(FOLLOW_COMM) || defined(FOLLOW_CGROUP)
@@ -458,7 +458,7 @@ static inline void remember_one_of_many(u64 address, struct object *object, u32 
 /* fexit/kmem_cache_alloc_bulk(cache, gfp, count, pointers): the count or 0; in 7.x a bool */
 int on_bulk_alloc(u64 *ctx)
 {
-	u32 program = BULK_ALLOC + spare_number() * PROGRAMS;
+	u32 program = BULK_ALLOC + standby_number() * PROGRAMS;
 	int has_worked = (u32)ctx[4] == (u32)ctx[2] || (u8)ctx[4] == 1;
 	u64 pointers = FUNCTION_ARGUMENT(ctx, 3), place;
 	struct object object = {.site = IN_BULK, .cache = ctx[0]};
@@ -487,7 +487,7 @@ int on_bulk_alloc(u64 *ctx)
 /* fentry/kmem_cache_free_bulk(cache or NULL, count, pointers); NULL is kfree_rcu()'s, mostly */
 int on_bulk_free(u64 *ctx)
 {
-	u32 program = BULK_FREE + spare_number() * PROGRAMS;
+	u32 program = BULK_FREE + standby_number() * PROGRAMS;
 	u64 pointers = FUNCTION_ARGUMENT(ctx, 2), place;
 
 	if (!LONG_LOOPS && !ctx[0])
@@ -522,7 +522,7 @@ int on_rcu_free(u64 *ctx)
 		return 0;
 	if (ctx[0] && address < LARGEST_OFFSET)
 		address = number_of(ctx[0]) - address;
-	count_kfree(address, RCU_FREE + spare_number() * PROGRAMS);
+	count_kfree(address, RCU_FREE + standby_number() * PROGRAMS);
 	return 0;
 }
 #endif
@@ -537,7 +537,7 @@ int on_sheaf_free(u64 *ctx)
 		return 0;
 	bpf_get_func_ret(ctx, &has_taken);
 	if ((u8)has_taken)
-		count_kfree(ctx[1], RCU_FREE + spare_number() * PROGRAMS);
+		count_kfree(ctx[1], RCU_FREE + standby_number() * PROGRAMS);
 	return 0;
 }
 #endif
@@ -547,7 +547,7 @@ int on_sheaf_free(u64 *ctx)
 int on_kmalloc(u64 *ctx)
 {
 	if (claim(ctx, KMALLOC, ctx[1]))
-		count_kmalloc(ctx, KMALLOC + spare_number() * PROGRAMS);
+		count_kmalloc(ctx, KMALLOC + standby_number() * PROGRAMS);
 	return 0;
 }
 
@@ -555,7 +555,7 @@ int on_kmalloc(u64 *ctx)
 int on_cache_alloc(u64 *ctx)
 {
 	if (claim(ctx, CACHE_ALLOC, ctx[1]))
-		count_cache_alloc(ctx, CACHE_ALLOC + spare_number() * PROGRAMS);
+		count_cache_alloc(ctx, CACHE_ALLOC + standby_number() * PROGRAMS);
 	return 0;
 }
 
@@ -563,7 +563,7 @@ int on_cache_alloc(u64 *ctx)
 int on_kfree(u64 *ctx)
 {
 	if (claim(ctx, KFREE, ctx[1]))
-		count_kfree(ctx[1], KFREE + spare_number() * PROGRAMS);
+		count_kfree(ctx[1], KFREE + standby_number() * PROGRAMS);
 	return 0;
 }
 
@@ -571,7 +571,7 @@ int on_kfree(u64 *ctx)
 int on_cache_free(u64 *ctx)
 {
 	if (claim(ctx, CACHE_FREE, ctx[1]))
-		count_cache_free(ctx, CACHE_FREE + spare_number() * PROGRAMS);
+		count_cache_free(ctx, CACHE_FREE + standby_number() * PROGRAMS);
 	return 0;
 }
 

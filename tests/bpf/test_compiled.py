@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from memtap.bpf.compiled import SPARE_NUMBER, Code, Compiled, Map
+from memtap.bpf.compiled import STANDBY_NUMBER, Code, Compiled, Map
 
 ANSWER = {
     "programs": {
@@ -36,10 +36,10 @@ def test_a_map_is_put_where_it_is_used_and_nowhere_else() -> None:
     assert using[:12] + using[16:] == code.instructions[:12] + code.instructions[16:]
 
 
-@pytest.mark.parametrize("spare", [0, 1, 2])
-def test_a_program_is_told_which_spare_it_is(spare: int) -> None:
+@pytest.mark.parametrize("standby", [0, 1, 2])
+def test_a_program_is_told_which_standby_it_is(standby: int) -> None:
     def number(value: int) -> bytes:
         return b"\xb7\x01\0\0" + value.to_bytes(4, "little")
 
-    code = Code(number(SPARE_NUMBER) + number(SPARE_NUMBER + 1), [])
-    assert code.using({}, spare) == number(spare) + number(SPARE_NUMBER + 1)
+    code = Code(number(STANDBY_NUMBER) + number(STANDBY_NUMBER + 1), [])
+    assert code.using({}, standby) == number(standby) + number(STANDBY_NUMBER + 1)

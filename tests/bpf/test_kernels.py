@@ -1,4 +1,4 @@
-"""The ways that plans choose on kernels whose features were recorded (tests/features.py)."""
+"""The variants that plans choose on kernels whose features were recorded (tests/features.py)."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def test_each_report_runs(recorded: dict[str, Any]) -> None:
     assert all(row["way"] for row in recorded["reports"])
 
 
-def test_the_way_that_is_chosen_is_the_one_that_worked(recorded: dict[str, Any]) -> None:
+def test_the_variant_that_is_chosen_is_the_one_that_worked(recorded: dict[str, Any]) -> None:
     kernel = Features(recorded["features"].__getitem__).kernel
     for row in recorded["reports"]:
-        way, probes = chosen(REPORTS[row["report"]], kernel)
-        assert (row["report"], way, probes) == (row["report"], row["way"], row["probes"])
+        variant, probes = chosen(REPORTS[row["report"]], kernel)
+        assert (row["report"], variant, probes) == (row["report"], row["way"], row["probes"])
 
 
 def test_there_are_kernels_of_each_kind() -> None:
-    ways = {row["way"] for path in KERNELS for row in json.loads(path.read_text())["reports"]}
-    assert {"filemap", "functions", "exceptions", "function"} <= ways
-    assert {"counters", "by-size", "all-by-size", "vmscan", "victim"} <= ways
+    variants = {row["way"] for path in KERNELS for row in json.loads(path.read_text())["reports"]}
+    assert {"filemap", "functions", "exceptions", "function"} <= variants
+    assert {"counters", "by-size", "all-by-size", "vmscan", "victim"} <= variants

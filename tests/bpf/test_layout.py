@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from memtap.bpf import filters, session, spills, stream
-from memtap.bpf.plan import Way
+from memtap.bpf.plan import Variant
 from memtap.tracers.host.files import BUCKETS, NameFlag, bucket_of
 from memtap.tracers.live import noted, targets
 from memtap.tracers.pagecache.probes import NAME_FILES, PLAN, Flag, Kind
@@ -142,11 +142,11 @@ def test_the_filler_between_members_is_none() -> None:
         assert sum(size for _, _, size in struct["members"]) == struct["size"]
 
 
-@pytest.mark.parametrize("way", PLAN.ways, ids=lambda way: way.name)
-def test_what_a_way_attaches_and_selects_is_in_the_program(way: Way) -> None:
-    for probe in way.probes:
+@pytest.mark.parametrize("variant", PLAN.variants, ids=lambda variant: variant.name)
+def test_what_a_variant_attaches_and_selects_is_in_the_program(variant: Variant) -> None:
+    for probe in variant.probes:
         assert re.search(rf"^int {probe.function}\(", PROGRAM, re.MULTILINE)
-    assert not way.defines or any(name in PROGRAM for name in way.defines)
+    assert not variant.defines or any(name in PROGRAM for name in variant.defines)
 
 
 def test_files_are_named_where_the_program_is_told_to() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from memtap.bpf.plan import Plan, Way
+from memtap.bpf.plan import Plan, Variant
 from memtap.tracers import every
 from memtap.tracers.faults import probes as faults
 from memtap.tracers.malloc import allocator, rows
@@ -110,16 +110,22 @@ def test_signals_and_flags_have_the_kernels_numbers() -> None:
     assert allocator.MAP_SHARED == mmap.MAP_SHARED
 
 
-WAYS = [pytest.param(p, way, id=f"{p.name}-{way.name}") for p in PLANS.values() for way in p.ways]
+VARIANTS = [
+    pytest.param(p, variant, id=f"{p.name}-{variant.name}")
+    for p in PLANS.values()
+    for variant in p.variants
+]
 INCLUDED = "".join(
     source(f"include/memtap/{path.name}") for path in sorted(BPF.glob("include/memtap/*.h"))
 )
 
 
-@pytest.mark.parametrize(("plan", "way"), WAYS)
-def test_what_a_way_attaches_and_selects_is_in_the_program(plan: Plan, way: Way) -> None:
+@pytest.mark.parametrize(("plan", "variant"), VARIANTS)
+def test_what_a_variant_attaches_and_selects_is_in_the_program(
+    plan: Plan, variant: Variant
+) -> None:
     text = source(f"programs/{plan.program or plan.name}.bpf.c") + INCLUDED
-    for name in [probe.function for probe in way.probes] + [*way.defines]:
+    for name in [probe.function for probe in variant.probes] + [*variant.defines]:
         assert re.search(rf"\b{name.split()[0]}\b", text), name
 
 

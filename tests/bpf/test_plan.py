@@ -1,4 +1,4 @@
-"""Which way of a plan is taken, by what a kernel has."""
+"""Which variant of a plan is taken, by what a kernel has."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Features:
 
 
 @pytest.mark.parametrize(
-    ("features", "ways"),
+    ("features", "variants"),
     [
         (Features(FILEMAP | NEW, FUNCTIONS, {MARKED}), ["filemap", "functions", "kprobe"]),
         (Features(FILEMAP | NEW), ["filemap"]),
@@ -63,19 +63,19 @@ class Features:
     ],
 )
 def test_the_page_cache_is_seen_in_the_best_ways_there_are(
-    features: Features, ways: list[str]
+    features: Features, variants: list[str]
 ) -> None:
-    assert [way.name for way in PLAN.possible(features.kernel)] == ways
+    assert [variant.name for variant in PLAN.possible(features.kernel)] == variants
 
 
 def test_what_is_estimated_says_why() -> None:
-    assert [way.accuracy for way in PLAN.ways] == ["exact", "exact", "estimated"]
-    assert [bool(way.notes) for way in PLAN.ways] == [False, False, True]
+    assert [variant.accuracy for variant in PLAN.variants] == ["exact", "exact", "estimated"]
+    assert [bool(variant.notes) for variant in PLAN.variants] == [False, False, True]
 
 
-def test_what_a_way_lacks_is_named() -> None:
+def test_what_a_variant_lacks_is_named() -> None:
     kernel = Features(OLD | {"mm_filemap_fault"}).kernel
-    missing = [way.missing(kernel) for way in PLAN.ways]
+    missing = [variant.missing(kernel) for variant in PLAN.variants]
     assert missing == [
         ["tp_btf:mm_filemap_get_pages", "tp_btf:mm_filemap_map_pages"],
         ["fexit:filemap_read", "fentry:filemap_map_pages", "fentry:filemap_fault"],
@@ -83,7 +83,7 @@ def test_what_a_way_lacks_is_named() -> None:
     ]
 
 
-def test_a_kernel_without_any_way_is_told_what_the_best_would_need() -> None:
+def test_a_kernel_without_any_variant_is_told_what_the_best_would_need() -> None:
     with pytest.raises(MemtapError, match="lacks every probe") as caught:
         PLAN.require(Features(NEW).kernel)
     assert "tp_btf:mm_filemap_get_pages" in caught.value.what

@@ -10,17 +10,17 @@ import pytest
 
 from memtap.bpf.btf import Btf
 from memtap.bpf.filters import Filter
-from memtap.bpf.plan import Way
+from memtap.bpf.plan import Variant
 from memtap.bpf.source import compose
 from memtap.tracers.pagecache.probes import NAME_FILES, PLAN
 
 EVERYTHING = Filter(by_tgid=True, comms=("a",))
 
 
-@pytest.fixture(params=PLAN.ways, ids=lambda way: way.name)
+@pytest.fixture(params=PLAN.variants, ids=lambda variant: variant.name)
 def text(request: pytest.FixtureRequest, btf: Btf) -> str:
-    way: Way = request.param
-    settings = [f"{name} 1" for name in way.defines] + [NAME_FILES]
+    variant: Variant = request.param
+    settings = [f"{name} 1" for name in variant.defines] + [NAME_FILES]
     return compose(PLAN.name, [*settings, *EVERYTHING.defines(btf)], btf)
 
 

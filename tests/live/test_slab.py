@@ -18,14 +18,14 @@ import pytest
 from memtap.bpf.filters import Filter
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
-from memtap.bpf.plan import Way
+from memtap.bpf.plan import Variant
 from memtap.tracers.live.live import Live
 from memtap.tracers.live.processes import Processes
 from memtap.tracers.model.report import Report
 from memtap.tracers.slab.enrich import SlabEnricher
 from memtap.tracers.slab.probes import ALONE, BATCHES, BY_PROCESS, IN_BULK, PLAN, TREES, objects
 from memtap.tracers.slab.report import Slab
-from tests.live.tracing import LONGEST_S, Row, eventually, memtap, reporting, reports, with_spares
+from tests.live.tracing import LONGEST_S, Row, eventually, memtap, reporting, reports, with_standbys
 
 Build = Callable[[str], Path]
 
@@ -44,14 +44,14 @@ CASES = {
 }
 
 
-WAYS = list(PLAN.possible(Kernel()))
+VARIANTS = list(PLAN.possible(Kernel()))
 
 # What allocates a struct file, by its name today and before 6.6.
 FILE_SITES = {"alloc_empty_file", "__alloc_file"}
 
 
 # On some kernels only the size of a cache's objects is known; so many others may be as large.
-BY_SIZE = WAYS[0].name.startswith("all-by-size")
+BY_SIZE = VARIANTS[0].name.startswith("all-by-size")
 AS_LARGE = 20 * BY_SIZE
 
 
@@ -138,7 +138,7 @@ def test_each_object_is_counted_and_so_is_its_end(
 
 
 def missed(out: Path) -> int:
-    """A spare takes what comes in an interrupt, but for some instants; what it does not is said."""
+    """A standby takes what comes in an interrupt, but for instants; what it does not is said."""
     return sum(int(report["audit"]["missed"]) for report in finished(out))
 
 
@@ -264,7 +264,7 @@ def test_what_is_kept_is_told_with_its_stack_and_what_was_freed_is_not(
 
 
 sees_rcu = pytest.mark.skipif(
-    WAYS[0].name.endswith(ALONE), reason="nothing tells here of what kfree_rcu() frees"
+    VARIANTS[0].name.endswith(ALONE), reason="nothing tells here of what kfree_rcu() frees"
 )
 
 
@@ -291,7 +291,7 @@ def test_what_was_there_before_is_freed_once(workload: Build, tmp_path: Path) ->
     """Also where it is seen in the monitor's work and in a batch's, or first given away."""
     out = tmp_path / "report"
     size = Kernel().btf.size("timerfd_ctx") or 0
-    tells_cache = "by-size" not in WAYS[0].name  # of an object that was there before
+    tells_cache = "by-size" not in VARIANTS[0].name  # of an object that was there before
     cache = f"kmalloc-{1 << (size - 1).bit_length()}" if tells_cache else "[earlier]"
     with slabber(workload, "timerfds") as program:
         program.go_on()
@@ -335,7 +335,7 @@ def test_each_object_of_a_tree_that_may_be_unseen_is_in_the_bound(
     notes = report["audit"]["notes"]
     unbounded = next((note for note in notes if note.startswith("how far LIVE of")), "")
     unsure = sum(live.get(cache, 0) for cache in IN_BULK if cache not in unbounded)
-    if WAYS[0].name.endswith(BATCHES):
+    if VARIANTS[0].name.endswith(BATCHES):
         assert all(cache in unbounded for cache in live.keys() & (IN_BULK - TREES))
         assert not (unsure or unbounded) or report["audit"]["accuracy"] == "bounded"
         assert not unsure or any(f"off by {unsure:,} objects" in note for note in notes)
@@ -343,12 +343,12 @@ def test_each_object_of_a_tree_that_may_be_unseen_is_in_the_bound(
 
 @contextmanager
 def tracing(
-    program: Slabber, way: Way, kernel: Kernel, most: int
+    program: Slabber, variant: Variant, kernel: Kernel, most: int
 ) -> Iterator[Callable[[], Report]]:
     """Traces a program in a way of the plan; gives what makes the report of all since then."""
     filter = Filter(by_tgid=True)
     settings = (BY_PROCESS, objects(most))
-    attempts = Attempts(Request(replace(PLAN, ways=(way,)), filter, settings), kernel, None)
+    attempts = Attempts(Request(replace(PLAN, variants=(variant,)), filter, settings), kernel, None)
     processes = Processes(kernel.btf, kernel.possible_cpus)
     try:
         live = Live(
@@ -374,8 +374,8 @@ def tracing(
         attempts.abandon()
 
 
-@pytest.mark.parametrize("case", with_spares(WAYS))
-def test_each_way_counts_the_same(case: tuple[Way, Kernel], workload: Build) -> None:
+@pytest.mark.parametrize("case", with_standbys(VARIANTS))
+def test_each_variant_counts_the_same(case: tuple[Variant, Kernel], workload: Build) -> None:
     with slabber(workload, "eventfds") as program, tracing(program, *case, 1 << 16) as report:
         program.go_on()
         rows = {row["cache"]: row for row in report().rows}
@@ -393,7 +393,10 @@ def test_each_way_counts_the_same(case: tuple[Way, Kernel], workload: Build) -> 
 
 def test_it_is_said_when_no_more_objects_can_be_remembered(workload: Build) -> None:
     room = 1000
-    with slabber(workload, "files") as program, tracing(program, WAYS[0], Kernel(), room) as report:
+    with (
+        slabber(workload, "files") as program,
+        tracing(program, VARIANTS[0], Kernel(), room) as report,
+    ):
         program.go_on()
         made = report()
         assert made.audit["map_full"] >= COUNT - room

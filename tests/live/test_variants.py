@@ -1,4 +1,4 @@
-"""Each way of each report compiles, also those that other kernels need, to what they know."""
+"""Each variant of each report compiles, also those that other kernels need, to what they know."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from memtap.bpf.cache import Cache
 from memtap.bpf.compiled import Code, Compiling
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Request
-from memtap.bpf.plan import Way
+from memtap.bpf.plan import Variant
 from memtap.tracers.doctor import REPORTS
 
-WAYS = [
-    pytest.param(request, way, id=f"{name}-{way.name}")
+VARIANTS = [
+    pytest.param(request, variant, id=f"{name}-{variant.name}")
     for name, request in REPORTS.items()
-    for way in request.plan.ways
+    for variant in request.plan.variants
 ]
 
 
@@ -33,9 +33,9 @@ def unknown_to_old_kernels(code: Code) -> list[int]:
     return [at for at, (what, _, _, number) in each if what & CLASS == STORE and number]
 
 
-@pytest.mark.parametrize(("request_", "way"), WAYS)
-def test_a_way_compiles(request_: Request, way: Way) -> None:
-    compiled = Compiling(request_.text(Kernel(), way), Cache()).wait()
-    assert {probe.function for probe in way.probes} & set(compiled.programs)
+@pytest.mark.parametrize(("request_", "variant"), VARIANTS)
+def test_a_variant_compiles(request_: Request, variant: Variant) -> None:
+    compiled = Compiling(request_.text(Kernel(), variant), Cache()).wait()
+    assert {probe.function for probe in variant.probes} & set(compiled.programs)
     refused = {name: unknown_to_old_kernels(code) for name, code in compiled.programs.items()}
     assert {name: at for name, at in refused.items() if at} == {}

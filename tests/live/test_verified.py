@@ -60,7 +60,7 @@ def verified(request: Request, kernel: Kernel) -> dict[str, int]:
     return {name: int(match[1]) if match else UNTOLD for name, match in found.items()}
 
 
-@pytest.mark.parametrize("kernel", [Kernel(), Preempting()], ids=["alone", "spared"])
+@pytest.mark.parametrize("kernel", [Kernel(), Preempting()], ids=["alone", "standbys"])
 @pytest.mark.parametrize("request_", ALL.values(), ids=ALL)
 def test_the_verifier_lets_the_best_way_through_and_soon(request_: Request, kernel: Kernel) -> None:
     counts = verified(request_, kernel)

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from memtap.bpf.kernel import Kernel
-from memtap.bpf.plan import Way
+from memtap.bpf.plan import Variant
 
 WORKLOADS = Path(__file__).resolve().parent.parent / "workloads"
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -39,16 +39,16 @@ Row = dict[str, Any]
 
 
 class Preempting(Kernel):
-    """A kernel of which memtap believes that tasks can be put aside anywhere."""
+    """A kernel of which memtap believes that tasks can be preempted anywhere."""
 
     def preempts(self, kind: str) -> bool:
         return kind in ("tp_btf", "fentry", "fexit")
 
 
-def with_spares(ways: list[Way]) -> list[Any]:
-    """Each way and this kernel, and the best with all spares that a kernel can ask for."""
-    alone = [pytest.param((way, Kernel()), id=way.name) for way in ways]
-    return [*alone, pytest.param((ways[0], Preempting()), id=f"{ways[0].name}-spared")]
+def with_standbys(variants: list[Variant]) -> list[Any]:
+    """Each variant and this kernel, and the best with all standbys that a kernel can ask for."""
+    alone = [pytest.param((variant, Kernel()), id=variant.name) for variant in variants]
+    return [*alone, pytest.param((variants[0], Preempting()), id=f"{variants[0].name}-standbys")]
 
 
 def scaled(count: int) -> int:

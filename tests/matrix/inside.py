@@ -75,10 +75,10 @@ def do_not_randomize_addresses() -> None:
 
 
 def compiled() -> dict[str, Compiled]:
-    """What the best way of each report is compiled to."""
+    """What the best variant of each report is compiled to."""
     kernel = Kernel()
-    ways = {name: next(request.plan.possible(kernel)) for name, request in REPORTS.items()}
-    texts = {name: REPORTS[name].text(kernel, way) for name, way in ways.items()}
+    variants = {name: next(request.plan.possible(kernel)) for name, request in REPORTS.items()}
+    texts = {name: REPORTS[name].text(kernel, variant) for name, variant in variants.items()}
     return {name: Compiling(text, cache=None).wait() for name, text in texts.items()}
 
 

@@ -45,13 +45,13 @@ def import_all() -> None:
         import_module(name)
     kernel = Kernel()
     for request in REPORTS.values():
-        request.text(kernel, request.plan.ways[0])
+        request.text(kernel, request.plan.variants[0])
     fork_readers()
     gc.freeze()  # or the first collection after a fork would have all of it copied
 
 
 def fork_readers() -> None:
-    """Has memtap start those that read files for it in the same way."""
+    """Has memtap start those that read files for it in the same variant."""
     from memtap.tracers.code import aside
 
     command = [os.environ["MEMTAP_COMMAND"], READER]

@@ -26,7 +26,7 @@ HEAD = """# Kernels
 
 The live tests of counts, run on each of these kernels (Debian's in emulated machines; on arm64 some
 of the tests) and with each of these versions of BCC, without kernel headers. A row is a run. The
-second table tells in which way each report looks, and how far it can be believed.
+second table tells in which variant each report looks, and how far it can be believed.
 
 In an emulated machine, what the tests need is compiled outside, which is ten times as fast.
 Such a run holds only if BCC in the machine makes the same of each report's program, byte by byte.
@@ -45,8 +45,8 @@ def main() -> int:
     counts = (
         [str(run[name]) for name in ("release", "bcc", "libbpf", "held", "not")] for run in runs
     )
-    ways = ([run["release"], *(run["ways"][name] for name in REPORTS)] for run in runs)
-    print(HEAD, *table(headings, counts), "", *table(["Linux", *REPORTS], ways), sep="\n")
+    variants = ([run["release"], *(run["ways"][name] for name in REPORTS)] for run in runs)
+    print(HEAD, *table(headings, counts), "", *table(["Linux", *REPORTS], variants), sep="\n")
     return int(any(run["not"] for run in runs))
 
 
@@ -55,14 +55,16 @@ def read(folder: Path) -> dict[str, Any]:
     kernel = json.loads((folder / "kernel.json").read_text())
     facts = {fact["name"]: fact["state"] for fact in kernel["host"]}
     cases = Counter(map(outcome, ET.parse(folder / "junit.xml").getroot().iter("testcase")))
-    ways = {row["report"]: f"{row['way'] or '-'} ({row['accuracy']})" for row in kernel["reports"]}
+    variants = {
+        row["report"]: f"{row['way'] or '-'} ({row['accuracy']})" for row in kernel["reports"]
+    }
     return {
         "release": kernel["release"],
         "bcc": facts["compiler"].partition(",")[0].removeprefix("BCC "),
         "libbpf": facts["libbpf"],
         "held": cases["passed"],
         "not": cases.total() - cases["passed"],
-        "ways": ways,
+        "ways": variants,
     }
 
 

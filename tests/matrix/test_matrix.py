@@ -22,7 +22,9 @@ from tests.matrix.vm import Outcome
 pytestmark = pytest.mark.matrix
 
 # Those that compare counts with what is known.
-TRUTHS = "fault_ways faults malloc maps oom page_ways pages ps reads reclaim refused slab writes"
+TRUTHS = (
+    "fault_variants faults malloc maps oom page_variants pages ps reads reclaim refused slab writes"
+)
 # Emulation is some 20 times slower: loops of a million are shorter, and ends are waited for longer.
 SLOW = {"MEMTAP_SCALE": "0.1", "MEMTAP_LONGEST_S": "240"}
 
@@ -30,7 +32,7 @@ TESTS = [f"tests/live/test_{name}.py" for name in TRUTHS.split()]
 
 # Some truths of each report that hold where no tracepoint tells of exceptions.
 ARM64_TRUTHS = (
-    "fault_ways.py",
+    "fault_variants.py",
     "faults.py::test_stacks_lead_to_the_code_that_faults",
     "faults.py::test_a_cold_file_is_read_in",
     "faults.py::test_a_bad_access_is_no_completed_fault",
@@ -62,7 +64,7 @@ def test_what_holds_here_holds_on(version: str, kernels: Kernels, tmp_path: Path
 
 @pytest.mark.parametrize("version", ["6.12"], ids=lambda version: f"arm64-{version}")
 def test_what_holds_here_holds_on_arm64(version: str, tmp_path: Path) -> None:
-    """With the kernel of that version and BCC of Debian 12, by the way that is left there."""
+    """With the kernel of that version and BCC of Debian 12, by the variant that is left there."""
     kernel = kernels(ARM64).fetch(version)
     run = partial(run_in_foreign, ARM64, kernel, tmp_path, command(ARM64_TESTS), **SLOW)
     judge(run, tmp_path, f"{version}-arm64")

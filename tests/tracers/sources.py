@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from memtap.bpf.session import Cut
+from memtap.bpf.session import Drained
 from memtap.bpf.stream import Events
 
 NOTHING: Events = np.empty(0, np.void)
 
 
-def make_cut(events: Events = NOTHING, until_ns: int = 1000) -> Cut:
-    return Cut(events, NOTHING, [], [], until_ns, NOTHING, NOTHING)
+def make_drained(events: Events = NOTHING, until_ns: int = 1000) -> Drained:
+    return Drained(events, NOTHING, [], [], until_ns, NOTHING, NOTHING)
 
 
 class Counted:

@@ -15,14 +15,14 @@ from memtap.tracers.pages.rows import ROW as PAGES_ROW
 from memtap.tracers.pages.rows import Kind
 from memtap.tracers.reclaim.enrich import ReclaimEnricher
 from memtap.tracers.reclaim.rows import ROW as RECLAIM_ROW
-from tests.tracers.sources import Counted, Given, make_cut
+from tests.tracers.sources import Counted, Given, make_drained
 
 
 def test_events_of_reclaim_are_rows_as_they_are() -> None:
     events = np.zeros(3, RECLAIM_ROW)
     for at, name in enumerate(RECLAIM_ROW.names or ()):
         events[name] = np.arange(3) + at
-    taken = ReclaimEnricher(Given()).enrich(make_cut(events), last=False)
+    taken = ReclaimEnricher(Given()).enrich(make_drained(events), last=False)
     assert (taken.rows == events).all()
 
 
@@ -31,7 +31,7 @@ def test_counters_of_pages_are_rows_beside_what_is_free() -> None:
     counted["tgid"], counted["order"] = (7, 8), (0, 3)
     counted["allocs"], counted["frees"] = (5, 6), (1, 2)
     made = PagesEnricher(Given(counters=Counted(counted, counted[:0])))
-    first, second = (made.enrich(make_cut(until_ns=5), last=False) for _ in range(2))
+    first, second = (made.enrich(make_drained(until_ns=5), last=False) for _ in range(2))
     rows = first.rows[first.rows["kind"] == Kind.COUNTED]
     names = ["tgid", "order", "allocs", "frees"]
     assert rows[names].tolist() == counted[names].tolist()
@@ -47,7 +47,7 @@ def test_an_enricher_that_says_nothing_keeps_nothing_and_waits() -> None:
     class Plain(Enricher):
         row = RECLAIM_ROW
 
-        def enrich(self, cut: object, last: bool) -> Taken:
+        def enrich(self, drained: object, last: bool) -> Taken:
             return Taken(np.empty(0, self.row))
 
     plain = Plain()

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from memtap.bpf.sideband import Began, Ended, Forked, Mapped, Told
+from memtap.bpf.sideband import Began, Ended, Forked, Mapped, SidebandEvent
 from memtap.tracers.code.intervals import (
     NOWHERE,
     PAGE_BYTES,
@@ -143,7 +143,7 @@ class Shares:
     parent: int
 
 
-Heard = Told | Moved | Shares
+Heard = SidebandEvent | Moved | Shares
 
 
 @dataclass(frozen=True)
@@ -445,10 +445,10 @@ class _Work:
         rows = self._left.get(tgid)
         if rows is None or len(rows) == 0:
             return
-        ripe = int(np.searchsorted(self._ns[rows], ns))
-        if ripe:
-            self._find(self._space(tgid), rows[:ripe])
-            self._left[tgid] = rows[ripe:]
+        settled = int(np.searchsorted(self._ns[rows], ns))
+        if settled:
+            self._find(self._space(tgid), rows[:settled])
+            self._left[tgid] = rows[settled:]
 
     def finish(self) -> None:
         """Finds the rest, of all processes at once: there may be thousands, with a few each."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from memtap.bpf.session import Cut
-from memtap.bpf.sideband import Began, Ended, Told
+from memtap.bpf.session import Drained
+from memtap.bpf.sideband import Began, Ended, SidebandEvent
 from memtap.bpf.stream import Events, take
 from memtap.tracers.code.intervals import PAGE_BYTES, Parts
 from memtap.tracers.code.mappings import Heard, Mappings, Moved, Shares
@@ -69,7 +69,7 @@ def _sites() -> Sites:
     return Sites()
 
 
-class Pace:
+class Throttle:
     """Has a part of the minor faults timed: in each second the first, then some every now and then.
 
     To time them costs more than all other probes together, and in a storm of faults some thousands
@@ -164,7 +164,7 @@ def _asked(stack: Stack) -> Asked:
 
 
 @dataclass(frozen=True)
-class Ripe:
+class Settled:
     """What has become of events.
 
     Attributes:
@@ -200,46 +200,46 @@ class FaultEnricher(Enricher):
         self._threads = ThreadStacks()
         # Where exceptions are not seen, that probe is what counts the faults.
         self._counts = session.way == COUNTS
-        self._pace = None if self._counts else Pace(session)
+        self._throttle = None if self._counts else Throttle(session)
         self._swaps = SWAP in session.programs
-        self._late: Events = np.empty(0, np.void)
+        self._pending: Events = np.empty(0, np.void)
         self._spilled: dict[int, int] = {}
-        self._untold: list[Told] = []
-        self._places_told: set[int] = set()
+        self._pending_sideband: list[SidebandEvent] = []
+        self._places_named: set[int] = set()
 
     def follow(self, tgid: int) -> None:
         """Reads what a process has mapped, before it changes that."""
         self.mappings.read(tgid)
 
     def polled(self) -> float:
-        """Paces the timing of minor faults."""
-        return self._pace.look(time.monotonic()) if self._pace else math.inf
+        """Throttles the timing of minor faults."""
+        return self._throttle.look(time.monotonic()) if self._throttle else math.inf
 
-    def enrich(self, cut: Cut, last: bool) -> Taken:
+    def enrich(self, drained: Drained, last: bool) -> Taken:
         """See Enricher."""
-        spilled = spilled_rows(cut.spilled, self._counts, cut.until_ns)
+        spilled = spilled_rows(drained.spilled, self._counts, drained.until_ns)
         self._spilled = by_process(spilled) if len(spilled) else self._spilled
-        ripe = self.ripen(cut, last)
+        settled = self.settle(drained, last)
         self._spilled = self._spilled if len(spilled) else {}
-        rows = np.concatenate([ripe.faults, spilled, _changes(ripe.heard)])
+        rows = np.concatenate([settled.faults, spilled, _changes(settled.heard)])
         notes = self._sites.notes() if self._sites else []
         unsettled = self._exceptions.unsettled
-        return Taken(rows, texts=self.texts(ripe.faults), notes=notes, unsettled=unsettled)
+        return Taken(rows, texts=self.texts(settled.faults), notes=notes, unsettled=unsettled)
 
-    def ripen(self, cut: Cut, last: bool) -> Ripe:
+    def settle(self, drained: Drained, last: bool) -> Settled:
         """What has become of events.
 
-        What came after the cut began waits: what was before it may not all be here.
+        What came after the drain began waits: what was before it may not all be here.
         """
         self.polled()
-        until = np.iinfo(np.uint64).max if last else cut.until_ns
-        events = in_order(chain(self._late, cut.events), "ns")
-        ripe = int(np.searchsorted(events["ns"], until, "right"))
-        events, self._late = events[:ripe], events[ripe:].copy()
-        self._untold += cut.told
-        told = [each for each in self._untold if each.ns <= until]
-        self._untold = self._untold[len(told) :]
-        told += [Ended(cut.until_ns, tgid) for tgid in self.mappings.gone()]
+        until = np.iinfo(np.uint64).max if last else drained.until_ns
+        events = in_order(chain(self._pending, drained.events), "ns")
+        settled = int(np.searchsorted(events["ns"], until, "right"))
+        events, self._pending = events[:settled], events[settled:].copy()
+        self._pending_sideband += drained.sideband
+        told = [each for each in self._pending_sideband if each.ns <= until]
+        self._pending_sideband = self._pending_sideband[len(told) :]
+        told += [Ended(drained.until_ns, tgid) for tgid in self.mappings.gone()]
         events, heard = _apart(events, told)
         events, numbers = self._locate(ends_apart(events), heard, last)
         self._threads.note(events[events["kind"] == Kind.THREAD], self.mappings.start_of)
@@ -248,15 +248,15 @@ class FaultEnricher(Enricher):
         if len(calls):
             events, numbers = take(events, ~of_calls), numbers[~of_calls]
         faults = self._exceptions.feed(
-            events, numbers[:, :4], last, settles=not cut.goes_on, until_ns=cut.until_ns
+            events, numbers[:, :4], last, settles=not drained.goes_on, until_ns=drained.until_ns
         )
         if self._spilled and not self._counts:
             faults = take(faults, ~already_spilled(faults, self._spilled))
         self._threads.check(faults)
         ended = {each.tgid for each in told if isinstance(each, Ended)}
-        self._watched.tell(faults, cut.until_ns / 1e9, ended)
+        self._watched.tell(faults, drained.until_ns / 1e9, ended)
         rows = rows_of(faults, self.mappings.traits, self._swaps)
-        return Ripe(rows, calls, code, heard)
+        return Settled(rows, calls, code, heard)
 
     def units_of(self, events: Events) -> int:
         """See Divisible: faults, and calls."""
@@ -329,17 +329,17 @@ class FaultEnricher(Enricher):
 
     def texts(self, rows: Events) -> dict[str, dict[int, str]]:
         """The texts of sites that are new since the last time, and of places that rows name."""
-        if len(self._places_told) > REMEMBERED:
-            self._places_told.clear()
-        new = set(np.unique(rows["place"]).tolist()) - self._places_told
-        self._places_told |= new
+        if len(self._places_named) > REMEMBERED:
+            self._places_named.clear()
+        new = set(np.unique(rows["place"]).tolist()) - self._places_named
+        self._places_named |= new
         texts = {"place": {n: one_line(self.mappings.places[n].path) for n in sorted(new)}}
         if self._sites:
             texts |= {"site": self._sites.sites.take(), "stack": self._sites.stacks.take()}
         return texts
 
 
-def _apart(events: Events, told: list[Told]) -> tuple[Events, list[Heard]]:
+def _apart(events: Events, told: list[SidebandEvent]) -> tuple[Events, list[Heard]]:
     """Events without those that tell of address spaces, and these among what else was told."""
     tells = (events["kind"] == Kind.MOVED) | (events["kind"] == Kind.SHARES)
     if not tells.any():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
-from memtap.bpf.plan import Plan, Probe, Way
+from memtap.bpf.plan import Plan, Probe, Variant
 
 
 class Kind(IntEnum):
@@ -59,19 +59,19 @@ WATCHED = "on_vma"
 
 # Exceptions are raised with interrupts off, signals, rss_stat and sched_switch told of with a
 # spinlock held, and perf events with preemption off: there no other task can take its turn, and no
-# spare is needed.
+# standby is needed.
 _ENDS = (
     Probe(TIMING, "software", ("minor-faults",)),
     Probe("on_major", "software", ("major-faults",)),
     Probe("on_signal", "tp_btf", ("signal_generate",)),
-    Probe("on_thread", "tp_btf", ("task_newtask",), spared="preempted"),
+    Probe("on_thread", "tp_btf", ("task_newtask",), standby="preempted"),
     Probe(WAITING, "tp_btf", ("sched_switch",)),
-    Probe("on_mapping", "tp_btf", ("ma_write", "sys_exit"), spared="preempted"),
+    Probe("on_mapping", "tp_btf", ("ma_write", "sys_exit"), standby="preempted"),
     Probe(SWAP, "tp_btf", ("rss_stat",), wanted=lambda kernel: kernel.has_swap),
     Probe(WATCHED, "iter", ("task_vma",), wanted=lambda kernel: kernel.iterates_tasks),
 )
 
-# The way in which only completed faults are told.
+# The variant in which only completed faults are told.
 COUNTS = "counts"
 
 # Where the kernel has found the mapping of a fault.
@@ -85,7 +85,7 @@ PLAN = Plan(
     "faults",
     (
         # Only some architectures have tracepoints where a fault is raised; arm64 has none.
-        Way(
+        Variant(
             "exceptions",
             "exact",
             (
@@ -94,20 +94,20 @@ PLAN = Plan(
                 *_ENDS,
             ),
         ),
-        Way(
+        Variant(
             "function",
             "exact",
-            (Probe("on_handled", "fentry", (_HANDLED,), spared="preempted"), *_ENDS),
+            (Probe("on_handled", "fentry", (_HANDLED,), standby="preempted"), *_ENDS),
             notes=_HANDLED_NOTES,
         ),
-        Way(
+        Variant(
             "kprobe",
             "exact",
             (Probe("on_handled", "kprobe", (_HANDLED,)), *_ENDS),
             ("HANDLED_BY_KPROBE", "UNTYPED_POINTERS"),
             notes=_HANDLED_NOTES,
         ),
-        Way(
+        Variant(
             COUNTS,
             "exact",
             _ENDS,

@@ -15,7 +15,7 @@ import numpy as np
 
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Loaded
-from memtap.bpf.session import Cut, Losses, Session
+from memtap.bpf.session import Drained, Losses, Session
 from memtap.bpf.stream import Events, take
 from memtap.tracers.host.counters import Counters, buffers_and_cached, difference, vmstat
 from memtap.tracers.live.noted import Noted
@@ -84,7 +84,7 @@ class Live:
         self._starting = starting
         if starting is not None:
             self._keep(starting, self.session.expect)
-        self._start = self._at_cut = self._now(
+        self._start = self._at_drain = self._now(
             time.monotonic_ns(), self._counted(), self._own_counts()
         )
 
@@ -124,46 +124,48 @@ class Live:
         With `last`, tracing ends first, so nothing can come after it. The kernel's own counters are
         read before: what they have counted is in this chunk, or known to be unsettled.
         """
-        return self._chunk(self.cut(ends, last), ends, last)
+        return self._chunk(self.drain(ends, last), ends, last)
 
     def chunks(
-        self, cut: Cut, ends: bool, last: bool, hurries: Callable[[], bool]
+        self, drained: Drained, ends: bool, last: bool, hurries: Callable[[], bool]
     ) -> Iterator[Chunk]:
-        """A cut in several chunks, if there is much, the last of which `ends` the interval.
+        """What was drained, in several chunks if it is much; the last `ends` the interval.
 
         When it `hurries`, what is left counts as lost.
         """
         if not isinstance(self.enricher, Divisible):
-            yield self._chunk(cut, ends, last)
+            yield self._chunk(drained, ends, last)
             return
-        for piece in self._pieces.of(cut):
+        for piece in self._pieces.of(drained):
             if hurries():
                 self._given_up += self.enricher.units_of(piece.events)
-                piece = replace(piece, events=piece.events[:0], frames=piece.frames[:0], told=[])
+                piece = replace(
+                    piece, events=piece.events[:0], frames=piece.frames[:0], sideband=[]
+                )
             if piece.goes_on:
                 if len(piece.events):
                     yield self._chunk(piece, ends=False, last=False)
             else:
                 yield self._chunk(piece, ends, last)
 
-    def cut(self, ends: bool, last: bool) -> Cut:
+    def drain(self, ends: bool, last: bool) -> Drained:
         """Everything up to now, to be made into chunks; see collect()."""
         counted, own = (self._counted(), self._own_counts()) if ends else ({}, {})
         if last:
             self.session.detach()
-        cut = self.session.cut()
+        drained = self.session.drain()
         if ends:
-            self._at_cut = self._now(cut.until_ns, counted, own)
+            self._at_drain = self._now(drained.until_ns, counted, own)
         self.processes.consume()
-        return cut
+        return drained
 
-    def _chunk(self, cut: Cut, ends: bool, last: bool) -> Chunk:
-        taken = self.enricher.enrich(cut, last)
+    def _chunk(self, drained: Drained, ends: bool, last: bool) -> Chunk:
+        taken = self.enricher.enrich(drained, last)
         self._notes |= dict.fromkeys(taken.notes)
         rows = self._of_others(taken.rows) if self._drops_own else taken.rows
         return Chunk(
             rows=rows,
-            until_ns=cut.until_ns,
+            until_ns=drained.until_ns,
             who=self._news(rows),
             paths=taken.paths,
             texts=taken.texts | self._thread_news(rows),
@@ -188,7 +190,7 @@ class Live:
         self.processes.forget_unwatched()
         found = {int(tgid): self.processes.who(int(tgid)) for tgid in np.unique(rows["tgid"])}
         if unknown := [tgid for tgid, who in found.items() if who.uid < 0]:
-            self.processes.consume()  # it ended while we looked: its last words are here by now
+            self.processes.consume()  # it ended while we looked: its exit record is here by now
             found |= {tgid: self.processes.who(tgid) for tgid in unknown}
         if len(self._told) > REMEMBERED:
             self._told.clear()
@@ -231,7 +233,7 @@ class Live:
         return own_work() | {"events": self.session.left_out()}
 
     def _end_interval(self, unsettled: int) -> Interval:
-        before, self._start = self._start, self._at_cut
+        before, self._start = self._start, self._at_drain
         given_up, self._given_up = self._given_up, 0
         own = difference(self._start.own, before.own)
         own["events"] += self._left_out
@@ -268,8 +270,8 @@ def origin_of(loaded: Loaded, kernel: Kernel) -> Origin:
     """What a report or a recording says of where its events come from."""
     return Origin(
         tracer=loaded.request.plan.name,
-        way=loaded.way.name,
-        accuracy=loaded.way.accuracy,
+        way=loaded.variant.name,
+        accuracy=loaded.variant.accuracy,
         probes=loaded.probes,
         notes=loaded.notes,
         filtered=bool(loaded.request.filter),

@@ -1,4 +1,4 @@
-"""A cut in pieces: so nobody has to wait until all of it is worked on."""
+"""What was drained, in pieces: so nobody has to wait until all of it is worked on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from memtap.bpf.session import Cut
+from memtap.bpf.session import Drained
 
 # A piece has so many events that work on it takes so long, and not less or more than these.
 _PIECE_S = 0.1
@@ -17,43 +17,48 @@ _LEAST, _MOST = 1 << 10, 1 << 18
 
 
 class Pieces:
-    """Takes cuts apart; the size of the pieces follows from how long work on the last ones took."""
+    """Takes apart what was drained, in pieces as large as the time of the last ones allows."""
 
     def __init__(self) -> None:
         self._size = 1 << 14
 
-    def of(self, cut: Cut) -> Iterator[Cut]:
-        """The parts of a cut, in order of time; work on each is done when the next is asked for."""
+    def of(self, drained: Drained) -> Iterator[Drained]:
+        """The parts, in order of time; work on each is done when the next is asked for."""
         while True:
             began = time.monotonic()
-            piece, rest = _first(cut, self._size)
+            piece, rest = _first(drained, self._size)
             yield piece
             if rest is None:
                 return
-            cut = rest
+            drained = rest
             pace = _PIECE_S / max(time.monotonic() - began, _PIECE_S / 4)
             self._size = min(max(int(self._size * pace), _LEAST), _MOST)
 
 
-def _first(cut: Cut, size: int) -> tuple[Cut, Cut | None]:
+def _first(drained: Drained, size: int) -> tuple[Drained, Drained | None]:
     """So many events, or some more that are of the same time; and what is left, if there is any."""
-    ns = cut.events["ns"] if len(cut.events) else np.empty(0, np.uint64)
-    if int(np.searchsorted(ns, cut.until_ns, "right")) <= size:
-        return cut, None
+    ns = drained.events["ns"] if len(drained.events) else np.empty(0, np.uint64)
+    if int(np.searchsorted(ns, drained.until_ns, "right")) <= size:
+        return drained, None
     until = int(ns[size - 1])
     count = int(np.searchsorted(ns, until, "right"))
-    told = bisect_right(cut.told, until, key=lambda each: each.ns)
-    early = cut.frames["ns"] <= until if len(cut.frames) else np.zeros(0, bool)
+    told = bisect_right(drained.sideband, until, key=lambda each: each.ns)
+    early = drained.frames["ns"] <= until if len(drained.frames) else np.zeros(0, bool)
     piece = replace(
-        cut,
-        events=cut.events[:count],
-        runs=cut.runs[:0],
+        drained,
+        events=drained.events[:count],
+        runs=drained.runs[:0],
         names=[],
-        told=cut.told[:told],
+        sideband=drained.sideband[:told],
         until_ns=until,
-        frames=cut.frames[early],
-        spilled=cut.spilled[:0],
+        frames=drained.frames[early],
+        spilled=drained.spilled[:0],
         goes_on=True,
     )
-    rest = replace(cut, events=cut.events[count:], told=cut.told[told:], frames=cut.frames[~early])
+    rest = replace(
+        drained,
+        events=drained.events[count:],
+        sideband=drained.sideband[told:],
+        frames=drained.frames[~early],
+    )
     return piece, rest

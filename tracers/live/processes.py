@@ -1,7 +1,7 @@
 """Who: names, users and cgroups of processes, also of those that are gone.
 
 The living are read from /proc when somebody asks. What is gone by then was heard of by netlink:
-the proc connector tells of births and new programs, taskstats gives the last words of every task.
+the proc connector tells of births and new programs, taskstats gives the exit record of every task.
 This is the only module that imports pyroute2; it opens and registers the sockets. The messages can
 be many: netlink.py takes them in, and what they say becomes text only when somebody asks.
 """
@@ -135,7 +135,7 @@ class _Dead(NamedTuple):
 
     Attributes:
         known: what was known of it while it lived.
-        comm, uid: its name and user, as its last words had them.
+        comm, uid: its name and user, as its exit record had them.
     """
 
     known: Who | None
@@ -169,7 +169,7 @@ def _wanted(with_threads: bool) -> list[Wanted]:
     return [births, *(Wanted(_WHAT, what, _TID, _TGID) for what in (_EXEC, _UID, _COMM))]
 
 
-def _listen_to_last_words(cpus: str, size: int) -> Listener:
+def _listen_to_exit_records(cpus: str, size: int) -> Listener:
     from pyroute2.netlink.taskstats import TaskStats
 
     taskstats = TaskStats()
@@ -181,7 +181,7 @@ def _listen_to_last_words(cpus: str, size: int) -> Listener:
 class Processes:
     """Keeps what can be known of processes that a report may name.
 
-    `more` are counters of struct taskstats that only last words tell: those of targets that ended.
+    `more` are counters of struct taskstats that are wanted of targets' exit records.
 
     Attributes:
         notes: what cannot be known on this host.
@@ -210,7 +210,9 @@ class Processes:
         )
         size = max(place.offset + place.size for place in self._fields.values() if place)
         self._words = self._try(
-            lambda: _listen_to_last_words(possible_cpus, size), "taskstats", "processes that ended"
+            lambda: _listen_to_exit_records(possible_cpus, size),
+            "taskstats",
+            "processes that ended",
         )
 
     def _try(self, listen: Callable[[], Listener], name: str, unknown: str) -> Listener | None:
@@ -236,7 +238,7 @@ class Processes:
         for part in self._births.messages() if self._births else ():
             self._events(part)
         for part in words:
-            self._last_words(part)
+            self._exit_records(part)
         for listener in (self._births, self._words):
             if listener and listener.overflowed and _OVERFLOW not in self.notes:
                 self.notes.append(_OVERFLOW)
@@ -328,13 +330,13 @@ class Processes:
             self.children.discard(child)  # the number was one of theirs
         self.targets.forked(parent, child)
 
-    def _last_words(self, messages: Messages) -> None:
+    def _exit_records(self, messages: Messages) -> None:
         """Each has the struct taskstats of a task that ended, if it is no error."""
         messages = messages[messages[:, _NL_HEADERS + 2] == _TYPE_AGGR_PID]
         if len(messages) == 0:
             return
         tids, tgids, uids, names = (self._column(messages, name) for name in _LAST_WORDS)
-        if not self._fields["ac_tgid"]:  # births told it, before last words did (0e0af57e0e91)
+        if not self._fields["ac_tgid"]:  # births told it, before exit records did (0e0af57e0e91)
             tgids = [self._threads.pop(tid, tid) for tid in tids]
         for place, (tid, tgid, uid, comm) in enumerate(zip(tids, tgids, uids, names, strict=True)):
             if tgid in self.targets:

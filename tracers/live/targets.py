@@ -59,14 +59,14 @@ def _time_on_cpu(thread: Path) -> int:
 class Targets:
     """Sums the kernel's counters over processes and their children, from start to death.
 
-    What the living threads say, and the last words of those that ended, less what the threads
+    What the living threads say, and the exit records of those that ended, less what the threads
     had counted when we came.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._proc = root / "proc"
         self._at_start: dict[int, Counters] = {}
-        self._last_words: dict[int, Threads] = {}
+        self._exit_records: dict[int, Threads] = {}
         self._finished: Counters = {}
 
     def __contains__(self, tgid: int) -> bool:
@@ -82,7 +82,7 @@ class Targets:
             return
         self._at_start[tgid] = total(*threads.values())
         if tgid in threads and has_ended(process):  # the others go on
-            self._last_words[tgid] = {tgid: threads[tgid]}
+            self._exit_records[tgid] = {tgid: threads[tgid]}
 
     def began(self, tgid: int, counted: Sequence[int]) -> None:
         """What a process had counted when it began its program; the numbers of _COUNTED."""
@@ -97,19 +97,19 @@ class Targets:
             self._at_start[child] = {}
 
     def died(self, tgid: int, tid: int, counted: Counters) -> None:
-        """The last words of a thread of one of the processes.
+        """The exit record of a thread of one of the processes.
 
         Two can have had one number: that of the process, if another than the first executes.
         """
-        words = self._last_words.setdefault(tgid, {})
+        words = self._exit_records.setdefault(tgid, {})
         words[tid] = total(words.get(tid, {}), counted)
 
     def look(self) -> dict[int, Threads]:
         """What the living say, for totals(). Those that are gone by now are not in it.
 
-        Whoever dies after this look has spoken last words; take those in before totals().
+        Whoever dies after this look has left an exit record; take that in before totals().
         """
-        for tgid, words in self._last_words.items():
+        for tgid, words in self._exit_records.items():
             if tgid in words and not has_ended(self._proc / str(tgid)):
                 words[_FORMER] = total(words.get(_FORMER, {}), words.pop(tgid))
         found = {tgid: read_threads(self._proc / str(tgid)) for tgid in self._at_start}
@@ -117,17 +117,17 @@ class Targets:
 
     def totals(self, looked: dict[int, Threads]) -> Counters:
         """What all of them have counted since they were added."""
-        for tgid in self._at_start.keys() - looked.keys() & self._last_words.keys():
+        for tgid in self._at_start.keys() - looked.keys() & self._exit_records.keys():
             self._finish(tgid)
         parts = [self._counted(tgid, looked.get(tgid, {})) for tgid in self._at_start]
         return total(self._finished, *parts)
 
     def _counted(self, tgid: int, living: Threads) -> Counters:
-        # A dead thread stays in /proc until its parent has waited for it; its last words count.
-        threads = living | self._last_words.get(tgid, {})
+        # A dead thread stays in /proc until its parent has waited for it; its exit record counts.
+        threads = living | self._exit_records.get(tgid, {})
         return difference(total(*threads.values()), self._at_start[tgid])
 
     def _finish(self, tgid: int) -> None:
         self._finished = total(self._finished, self._counted(tgid, {}))
         del self._at_start[tgid]
-        self._last_words.pop(tgid, None)
+        self._exit_records.pop(tgid, None)

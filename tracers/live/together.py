@@ -80,11 +80,11 @@ class Together:
     ) -> Iterator[tuple[int, Chunk]]:
         """What came until now, each chunk with the number of its session; see Live.chunks().
 
-        All sessions are cut before the first is worked on, so that their intervals end together.
+        All sessions are drained before the first is worked on: their intervals end together.
         """
-        cuts = [live.cut(ends, last) for live in self.lives]
-        for number, (live, cut) in enumerate(zip(self.lives, cuts, strict=True)):
-            for chunk in live.chunks(cut, ends, last, hurries):
+        drained_by_each = [live.drain(ends, last) for live in self.lives]
+        for number, (live, drained) in enumerate(zip(self.lives, drained_by_each, strict=True)):
+            for chunk in live.chunks(drained, ends, last, hurries):
                 yield number, chunk
         if ends:
             self.processes.settle()

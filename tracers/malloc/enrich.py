@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from memtap.bpf.session import Cut
+from memtap.bpf.session import Drained
 from memtap.bpf.sideband import Began, Ended, Forked
 from memtap.bpf.stream import Events
 from memtap.tracers.code.mappings import Heard, Place, Region, Shares, parse_maps, read_maps
-from memtap.tracers.faults.enrich import FaultEnricher, Ripe
+from memtap.tracers.faults.enrich import FaultEnricher, Settled
 from memtap.tracers.malloc import heapwalk
 from memtap.tracers.malloc.allocator import Call
 from memtap.tracers.malloc.callsites import CallSites
@@ -41,7 +41,7 @@ class MallocEnricher(Enricher):
         counts = SIZES in session.maps
         self._requests = Requests(session, program) if counts else None
         self._thresholds = Thresholds(session)
-        self._late: Events = np.empty(0, np.void)
+        self._pending: Events = np.empty(0, np.void)
         self._site_of: dict[tuple[int, int], int] = {}
         self._seen: list[tuple[int, int, int]] = []
         self._allocators: dict[int, str] = {}
@@ -67,25 +67,25 @@ class MallocEnricher(Enricher):
         """See Enricher."""
         return self._faults.polled()
 
-    def enrich(self, cut: Cut, last: bool) -> Taken:
+    def enrich(self, drained: Drained, last: bool) -> Taken:
         """See Enricher."""
-        ripe = self._faults.ripen(cut, last)
+        settled = self._faults.settle(drained, last)
         if self._sites:
-            self._find_sites(cut, last)
-        faults = np.zeros(len(ripe.faults), ROW)
-        for name in ripe.faults.dtype.names or ():
-            faults[name] = ripe.faults[name]
-        calls = self._calls(ripe)
+            self._find_sites(drained, last)
+        faults = np.zeros(len(settled.faults), ROW)
+        for name in settled.faults.dtype.names or ():
+            faults[name] = settled.faults[name]
+        calls = self._calls(settled)
         self._known.update(calls["tgid"].tolist(), faults["tgid"].tolist())
-        parts = [self._heaps(), faults, calls, self._lives(ripe.heard)]
-        texts = self._faults.texts(ripe.faults) | {"allocator": self._news(ripe)}
+        parts = [self._heaps(), faults, calls, self._lives(settled.heard)]
+        texts = self._faults.texts(settled.faults) | {"allocator": self._news(settled)}
         if self._sites:
             texts["site"] = self._sites.texts.take()
         if self._requests:
-            self._requests.look(ripe.heard)
-            parts.append(self._requests.take(cut.until_ns))
+            self._requests.look(settled.heard)
+            parts.append(self._requests.take(drained.until_ns))
         if self._walks_heaps:
-            parts += [heapwalk.rows_of(tgid, cut.until_ns) for tgid in self._session.followed()]
+            parts += [heapwalk.rows_of(tgid, drained.until_ns) for tgid in self._session.followed()]
         notes = self._sites.notes() if self._sites else []
         return Taken(in_order(np.concatenate(parts), "ns"), texts=texts, notes=notes)
 
@@ -93,13 +93,13 @@ class MallocEnricher(Enricher):
         """See Divisible."""
         return self._faults.units_of(events)
 
-    def _find_sites(self, cut: Cut, last: bool) -> None:
-        """Whose the calls are that this cut is the end of; the frames of others wait with them."""
+    def _find_sites(self, drained: Drained, last: bool) -> None:
+        """Whose the calls are that are settled now; the frames of others wait with them."""
         assert self._sites
-        frames = chain(self._late, cut.frames)
-        ripe = (frames["ns"] <= cut.until_ns) | last if len(frames) else np.zeros(0, bool)
-        self._late = frames[~ripe]
-        calls = frames[ripe]
+        frames = chain(self._pending, drained.frames)
+        settled = (frames["ns"] <= drained.until_ns) | last if len(frames) else np.zeros(0, bool)
+        self._pending = frames[~settled]
+        calls = frames[settled]
         if len(calls):
             keys = zip(calls["tid"].tolist(), calls["ns"].tolist(), strict=True)
             self._site_of |= dict(zip(keys, self._sites.of(calls, last).tolist(), strict=True))
@@ -112,8 +112,8 @@ class MallocEnricher(Enricher):
             row["kind"], row["tgid"], row["address"], row["length"] = Call.HEAP, tgid, start, length
         return rows
 
-    def _calls(self, ripe: Ripe) -> Events:
-        calls, numbers = ripe.calls, ripe.numbers
+    def _calls(self, settled: Settled) -> Events:
+        calls, numbers = settled.calls, settled.numbers
         rows = np.zeros(len(calls), ROW)
         for name in ("ns", "tgid", "tid", "kind", "address", "length", "marks", "threshold"):
             rows[name] = calls[name]
@@ -145,19 +145,19 @@ class MallocEnricher(Enricher):
     def _place(self, number: int) -> Place:
         return self._faults.mappings.places[number]
 
-    def _news(self, ripe: Ripe) -> dict[int, str]:
+    def _news(self, settled: Settled) -> dict[int, str]:
         """The allocators of processes that have one now, and had not, or another."""
-        for each in ripe.heard:
+        for each in settled.heard:
             if isinstance(each, Began):
                 self._allocators.pop(each.tgid, None)
         if len(self._allocators) > REMEMBERED:
             self._allocators.clear()
         news = {}
-        for tgid in np.unique(ripe.calls["tgid"]).tolist():
+        for tgid in np.unique(settled.calls["tgid"]).tolist():
             name = self._allocator_in(self._faults.mappings.numbers_of(tgid))
             if self._allocators.get(tgid) != name:
                 news[tgid] = self._allocators[tgid] = name
-        for each in ripe.heard:
+        for each in settled.heard:
             if isinstance(each, Ended):
                 self._allocators.pop(each.tgid, None)
         return news

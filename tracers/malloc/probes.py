@@ -1,4 +1,4 @@
-"""malloc: the ways of page faults, and the system calls by which memory comes and goes."""
+"""malloc: the variants of page faults, and the system calls by which memory comes and goes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from memtap.bpf.plan import Plan, Probe
 from memtap.tracers.faults import probes as faultplan
 
-_CALLS = Probe("on_call", "tp_btf", ("sys_exit",), spared="preempted")
+_CALLS = Probe("on_call", "tp_btf", ("sys_exit",), standby="preempted")
 
 # Functions of a library, and those of the C program that count them. All but malloc and free may
 # call others of them.
@@ -48,8 +48,8 @@ def huge_pages(meminfo: Mapping[str, int]) -> str:
 PLAN = Plan(
     "malloc",
     tuple(
-        replace(way, probes=(*way.probes, _CALLS), defines=(*way.defines, "CALLS"))
-        for way in faultplan.PLAN.ways
+        replace(variant, probes=(*variant.probes, _CALLS), defines=(*variant.defines, "CALLS"))
+        for variant in faultplan.PLAN.variants
     ),
     mappings=True,
     wakeup=faultplan.PLAN.wakeup,
@@ -62,8 +62,8 @@ def with_requests(plan: Plan) -> Plan:
     """The plan that also counts what is asked of malloc, at breakpoints in one process."""
     functions = dict.fromkeys([*REQUESTS.values(), RETURNED])
     at = tuple(Probe(each, "uprobe", (each.removeprefix("on_"),)) for each in functions)
-    ways = tuple(
-        replace(way, probes=(*way.probes, *at), defines=(*way.defines, "REQUESTS"))
-        for way in plan.ways
+    variants = tuple(
+        replace(variant, probes=(*variant.probes, *at), defines=(*variant.defines, "REQUESTS"))
+        for variant in plan.variants
     )
-    return replace(plan, ways=ways)
+    return replace(plan, variants=variants)

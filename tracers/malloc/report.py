@@ -188,7 +188,7 @@ class Allocators:
     def _calls(self, place: int, calls: dict[int, Row]) -> Iterator[Decision]:
         """Decides the call at a place, after those that it has overtaken.
 
-        Of a call it is known when it returned. A thread that is put aside in munmap(2) or mremap(2)
+        Of a call it is known when it returned. A thread that is preempted in munmap(2) or mremap(2)
         after the memory is gone returns after another one that got it meanwhile.
         """
         while calls[place] and (behind := self._overtaken(place, calls)):

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from memtap.bpf.session import Cut
+from memtap.bpf.session import Drained
 from memtap.bpf.stream import Events
 from memtap.tracers.host.files import FileName
 
@@ -77,15 +77,15 @@ def fold_least(
 
 @dataclass(frozen=True)
 class Taken:
-    """What a cut became.
+    """What a drain() became.
 
     Attributes:
         rows: the events, of the enricher's type.
         paths: names of files, by the number that rows have; new ones alone.
         texts: other texts that rows name for the first time, by kind and number.
         notes: what could not be seen, or told.
-        unsettled: events of before the cut that the kernel may have counted, and that become rows
-            only later.
+        unsettled: events from before the drain() that the kernel may have counted, and that become
+            rows only later.
     """
 
     rows: Events
@@ -166,7 +166,7 @@ class Counts(Protocol):
 
 
 class Enricher(ABC):
-    """What one tracer does that others do not; by default it keeps nothing and waits for cuts.
+    """What one tracer does that others do not; by default it keeps nothing and waits for drain().
 
     Attributes:
         row: the type of its rows.
@@ -181,15 +181,15 @@ class Enricher(ABC):
         """A process that is there already is going to be traced."""
 
     def polled(self) -> float:
-        """Events have come in, and are not cut yet, or nothing has for as long as it said.
+        """Events have come in, and are not drained yet, or nothing has for as long as it said.
 
         Gives how many seconds it can do without being called again.
         """
         return math.inf
 
     @abstractmethod
-    def enrich(self, cut: Cut, last: bool) -> Taken:
-        """Makes rows of a cut; after the `last` no other comes."""
+    def enrich(self, drained: Drained, last: bool) -> Taken:
+        """Makes rows of what was drained; after the `last` no other comes."""
 
     def feedback(self, reporter: Any) -> None:  # noqa: B027
         """Tells the kernel what the report has found out that it can make use of."""
@@ -197,7 +197,7 @@ class Enricher(ABC):
 
 @runtime_checkable
 class Divisible(Protocol):
-    """An Enricher that also takes a cut in pieces; see pieces.py."""
+    """An Enricher that also takes what was drained in pieces; see pieces.py."""
 
     def units_of(self, events: Events) -> int:
         """How much of what its reports count these events are."""

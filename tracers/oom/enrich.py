@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from memtap.bpf.session import Cut
+from memtap.bpf.session import Drained
 from memtap.bpf.stream import Events
 from memtap.tracers.host.hostile import printable
 from memtap.tracers.model.enricher import Enricher, Source, Taken, Texts
@@ -58,11 +58,11 @@ class OomEnricher(Enricher):
                 path = "/" if inside == "." else f"/{inside}"
                 yield Path(folder).stat().st_ino, printable(os.fsencode(path))
 
-    def enrich(self, cut: Cut, last: bool) -> Taken:
+    def enrich(self, drained: Drained, last: bool) -> Taken:
         """See Enricher."""
         self.polled()
         parts, texts = [np.zeros(0, ROW)], _nothing()
-        for event in cut.events:
+        for event in drained.events:
             verdict = self._log.verdict(int(event["tgid"]), _PATIENCE_S)
             victim = _victim(event, verdict, self._scope(verdict))
             self._name(event, verdict, texts)

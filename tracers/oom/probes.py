@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memtap.bpf.plan import Plan, Probe, Way
+from memtap.bpf.plan import Plan, Probe, Variant
 
 _NOTES = (
     "sizes are the kernel's own, as in its log: each CPU can hold back up to 32 pages of each kind "
@@ -16,8 +16,8 @@ PLAN = Plan(
     "oom",
     (
         # Since 72ba14deb40a, and where that was backported.
-        Way("victim", "bounded", (_ON_VICTIM,), notes=_NOTES),
-        Way(
+        Variant("victim", "bounded", (_ON_VICTIM,), notes=_NOTES),
+        Variant(
             "signal",
             "bounded",
             (Probe("on_signal", "tp_btf", ("signal_generate",)), _ON_VICTIM),
@@ -25,7 +25,7 @@ PLAN = Plan(
             notes=_NOTES,
         ),
         # Before 3ca1032ab7ab the helper that gives a typed task is missing.
-        Way("untyped", "bounded", (_ON_VICTIM,), ("UNTYPED_POINTERS",), _NOTES),
+        Variant("untyped", "bounded", (_ON_VICTIM,), ("UNTYPED_POINTERS",), _NOTES),
     ),
     wakeup=1,
     least_mib=48,

@@ -92,13 +92,13 @@ class PageCache:
     Attributes:
         unknown_pages: how many pages have entered the cache of which we do not know which, as the
             kernel only added them up. Their first access is taken for a hit.
-        has_untold: whether files were seen of which the kernel does not tell all reads.
+        has_unseen_reads: whether files were seen of which the kernel does not tell all reads.
     """
 
     def __init__(self, own: int = 0) -> None:
         self._own, self._left_out = own, 0
         self._marks = {name: Marks() for name in MARKS}
-        self._late = np.empty(0, ROW)
+        self._pending = np.empty(0, ROW)
         self._under_way = _Judged(np.empty(0, ROW), np.empty(0, _FOUND))
         self._tallies: list[pl.DataFrame] = []
         self._events = 0
@@ -106,7 +106,7 @@ class PageCache:
         self._entered = np.zeros(BUCKETS, np.uint64)
         self._devices = np.empty(0, np.uint64)
         self.unknown_pages = 0
-        self.has_untold = False
+        self.has_unseen_reads = False
 
     def feed(self, rows: Events, until_ns: int, last: bool = False) -> None:
         """Counts rows in order of time, up to `until_ns`; the rest waits for the next call.
@@ -114,10 +114,10 @@ class PageCache:
         Reads of several pages that may still be under way are followed at once, but they count
         in the interval in which they end. With `last` nothing waits.
         """
-        rows = in_order(chain(self._late, rows), "ns")  # some are older than those that waited
-        ripe = len(rows) if last else np.searchsorted(rows["ns"], until_ns, side="right")
-        self._late = rows[ripe:].copy()  # a view would hold all of the memory
-        judged = self._under_way.and_then(self._judge(rows[:ripe]))
+        rows = in_order(chain(self._pending, rows), "ns")  # some are older than those that waited
+        settled = len(rows) if last else np.searchsorted(rows["ns"], until_ns, side="right")
+        self._pending = rows[settled:].copy()  # a view would hold all of the memory
+        judged = self._under_way.and_then(self._judge(rows[:settled]))
         waits = _may_go_on(judged.rows, until_ns) & (not last)
         self._under_way = judged.take(waits)
         self._count(judged.take(~waits))
@@ -177,7 +177,7 @@ class PageCache:
         self.unknown_pages += int(adds["pages"][adds["flags"] & Flag.SPILLED > 0].sum())
         own = adds["file"][adds["flags"] & Flag.DEVICE > 0]
         self._devices = np.union1d(self._devices, own)
-        self.has_untold |= bool((adds["flags"] & Flag.UNSURE).any())
+        self.has_unseen_reads |= bool((adds["flags"] & Flag.UNSURE).any())
         found = np.zeros(len(rows), _FOUND)
         moves = (rows["kind"] != Kind.HITS) & ~spilled
         moving = select(rows, moves)
@@ -214,7 +214,7 @@ def page_audit(
     notes = [
         note.format(count, unknown=cache.unknown_pages) for note, count in doubts.items() if count
     ]
-    unseen, own = sum(doubts.values()) + cache.has_untold, cache.take_left_out()
+    unseen, own = sum(doubts.values()) + cache.has_unseen_reads, cache.take_left_out()
     return audit(origin, interval, events, unseen=unseen, notes=notes, own=own)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memtap.bpf.session import Cut
+from memtap.bpf.session import Drained
 from memtap.tracers.host.files import BUCKETS, Files
 from memtap.tracers.host.mounts import Mounts
 from memtap.tracers.model.enricher import Enricher, Source, Taken
@@ -26,10 +26,10 @@ class PageEnricher(Enricher):
         has_buckets = "buckets" in session.maps
         self._buckets = session.shared("buckets", BUCKETS, 3) if has_buckets else None
 
-    def enrich(self, cut: Cut, last: bool) -> Taken:
+    def enrich(self, drained: Drained, last: bool) -> Taken:
         """See Enricher."""
-        paths = self._files.resolve(cut.names)
-        rows = rows_of(cut.events, cut.runs, cut.spilled)
+        paths = self._files.resolve(drained.names)
+        rows = rows_of(drained.events, drained.runs, drained.spilled)
         rows["file"] = self._files.number(rows["file"])
         notes = (PAST_END_NOTE,) if self._mounts.has("squashfs") else ()
         return Taken(rows, paths, notes=notes)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from enum import IntEnum, IntFlag
 
 from memtap.bpf.plan import Kind as ProbeKind
-from memtap.bpf.plan import Plan, Probe, Way
+from memtap.bpf.plan import Plan, Probe, Variant
 
 
 class Kind(IntEnum):
@@ -37,7 +37,7 @@ class Flag(IntFlag):
 
 
 def _probe(function: str, *targets: str, kind: ProbeKind = "tp_btf") -> Probe:
-    return Probe(function, kind, targets, spared="preempted")
+    return Probe(function, kind, targets, standby="preempted")
 
 
 def _write(function: str, tracepoint: str) -> Probe:
@@ -97,7 +97,7 @@ PLAN = Plan(
     "pagecache",
     (
         # Since 6.12 the kernel has tracepoints where pages are looked up.
-        Way(
+        Variant(
             "filemap",
             "exact",
             (
@@ -111,7 +111,7 @@ PLAN = Plan(
             ("ACCESS_BY_TRACEPOINTS",),
         ),
         # Before that, the functions that would have told.
-        Way(
+        Variant(
             "functions",
             "exact",
             (
@@ -127,7 +127,7 @@ PLAN = Plan(
             ),
             ("ACCESS_BY_FUNCTIONS",),
         ),
-        Way(
+        Variant(
             "kprobe",
             "estimated",
             (_probe("on_marked", *_MARKED, kind="kprobe"), *_COMINGS_AND_GOINGS),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from memtap.bpf.kernel import Kernel
-from memtap.bpf.session import Cut
+from memtap.bpf.session import Drained
 from memtap.bpf.stream import Events
 from memtap.tracers.model.enricher import Enricher, Source, Taken
 from memtap.tracers.pages.free import free_blocks, free_pages_by_type
@@ -28,7 +28,7 @@ class PagesEnricher(Enricher):
         self._types = {n: name.lower() for name, n in numbers.items() if n is not None}
         self._named = False
 
-    def enrich(self, cut: Cut, last: bool) -> Taken:
+    def enrich(self, drained: Drained, last: bool) -> Taken:
         """See Enricher."""
         counted = self._counters.take()
         rows = np.zeros(len(counted), ROW)
@@ -36,7 +36,7 @@ class PagesEnricher(Enricher):
             rows[name] = counted[name]
         rows["kind"] = Kind.COUNTED
         rows = np.concatenate([rows, self._free(), self._free_of_types()])
-        rows["ns"] = cut.until_ns
+        rows["ns"] = drained.until_ns
         texts = {} if self._named else {"migratetype": self._types}
         self._named = True
         return Taken(rows, texts=texts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memtap.bpf.plan import Plan, Probe, Way
+from memtap.bpf.plan import Plan, Probe, Variant
 
 # A macro of the C program: count for each process.
 BY_PROCESS = "BY_PROCESS 1"
@@ -13,13 +13,13 @@ VMSTAT = ("pgalloc_dma", "pgalloc_dma32", "pgalloc_normal", "pgalloc_movable", "
 PLAN = Plan(
     "pages",
     (
-        Way(
+        Variant(
             "counters",
             "exact",
             (
-                Probe("on_alloc", "tp_btf", ("mm_page_alloc",), spared="preempted"),
-                Probe("on_free_pages", "tp_btf", ("mm_page_free",), spared="preempted"),
-                Probe("on_fallback", "tp_btf", ("mm_page_alloc_extfrag",), spared="preempted"),
+                Probe("on_alloc", "tp_btf", ("mm_page_alloc",), standby="preempted"),
+                Probe("on_free_pages", "tp_btf", ("mm_page_free",), standby="preempted"),
+                Probe("on_fallback", "tp_btf", ("mm_page_alloc_extfrag",), standby="preempted"),
             ),
         ),
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from memtap.bpf.session import Cut
+from memtap.bpf.session import Drained
 from memtap.tracers.model.enricher import Enricher, Source, Taken
 from memtap.tracers.reclaim.rows import ROW
 
@@ -17,9 +17,9 @@ class ReclaimEnricher(Enricher):
     def __init__(self, _session: Source) -> None:
         """Nothing is asked of the session."""
 
-    def enrich(self, cut: Cut, last: bool) -> Taken:
+    def enrich(self, drained: Drained, last: bool) -> Taken:
         """See Enricher."""
-        rows = np.zeros(len(cut.events), ROW)
+        rows = np.zeros(len(drained.events), ROW)
         for name in ROW.names or ():
-            rows[name] = cut.events[name]
+            rows[name] = drained.events[name]
         return Taken(rows)

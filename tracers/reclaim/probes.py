@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from memtap.bpf.plan import Plan, Probe, Way
+from memtap.bpf.plan import Plan, Probe, Variant
 
 
 class Kind(IntEnum):
@@ -39,25 +39,25 @@ def _where_there_is(function: str, tracepoint: str) -> Probe:
         function,
         "tp_btf",
         (tracepoint,),
-        spared="preempted",
+        standby="preempted",
         wanted=lambda kernel: kernel.btf.has_raw_tracepoint(tracepoint),
     )
 
 
 _PROBES = (
-    Probe("on_direct_begin", "tp_btf", ("mm_vmscan_direct_reclaim_begin",), spared="preempted"),
-    Probe("on_direct_end", "tp_btf", ("mm_vmscan_direct_reclaim_end",), spared="preempted"),
+    Probe("on_direct_begin", "tp_btf", ("mm_vmscan_direct_reclaim_begin",), standby="preempted"),
+    Probe("on_direct_end", "tp_btf", ("mm_vmscan_direct_reclaim_end",), standby="preempted"),
     _where_there_is("on_memcg_begin", "mm_vmscan_memcg_reclaim_begin"),
     _where_there_is("on_memcg_end", "mm_vmscan_memcg_reclaim_end"),
     _where_there_is("on_node_begin", "mm_vmscan_node_reclaim_begin"),
     _where_there_is("on_node_end", "mm_vmscan_node_reclaim_end"),
     _where_there_is("on_compaction_begin", "mm_compaction_begin"),
     _where_there_is("on_compaction_end", "mm_compaction_end"),
-    Probe("on_kswapd_wake", "tp_btf", ("mm_vmscan_kswapd_wake",), spared="preempted"),
-    Probe("on_kswapd_sleep", "tp_btf", ("mm_vmscan_kswapd_sleep",), spared="preempted"),
-    Probe("on_shrink", "tp_btf", ("mm_vmscan_lru_shrink_inactive",), spared="preempted"),
+    Probe("on_kswapd_wake", "tp_btf", ("mm_vmscan_kswapd_wake",), standby="preempted"),
+    Probe("on_kswapd_sleep", "tp_btf", ("mm_vmscan_kswapd_sleep",), standby="preempted"),
+    Probe("on_shrink", "tp_btf", ("mm_vmscan_lru_shrink_inactive",), standby="preempted"),
     _where_there_is("on_reclaim", "mm_vmscan_reclaim_pages"),
-    Probe("on_slab", "tp_btf", ("mm_shrink_slab_end",), spared="preempted"),
+    Probe("on_slab", "tp_btf", ("mm_shrink_slab_end",), standby="preempted"),
     _where_there_is("on_throttled", "mm_vmscan_throttled"),
     _where_there_is("on_bio", "block_bio_queue"),
 )
@@ -69,7 +69,7 @@ def _where_pages_go_without_bio(function: str, target: str) -> Probe:
         function,
         "fexit",
         (target,),
-        spared="preempted",
+        standby="preempted",
         wanted=lambda kernel: kernel.btf.has_function(target),
     )
 
@@ -82,8 +82,8 @@ _WITHOUT_BIO = (
 PLAN = Plan(
     "reclaim",
     (
-        Way("vmscan", "exact", (*_PROBES, *_WITHOUT_BIO)),
-        Way("bios", "exact", _PROBES, notes=("swap in memory (zram) may not be seen",)),
+        Variant("vmscan", "exact", (*_PROBES, *_WITHOUT_BIO)),
+        Variant("bios", "exact", _PROBES, notes=("swap in memory (zram) may not be seen",)),
     ),
     least_mib=68,
 )

@@ -7,7 +7,7 @@ from itertools import dropwhile
 import numpy as np
 import numpy.typing as npt
 
-from memtap.bpf.session import Cut
+from memtap.bpf.session import Drained
 from memtap.bpf.stream import Events, dtype_of
 from memtap.tracers.code.sites import Texts
 from memtap.tracers.code.symbols import Symbols
@@ -51,12 +51,12 @@ class SlabEnricher(Enricher):
         self._unseen: set[str] = set()  # caches whose objects kfree_rcu() puts into sheaves
         self._stack_texts: dict[int, int] = {}
 
-    def enrich(self, cut: Cut, last: bool) -> Taken:
+    def enrich(self, drained: Drained, last: bool) -> Taken:
         """See Enricher."""
         counted = self._counters.take()
         names = self._names()
         parts = [self._rows(counted, ("allocs", "frees", "requested", "allocated", "freed"), names)]
-        parts[0]["kind"], parts[0]["ns"] = Kind.COUNTED, cut.until_ns
+        parts[0]["kind"], parts[0]["ns"] = Kind.COUNTED, drained.until_ns
         if self._finds_leaks:
             parts.append(self._kept(names))
         texts = {"cache": self._caches, "site": self._sites, "stack": self._stacks}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from memtap.bpf.kernel import Kernel
-from memtap.bpf.plan import Kind, Plan, Probe, Way
+from memtap.bpf.plan import Kind, Plan, Probe, Variant
 
 # Macros of the C program: tell objects apart by the code that allocated them, by process.
 BY_SITE = "BY_SITE 1"
@@ -24,10 +24,10 @@ VMSTAT = ("nr_slab_reclaimable", "nr_slab_unreclaimable")
 # Since 2c1d697fb8ba the tracepoints of caches tell which cache it is.
 _CACHE = (2, "kmem_cache")
 _PROBES = (
-    Probe("on_kmalloc", "tp_btf", ("kmalloc",), spared="always"),
-    Probe("on_cache_alloc", "tp_btf", ("kmem_cache_alloc",), spared="always", takes=_CACHE),
-    Probe("on_kfree", "tp_btf", ("kfree",), spared="always"),
-    Probe("on_cache_free", "tp_btf", ("kmem_cache_free",), spared="always", takes=_CACHE),
+    Probe("on_kmalloc", "tp_btf", ("kmalloc",), standby="always"),
+    Probe("on_cache_alloc", "tp_btf", ("kmem_cache_alloc",), standby="always", takes=_CACHE),
+    Probe("on_kfree", "tp_btf", ("kfree",), standby="always"),
+    Probe("on_cache_free", "tp_btf", ("kmem_cache_free",), standby="always", takes=_CACHE),
 )
 # Typed programs may not read the address of an object on older kernels.
 _RAW_PROBES = tuple(replace(probe, kind="raw_tp") for probe in _PROBES)
@@ -64,14 +64,14 @@ _FUNCTIONS = (
         "on_bulk_alloc",
         "fexit",
         ("kmem_cache_alloc_bulk", "kmem_cache_alloc_bulk_noprof"),
-        spared="always",
+        standby="always",
     ),
-    Probe("on_bulk_free", "fentry", ("kmem_cache_free_bulk",), spared="always"),
+    Probe("on_bulk_free", "fentry", ("kmem_cache_free_bulk",), standby="always"),
     Probe(
         "on_rcu_free",
         "fentry",
         ("kvfree_call_rcu",),
-        spared="always",
+        standby="always",
         wanted=lambda kernel: not _loops(kernel),
     ),
     _drain("on_drain", "fentry"),
@@ -80,7 +80,7 @@ _FUNCTIONS = (
         "on_sheaf_free",
         "fexit",
         ("__kfree_rcu_sheaf",),
-        spared="always",
+        standby="always",
         wanted=lambda kernel: kernel.btf.has_function("__kfree_rcu_sheaf"),
     ),
 )
@@ -99,12 +99,12 @@ _OF_BATCHES = (
 TREES = frozenset(("maple_node",))
 IN_BULK = TREES | {"skbuff_head_cache", "io_kiocb"}
 
-# The endings of the names of ways that do not see all of it.
+# The endings of the names of variants that do not see all of it.
 BATCHES, ALONE = "-batches", "-alone"
 
 
-def _ways(best: Way) -> tuple[Way, ...]:
-    """A way with what sees frees in bulk: best all of them, else kfree_rcu()'s, else none."""
+def _variants(best: Variant) -> tuple[Variant, ...]:
+    """A variant with what sees frees in bulk: best all of them, else kfree_rcu()'s, else none."""
     functions = replace(
         best, probes=(*best.probes, *_FUNCTIONS), defines=(*best.defines, "BULK_FUNCTIONS")
     )
@@ -121,9 +121,9 @@ def _ways(best: Way) -> tuple[Way, ...]:
 PLAN = Plan(
     "slab",
     (
-        *_ways(Way("counters", "exact", _PROBES, calls=("bpf_get_kmem_cache",))),
-        *_ways(
-            Way(
+        *_variants(Variant("counters", "exact", _PROBES, calls=("bpf_get_kmem_cache",))),
+        *_variants(
+            Variant(
                 "by-size",
                 "exact",
                 _RAW_PROBES,
@@ -134,8 +134,8 @@ PLAN = Plan(
                 ),
             )
         ),
-        *_ways(
-            Way(
+        *_variants(
+            Variant(
                 "all-by-size",
                 "exact",
                 _OLD_PROBES,

@@ -6,9 +6,9 @@
  * here, `struct run`, and LANES. Each attached program owns a lane: per CPU, a batch of events
  * and a table of runs (events alike enough to be counted instead of kept), that no other
  * program writes to. A lane needs no lock, because the kernel does not run a program on a CPU
- * where that same program is already running (it counts a recursion miss instead). A spare has
- * a lane of its own (memtap/spare.h). Only flush() looks at the lanes of others. It runs in an
- * interrupt that user space sends to the CPU, sees `busy` if it came in the middle of an
+ * where that same program is already running (it counts a recursion miss instead). A standby
+ * has a lane of its own (memtap/standby.h). Only flush() looks at the lanes of others. It runs
+ * in an interrupt that user space sends to the CPU, sees `busy` if it came in the middle of an
  * update, leaves that lane alone and says so.
  *
  * A ring can be full, or a CPU can have none, as it came online a moment ago. Then its batches
@@ -22,7 +22,7 @@
 #define PROGRAMS LANES
 
 #include <memtap/loops.h>
-#include <memtap/spare.h>
+#include <memtap/standby.h>
 
 enum { RECORD_EVENTS = 1, RECORD_NAME, RECORD_RUNS, RECORD_FRAME };
 
@@ -32,7 +32,7 @@ enum { RECORD_EVENTS = 1, RECORD_NAME, RECORD_RUNS, RECORD_FRAME };
 #define RETRY_NS   1000000 /* so long a ring that refused a batch is left alone */
 #define SPILL_KEYS 16384
 
-#define ALL_LANES  (LANES * (1 + SPARES))
+#define ALL_LANES  (LANES * (1 + STANDBYS))
 
 struct batch_head {
 	u32 record;
@@ -169,7 +169,7 @@ static inline struct lane *lane_of(int number)
 /* The lane of the program that runs, for what it has claimed. */
 static inline struct lane *enter(int number)
 {
-	int own = number + LANES * spare_number();
+	int own = number + LANES * standby_number();
 	struct lane *lane = lane_of(own);
 
 	if (!lane)

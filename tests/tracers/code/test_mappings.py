@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memtap.bpf.sideband import Began, Ended, Forked, Mapped, Told
+from memtap.bpf.sideband import Began, Ended, Forked, Mapped, SidebandEvent
 from memtap.tracers.code.intervals import NOWHERE, Space
 from memtap.tracers.code.mappings import (
     Heard,
@@ -146,7 +146,12 @@ def test_no_address_is_too_high_or_too_low() -> None:
 
 def test_a_child_has_what_its_parent_had_and_exec_ends_it() -> None:
     child = GONE + 1
-    told: list[Told] = [mapped(1), Forked(2, child, GONE), Began(4, GONE), mapped(6, tgid=child)]
+    told: list[SidebandEvent] = [
+        mapped(1),
+        Forked(2, child, GONE),
+        Began(4, GONE),
+        mapped(6, tgid=child),
+    ]
     mappings = Mappings()
     found = locate(mappings, [(child, 3, 0x1000), (GONE, 3, 0x1000), (GONE, 5, 0x1000)], told)
     assert [mappings.places[n].region for n in found] == [
@@ -257,7 +262,7 @@ def test_who_shares_a_space_maps_for_all_in_it() -> None:
 
 
 @pytest.mark.parametrize("leaves", [Began(4, CHILD), Ended(4, CHILD), Forked(4, CHILD, GONE)])
-def test_who_has_left_a_space_maps_nothing_there(leaves: Told) -> None:
+def test_who_has_left_a_space_maps_nothing_there(leaves: SidebandEvent) -> None:
     mappings = Mappings()
     told: list[Heard] = [mapped(1), Forked(2, CHILD, GONE), Shares(3, CHILD, GONE), leaves]
     locate(mappings, [(GONE, 5, 0x1000)], told)
@@ -267,7 +272,7 @@ def test_who_has_left_a_space_maps_nothing_there(leaves: Told) -> None:
 
 def test_a_process_that_ended_is_known_until_the_next_time() -> None:
     mappings = Mappings()
-    told: list[Told] = [mapped(1), Ended(2, GONE)]
+    told: list[SidebandEvent] = [mapped(1), Ended(2, GONE)]
     assert locate(mappings, [(GONE, 9, 0x1000)], told) != [NOWHERE]
     assert locate(mappings, [(GONE, 9, 0x1000)]) == [NOWHERE]
 

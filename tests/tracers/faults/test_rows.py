@@ -111,6 +111,6 @@ def test_the_filler_between_members_of_an_event_is_none() -> None:
 
 
 def test_what_is_attached_is_in_the_program() -> None:
-    for way in PLAN.ways:
-        for probe in way.probes:
+    for variant in PLAN.variants:
+        for probe in variant.probes:
             assert re.search(rf"^int {probe.function}\(", PROGRAM, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""A cut in pieces is the same cut."""
+"""A drained in pieces is the same drained."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import random
 
 import numpy as np
 
-from memtap.bpf.session import Cut
+from memtap.bpf.session import Drained
 from memtap.bpf.sideband import Ended
 from memtap.tracers.live.pieces import Pieces
 
 EVENT = np.dtype([("ns", "u8"), ("what", "u4")])
 
 
-def cut_of(times: list[int], until: int) -> Cut:
+def cut_of(times: list[int], until: int) -> Drained:
     events = np.zeros(len(times), EVENT)
     events["ns"], events["what"] = sorted(times), np.arange(len(times))
     told = [Ended(ns, 1) for ns in sorted(times)[::3]]
     frames = events[::2].copy()
     empty = events[:0]
-    return Cut(events, empty, [], told, until, frames, empty)
+    return Drained(events, empty, [], told, until, frames, empty)
 
 
 def test_the_pieces_are_the_whole_in_order() -> None:
@@ -32,7 +32,7 @@ def test_the_pieces_are_the_whole_in_order() -> None:
         for name in ("events", "frames"):
             parts = np.concatenate([getattr(piece, name) for piece in pieces])
             assert (np.sort(parts) == np.sort(getattr(whole, name))).all()
-        assert [each for piece in pieces for each in piece.told] == whole.told
+        assert [each for piece in pieces for each in piece.sideband] == whole.sideband
         for piece in pieces[:-1]:
             later = [each for each in pieces if each.until_ns > piece.until_ns]
             assert all((each.events["ns"] > piece.until_ns).all() for each in later)

@@ -102,7 +102,7 @@ def test_a_process_that_never_was_is_no_target(targets: Targets) -> None:
 
 
 @pytest.mark.parametrize("threads", [{7: 11}, {7: 11, 8: 4}, {7: 11, 8: 5}])
-def test_a_thread_that_ended_counts_by_its_last_words_alone(
+def test_a_thread_that_ended_counts_by_its_exit_record_alone(
     threads: dict[int, int], proc: Proc, targets: Targets
 ) -> None:
     proc.lay_out(7, threads)  # a thread that ended can stand in /proc for a while
@@ -110,7 +110,7 @@ def test_a_thread_that_ended_counts_by_its_last_words_alone(
     assert faults(targets) == 6
 
 
-def test_a_process_that_ended_counts_by_the_last_words_of_its_threads(
+def test_a_process_that_ended_counts_by_the_exit_records_of_its_threads(
     proc: Proc, targets: Targets
 ) -> None:
     proc.end(7)
@@ -166,7 +166,7 @@ def test_a_child_joins_with_all_it_counts(proc: Proc, targets: Targets) -> None:
     assert faults(targets) == 4
 
 
-def test_a_child_that_was_never_seen_alive_counts_by_its_last_words(targets: Targets) -> None:
+def test_a_child_that_was_never_seen_alive_counts_by_its_exit_record(targets: Targets) -> None:
     targets.forked(7, 8)
     targets.died(8, 8, counted(5))
     assert faults(targets) == 5

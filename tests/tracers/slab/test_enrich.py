@@ -8,7 +8,7 @@ import pytest
 from memtap.bpf.stream import Events, dtype_of
 from memtap.tracers.slab.enrich import _ADDRESS, _NAME, ANY_CACHE, EARLIER, LARGE, SlabEnricher
 from memtap.tracers.slab.rows import Kind
-from tests.tracers.sources import Counted, Given, make_cut
+from tests.tracers.sources import Counted, Given, make_drained
 
 FILP, MAPLE = 0xFFFF888000001000, 0xFFFF888000002000
 NO_STACK = 0xFFFF
@@ -70,7 +70,7 @@ def test_a_cache_is_called_by_its_name_or_size(cache: int, name: str) -> None:
     made = SlabEnricher(
         source(counted(cache=cache, allocs=1), names=named((FILP, b"filp", 0))), finds_leaks=False
     )
-    taken = made.enrich(make_cut(until_ns=77), last=False)
+    taken = made.enrich(make_drained(until_ns=77), last=False)
     (row,) = taken.rows
     assert taken.texts["cache"][row["cache"]] == name
     assert (row["kind"], row["ns"], row["allocs"]) == (Kind.COUNTED, 77, 1)
@@ -80,7 +80,7 @@ def test_counts_go_where_they_belong_and_texts_are_told_once() -> None:
     line = counted(cache=FILP, tgid=9, allocs=5, frees=3, requested=50, allocated=64, freed=30)
     given = source(line, line, names=named((FILP, b"filp", 0)))
     made = SlabEnricher(given, finds_leaks=False)
-    first, second = (made.enrich(make_cut(), last=False) for _ in range(2))
+    first, second = (made.enrich(make_drained(), last=False) for _ in range(2))
     (row,) = first.rows
     names = ("tgid", "allocs", "frees", "requested", "allocated", "freed")
     assert [int(row[name]) for name in names] == [9, 5, 3, 50, 64, 30]
@@ -101,7 +101,7 @@ def test_what_a_way_does_not_see_is_told(way: str, unseen: set[str], unbounded: 
     lines = np.concatenate([counted(cache=FILP, allocs=1), counted(cache=MAPLE, allocs=1)])
     names = named((FILP, b"filp", 0), (MAPLE, b"maple_node", 1))
     taken = SlabEnricher(source(lines, way=way, names=names), finds_leaks=False).enrich(
-        make_cut(), last=False
+        make_drained(), last=False
     )
     assert {*taken.texts.get("unseen", {}).values()} == unseen
     assert {*taken.texts.get("unbounded", {}).values()} == unbounded
@@ -116,7 +116,7 @@ def test_what_is_kept_is_a_row_for_each_owner_with_its_oldest() -> None:
     )
     objects = np.concatenate(keys), np.concatenate(values)
     given = source(counted(), objects=objects, names=named((FILP, b"filp", 0)))
-    rows = SlabEnricher(given, finds_leaks=True).enrich(make_cut(), last=True).rows
+    rows = SlabEnricher(given, finds_leaks=True).enrich(make_drained(), last=True).rows
     rows = rows[rows["kind"] == Kind.KEPT]
     found = {int(r["tgid"]): (r["allocs"], r["ns"], r["requested"], r["allocated"]) for r in rows}
     assert found == {1: (2, 20, 21, 32), 2: (1, 30, 12, 16)}

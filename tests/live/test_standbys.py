@@ -1,4 +1,4 @@
-"""Programs with spares can be loaded. What they are worth, tests of reads, malloc and slab tell."""
+"""Programs with standbys load. Tests of reads, malloc and slab tell what they are worth."""
 
 from __future__ import annotations
 
@@ -25,21 +25,23 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize(("plan", "settings"), REQUESTS.values(), ids=REQUESTS)
-def test_the_best_way_can_be_loaded_with_spares(plan: Plan, settings: tuple[str, ...]) -> None:
+def test_the_best_variant_can_be_loaded_with_spares(plan: Plan, settings: tuple[str, ...]) -> None:
     kernel = Preempting()
     best = next(plan.possible(kernel))
     loaded = Attempts(Request(plan, settings=settings), kernel, Cache()).wait()
     try:
         assert loaded.way == best
         wanted = [probe for probe in best.probes if probe.wanted(kernel)]
-        spared = [probe.function for probe in wanted if probe.spared != "never"]
-        assert spared
-        assert {f"{each}_{spare}" for each in spared for spare in (1, 2)} <= set(loaded.programs)
+        served = [probe.function for probe in wanted if probe.standby != "never"]
+        assert served
+        assert {f"{each}_{standby}" for each in served for standby in (1, 2)} <= set(
+            loaded.programs
+        )
     finally:
         loaded.close()
 
 
-def test_a_spare_is_detached_before_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_standby_is_detached_before_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else it would take for missed what its program is not there to see any more."""
     plan, settings = REQUESTS["pages"]
     kernel = Preempting()
@@ -49,7 +51,7 @@ def test_a_spare_is_detached_before_its_program(monkeypatch: pytest.MonkeyPatch)
         rest = session.rest
         monkeypatch.setattr(session, "rest", lambda name: (order.append(name), rest(name)))
         session.detach()
-    spared = [name for name in order if f"{name}_1" in order]
-    assert spared
-    for name in spared:
+    served = [name for name in order if f"{name}_1" in order]
+    assert served
+    for name in served:
         assert order.index(f"{name}_2") < order.index(f"{name}_1") < order.index(name)

@@ -1,4 +1,4 @@
-"""Page faults by the other ways: without tracepoints as on arm64, with stacks that collide."""
+"""Page faults by the other variants: without tracepoints as on arm64, with stacks that collide."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from memtap.bpf.cache import Cache
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
-from memtap.bpf.plan import Plan, Way
+from memtap.bpf.plan import Plan, Variant
 from memtap.tracers.code.mappings import Region
 from memtap.tracers.faults.enrich import FaultEnricher
 from memtap.tracers.faults.probes import COUNTS, PLAN, Kind
@@ -26,7 +26,7 @@ from memtap.tracers.model.enricher import Texts
 Build = Callable[[str], Path]
 
 PAGES = 1000
-WAYS = list(PLAN.possible(Kernel()))[1:]
+VARIANTS = list(PLAN.possible(Kernel()))[1:]
 
 
 @dataclass
@@ -66,44 +66,44 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=WAYS, ids=lambda way: way.name)
-def way(request: pytest.FixtureRequest) -> Way:
-    found: Way = request.param
+@pytest.fixture(scope="module", params=VARIANTS, ids=lambda variant: variant.name)
+def variant(request: pytest.FixtureRequest) -> Variant:
+    found: Variant = request.param
     return found
 
 
 @pytest.fixture(scope="module")
-def ran(way: Way, workload: Build) -> dict[str, Ran]:
-    """All cases, traced in that way."""
+def ran(variant: Variant, workload: Build) -> dict[str, Ran]:
+    """All cases, traced by that variant."""
     commands = [[str(workload("faulter")), case, str(PAGES)] for case in CASES]
-    found, _ = traced(commands, replace(PLAN, ways=(way,)))
+    found, _ = traced(commands, replace(PLAN, variants=(variant,)))
     return dict(zip(CASES, found, strict=True))
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_completed_faults_are_counted_and_timed_where_they_are_raised(
-    case: str, way: Way, ran: dict[str, Ran]
+    case: str, variant: Variant, ran: dict[str, Ran]
 ) -> None:
     minor, major, start, end = ran[case].printed.split()
     inside = pl.col("address").is_between(int(start, 16), int(end, 16), closed="left")
     found = ran[case].rows.filter(inside)
     assert found["count"].sum() == int(minor) + int(major) == PAGES
     region, cause = CASES[case]
-    if way.name == COUNTS and case == "zero":
+    if variant.name == COUNTS and case == "zero":
         cause = Cause.FIRST_TOUCH  # a read cannot be told from a write
     of_sort = found.filter(pl.col("cause") == cause, pl.col("region") == region)
     assert of_sort["count"].sum() == PAGES
     assert of_sort.filter(pl.col("kind") == Kind.MAJOR)["count"].sum() == int(major)
-    assert (found["time_ns"] > 0).any() == (way.name != COUNTS)
+    assert (found["time_ns"] > 0).any() == (variant.name != COUNTS)
 
 
-@pytest.mark.parametrize("ways", [PLAN.ways, PLAN.ways[-1:]], ids=["best", "counts"])
+@pytest.mark.parametrize("variants", [PLAN.variants, PLAN.variants[-1:]], ids=["best", "counts"])
 def test_stacks_of_which_the_hashes_meet_are_kept_all_the_same(
-    ways: tuple[Way, ...], workload: Build
+    variants: tuple[Variant, ...], workload: Build
 ) -> None:
     """Where a stack meets another in the second map, too, it is not kept: so not three times."""
     command = [str(workload("faulter")), "threads", str(PAGES)]
-    programs, texts = traced([command] * 3, replace(PLAN, ways=ways), "STACKS 1")
+    programs, texts = traced([command] * 3, replace(PLAN, variants=variants), "STACKS 1")
     known = {
         number for number, text in texts["stack"].items() if text.split(";")[-1] == "touch_all"
     }
