@@ -25,12 +25,12 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize(("plan", "settings"), REQUESTS.values(), ids=REQUESTS)
-def test_the_best_variant_can_be_loaded_with_spares(plan: Plan, settings: tuple[str, ...]) -> None:
+def test_the_best_variant_can_be_loaded_with_standbys(plan: Plan, settings: tuple[str, ...]) -> None:
     kernel = Preempting()
     best = next(plan.possible(kernel))
     loaded = Attempts(Request(plan, settings=settings), kernel, Cache()).wait()
     try:
-        assert loaded.way == best
+        assert loaded.variant == best
         wanted = [probe for probe in best.probes if probe.wanted(kernel)]
         served = [probe.function for probe in wanted if probe.standby != "never"]
         assert served
