@@ -5,37 +5,48 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
-from memtap.cli.arrange import AsTheyCome, Order
+from memtap.cli.arrange import AsTheyCome, Order, Tree
 from memtap.cli.job import Job
-from memtap.cli.options import Options, TracingCommand, shared, sort_column
+from memtap.cli.options import (
+    Command,
+    Options,
+    TracingCommand,
+    inspecting,
+    shared,
+    sort_column,
+)
 from memtap.cli.telling import note
 from memtap.cli.tracing import run
-from memtap.tracers.model.tracer import Flag, Query, Tracer, UnfitError
+from memtap.tracers.model.tracer import Declared, Flag, Inspector, Query, Tracer, UnfitError
 
 if TYPE_CHECKING:
-    from memtap.tracers.model.report import Report
+    from memtap.cli.output import Printer
+    from memtap.tracers.model.tracer import Inspection
 
 # Of what is redrawn in place on a terminal.
 _BATCH = Flag("batch", "Print tables, also on a terminal.")
 
 
-class _TracerCommand(TracingCommand):
-    """The command of a tracer, whose help is made when somebody asks for it."""
+class _Declared(Command):
+    """The command of what is declared, whose help is made when somebody asks for it."""
 
-    tracer: Tracer
+    declared: Declared
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes what its tracer declares."""
+        """Writes what is declared."""
         from memtap.cli.manual import help_of
 
-        self.help = help_of(self.tracer)
+        self.help = help_of(self.declared)
         super().format_help_text(ctx, formatter)
+
+
+class _TracerCommand(_Declared, TracingCommand):
+    """The command of a tracer."""
 
 
 def command_of(tracer: Tracer) -> click.Command:
@@ -47,34 +58,54 @@ def command_of(tracer: Tracer) -> click.Command:
         _answer(tracer, options)
 
     command = click.command(tracer.name, cls=_TracerCommand)(answer)
-    command.tracer = tracer
+    command.declared = tracer
+    return command
+
+
+def inspector_command(inspector: Inspector) -> click.Command:
+    """The command by which people use what traces nothing."""
+
+    @inspecting(inspector)
+    def answer(options: Options) -> None:
+        query = query_of(inspector, options)
+        order = checked(inspector, query, options)
+        _look(inspector.inspect(query), options, order, inspector.nothing)
+
+    command = click.command(inspector.name, cls=_Declared)(answer)
+    command.declared = inspector
     return command
 
 
 def _answer(tracer: Tracer, options: Options) -> None:
     query = query_of(tracer, options)
-    try:
-        notes = tracer.check(query)
-    except UnfitError as error:
-        raise click.UsageError(str(error)) from error
-    order = order_of(tracer, query, options.rows)
-    for each in notes:
-        note(each)
+    order = checked(tracer, query, options)
     showing = tracer.showing(query)
     options = replace(options, interval=options.interval or showing.interval_s, each=showing.each)
-    if tracer.look and tracer.is_looked_for(query):
-        _look(tracer.look, query, options, order)
+    if tracer.inspect and tracer.is_looked_for(query):
+        _look(tracer.inspect(query), options, order)
         return
     run(options, [Job(tracer, query, order)])
 
 
-def query_of(tracer: Tracer, options: Options) -> Query:
-    """What a command line asks of a tracer; by what is usual, if it does not say."""
+def checked(declared: Declared, query: Query, options: Options) -> Order:
+    """The order of the rows of a query that fits; says what the user should know before."""
+    try:
+        notes = declared.check(query)
+    except UnfitError as error:
+        raise click.UsageError(str(error)) from error
+    order = order_of(declared, query, options.rows)
+    for each in notes:
+        note(each)
+    return order
+
+
+def query_of(declared: Declared, options: Options) -> Query:
+    """What a command line asks; by what is usual, if it does not say."""
     return Query(
-        by=options.by or tracer.usual_by,
+        by=options.by or declared.usual_by,
         wide=options.wide,
         records=options.record is not None,
-        regroups=tracer.has_screen and sys.stdout.isatty(),
+        regroups=declared.has_screen and sys.stdout.isatty(),
         flags=options.flags,
         pids=options.pids,
         program=options.program,
@@ -86,37 +117,45 @@ def query_of(tracer: Tracer, options: Options) -> Query:
     )
 
 
-def order_of(tracer: Tracer, query: Query, rows: int | None) -> Order:
+def order_of(declared: Declared, query: Query, rows: int | None) -> Order:
     """How rows are ordered, and how many are shown; a line for each report is never cut off."""
-    showing = tracer.showing(query)
+    showing = declared.showing(query)
     rows = None if showing.style == "rolling" else rows
     if query.sort is None and showing.sort is None:
         return AsTheyCome("", rows=rows)
-    column = sort_column(query.sort, tracer.columns(query), showing.sort or "")
-    return Order(column, rows=rows, ties=showing.ties)
+    column = sort_column(query.sort, declared.columns(query), showing.sort or "")
+    return (Tree if showing.is_tree else Order)(column, rows=rows, ties=showing.ties)
 
 
-def _look(
-    look: Callable[[Query], Callable[[], Report]], query: Query, options: Options, order: Order
-) -> None:
+def _look(inspection: Inspection, options: Options, order: Order, nothing: str = "") -> None:
     """Shows what there is: once, or at the end of each interval."""
     from memtap.bpf.kernel import Kernel
     from memtap.cli.output import Printer
-    from memtap.cli.pace import pace
     from memtap.cli.telling import absent, remarked
 
     Kernel().require_proc()
-    report, printer = look(query), Printer(options, rolling=False, order=order)
-
-    def show() -> None:
-        printer.show(remarked(report(), remarks=absent(options.comms)))
-
+    printer = Printer(options, rolling=False, order=order)
+    for each in inspection.begin():
+        note(each)
     if options.interval is None:
-        show()
-        return
+        printer.show(remarked(inspection.report(), remarks=absent(options.comms)))
+    else:
+        _follow(inspection, options.interval, options, printer, nothing)
+
+
+def _follow(
+    inspection: Inspection, interval: float, options: Options, printer: Printer, nothing: str
+) -> None:
+    """Until COUNT reports are out, or a signal, or the end of the reader or of all that is seen."""
+    from memtap.cli.pace import pace
+    from memtap.cli.telling import absent, partial_remarks, remarked
+
     count, end = options.count or math.inf, time.monotonic()
     with pace() as is_told_to_end:
-        while count > 0 and not printer.closed:
-            end = max(end + options.interval, time.monotonic())
-            count = 0 if is_told_to_end(end) else count - 1
-            show()
+        while count > 0 and not printer.closed and not inspection.has_ended:
+            end = max(end + interval, time.monotonic())
+            is_short = is_told_to_end(end)
+            count = 0 if is_short else count - 1
+            report = inspection.report()
+            remarks = partial_remarks(report.interval_s, interval) if is_short else []
+            printer.show(remarked(report, nothing, [*remarks, *absent(options.comms)]))

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib import import_module
 
 import click
 
 from memtap import __version__
-from memtap.tracers import NAMES, every, load
+from memtap.tracers import INSPECTORS, NAMES, every, inspector, load
+from memtap.tracers.model.tracer import Inspector
 
-# What is no tracer has a module of its own here. Name, and what --help says of it.
+# What is declared nowhere has a module of its own here. Name, and what --help says of it.
 _OWN = {
     "run": "What a program does with memory: several of these reports out of one run.",
-    "ps": "How much memory every process takes, alone and shared, or took in an interval.",
-    "pmap": "What one process has mapped, and what of that is in memory.",
     "doctor": "What this host can trace, how exactly, and what to do for more.",
     "schema": "What is in the JSON of a report: its JSON Schema.",
 }
-COMMANDS = (*NAMES, *_OWN)
+COMMANDS = (*NAMES, "run", *INSPECTORS, "doctor", "schema")
 
 # Other tools that people know, and what of memtap does their work.
 PEERS = {
@@ -54,8 +54,10 @@ class Commands(click.Group):
         if cmd_name in _OWN:
             command: click.Command = import_module(f"memtap.cli.{cmd_name}").command
             return command
-        from memtap.cli.command import command_of
+        from memtap.cli.command import command_of, inspector_command
 
+        if cmd_name in INSPECTORS:
+            return inspector_command(inspector(cmd_name))
         return command_of(load(cmd_name))
 
     def resolve_command(
@@ -75,7 +77,12 @@ class Commands(click.Group):
 
 def summaries() -> dict[str, str]:
     """What each command is for, in the order of COMMANDS."""
-    return {tracer.name: tracer.summary for tracer in every()} | _OWN
+    declared = {each.name: each.summary for each in (*every(), *_inspectors())}
+    return {name: (declared | _OWN)[name] for name in COMMANDS}
+
+
+def _inspectors() -> Iterator[Inspector]:
+    return map(inspector, INSPECTORS)
 
 
 def _meant(name: str) -> str:

@@ -1,13 +1,13 @@
-"""What --help says of a tracer, out of its declaration."""
+"""What --help says of a command, out of what is declared."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from memtap.tracers import every
+from memtap.tracers import INSPECTORS, every, inspector
 from memtap.tracers.model.report import Column
-from memtap.tracers.model.tracer import Query, Tracer
+from memtap.tracers.model.tracer import Declared, Query
 
 # Of a line, less what click indents it by; and of what is explained, at its left.
 _WIDTH, _LEFT = 76, 12
@@ -18,27 +18,27 @@ _SCREEN = (
 )
 
 
-def help_of(tracer: Tracer) -> str:
+def help_of(declared: Declared) -> str:
     """The text of --help: what it answers, its columns, words of its own, examples."""
-    shown, hidden = _columns(tracer)
-    of_keys = {column.name for columns in tracer.keys.values() for column in columns}
-    paragraphs = [tracer.question, *tracer.about, *([_SCREEN] if tracer.has_screen else [])]
+    shown, hidden = _columns(declared)
+    of_keys = {column.name for columns in declared.keys.values() for column in columns}
+    paragraphs = [declared.question, *declared.about, *([_SCREEN] if declared.has_screen else [])]
     blocks = [
         _explained(column for column in shown if column.name in of_keys),
-        _entries(tracer.terms),
+        _entries(declared.terms),
         _explained(column for column in shown if column.name not in of_keys),
         _headed("--wide adds", _explained(hidden)),
-        *(_headed(f"--{flag.name} shows", _explained(flag.columns)) for flag in tracer.flags),
-        _examples(tracer.examples),
+        *(_headed(f"--{flag.name} shows", _explained(flag.columns)) for flag in declared.flags),
+        _examples(declared.examples),
     ]
     # What click is to leave as it is begins so.
     return "\n\n".join([*paragraphs, *("\b\n" + "\n".join(block) for block in blocks if block)])
 
 
-def _columns(tracer: Tracer) -> tuple[list[Column], list[Column]]:
+def _columns(declared: Declared) -> tuple[list[Column], list[Column]]:
     """Those that a table of some report shows without being asked to, and all others."""
-    queries = [Query(by=(key,), wide=wide) for wide in (False, True) for key in tracer.keys]
-    reports = [(query.wide, column) for query in queries for column in tracer.columns(query)]
+    queries = [Query(by=(key,), wide=wide) for wide in (False, True) for key in declared.keys]
+    reports = [(query.wide, column) for query in queries for column in declared.columns(query)]
     shown = {column.name: column for wide, column in reports if column.table and not wide}
     hidden = {column.name: column for _, column in reports if column.name not in shown}
     return list(shown.values()), list(hidden.values())
@@ -70,8 +70,9 @@ def _examples(examples: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def columns_page() -> str:
-    """docs/columns.md: every column of every tracer."""
-    return "\n".join([_PAGE, *(line for tracer in every() for line in _page_of(tracer))]) + "\n"
+    """docs/columns.md: every column of every report."""
+    all_declared = (*every(), *map(inspector, INSPECTORS))
+    return "\n".join([_PAGE, *(line for each in all_declared for line in _page_of(each))]) + "\n"
 
 
 _PAGE = """# Every column
@@ -80,11 +81,11 @@ What `memtap COMMAND --help` says of columns, and their names in JSON and CSV. `
 COMMAND` is the same for programs. A column in brackets is shown with `--wide` alone."""
 
 
-def _page_of(tracer: Tracer) -> list[str]:
-    shown, hidden = _columns(tracer)
+def _page_of(declared: Declared) -> list[str]:
+    shown, hidden = _columns(declared)
     rows = [*map(_page_row, shown), *(_page_row(column, "({})") for column in hidden)]
-    rows += [_page_row(column) for flag in tracer.flags for column in flag.columns]
-    head = ["", f"## {tracer.name}", "", tracer.summary, ""]
+    rows += [_page_row(column) for flag in declared.flags for column in flag.columns]
+    head = ["", f"## {declared.name}", "", declared.summary, ""]
     return [
         *head,
         "| column | in JSON | unit | meaning |",

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from memtap.tracers.model.report import Column
-from memtap.tracers.model.tracer import Flag
+from memtap.tracers.model.tracer import Flag, Inspector
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
@@ -40,23 +40,23 @@ class Options(Shown):
     happen, where that is not a report for each interval.
     """
 
-    interval: float | None
-    count: int | None
-    program: tuple[str, ...]
-    pids: tuple[int, ...]
-    comms: tuple[str, ...]
-    cgroups: tuple[str, ...]
-    follow: bool
-    own: bool
     sort: str | None
     rows: int | None
-    by: tuple[str, ...]
-    record: Path | None
-    replay: str | None
-    trust: bool
-    dump_c: bool
-    dry_run: bool
     flags: Mapping[str, Any]
+    by: tuple[str, ...] = ()
+    interval: float | None = None
+    count: int | None = None
+    program: tuple[str, ...] = ()
+    pids: tuple[int, ...] = ()
+    comms: tuple[str, ...] = ()
+    cgroups: tuple[str, ...] = ()
+    follow: bool = True
+    own: bool = False
+    record: Path | None = None
+    replay: str | None = None
+    trust: bool = False
+    dump_c: bool = False
+    dry_run: bool = False
     each: str | None = None
 
     def file(self, flag: str) -> Path | None:
@@ -184,6 +184,10 @@ INTERVAL_AND_COUNT: list[Decorator] = [
 ]
 
 
+def _alone(_context: click.Context, _parameter: click.Parameter, value: int) -> tuple[int, ...]:
+    return (value,)
+
+
 def pid_option(whom: str) -> Decorator:
     """Which processes, by their numbers."""
     return click.option(
@@ -197,6 +201,9 @@ def pid_option(whom: str) -> Decorator:
     )
 
 
+# Of what traces nothing: the argument of what is about one process, and which it looks at.
+_PID = click.argument("pids", type=Number(min=1), nargs=1, metavar="PID", callback=_alone)
+_THIS_PROCESS = pid_option("this process")
 comm_option = click.option(
     "-c",
     "--comm",
@@ -257,9 +264,6 @@ SHOWING: list[Decorator] = [
     click.option("--wide", is_flag=True, help="More columns."),
     verbose_option,
 ]
-human_option = click.option(
-    "-k", "--human", is_flag=True, help="Sizes with the letter of their unit: 956.0K, 1.5G."
-)
 RECORDING: list[Decorator] = [
     click.option("--record", type=_FILE, metavar="FILE", help="Also keep the events, in Parquet."),
     click.option(
@@ -291,7 +295,20 @@ def shared(keys: Iterable[str], flags: Sequence[Flag] = ()) -> Decorator:
         flags: options of the command's own.
     """
     own: list[Decorator] = [by_option(keys), sort_option, *SHOWING, *map(_option, flags)]
-    parameters: list[Decorator] = [*INTERVAL_AND_COUNT, *WHOSE, *own, *RECORDING, *INSIDE]
+    return asking([*INTERVAL_AND_COUNT, *WHOSE, *own, *RECORDING, *INSIDE], flags)
+
+
+def inspecting(declared: Inspector) -> Decorator:
+    """Adds the options of what traces nothing; the command is called with one `Options`."""
+    several: list[Decorator] = [*INTERVAL_AND_COUNT, _THIS_PROCESS, comm_option]
+    whom = [_PID] if declared.of_one else several
+    by = [by_option(declared.keys)] if len(declared.keys) > 1 else []
+    own: list[Decorator] = [*by, *map(_option, declared.flags), sort_option, *SHOWING]
+    return asking([*whom, *own], declared.flags)
+
+
+def asking(parameters: Sequence[Decorator], flags: Sequence[Flag]) -> Decorator:
+    """Adds parameters; what they say becomes one `Options`, once it is known to fit."""
 
     def decorate(function: Callable[[Options], None]) -> Callable[..., None]:
         def call(**values: Any) -> None:
@@ -308,9 +325,10 @@ def shared(keys: Iterable[str], flags: Sequence[Flag] = ()) -> Decorator:
 
 def _option(flag: Flag) -> Decorator:
     """A flag as click has it."""
+    names = [*([f"-{flag.letter}"] if flag.letter else []), f"--{flag.name}"]
     if flag.takes_file:
-        return click.option(f"--{flag.name}", type=_FILE, metavar="FILE", help=flag.help)
-    return click.option(f"--{flag.name}", is_flag=True, help=flag.help)
+        return click.option(*names, type=_FILE, metavar="FILE", help=flag.help)
+    return click.option(*names, is_flag=True, help=flag.help)
 
 
 def together(*parameters: Decorator) -> Decorator:

@@ -7,10 +7,10 @@ import json
 import click
 
 from memtap.cli.options import Command
-from memtap.tracers import NAMES, SNAPSHOTS, shapes
-from memtap.tracers.model.schema import Schema, schema_of
+from memtap.tracers import INSPECTORS, NAMES, inspector, load
+from memtap.tracers.model.schema import Schema, schema_of, shapes_of
 
-_REPORTS = (*NAMES, *SNAPSHOTS, "doctor")
+_REPORTS = (*NAMES, *INSPECTORS, "doctor")
 
 
 @click.command("schema", cls=Command)
@@ -34,4 +34,4 @@ def _schema(name: str) -> Schema:
         from memtap.tracers.doctor import SCHEMA
 
         return SCHEMA
-    return schema_of(shapes(name))
+    return schema_of(shapes_of(inspector(name) if name in INSPECTORS else load(name)))

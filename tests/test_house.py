@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from memtap.tracers import NAMES, load
+from memtap.tracers import INSPECTORS, NAMES, load
 
 HOME = Path(__file__).resolve().parent.parent
-TRACERS = {load(name).plan.name for name in NAMES} | {"ps"}
+TRACERS = {load(name).plan.name for name in NAMES} | {*INSPECTORS[:1]}
 
 # What each room may import of memtap, besides itself.
 ALLOWED = {
@@ -62,11 +62,10 @@ def test_a_room_knows_no_tracer_and_nothing_above_it(room: str) -> None:
         assert rooms(path) - {room} <= ALLOWED[room], path
 
 
-def test_commands_know_no_tracer_but_what_reads_proc() -> None:
+def test_commands_know_no_tracer() -> None:
     known = {f"tracers/{name}" for name in TRACERS}
     for path in files("cli"):
-        ours = {"tracers/ps"} if path.name in ("ps.py", "pmap.py") else set()
-        assert rooms(path) & known <= ours, path
+        assert not rooms(path) & known, path
 
 
 def test_tracers_do_not_know_each_other_but_malloc_its_faults() -> None:

@@ -12,8 +12,7 @@ from memtap.tracers.faults.columns import FAULT_KEYS, fault_columns
 from memtap.tracers.model.report import Column
 from memtap.tracers.pagecache.columns import CACHESTAT, CACHETOP_KEYS, cachetop_columns
 from memtap.tracers.pages.columns import PAGES_KEYS
-from memtap.tracers.ps.pmap import pmap_columns
-from memtap.tracers.ps.report import PS_KEYS, ps_columns
+from memtap.tracers.ps.columns import PS_KEYS, pmap_columns, ps_columns
 from memtap.tracers.reclaim.columns import RECLAIM_KEYS, reclaim_columns
 from memtap.tracers.slab.columns import SLAB_KEYS, slab_columns
 from tests.cli.calling import NOBODY, memtap, understood

@@ -80,8 +80,7 @@ def test_nothing_imports_upwards(room: str, above: tuple[str, ...]) -> None:
     [
         "memtap.cli.main",
         "memtap.cli.command",
-        "memtap.cli.ps",
-        "memtap.cli.pmap",
+        "memtap.tracers.ps.tracer",
         "memtap.cli.doctor",
     ],
 )

@@ -17,7 +17,7 @@ import pytest
 from memtap.cli.arrange import Order, Tree
 from memtap.cli.render import human
 from memtap.tracers.model.report import Report
-from memtap.tracers.ps.report import PS_KEYS, ps_columns
+from memtap.tracers.ps.columns import PS_KEYS, pmap_columns, ps_columns
 from tests.cli.calling import HOME, command, memtap, says, somebody, spawn
 
 # In the contract's words.
@@ -293,11 +293,12 @@ def test_help_explains_every_column() -> None:
     text = memtap("ps", "--help").out
     explained = {line.split()[0] for line in text.splitlines() if line.startswith("  ")}
     for by in (tuple(PS_KEYS), ("user",)):
-        columns = ps_columns(by, "human", changes=False, tree=False)
+        columns = ps_columns(by, "kib", changes=False, tree=False)
         assert {c.heading for c in columns if c.name in (*PS[4:], "processes")} <= explained
     text = memtap("pmap", "--help").out
     explained = {line.split()[0] for line in text.splitlines() if line.startswith("  ")}
-    assert {name.removesuffix("_bytes").upper() for name in PMAP} - explained == {"END"}
+    columns = pmap_columns("kib", wide=True, extended=False)
+    assert {column.heading for column in columns} <= explained
 
 
 def test_order_leaves_ties_as_they_come() -> None:

@@ -25,7 +25,9 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize(("plan", "settings"), REQUESTS.values(), ids=REQUESTS)
-def test_the_best_variant_can_be_loaded_with_standbys(plan: Plan, settings: tuple[str, ...]) -> None:
+def test_the_best_variant_can_be_loaded_with_standbys(
+    plan: Plan, settings: tuple[str, ...]
+) -> None:
     kernel = Preempting()
     best = next(plan.possible(kernel))
     loaded = Attempts(Request(plan, settings=settings), kernel, Cache()).wait()

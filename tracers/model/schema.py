@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memtap.tracers.model.report import Column, Report, SectionKind
-from memtap.tracers.model.tracer import Query, Tracer
+from memtap.tracers.model.tracer import Declared, Query
 
 Schema = dict[str, Any]
 
@@ -43,14 +43,20 @@ class Shape:
     sections: Sequence[tuple[str, SectionKind, Sequence[Column]]] = ()
 
 
-def shapes_of(tracer: Tracer) -> list[Shape]:
-    """The shapes of a tracer's reports: the usual one, and those that a flag puts in its place."""
-    queries = [Query(by=(key,), wide=wide) for key in tracer.keys for wide in (False, True)]
-    sections = [(*flag.section, flag.columns) for flag in tracer.flags if flag.section]
-    others = [flag for flag in tracer.flags if flag.columns and not flag.section]
+def shapes_of(declared: Declared) -> list[Shape]:
+    """The shapes of its reports: the usual one, and those that a flag puts in its place."""
+    flags = declared.flags
+    queries = [Query(by=(key,), wide=wide) for key in declared.keys for wide in (False, True)]
+    queries += [
+        Query(by=declared.usual_by, flags={flag.name: True})
+        for flag in flags
+        if not (flag.columns or flag.section)
+    ]
+    sections = [(*flag.section, flag.columns) for flag in flags if flag.section]
+    others = [flag for flag in flags if flag.columns and not flag.section]
     return [
-        Shape(tracer.name, [tracer.columns(query) for query in queries], sections),
-        *(Shape(flag.report or tracer.name, [flag.columns], sections) for flag in others),
+        Shape(declared.name, [declared.columns(query) for query in queries], sections),
+        *(Shape(flag.report or declared.name, [flag.columns], sections) for flag in others),
     ]
 
 

@@ -47,6 +47,7 @@ class Flag:
 
     Attributes:
         name: without its dashes.
+        letter: its short form, without the dash; "" if it has none.
         help: what --help says of it.
         takes_file: whether it names a file to write; else it is given or not.
         wants: another flag without which this one means nothing, and why; "" for none.
@@ -64,6 +65,7 @@ class Flag:
     section: tuple[str, SectionKind] | None = None
     report: str = ""
     looks: bool = False
+    letter: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ class Showing:
         style: a table for each report, or a line under headings that come again now and then.
         interval_s: after so long a report comes if nothing else is asked for.
         each: what comes as things happen, where that is not a report for each interval.
+        is_tree: whether processes stand below their parents.
     """
 
     sort: str | None
@@ -141,6 +144,7 @@ class Showing:
     style: Style = "blocks"
     interval_s: float | None = None
     each: str | None = None
+    is_tree: bool = False
 
 
 class Reporter(Protocol):
@@ -148,6 +152,20 @@ class Reporter(Protocol):
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Takes a chunk; the report if an interval ends with it."""
+
+
+class Inspection(Protocol):
+    """Reports of what there is, or of what changed, without tracing."""
+
+    def begin(self) -> Sequence[str]:
+        """Takes a first look, if changes are wanted; gives what the user should know."""
+
+    def report(self) -> Report:
+        """What there is now, or what changed since the last look."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all that was asked for is gone."""
 
 
 def _settles(_query: Query) -> tuple[str, ...]:
@@ -166,9 +184,9 @@ def _all_kept(_query: Query) -> tuple[str, str]:
     return "", ""
 
 
-@dataclass(frozen=True)
-class Tracer:
-    """One tracer.
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """What a command reports, be it traced or looked up.
 
     Attributes:
         name: of its command and its reports.
@@ -178,24 +196,12 @@ class Tracer:
         terms: what else help explains: a word, and what it means.
         examples: command lines, and what they are for.
         nothing: what did not happen where a report has no rows; "" if it always has some.
-        plan: its C program and how that is attached.
-        rows: the module of its rows, which takes long to import; row() is their type.
         keys: what identifies a row, by what the user groups by; the default first.
         columns: the columns of a report, those of its keys included.
         showing: how its reports are shown.
-        make_enricher: makes what turns events into rows.
-        make_reporter: makes what turns the chunks of an origin into reports.
         flags: its own options.
-        settings: macros of its C program.
-        planned: the plan for a query, where that is not `plan`.
         check: raises UnfitError where options contradict each other; else gives what the user
             should know before it begins.
-        counters: reads those of the host that its counts can be compared with.
-        exit_record: members of struct taskstats that are wanted of targets that ended.
-        kept: a member of its rows that a recording must have kept for a query, and the flag that
-            keeps it; both "" if there is no such.
-        names_threads: whether rows may be told apart by thread.
-        look: gives what makes reports without tracing, for the flags that ask for that.
         has_screen: whether it is redrawn in place on a terminal.
     """
 
@@ -203,26 +209,69 @@ class Tracer:
     summary: str
     question: str
     examples: tuple[tuple[str, str], ...]
-    plan: Plan
-    rows: str
     keys: Mapping[str, tuple[Column, ...]]
     columns: Callable[[Query], tuple[Column, ...]]
     showing: Callable[[Query], Showing]
-    make_enricher: Callable[[Source, Query], Enricher]
-    make_reporter: Callable[[Origin, Query], Reporter]
     about: tuple[str, ...] = ()
     terms: tuple[tuple[str, str], ...] = ()
     nothing: str = ""
     flags: tuple[Flag, ...] = ()
+    check: Callable[[Query], Sequence[str]] = _fits
+    has_screen: bool = False
+
+    @property
+    def usual_by(self) -> tuple[str, ...]:
+        """What rows are grouped by if the user says nothing."""
+        return (next(iter(self.keys)),)
+
+    def usual(self) -> Query:
+        """What is asked if the user says nothing; on a screen, if it has one."""
+        return Query(by=self.usual_by, regroups=self.has_screen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspector(Declared):
+    """What reads /proc and traces nothing.
+
+    Attributes:
+        inspect: begins to look.
+        of_one: whether it is about one process, which is its argument; it looks once then.
+    """
+
+    inspect: Callable[[Query], Inspection]
+    of_one: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracer(Declared):
+    """One tracer.
+
+    Attributes:
+        plan: its C program and how that is attached.
+        rows: the module of its rows, which takes long to import; row() is their type.
+        make_enricher: makes what turns events into rows.
+        make_reporter: makes what turns the chunks of an origin into reports.
+        settings: macros of its C program.
+        planned: the plan for a query, where that is not `plan`.
+        counters: reads those of the host that its counts can be compared with.
+        exit_record: members of struct taskstats that are wanted of targets that ended.
+        kept: a member of its rows that a recording must have kept for a query, and the flag that
+            keeps it; both "" if there is no such.
+        names_threads: whether rows may be told apart by thread.
+        inspect: begins to look without tracing, for the flags that ask for that.
+    """
+
+    plan: Plan
+    rows: str
+    make_enricher: Callable[[Source, Query], Enricher]
+    make_reporter: Callable[[Origin, Query], Reporter]
     settings: Callable[[Query], tuple[str, ...]] = _settles
     planned: Callable[[Query], Plan] | None = None
-    check: Callable[[Query], Sequence[str]] = _fits
     counters: Callable[[], Counters] = vmstat
     exit_record: tuple[str, ...] = ()
     kept: Callable[[Query], tuple[str, str]] = _all_kept
     names_threads: Callable[[Query], bool] = _never
-    look: Callable[[Query], Callable[[], Report]] | None = None
-    has_screen: bool = False
+    inspect: Callable[[Query], Inspection] | None = None
 
     def row(self) -> RowType:
         """The type of its rows."""
@@ -236,12 +285,3 @@ class Tracer:
     def is_looked_for(self, query: Query) -> bool:
         """Whether nothing is to be traced."""
         return query.has(*(flag.name for flag in self.flags if flag.looks))
-
-    @property
-    def usual_by(self) -> tuple[str, ...]:
-        """What rows are grouped by if the user says nothing."""
-        return (next(iter(self.keys)),)
-
-    def usual(self) -> Query:
-        """What is asked if the user says nothing; on a screen, if it has one."""
-        return Query(by=self.usual_by, regroups=self.has_screen)

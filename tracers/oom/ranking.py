@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 
 from memtap.tracers.host import procfs
 from memtap.tracers.host.counters import vmstat
@@ -25,6 +26,13 @@ class Ranking:
     def __init__(self, pids: tuple[int, ...], comms: tuple[str, ...], explains: bool) -> None:
         self._pids, self._comms, self._explains = pids, comms, explains
         self._at_s = time.monotonic()
+
+    # Those that may be next there always are.
+    has_ended = False
+
+    def begin(self) -> Sequence[str]:
+        """Nothing is compared with an earlier look."""
+        return ()
 
     def report(self) -> Report:
         """What there is now."""

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from memtap.tracers.host.counters import vmstat
-from memtap.tracers.model.report import Column, Report
-from memtap.tracers.model.tracer import Flag, Query, Reporter, Showing, Tracer, UnfitError
+from memtap.tracers.model.report import Column
+from memtap.tracers.model.tracer import (
+    Flag,
+    Inspection,
+    Query,
+    Reporter,
+    Showing,
+    Tracer,
+    UnfitError,
+)
 from memtap.tracers.oom.columns import OOM, SCORES
 from memtap.tracers.oom.probes import PLAN
 
@@ -51,11 +59,11 @@ def _check(query: Query) -> Sequence[str]:
     return ()
 
 
-def _look(query: Query) -> Callable[[], Report]:
+def _inspect(query: Query) -> Inspection:
     from memtap.tracers.live.processes import process_of
     from memtap.tracers.oom.ranking import Ranking
 
-    return Ranking(tuple(map(process_of, query.pids)), query.comms, query.has("explain")).report
+    return Ranking(tuple(map(process_of, query.pids)), query.comms, query.has("explain"))
 
 
 def _make_enricher(session: Source, _query: Query) -> Enricher:
@@ -97,5 +105,5 @@ TRACER = Tracer(
     flags=FLAGS,
     check=_check,
     counters=partial(vmstat, names=("oom_kill",)),
-    look=_look,
+    inspect=_inspect,
 )

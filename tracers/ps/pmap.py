@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from mmap import PAGESIZE
 from pathlib import Path
 
@@ -24,51 +23,7 @@ from memtap.tracers.host import procfs
 from memtap.tracers.host.counters import Counters
 from memtap.tracers.host.hostile import one_line
 from memtap.tracers.host.patience import StuckError, patiently
-from memtap.tracers.model.report import Column, Kind, Report, Row, now, sized
-from memtap.tracers.model.schema import Shape
-
-_COLUMNS = (
-    Column("start", "START", "hex", help="the address of its first byte"),
-    Column("end", "END", "hex", table=False, help="the address behind its last"),
-    Column("size_bytes", "SIZE", "kib", help="addresses it takes"),
-    Column("rss_bytes", "RSS", "kib", help="what of it is in memory"),
-    Column("pss_bytes", "PSS", "kib", help="the same, a page that n processes map counted as 1/n"),
-    Column("uss_bytes", "USS", "kib", help="what of it nobody else maps"),
-    Column(
-        "dirty_bytes",
-        "DIRTY",
-        "kib",
-        help="what of it was written, so that it cannot just be dropped",
-    ),
-    Column(
-        "hugetlb_bytes",
-        "HUGETLB",
-        "kib",
-        table=False,
-        help="huge pages of hugetlbfs in it, which are in no RSS",
-    ),
-    Column("swap_bytes", "SWAP", "kib", table=False, help="what of it is swapped out"),
-    Column("mode", "MODE", "text", help="read, write, execute, shared"),
-    Column(
-        "region",
-        "REGION",
-        "text",
-        help="what it is for, as in memtap faults: heap, stack, thread-stack, anon, file, shm, "
-        "text, data, vdso, hugetlb",
-    ),
-    Column("mapping", "MAPPING", "path", help="its file, or the kernel's name for it"),
-)
-_HUGE = Column("huge_bytes", "HUGE", "kib", table=False, help="what of it is mapped by huge pages")
-
-# What `pmap -x` of procps shows, and what it calls that.
-_EXTENDED = {
-    "start": "Address",
-    "size_bytes": "Kbytes",
-    "rss_bytes": "RSS",
-    "dirty_bytes": "Dirty",
-    "mode": "Mode",
-    "mapping": "Mapping",
-}
+from memtap.tracers.model.report import Column, Report, Row, now
 
 # What each is the sum of in /proc/PID/smaps.
 _SUMS = {
@@ -87,28 +42,21 @@ _FIELD = re.compile(rb"([A-Z]\w+): +(\d+) kB")
 _LAST = b"VmFlags:"
 
 
-def pmap_columns(kind: Kind, wide: bool, extended: bool) -> tuple[Column, ...]:
-    """The columns of the report.
+class PmapInspection:
+    """Looks at one process; see Inspection."""
 
-    Args:
-        kind: how the table shows sizes, `kib` or `human`.
-        wide: whether to tell of huge pages as well.
-        extended: whether the table looks like that of `pmap -x`.
-    """
-    columns = (*_COLUMNS[:-3], _HUGE, *_COLUMNS[-3:]) if wide else _COLUMNS
-    if extended:
-        return tuple(
-            _extended(replace(c, kind=kind if c.kind == "kib" else c.kind)) for c in columns
-        )
-    return tuple(sized(column, kind) for column in columns)
+    has_ended = False
 
+    def __init__(self, pid: int, columns: tuple[Column, ...]) -> None:
+        self._pid, self._columns = pid, columns
 
-SHAPES = [Shape("pmap", [pmap_columns("kib", wide, extended=False) for wide in (False, True)])]
+    def begin(self) -> Sequence[str]:
+        """Nothing is compared with an earlier look."""
+        return ()
 
-
-def _extended(column: Column) -> Column:
-    shown = column.name in _EXTENDED
-    return replace(column, heading=_EXTENDED.get(column.name, column.heading), table=shown)
+    def report(self) -> Report:
+        """What it has mapped now."""
+        return report(self._pid, self._columns)
 
 
 def report(pid: int, columns: tuple[Column, ...], root: Path = Path("/")) -> Report:

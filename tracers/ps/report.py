@@ -2,133 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+import os
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from memtap.tracers.host import procfs
 from memtap.tracers.host.counters import difference
-from memtap.tracers.model.keys import CGROUP, COMM, PID, UID, USER
-from memtap.tracers.model.report import Column, Kind, Report, Row, key_columns, sized
-from memtap.tracers.model.schema import Shape
-from memtap.tracers.ps.snapshot import Snapshot
-
-_USER = replace(USER, kind="user")
-
-# What identifies a row, by what the user groups by.
-PS_KEYS: dict[str, tuple[Column, ...]] = {
-    "process": (PID, UID, _USER, *COMM),
-    "user": (UID, _USER),
-    "cgroup": CGROUP,
-    "comm": COMM,
-}
-
-_PROCESSES = Column("processes", "PROCS", help="how many processes are in the row")
-# What can be added up.
-_AMOUNTS = (
-    Column(
-        "virt_bytes",
-        "VIRT",
-        "kib",
-        help="addresses in use, whether or not there is memory behind them",
-    ),
-    Column(
-        "res_bytes",
-        "RES",
-        "kib",
-        help="what is in memory (RSS); shared pages count in full in each process",
-    ),
-    Column("shr_bytes", "SHR", "kib", help="of RES, pages of files and shared memory"),
-    Column(
-        "pss_bytes",
-        "PSS",
-        "kib",
-        unknown=True,
-        help="a page that n processes map counts as 1/n; this adds up",
-    ),
-    Column(
-        "uss_bytes",
-        "USS",
-        "kib",
-        unknown=True,
-        help="what nobody else maps: what would be free if it ended",
-    ),
-    Column(
-        "hugetlb_bytes",
-        "HUGETLB",
-        "kib",
-        table=False,
-        unknown=True,
-        help="huge pages of hugetlbfs, in full in each process that maps them",
-    ),
-    Column(
-        "swap_bytes",
-        "SWAP",
-        "kib",
-        table=False,
-        unknown=True,
-        help="what is swapped out; shared by n processes counts as 1/n",
-    ),
-    Column("pgtables_bytes", "PGTABLES", "kib", table=False, help="its page tables"),
-    Column(
-        "minor",
-        "MINOR",
-        table=False,
-        unknown=True,
-        help="page faults that were answered from memory",
-    ),
-    Column(
-        "major", "MAJOR", table=False, unknown=True, help="page faults that had to wait for storage"
-    ),
-)
-# What cannot.
-_SCORES = (
-    Column("oom_score", "OOM", table=False, help="how likely the OOM killer takes it (0 to 2000)"),
-    Column(
-        "oom_score_adj", "OOM_ADJ", table=False, help="what its owner adds to that (-1000 to 1000)"
-    ),
-)
-_SUMMED = ("processes", *(column.name for column in _AMOUNTS))
-_FAULTS = ("minor", "major")
+from memtap.tracers.live.processes import process_of
+from memtap.tracers.model.report import Column, Report, Row, key_columns
+from memtap.tracers.model.tracer import Query
+from memtap.tracers.ps.columns import FAULTS, PS_KEYS, SUMMED
+from memtap.tracers.ps.snapshot import Reader, Snapshot, Whom
 
 
-def ps_columns(by: tuple[str, ...], kind: Kind, changes: bool, tree: bool) -> tuple[Column, ...]:
-    """The columns of the report.
+class PsInspection:
+    """Looks at the processes that a query asks for; see Inspection."""
 
-    Args:
-        by: the keys that the user groups by.
-        kind: how the table shows sizes, `kib` or `human`.
-        changes: whether rows tell how far amounts came, not how high they are.
-        tree: whether processes stand below their parents.
-    """
-    keys = key_columns(PS_KEYS, by)
-    if tree:
-        keys = (
-            keys[0],
-            Column("ppid", "PPID", table=False, help="its parent"),
-            *keys[1:3],
-            replace(COMM[0], kind="tree"),
-        )
-    amounts = tuple(sized(column, kind) for column in _AMOUNTS)
-    counts = (*amounts, *_SCORES) if "process" in by else (_PROCESSES, *amounts)
-    return (*keys, *(map(_of_change, counts) if changes else counts))
+    def __init__(self, query: Query, columns: tuple[Column, ...]) -> None:
+        pids = tuple(dict.fromkeys(map(process_of, query.pids)))
+        self._reader = Reader(Whom(pids, query.comms, cgroups="cgroup" in query.by))
+        self._reports = Ps(query.by, columns)
+        self._changes = query.interval_s is not None
 
+    def begin(self) -> Sequence[str]:
+        """Takes the first look."""
+        self._seen = self._reader.look()
+        hint = "; run it with sudo" if os.geteuid() else ""
+        return [unread_note(self._seen.unread) + hint] if self._seen.unread else []
 
-SHAPES = [
-    Shape(
-        "ps",
-        [ps_columns((key,), "kib", changes=False, tree=False) for key in PS_KEYS]
-        + [ps_columns(("process",), "kib", changes=False, tree=True)],
-    )
-]
+    def report(self) -> Report:
+        """What there was at the first look; or what changed since the last one."""
+        if not self._changes:
+            return self._reports.report(self._seen)
+        before, self._seen = self._seen, self._reader.look()
+        return self._reports.change(before, self._seen)
 
-
-def _of_change(column: Column) -> Column:
-    """How far it came. Faults are what most want to see then, and shared memory is not."""
-    if column in _SCORES:
-        return column
-    table = column.name in _FAULTS or (column.table and column.name != "shr_bytes")
-    return replace(column, table=table, change=column.name not in _FAULTS)
+    @property
+    def has_ended(self) -> bool:
+        """Whether all that were asked for have; they may be zombies still."""
+        is_some = bool(self._reader.whom.pids)
+        return is_some and not any(row["virt_bytes"] for row in self._seen.rows)
 
 
 class Ps:
@@ -192,7 +105,7 @@ def notes_of(seen: Snapshot) -> list[str]:
 def summed(rows: Iterable[Row]) -> Row:
     """The sums of what can be added up; of what is known, and None if nothing is."""
     rows = list(rows)
-    return {name: _sum([row[name] for row in rows]) for name in _SUMMED}
+    return {name: _sum([row[name] for row in rows]) for name in SUMMED}
 
 
 def _sum(values: list[int | None]) -> int | None:
@@ -219,7 +132,7 @@ def changes(before: Iterable[Row], after: Iterable[Row]) -> list[Row]:
     old = {_identity(row): row for row in before}
     rows = [_difference(row, old.pop(_identity(row), None)) for row in after]
     rows += [_ended(row) for row in old.values()]
-    return [row for row in rows if any(row[name] for name in _SUMMED)]
+    return [row for row in rows if any(row[name] for name in SUMMED)]
 
 
 def _identity(row: Row) -> tuple[int, int]:
@@ -230,7 +143,7 @@ def _identity(row: Row) -> tuple[int, int]:
 def _difference(row: Row, was: Row | None) -> Row:
     if was is None:
         return row
-    return row | {name: _minus(row[name], was[name]) for name in _SUMMED}
+    return row | {name: _minus(row[name], was[name]) for name in SUMMED}
 
 
 def _minus(now: int | None, then: int | None) -> int | None:
@@ -238,5 +151,5 @@ def _minus(now: int | None, then: int | None) -> int | None:
 
 
 def _ended(row: Row) -> Row:
-    lost = {name: _minus(0, row[name]) for name in _SUMMED}
-    return row | lost | dict.fromkeys(_FAULTS)
+    lost = {name: _minus(0, row[name]) for name in SUMMED}
+    return row | lost | dict.fromkeys(FAULTS)

@@ -18,8 +18,9 @@ from memtap.bpf.errors import MemtapError
 from memtap.tracers.code.mappings import Mappings
 from memtap.tracers.host import procfs
 from memtap.tracers.model.report import Row
-from memtap.tracers.ps.pmap import pmap_columns, report
-from memtap.tracers.ps.report import Ps, changes, grouped, ps_columns, summed
+from memtap.tracers.ps.columns import pmap_columns, ps_columns
+from memtap.tracers.ps.pmap import report
+from memtap.tracers.ps.report import Ps, changes, grouped, summed
 from memtap.tracers.ps.snapshot import Reader, Snapshot, Whom
 
 KTHREADD = 2

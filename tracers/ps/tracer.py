@@ -1,0 +1,104 @@
+"""ps and pmap: they read /proc and trace nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from memtap.tracers.model.report import Column, Kind
+from memtap.tracers.model.tracer import (
+    Flag,
+    Inspection,
+    Inspector,
+    Query,
+    Showing,
+    UnfitError,
+)
+from memtap.tracers.ps.columns import PS_KEYS, pmap_columns, ps_columns
+
+_HUMAN = Flag("human", "Sizes with the letter of their unit: 956.0K, 1.5G.", letter="k")
+
+
+def _kind(query: Query) -> Kind:
+    return "human" if query.has("human") else "kib"
+
+
+def _ps_columns(query: Query) -> tuple[Column, ...]:
+    changes = query.interval_s is not None
+    return ps_columns(query.by, _kind(query), changes, query.has("tree"))
+
+
+def _ps_showing(query: Query) -> Showing:
+    return Showing("pss_bytes", is_tree=query.has("tree"))
+
+
+def _ps_check(query: Query) -> Sequence[str]:
+    if query.has("tree") and query.by != ("process",):
+        raise UnfitError("--tree shows processes; it cannot be grouped by something else")
+    return ()
+
+
+def _inspect(query: Query) -> Inspection:
+    from memtap.tracers.ps.report import PsInspection
+
+    return PsInspection(query, _ps_columns(query))
+
+
+_PS = Inspector(
+    name="ps",
+    summary="How much memory every process takes, alone and shared, or took in an interval.",
+    question="How much memory does every process take? Largest PSS first; root sees all of it.",
+    about=(
+        "Without INTERVAL, what there is now. With it (seconds), a table at the end of each "
+        "interval of what changed in it: sizes that grew (+) or shrank (-), and the faults taken; "
+        "processes where nothing changed are left out. Unlike vmstat's, numbers are not per "
+        "second, and no first table tells of the time since boot.",
+        "Kernel threads and zombies have no memory of their own and are left out, unless --pid "
+        "asks for them. A process goes on, and is shown, while any of its threads does.",
+    ),
+    examples=(
+        ("ps -r 10", "the ten largest by PSS"),
+        ("ps -k -s swap --wide", "who is swapped out"),
+        ("ps -b user,comm", "sums by user and program"),
+        ("ps 5 12 -s uss", "who grows, every 5 s for a minute"),
+        ("ps --tree -k", "children below their parents"),
+        ("ps -p $$ -f json", "one process, for scripts"),
+    ),
+    nothing="nothing changed",
+    keys=PS_KEYS,
+    columns=_ps_columns,
+    showing=_ps_showing,
+    flags=(Flag("tree", "Processes below their parents."), _HUMAN),
+    check=_ps_check,
+    inspect=_inspect,
+)
+
+
+def _pmap_columns(query: Query) -> tuple[Column, ...]:
+    return pmap_columns(_kind(query), query.wide, query.has("extended"))
+
+
+def _inspect_one(query: Query) -> Inspection:
+    from memtap.tracers.ps.pmap import PmapInspection
+
+    return PmapInspection(query.pids[0], _pmap_columns(query))
+
+
+_PMAP = Inspector(
+    name="pmap",
+    summary="What one process has mapped, and what of that is in memory.",
+    question="What has a process mapped, and what of that is in memory? A row per mapping.",
+    examples=(
+        ("pmap $$", "this shell, by address"),
+        ("pmap 1 -s pss -r 5", "where the most memory is"),
+        ("pmap $$ -x", "as procps shows it"),
+        ("pmap $$ -f json", "for scripts"),
+    ),
+    keys={"mapping": ()},
+    columns=_pmap_columns,
+    showing=lambda _query: Showing(None),
+    flags=(Flag("extended", "The columns of procps' pmap -x.", letter="x"), _HUMAN),
+    inspect=_inspect_one,
+    of_one=True,
+)
+
+TRACERS = {"ps": _PS, "pmap": _PMAP}
