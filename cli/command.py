@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -131,31 +132,43 @@ def _look(inspection: Inspection, options: Options, order: Order, nothing: str =
     """Shows what there is: once, or at the end of each interval."""
     from memtap.bpf.kernel import Kernel
     from memtap.cli.output import Printer
+    from memtap.cli.pace import pace
     from memtap.cli.telling import absent, remarked
 
     Kernel().require_proc()
     printer = Printer(options, rolling=False, order=order)
+    if options.interval is None:
+        _begin(inspection)
+        printer.show(remarked(inspection.report(), remarks=absent(options.comms)))
+        return
+    with pace() as is_told_to_end:  # what begins threads is in it: they leave its signals alone
+        _begin(inspection)
+        _follow(inspection, options, printer, is_told_to_end, nothing)
+
+
+def _begin(inspection: Inspection) -> None:
     for each in inspection.begin():
         note(each)
-    if options.interval is None:
-        printer.show(remarked(inspection.report(), remarks=absent(options.comms)))
-    else:
-        _follow(inspection, options.interval, options, printer, nothing)
 
 
 def _follow(
-    inspection: Inspection, interval: float, options: Options, printer: Printer, nothing: str
+    inspection: Inspection,
+    options: Options,
+    printer: Printer,
+    is_told_to_end: Callable[[float], bool],
+    nothing: str,
 ) -> None:
     """Until COUNT reports are out, or a signal, or the end of the reader or of all that is seen."""
-    from memtap.cli.pace import pace
     from memtap.cli.telling import absent, partial_remarks, remarked
 
-    count, end = options.count or math.inf, time.monotonic()
-    with pace() as is_told_to_end:
-        while count > 0 and not printer.closed and not inspection.has_ended:
-            end = max(end + interval, time.monotonic())
-            is_short = is_told_to_end(end)
-            count = 0 if is_short else count - 1
-            report = inspection.report()
-            remarks = partial_remarks(report.interval_s, interval) if is_short else []
-            printer.show(remarked(report, nothing, [*remarks, *absent(options.comms)]))
+    interval, count = options.interval or math.inf, options.count or math.inf
+    end = time.monotonic()
+    while count > 0 and not printer.closed:
+        end = max(end + interval, time.monotonic())
+        is_short = is_told_to_end(end)
+        count = 0 if is_short else count - 1
+        report = inspection.report()
+        remarks = partial_remarks(report.interval_s, interval) if is_short else []
+        printer.show(remarked(report, nothing, [*remarks, *absent(options.comms)]))
+        if inspection.has_ended:
+            return
