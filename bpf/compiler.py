@@ -62,7 +62,8 @@ class Module:
         try:
             self._module = self._bcc.BPF(text=text.encode())
         except Exception as error:
-            raise MemtapError(f"BCC could not compile the program ({error})") from error
+            what = f"BCC could not compile the program ({error})"
+            raise MemtapError(what, "memtap doctor tells whether the compiler works") from error
         self._lib = self._bcc.lib
         # BCC 0.26 leaves these out.
         self._lib.bpf_table_name.restype = ct.c_char_p

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -90,13 +91,63 @@ def test_a_library_is_imported_in_its_own_place(library: str, where: set[str]) -
                 assert path.relative_to(HOME).as_posix() in where
 
 
+def functions(room: str) -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for path in files(room):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield path, node
+
+
 def test_functions_are_no_longer_than_sixty_lines() -> None:
+    for room in [*ROOMS, "tracers"]:
+        for path, node in functions(room):
+            assert node.end_lineno
+            assert node.end_lineno - node.lineno < 60, (path, node.name)
+
+
+def test_half_of_all_functions_have_ten_lines_at_most() -> None:
+    lengths = [
+        (node.end_lineno or 0) - node.lineno + 1
+        for room in [*ROOMS, "tracers"]
+        for _, node in functions(room)
+    ]
+    assert median(lengths) <= 10
+
+
+def test_public_functions_say_what_they_are_for() -> None:
+    for room in [*ROOMS, "tracers"]:
+        for path in files(room):
+            module = ast.parse(path.read_text())
+            classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
+            public = [node for node in classes if not node.name.startswith("_")]
+            for holder in (module, *public):
+                for node in holder.body:
+                    if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                        assert ast.get_docstring(node), (path, node.name)
+
+
+def test_nothing_is_mocked() -> None:
+    for path in (HOME / "tests").rglob("*.py"):
+        assert not any(name.startswith("unittest.mock") for name in imported(path)), path
+
+
+def test_nothing_compares_versions_of_the_kernel() -> None:
+    for path in [*(HOME / "bpf").rglob("*.[ch]"), *(HOME / "bpf").glob("*.py")]:
+        tested = [line for line in path.read_text().splitlines() if line.startswith("#if")]
+        assert not any("LINUX_VERSION_CODE" in line for line in tested), path
     for room in [*ROOMS, "tracers"]:
         for path in files(room):
             for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                    assert node.end_lineno
-                    assert node.end_lineno - node.lineno < 60, (path, node.name)
+                if isinstance(node, ast.Compare):
+                    assert "release" not in ast.dump(node), (path, node.lineno)
+
+
+def test_a_foreseen_failure_says_what_to_do() -> None:
+    for room in [*ROOMS, "tracers"]:
+        for path in files(room):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "MemtapError":
+                    assert len(node.args) + len(node.keywords) == 2, (path, node.lineno)
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:

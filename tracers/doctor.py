@@ -122,7 +122,7 @@ def _finish(name: str, attempts: Attempts | MemtapError, kernel: Kernel) -> Row:
 
 
 def _unusable(name: str, error: MemtapError | OSError) -> Row:
-    said = error if isinstance(error, MemtapError) else MemtapError(str(error.strerror))
+    said = error if isinstance(error, MemtapError) else MemtapError(str(error.strerror), "")
     return {
         "report": name,
         "accuracy": None,

@@ -35,7 +35,11 @@ def answer(folder: Path, text: str) -> dict[str, str]:
         ("import ctypes; ctypes.CDLL('libnone.so')", "BCC's library does not load", "--reinstall"),
         ("from os import none", "BCC's library does not load", "--reinstall"),
         ("x = print.none", "BCC's library does not load", "--reinstall"),
-        (BPF, "BCC could not compile the program (no luck with text)", ""),
+        (
+            BPF,
+            "BCC could not compile the program (no luck with text)",
+            "memtap doctor tells whether the compiler works",
+        ),
     ],
 )
 def test_what_is_wrong_with_bcc_is_said_with_what_to_do(

@@ -113,7 +113,8 @@ class Weighed(Protocol):
     """
 
     @property
-    def weight(self) -> int: ...  # noqa: D102, it is an attribute
+    def weight(self) -> int:
+        """Its size in memory, in bytes."""
 
 
 _Read = TypeVar("_Read", bound=Weighed)
