@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,8 @@ Numbers = npt.NDArray[np.uint32]
 # Addresses from here on are the kernel's.
 _KERNEL = 1 << 63
 
-# So many sites are remembered at a time.
-_REMEMBERED = 1 << 18
+# So many sites are remembered at a time, and so many of them may wait for their names.
+_REMEMBERED, _MOST_AWAITED = 1 << 18, 1 << 12
 
 
 # So many texts, and so many characters of them, are told in a run; who wants to can make more.
@@ -56,6 +56,12 @@ class Texts:
         self._new[number] = text
         return number
 
+    def rename(self, number: int, text: str) -> None:
+        """Gives a number another text, as what it stands for is known by now."""
+        if number:
+            self._new[number] = text
+            self._numbers.setdefault(text, number)
+
     def take(self) -> dict[int, str]:
         """The texts that are new since the last time, by number."""
         new, self._new = self._new, {}
@@ -85,6 +91,11 @@ class Sites:
         self.aside = Aside()
         self._known: dict[Known, Site] = {}
         self.sites, self.stacks = Texts(), Texts()
+        # What has numbers, and names that may still come: what is to be asked then, and of stacks
+        # what each frame is.
+        self._awaited: dict[Known, Question] = {}
+        self._numbers: dict[Known, int] = {}
+        self._of_stacks: dict[int, list[tuple[Known, Site]]] = {}
 
     def of(
         self,
@@ -102,8 +113,15 @@ class Sites:
             zip(*(column[one].tolist() for column in (tgids, ips, numbers, offsets)), strict=True)
         )
         sites = self._name(spots, places, last)
-        found = [self.sites.number(str(sites[spot])) for spot in spots]
+        found = [self._number(spot, sites[spot]) for spot in spots]
         return np.array(found, np.uint32)[group]
+
+    def _number(self, spot: Spot, site: Site) -> int:
+        """The number of its text; it is kept where the name may still come."""
+        number = self.sites.number(str(site))
+        if spot[2:] in self._awaited:
+            return self._numbers.setdefault(spot[2:], number)
+        return number
 
     def stacks_of(
         self, stacks: Sequence[Frames], places: Mapping[int, Place], last: bool = False
@@ -114,8 +132,13 @@ class Sites:
             for tgid, ips, numbers, offsets in stacks
         ]
         sites = self._name([spot for each in spots for spot in each], places, last)
-        names = [[sites[spot].frame.replace(BETWEEN, ":") for spot in each] for each in spots]
-        return [self.stacks.number(BETWEEN.join(reversed(frames))) for frames in names]
+        return [self._stack_number([(spot[2:], sites[spot]) for spot in each]) for each in spots]
+
+    def _stack_number(self, frames: list[tuple[Known, Site]]) -> int:
+        number = self.stacks.number(_stack_text(site for _, site in frames))
+        if any(key in self._awaited for key, _ in frames):
+            self._of_stacks[number] = frames
+        return number
 
     def notes(self) -> list[str]:
         """What was left out, and why, since the last time."""
@@ -133,6 +156,10 @@ class Sites:
         """
         if len(self._known) > _REMEMBERED:
             self._known.clear()
+        if len(self._awaited) > _MOST_AWAITED:
+            self._awaited.clear()
+            self._numbers.clear()
+            self._of_stacks.clear()
         wanted = [spot for spot in dict.fromkeys(spots) if spot[2:] not in self._known]
         codes = {
             spot: code_of(places[spot[2]], spot[1], spot[3])
@@ -142,10 +169,29 @@ class Sites:
         questions: dict[Hashable, Question] = {
             _key(spot, code): ("name", *spot[:2], code) for spot, code in codes.items()
         }
+        if last:
+            questions.update(self._awaited.items())
         answers = self.aside.ask(questions, last) if questions else {}
         kept = {key: Site(*answer) for key, answer in answers.items() if answer and len(key) == 2}
         self._known |= kept
+        late = {spot[2:] for spot, code in codes.items() if _key(spot, code) == spot[2:]}
+        self._awaited |= {key: questions[key] for key in late if key not in answers}
+        self._rename()
         return {spot: self._site(spot, codes.get(spot), answers) for spot in dict.fromkeys(spots)}
+
+    def _rename(self) -> None:
+        """Tells the names that were awaited and have come."""
+        come = [key for key in self._awaited if key in self._known]
+        for key in come:
+            del self._awaited[key]
+            if key in self._numbers:
+                self.sites.rename(self._numbers.pop(key), str(self._known[key]))
+        for number, frames in list(self._of_stacks.items()) if come else ():
+            known = [(key, self._known.get(key, site)) for key, site in frames]
+            if known != frames:
+                self.stacks.rename(number, _stack_text(site for _, site in known))
+            if not any(key in self._awaited for key, _ in known):
+                del self._of_stacks[number]
 
     def _site(self, spot: Spot, code: Code | None, answers: dict[Any, Any]) -> Site:
         if known := self._known.get(spot[2:]):
@@ -154,6 +200,12 @@ class Sites:
             return self._symbols.kernel(spot[1])
         answer = answers.get(_key(spot, code)) if code else None
         return Site(*answer) if answer else nameless(spot[1], code)
+
+
+def _stack_text(sites: Iterable[Site]) -> str:
+    """The frames of sites that are given from the innermost on."""
+    names = [site.frame.replace(BETWEEN, ":") for site in sites]
+    return BETWEEN.join(reversed(names))
 
 
 def _key(spot: Spot, code: Code) -> Known | Spot:
