@@ -72,7 +72,7 @@ class AsTheyCome(Order):
     """No order but that of the report."""
 
     def _ordered(self, rows: Sequence[Row]) -> list[Row]:
-        return list(rows)
+        return list(reversed(rows)) if self.reverse else list(rows)
 
 
 class Tree(Order):

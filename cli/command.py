@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +18,7 @@ from memtap.cli.options import (
     Command,
     Options,
     TracingCommand,
+    columns_of,
     inspecting,
     shared,
     sort_column,
@@ -54,7 +56,7 @@ def command_of(tracer: Tracer) -> click.Command:
     """The command by which people use a tracer."""
     flags = (*tracer.flags, *([_BATCH] if tracer.has_screen else []))
 
-    @shared(tracer.keys, flags)
+    @shared(tracer.keys, flags, partial(columns_of, tracer))
     def answer(options: Options) -> None:
         _answer(tracer, options)
 
@@ -94,7 +96,7 @@ def checked(declared: Declared, query: Query, options: Options) -> Order:
         notes = declared.check(query)
     except UnfitError as error:
         raise click.UsageError(str(error)) from error
-    order = order_of(declared, query, options.rows)
+    order = order_of(declared, query, options.rows, options.reverse)
     for each in notes:
         note(each)
     return order
@@ -118,14 +120,14 @@ def query_of(declared: Declared, options: Options) -> Query:
     )
 
 
-def order_of(declared: Declared, query: Query, rows: int | None) -> Order:
+def order_of(declared: Declared, query: Query, rows: int | None, reverse: bool = False) -> Order:
     """How rows are ordered, and how many are shown; a line for each report is never cut off."""
     showing = declared.showing(query)
     rows = None if showing.style == "rolling" else rows
     if query.sort is None and showing.sort is None:
-        return AsTheyCome("", rows=rows)
+        return AsTheyCome("", reverse, rows)
     column = sort_column(query.sort, declared.columns(query), showing.sort or "")
-    return (Tree if showing.is_tree else Order)(column, rows=rows, ties=showing.ties)
+    return (Tree if showing.is_tree else Order)(column, reverse, rows, showing.ties)
 
 
 def _look(inspection: Inspection, options: Options, order: Order, nothing: str = "") -> None:
@@ -133,7 +135,7 @@ def _look(inspection: Inspection, options: Options, order: Order, nothing: str =
     from memtap.bpf.kernel import Kernel
     from memtap.cli.output import Printer
     from memtap.cli.pace import pace
-    from memtap.cli.telling import absent, remarked
+    from memtap.cli.telling import absent, process_called, remarked
 
     Kernel().require_proc()
     printer = Printer(options, rolling=False, order=order)
@@ -141,6 +143,8 @@ def _look(inspection: Inspection, options: Options, order: Order, nothing: str =
         _begin(inspection)
         printer.show(remarked(inspection.report(), remarks=absent(options.comms)))
         return
+    if mistaken := process_called(options.interval):
+        note(f"{mistaken} is taken for an interval, in seconds; of a process it is -p {mistaken}")
     with pace() as is_told_to_end:  # what begins threads is in it: they leave its signals alone
         _begin(inspection)
         _follow(inspection, options, printer, is_told_to_end, nothing)

@@ -39,8 +39,8 @@ def command(format: str, output: Path | None, verbose: bool) -> None:
     PROBES    how many places in the kernel it attaches to (-v lists them)
 
     \b
-    memtap doctor
-    memtap doctor --format json | jq '.rows[] | {report, accuracy, missing}'
+    sudo memtap doctor
+    sudo memtap doctor --format json | jq '.rows[] | {report, accuracy, missing}'
     """
     from memtap.bpf.kernel import Kernel
     from memtap.cli.output import is_styled, open_output, write
@@ -76,7 +76,7 @@ def _csv(rows: Sequence[Row]) -> str:
 
 def _table(diagnosis: Diagnosis, verbose: bool, look: Look) -> Iterator[str]:
     """A line per report, a line per fact, and below each what is amiss and what to do."""
-    wide = max(len(row["way"] or "-") for row in diagnosis.rows) + 2
+    wide = max(3, *(len(row["way"] or "-") for row in diagnosis.rows)) + 2
     yield look.heading(f"{'REPORT':<12}{'ACCURACY':<12}{'WAY':<{wide}}PROBES")
     for row in diagnosis.rows:
         accuracy = row["accuracy"] or "none"

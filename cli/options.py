@@ -6,14 +6,16 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from memtap.tracers.model.report import Column
-from memtap.tracers.model.tracer import Flag, Inspector
+from memtap.tracers.model.tracer import Declared, Flag, Inspector, Query
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
@@ -41,6 +43,7 @@ class Options(Shown):
     """
 
     sort: str | None
+    reverse: bool
     rows: int | None
     flags: Mapping[str, Any]
     by: tuple[str, ...] = ()
@@ -99,6 +102,10 @@ class Command(click.Command):
             raise click.UsageError(said, ctx) from error
 
 
+# Of a click context's `meta`: whether what comes next is a word of PROGRAM.
+_IN_PROGRAM = "memtap.in_program"
+
+
 class TracingCommand(Command):
     """A command whose arguments end at `--`; what follows is a program to run and trace."""
 
@@ -106,6 +113,7 @@ class TracingCommand(Command):
         """Splits at `--`, so that PROGRAM is never taken for an INTERVAL."""
         at = args.index("--") if "--" in args else len(args)
         ctx.params["program"] = tuple(args[at + 1 :])
+        ctx.meta[_IN_PROGRAM] = at < len(args)
         if at == len(args) - 1 and not ctx.resilient_parsing:
             raise click.UsageError("-- wants a PROGRAM after it", ctx)
         try:
@@ -115,6 +123,12 @@ class TracingCommand(Command):
                 said = f"{error.message}; a PROGRAM to trace comes after --"
                 raise click.BadParameter(said, ctx, error.param) from error
             raise
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Options; files behind `--`, where INTERVAL and COUNT stand before it."""
+        if ctx.meta.get(_IN_PROGRAM):
+            return [CompletionItem(incomplete, type="file")]
+        return super().shell_complete(ctx, incomplete)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """The usage line, with what `--` is for."""
@@ -176,11 +190,26 @@ def _near(word: str, known: Iterable[str]) -> str:
     return f" (Did you mean {near[0]!r}?)" if near else ""
 
 
+def complete_files(
+    _context: click.Context, _parameter: click.Parameter, word: str
+) -> list[CompletionItem]:
+    """Has the shell complete names of files."""
+    return [CompletionItem(word, type="file")]
+
+
 _FILE = click.Path(path_type=Path)
 
+
+def _complete_program(
+    ctx: click.Context, parameter: click.Parameter, word: str
+) -> list[CompletionItem]:
+    """Files, behind `--`: to click any word there is one of the arguments before it."""
+    return complete_files(ctx, parameter, word) if ctx.meta.get(_IN_PROGRAM) else []
+
+
 INTERVAL_AND_COUNT: list[Decorator] = [
-    click.argument("interval", type=seconds, required=False),
-    click.argument("count", type=Number(min=1), required=False),
+    click.argument("interval", type=seconds, required=False, shell_complete=_complete_program),
+    click.argument("count", type=Number(min=1), required=False, shell_complete=_complete_program),
 ]
 
 
@@ -253,7 +282,7 @@ output_option = click.option(
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, help="Below every table, how far it can be believed."
 )
-sort_option = click.option("-s", "--sort", metavar="COLUMN", help="Order rows by this column.")
+reverse_option = click.option("--reverse", is_flag=True, help="The other way round.")
 SHOWING: list[Decorator] = [
     click.option(
         "-r", "--rows", type=Number(min=1), metavar="N", help="Show only the first N rows."
@@ -270,6 +299,7 @@ RECORDING: list[Decorator] = [
         "--from",
         "replay",
         metavar="FILE",
+        shell_complete=complete_files,
         help="No tracing, no root: the same report out of a recording (or a glob, or a "
         "folder of them).",
     ),
@@ -286,15 +316,19 @@ INSIDE: list[Decorator] = [
 ]
 
 
-def shared(keys: Iterable[str], flags: Sequence[Flag] = ()) -> Decorator:
+def shared(
+    keys: Iterable[str], flags: Sequence[Flag] = (), sorts: Callable[[], list[str]] = list
+) -> Decorator:
     """Adds the options of the contract; the command is called with one `Options`.
 
     Args:
         keys: what the command can group by, the default first; with their columns, if they have
             some.
         flags: options of the command's own.
+        sorts: gives the columns by which rows can be ordered, for completion.
     """
-    own: list[Decorator] = [by_option(keys), sort_option, *SHOWING, *map(_option, flags)]
+    order: list[Decorator] = [sort_option(sorts), reverse_option]
+    own: list[Decorator] = [by_option(keys), *order, *SHOWING, *map(_option, flags)]
     return asking([*INTERVAL_AND_COUNT, *WHOSE, *own, *RECORDING, *INSIDE], flags)
 
 
@@ -303,7 +337,8 @@ def inspecting(declared: Inspector) -> Decorator:
     several: list[Decorator] = [*INTERVAL_AND_COUNT, _THIS_PROCESS, comm_option]
     whom = [_PID] if declared.of_one else several
     by = [by_option(declared.keys)] if len(declared.keys) > 1 else []
-    own: list[Decorator] = [*by, *map(_option, declared.flags), sort_option, *SHOWING]
+    own: list[Decorator] = [*by, *map(_option, declared.flags)]
+    own += [sort_option(partial(columns_of, declared)), reverse_option, *SHOWING]
     return asking([*whom, *own], declared.flags)
 
 
@@ -321,6 +356,27 @@ def asking(parameters: Sequence[Decorator], flags: Sequence[Flag]) -> Decorator:
         return together(*parameters)(call)
 
     return decorate
+
+
+def columns_of(declared: Declared) -> list[str]:
+    """The names of all columns of its reports."""
+    queries = [Query(by=(key,), wide=True) for key in declared.keys]
+    return list(dict.fromkeys(each.name for q in queries for each in declared.columns(q)))
+
+
+def sort_option(names: Callable[[], list[str]]) -> Decorator:
+    """The column by which rows are ordered."""
+
+    def complete(_context: click.Context, _parameter: click.Parameter, word: str) -> list[str]:
+        return [name for name in names() if name.startswith(word.lower())]
+
+    return click.option(
+        "-s",
+        "--sort",
+        metavar="COLUMN",
+        shell_complete=complete,
+        help="Order rows by this column, the largest first.",
+    )
 
 
 def _option(flag: Flag) -> Decorator:

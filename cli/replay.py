@@ -54,7 +54,7 @@ def _replay(pattern: str, paths: list[Path], options: Options, jobs: Sequence[Jo
     with ExitStack() as stack:
         for number, job in enumerate(jobs):
             _require_kept(paths, job, options.trust)
-            for recording in own(job.tracer, paths, options.trust):
+            for recording in own(job.tracer, paths, options.trust, is_only=len(jobs) == 1):
                 if not displays:  # only now it is known that there is something to show
                     displays = make_displays(options, [(each, None) for each in jobs])
                     for each in displays:
@@ -63,7 +63,7 @@ def _replay(pattern: str, paths: list[Path], options: Options, jobs: Sequence[Jo
                 if displays[number].closed:
                     return
     if not displays:
-        raise nothing_for([job.tracer for job in jobs], pattern)
+        raise nothing_for([job.tracer for job in jobs], pattern, paths, options.trust)
 
 
 def _show(recording: Recording, job: Job, display: Display) -> None:

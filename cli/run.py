@@ -24,7 +24,7 @@ from memtap.cli.options import (
     together,
 )
 from memtap.cli.tracing import run
-from memtap.tracers import NAMES, load
+from memtap.tracers import NAMES, every, load
 
 _USUAL = ("faults", "malloc", "cachetop", "reclaim")
 _KNOWN: dict[str, tuple[()]] = dict.fromkeys(NAMES, ())
@@ -37,9 +37,8 @@ _PARAMETERS: tuple[Decorator, ...] = (
         type=keys_out_of(_KNOWN),
         shell_complete=last_of(_KNOWN),
         metavar="NAME[,NAME]",
-        default=",".join(_USUAL),
-        show_default=True,
-        help=f"Any of: {', '.join(NAMES)}.",
+        help=f"Any of: {', '.join(NAMES)}.  [default: {','.join(_USUAL)}; with --from, all "
+        "that was recorded]",
     ),
     *WHOSE,
     *SHOWING,
@@ -50,7 +49,7 @@ _PARAMETERS: tuple[Decorator, ...] = (
 
 @click.command("run", cls=TracingCommand)
 @together(*_PARAMETERS)
-def command(tracers: tuple[str, ...], **values: Any) -> None:
+def command(tracers: tuple[str, ...] | None, **values: Any) -> None:
     """What does a program do with memory? Its reports by several tracers, out of one run.
 
     They follow each other when PROGRAM has ended, or at the end of each INTERVAL, in the order in
@@ -62,13 +61,19 @@ def command(tracers: tuple[str, ...], **values: Any) -> None:
     memtap run -t faults,slab -- ./app        what the program and the kernel take
     memtap run -t cachestat,reclaim 5         the host, every 5 seconds
     memtap run --record DIR -- ./app          and keep it all
-    memtap run -t faults --from DIR           look at it again
+    memtap run --from DIR                     look at it again
     """
-    options = Options(**values, by=(), sort=None, flags={})
+    options = Options(**values, sort=None, reverse=False, flags={})
     check(options)
+    tracers = tracers or (_USUAL if options.replay is None else _readers())
     if options.format == "csv" and len(tracers) > 1:
         raise click.UsageError("CSV has one header: name one tracer, or choose --format json")
     run(options, [_job(name, options) for name in tracers])
+
+
+def _readers() -> tuple[str, ...]:
+    """For each kind of recording, the tracer that tells most of it."""
+    return tuple({tracer.plan.name: tracer.name for tracer in every()}.values())
 
 
 def _job(name: str, options: Options) -> Job:

@@ -23,7 +23,7 @@ def command(report: str | None) -> None:
 
     \b
     memtap schema faults                          what a line of faults -f json is
-    memtap schema faults | jq '..|.description?'  its columns, in words
+    memtap schema faults | jq '..|.description? // empty'  its columns, in words
     """
     found = {name: _schema(name) for name in ([report] if report else _REPORTS)}
     click.echo(json.dumps(found[report] if report else found, indent=2))

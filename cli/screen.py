@@ -48,7 +48,9 @@ class Screen:
     """Shows the reports of a tracer, and listens to keys."""
 
     def __init__(self, tracer: Tracer, reporter: Regrouped, order: Order, options: Options) -> None:
-        self._name, self._groups, self._usual = tracer.name, list(tracer.keys), order
+        self._name, self._groups = tracer.name, list(tracer.keys)
+        # One of these columns is in every grouping.
+        self._usual = (order.column, tracer.showing(tracer.usual()).sort or "")
         self._is_left = False
         self._keys = Keys()
         self._terminal = sys.stdin.fileno()
@@ -109,8 +111,9 @@ class Screen:
         place = self._groups.index(self._reporter.by[0])
         self._reporter.by = (self._groups[(place + 1) % len(self._groups)],)
         self._report = self._reporter.report()
-        if self._order.column not in [column.name for column in self._report.columns]:
-            self._order = self._order.by(self._usual.column)
+        there = [column.name for column in self._report.columns]
+        if self._order.column not in there:
+            self._order = self._order.by(next(name for name in self._usual if name in there))
 
     def _draw(self) -> None:
         if self._report is None or self._is_left:

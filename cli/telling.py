@@ -41,6 +41,13 @@ def partial_remarks(seconds: float, interval: float) -> list[str]:
     return [f"a partial interval: {seconds:.1f} s of {interval:g} s"] if is_short else []
 
 
+def process_called(interval: float) -> int | None:
+    """The process whose number was given for an interval, as one of over ten minutes may be."""
+    number = int(interval)
+    is_one = interval > 600 and number == interval and Path(f"/proc/{number}").exists()
+    return number if is_one else None
+
+
 def absent(comms: Sequence[str]) -> list[str]:
     """Of these names, those that no process has now, each as a sentence."""
     if not comms:

@@ -25,6 +25,7 @@ from memtap.cli.program import Program
 from memtap.cli.replay import replay
 from memtap.cli.telling import absent, begun, compiles, note
 from memtap.tracers.host.caller import caller
+from memtap.tracers.host.hostile import one_line
 from memtap.tracers.live.processes import process_of
 from memtap.tracers.model.tracer import filter_of
 
@@ -168,7 +169,12 @@ def _records(options: Options, jobs: Sequence[Job]) -> list[Path | None]:
     if options.record is None or len(jobs) == 1:
         return [options.record] * len(jobs)
     _make_folder(options.record)
-    return [options.record / f"{job.tracer.name}.parquet" for job in jobs]
+    paths: list[Path | None] = [options.record / f"{job.tracer.name}.parquet" for job in jobs]
+    others = sorted(path.name for path in {*options.record.glob("*.parquet")} - {*paths})
+    if others:
+        what = f"{options.record} holds what another run recorded: {', '.join(others)}"
+        raise MemtapError(one_line(what), "name another folder, or remove that first")
+    return paths
 
 
 def _make_folder(path: Path) -> None:

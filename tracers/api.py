@@ -199,7 +199,7 @@ def read(
         for report, _ in reading.reports(recording, tracer, query):
             yield report
     if not is_read:
-        raise reading.nothing_for([tracer], str(path))
+        raise reading.nothing_for([tracer], str(path), paths, trust)
 
 
 def _reader(recorded: str) -> str:

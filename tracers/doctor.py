@@ -95,7 +95,7 @@ def diagnose(kernel: Kernel) -> Diagnosis:
     sample = Compiling(_SAMPLE, cache=None)
     begun = {name: _begin(request, kernel) for name, request in REPORTS.items()}
     rows = [_finish(name, attempts, kernel) for name, attempts in begun.items()]
-    compiler = _compiler(sample)
+    compiler = _compiler(sample, kernel)
     host = [*_needs(kernel), compiler, *_libraries(), *_helpers(kernel)]
     return Diagnosis(now(), rows, host, compiles=not compiler.todo)
 
@@ -176,8 +176,10 @@ def _needs(kernel: Kernel) -> Iterator[Fact]:
     yield Fact("lockdown", lockdown or "unknown to this kernel", todo)
 
 
-def _compiler(sample: Compiling) -> Fact:
+def _compiler(sample: Compiling, kernel: Kernel) -> Fact:
     """Which one it is, or why it does not work."""
+    if not kernel.may_trace:
+        return Fact("compiler", "only root can tell", "run it with sudo")
     try:
         return Fact("compiler", sample.wait().compiler)
     except LoadError as error:
@@ -205,8 +207,9 @@ def _helpers(kernel: Kernel) -> Iterator[Fact]:
     yield Fact("cgroups", _cgroups(kernel.root) or "none mounted")
     for name, is_there in (("kprobes", kernel.has_kprobes), ("fentry", kernel.has_trampolines)):
         state = "present" if is_there else "absent"
-        yield Fact(name, f"{state}; not needed where tracepoints are")
-    tracefs = str(kernel.tracefs) if kernel.tracefs else "not mounted"
+        known = state if kernel.may_trace else "only root can tell"
+        yield Fact(name, f"{known}; not needed where tracepoints are")
+    tracefs = str(kernel.tracefs) if kernel.tracefs else "not mounted, or not ours to see"
     yield Fact("tracefs", f"{tracefs}; not needed")
 
 

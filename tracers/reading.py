@@ -14,27 +14,34 @@ from memtap.tracers.model.report import Report
 from memtap.tracers.model.tracer import Query, Tracer
 
 
-def own(tracer: Tracer, paths: list[Path], trusted: bool) -> Iterator[Recording]:
+def own(
+    tracer: Tracer, paths: list[Path], trusted: bool, is_only: bool = True
+) -> Iterator[Recording]:
     """The recordings that were made for a tracer, each opened in its turn.
 
-    Raises MemtapError if what is named alone was made for another.
+    Raises MemtapError if what is named alone was made for another, and none else is asked, as
+    `is_only` says.
     """
     for path in paths:
         recording = Recording(path, trusted)
         if recording.origin.tracer == tracer.plan.name:
             recording.require(tracer.row().dtype)
             yield recording
-        elif len(paths) == 1:
+        elif is_only and len(paths) == 1:
             commands = [f"memtap {each.name}" for each in reports_of(recording.origin.tracer)]
             what = f"{path} is a recording of another report"
             raise MemtapError(what, f"it can be shown by {' and '.join(commands)}")
 
 
-def nothing_for(tracers: Iterable[Tracer], place: str) -> MemtapError:
-    """That none of several recordings was made for any of these."""
+def nothing_for(
+    tracers: Iterable[Tracer], place: str, paths: list[Path], trusted: bool
+) -> MemtapError:
+    """That none of several recordings was made for any of these, and what there is."""
     names = " or ".join(tracer.name for tracer in tracers)
     what = f"nothing at {place} was recorded for {names}"
-    return MemtapError(what, "name a file, and memtap says of what it is")
+    recorded = {Recording(path, trusted).origin.tracer for path in paths}
+    there = sorted(tracer.name for each in recorded for tracer in reports_of(each))
+    return MemtapError(what, f"it can be shown by {', '.join(there) or 'another memtap'}")
 
 
 def reports(

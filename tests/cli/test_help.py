@@ -107,8 +107,8 @@ def test_bash_understands_its_completion(tmp_path: Path, monkeypatch: pytest.Mon
         ("memtap pmap -f ", ["table", "json", "csv"]),
         ("memtap cachetop -b c", ["cgroup", "comm"]),
         ("memtap ps --by user,c", ["user,cgroup", "user,comm"]),
-        ("memtap cachetop -- ", []),
-        ("memtap cachetop -- ls", []),
+        ("memtap cachetop -s read", ["read_hit_pct"]),
+        ("memtap pmap 1 -s h", ["hugetlb_bytes", "huge_bytes"]),
     ],
 )
 def test_a_word_is_completed(
@@ -120,3 +120,17 @@ def test_a_word_is_completed(
     done = memtap()
     assert (done.status, done.err) == (0, "")
     assert [word.partition(",")[2] for word in done.lines if word] == completed
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("memtap cachetop -- ls", "memtap cachetop 1 -- ls", "memtap cachetop 1 2 -- cat ls"),
+        *("memtap cachetop --from ls", "memtap run --record ls"),
+    ],
+)
+def test_the_shell_completes_files_and_programs(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_MEMTAP_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
+    assert memtap().lines == ["file,ls"]

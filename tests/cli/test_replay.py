@@ -64,6 +64,8 @@ def test_neither_root_nor_bcc_is_needed(command: str, format: str, recording: Pa
         ("--rows 1 --sort pid", [2000]),
         ("--sort cmd", [100, 2000]),
         ("--sort write_hit%", [2000, 100]),
+        ("--sort cmd --reverse", [2000, 100]),
+        ("-s HITS -r 1 --reverse", [2000]),
     ],
 )
 def test_rows_are_sorted_and_cut(arguments: str, pids: list[int], recording: Path) -> None:

@@ -90,6 +90,22 @@ def test_what_is_recorded_can_be_shown_by_each_and_by_all(tmp_path: Path, file: 
     assert none.stderr.splitlines()[0] == f"memtap: nothing at {folder} was recorded for oom"
 
 
+def test_a_replay_shows_all_that_was_recorded_and_a_folder_holds_one_run(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    memtap("run", "-t", "faults,oom,slab", "--record", folder, "--", "true")
+    assert kinds(memtap("run", "-f", "json", "--from", folder)) == ["faults", "slab", "oom"]
+    assert kinds(memtap("run", "-f", "json", "--from", folder / "oom.parquet")) == ["oom"]
+    done = memtap("run", "-t", "slab,pages", "--record", folder, "--", "true")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-2] == (
+        f"memtap: {folder} holds what another run recorded: faults.parquet, oom.parquet"
+    )
+
+
+def kinds(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [json.loads(line)["report"] for line in done.stdout.splitlines()]
+
+
 def test_tables_have_their_names_above_them() -> None:
     done = memtap("run", "-t", "pages,cachestat", "0.2", "1")
     titles = [line for line in done.stdout.splitlines() if line.endswith(":")]

@@ -138,6 +138,15 @@ def test_b_goes_on_to_the_next_grouping(cachetop: Terminal) -> None:
     assert cachetop.shows(lambda lines: heading(lines).split()[:2] == ["UID", "USER"])
 
 
+def test_a_column_that_the_next_grouping_lacks_is_left_for_the_usual_one() -> None:
+    with on_terminal("cachetop", "-b", "process,file", "-s", "evicted", "0.3") as screen:
+        assert screen.shows(lambda lines: "EVICTED first" in lines[0])
+        screen.press("b")
+        assert screen.shows(lambda lines: "by file  EVICTED first" in lines[0])
+        screen.press("b")
+        assert screen.shows(lambda lines: "by cgroup  MISSES first" in lines[0])
+
+
 def test_sort_reverse_and_pause(cachetop: Terminal) -> None:
     assert cachetop.shows(lambda lines: "MISSES first" in lines[0])
     cachetop.press(">")

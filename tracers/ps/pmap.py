@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from mmap import PAGESIZE
@@ -99,7 +100,10 @@ def _read(space: Path, pid: int, name: str) -> bytes:
         raise MemtapError(f"process {pid} did not let itself be read", hint) from error
     except PermissionError as error:
         what = f"the address space of process {pid} is not ours to read"
-        raise MemtapError(what, "run it with sudo, or as the user of that process") from error
+        hint = "run it with sudo, or as the user of that process"
+        if os.geteuid() == 0:
+            hint = "the host lets nobody look at it here, as a container or a security module can"
+        raise MemtapError(what, hint) from error
 
 
 def _rows(text: bytes, pid: int, root: Path) -> Iterator[Row]:

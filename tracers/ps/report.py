@@ -64,8 +64,9 @@ class Ps:
         self, seen: Snapshot, interval_s: float, rows: list[Row], kernel: dict[str, int]
     ) -> Report:
         shown = rows if "process" in self._by else grouped(rows, self._names())
-        label = next(c.name for c in reversed(self._columns) if c.kind in _LABELLED)
-        totals = {**summed(rows), label: f"total of {len(shown)}", "depth": 0}
+        label = next(c for c in reversed(self._columns) if c.kind in _LABELLED)
+        said = "total" if label.kind == "user" else f"total of {len(shown)}"  # users have 8 places
+        totals = {**summed(rows), label.name: said, "depth": 0}
         return Report(
             name="ps",
             time=seen.time,
