@@ -123,8 +123,7 @@ class Plan:
     """A C program and the variants in which it can be attached, best first.
 
     Attributes:
-        name: of the tracer; what its recordings say they are.
-        program: the name of its file, without `.bpf.c`; that of the tracer unless another is given.
+        name: of the tracer; what its recordings say they are, and its file without `.bpf.c`.
         variants: the ways to attach it.
         mappings: whether the tracer also has to hear of what processes map; see sideband.py.
         own: where what we do ourselves is left out of reports of the whole host.
@@ -138,7 +137,6 @@ class Plan:
     variants: tuple[Variant, ...]
     mappings: bool = False
     wakeup: int = 0
-    program: str = ""
     own: LeftOut = "kernel"
     least_mib: int = 0
 

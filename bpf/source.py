@@ -23,14 +23,14 @@ def compose(program: str, settings: list[str], btf: Btf) -> str:
         settings: macros of this run (`NAME value`), which select a way and a filter.
         btf: where the offsets and sizes of kernel structs come from.
     """
-    body = _with_includes((HERE / "programs" / f"{program}.bpf.c").read_text())
+    body = with_includes((HERE / "programs" / f"{program}.bpf.c").read_text())
     page_shift = (os.sysconf("SC_PAGESIZE") - 1).bit_length()
     lines = [f"#define {setting}\n" for setting in (*settings, f"PAGE_SHIFT {page_shift}")]
     return "".join(lines) + defines(btf, body) + body
 
 
-def _with_includes(text: str) -> str:
+def with_includes(text: str) -> str:
     """A text with our own includes in it, and theirs; their guards keep each to one time."""
     return _OUR_INCLUDE.sub(
-        lambda match: _with_includes((HERE / "include" / match[1]).read_text()), text
+        lambda match: with_includes((HERE / "include" / match[1]).read_text()), text
     )

@@ -46,14 +46,14 @@ ALLOCATOR = "tests/tracers/malloc/test_allocator.py"
 MUTANTS = (
     Mutant(
         "enum order: minor and major faults exchanged in C",
-        "bpf/programs/faults.bpf.c",
+        "bpf/include/memtap/exception.h",
         "MINOR,      /* it was completed, as the kernel itself decided */\n\tMAJOR,",
         "MAJOR,      /* it was completed, as the kernel itself decided */\n\tMINOR,",
         NUMBERS,
     ),
     Mutant(
         "enum order: mmap and munmap exchanged in C",
-        "bpf/programs/faults.bpf.c",
+        "bpf/programs/malloc.bpf.c",
         "MMAP, MUNMAP,",
         "MUNMAP, MMAP,",
         NUMBERS,
@@ -81,9 +81,9 @@ MUTANTS = (
     ),
     Mutant(
         "signal number",
-        "bpf/programs/faults.bpf.c",
-        "#define SIGBUS               7",
-        "#define SIGBUS               10",
+        "bpf/include/memtap/outcomes.h",
+        "#define SIGBUS      7",
+        "#define SIGBUS      10",
         NUMBERS,
     ),
     Mutant(

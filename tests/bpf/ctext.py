@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from memtap.bpf.source import with_includes
+
 BPF = Path(__file__).resolve().parent.parent.parent / "bpf"
 
 _SIZES = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
@@ -13,7 +15,16 @@ _SIZES = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
 
 def source(name: str) -> str:
     """The text of a file below bpf/, without its comments."""
-    return re.sub(r"/\*.*?\*/", "", (BPF / name).read_text(), flags=re.DOTALL)
+    return _without_comments((BPF / name).read_text())
+
+
+def whole(program: str) -> str:
+    """The text of a program with our headers in it, without comments."""
+    return _without_comments(with_includes((BPF / f"programs/{program}.bpf.c").read_text()))
+
+
+def _without_comments(text: str) -> str:
+    return re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
 
 
 PROGRAM = source("programs/pagecache.bpf.c")

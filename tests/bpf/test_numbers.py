@@ -20,10 +20,10 @@ from memtap.tracers.reclaim import probes as reclaim
 from memtap.tracers.slab import enrich as slab
 from memtap.tracers.slab import probes as slabs
 from memtap.tracers.slab import report as slab_report
-from tests.bpf.ctext import BPF, enumerators, number, source
+from tests.bpf.ctext import BPF, enumerators, number, source, whole
 
 CALLS = source("include/memtap/calls.h")
-FAULTS, RECLAIM = source("programs/faults.bpf.c"), source("programs/reclaim.bpf.c")
+FAULTS, MALLOC, RECLAIM = whole("faults"), whole("malloc"), whole("reclaim")
 SLAB, PAGES = source("programs/slab.bpf.c"), source("programs/pages.bpf.c")
 PLANS = {tracer.plan.name: tracer.plan for tracer in every()}
 
@@ -41,15 +41,15 @@ def test_kinds_and_marks_of_faults_are_the_same() -> None:
 
 
 def test_calls_are_the_same() -> None:
-    calls = enumerators(FAULTS, "BRK")
+    calls = enumerators(MALLOC, "BRK")
     assert calls == {call.name: call.value for call in allocator.Call if call.name in calls}
     assert min(calls.values()) == faults.FIRST_CALL
-    assert rows.FAILED == faults.Mark.FAILED
     assert rows.IS_32_BIT == faults.Mark.PRESENT
     assert rows.TELLS_THRESHOLD == faults.Mark.WRITE
-    for name, mark in (("JOINABLE", "PRESENT"), ("IS_32_BIT", "PRESENT")):
-        assert re.search(rf"^#define {name}\s+{mark}$", FAULTS, re.MULTILINE)
-    assert re.search(r"^#define TELLS_THRESHOLD\s+WRITE$", FAULTS, re.MULTILINE)
+    assert number(MALLOC, "FAILED") == rows.FAILED
+    assert re.search(r"^#define JOINABLE\s+PRESENT$", FAULTS, re.MULTILINE)
+    assert re.search(r"^#define IS_32_BIT\s+PRESENT\s*$", MALLOC, re.MULTILINE)
+    assert re.search(r"^#define TELLS_THRESHOLD\s+WRITE\s*$", MALLOC, re.MULTILINE)
 
 
 def test_kinds_and_edges_of_reclaim_are_the_same() -> None:
@@ -124,7 +124,7 @@ INCLUDED = "".join(
 def test_what_a_variant_attaches_and_selects_is_in_the_program(
     plan: Plan, variant: Variant
 ) -> None:
-    text = source(f"programs/{plan.program or plan.name}.bpf.c") + INCLUDED
+    text = source(f"programs/{plan.name}.bpf.c") + INCLUDED
     for name in [probe.function for probe in variant.probes] + [*variant.defines]:
         assert re.search(rf"\b{name.split()[0]}\b", text), name
 
@@ -132,7 +132,8 @@ def test_what_a_variant_attaches_and_selects_is_in_the_program(
 def settings() -> dict[str, tuple[str, str]]:
     """Macros by which Python asks a program for more, and the program that knows them."""
     asked = {
-        "faults": (faults.STACKS, malloc.FRAMES, malloc.huge_pages({})),
+        "faults": (faults.STACKS,),
+        "malloc": (malloc.FRAMES, malloc.huge_pages({})),
         "slab": (slabs.BY_SITE, slabs.BY_PROCESS, slabs.LEAKS, slabs.STACKS, slabs.objects()),
     }
     return {f"{name} {text}": (name, text) for name, texts in asked.items() for text in texts}

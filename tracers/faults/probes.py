@@ -35,7 +35,6 @@ class Mark(IntFlag):
     HEAP = 16
     UNMAPPED = 32
     UNTIMED = 64
-    FAILED = 128
 
 
 # Of a thread that begins: the kernel tells its process of its end (JOINABLE of the C program).

@@ -48,12 +48,10 @@ def huge_pages(meminfo: Mapping[str, int]) -> str:
 PLAN = Plan(
     "malloc",
     tuple(
-        replace(variant, probes=(*variant.probes, _CALLS), defines=(*variant.defines, "CALLS"))
-        for variant in faultplan.PLAN.variants
+        replace(variant, probes=(*variant.probes, _CALLS)) for variant in faultplan.PLAN.variants
     ),
     mappings=True,
     wakeup=faultplan.PLAN.wakeup,
-    program=faultplan.PLAN.name,
     least_mib=84,
 )
 

@@ -1,8 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
+/* The registers of a task, as it was in user space. */
 #ifndef MEMTAP_REGS_H
 #define MEMTAP_REGS_H
 
 #include <memtap/fields.h>
+
+#if defined(__x86_64__)
+#define REGS_IP(regs)   FIELD(regs, pt_regs, ip)
+#define REGS_SP(regs)   FIELD(regs, pt_regs, sp)
+#define REGS_BP(regs)   FIELD(regs, pt_regs, bp)
+#define REGS_LINK(regs) 0
+#else
+#define REGS_IP(regs)   FIELD(regs, pt_regs, pc)
+#define REGS_SP(regs)   FIELD(regs, pt_regs, sp)
+#define REGS_BP(regs)   FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 29 * sizeof(u64))
+#define REGS_LINK(regs) FIELD_AS(u64, regs, OFFSET(pt_regs, regs) + 30 * sizeof(u64))
+#endif
 
 /* THREAD_SIZE: a kernel stack without KASAN */
 #define THREAD_SHIFT (PAGE_SHIFT > 14 ? PAGE_SHIFT : 14)

@@ -12,9 +12,9 @@ from memtap.tracers.code.mappings import Place, Region
 from memtap.tracers.faults.match import FAULT, Found
 from memtap.tracers.faults.probes import PLAN, Kind, Mark
 from memtap.tracers.faults.rows import Cause, rows_of
-from tests.bpf.ctext import enumerators, layout, source
+from tests.bpf.ctext import enumerators, layout, whole
 
-PROGRAM = source("programs/faults.bpf.c")
+PROGRAM, MALLOC = whole("faults"), whole("malloc")
 READ, WRITE, PRESENT = Mark(0), Mark.WRITE, Mark.PRESENT
 
 
@@ -106,8 +106,9 @@ def test_words_are_those_of_the_program() -> None:
 
 
 def test_the_filler_between_members_of_an_event_is_none() -> None:
-    event = layout(PROGRAM, "event")
-    assert sum(size for _, _, size in event["members"]) == event["size"] == 96
+    for program, size in ((PROGRAM, 40), (MALLOC, 96)):
+        event = layout(program, "event")
+        assert sum(size for _, _, size in event["members"]) == event["size"] == size
 
 
 def test_what_is_attached_is_in_the_program() -> None:

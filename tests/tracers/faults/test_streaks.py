@@ -16,7 +16,7 @@ from memtap.tracers.faults.match import Exceptions, Found
 from memtap.tracers.faults.probes import Kind
 from memtap.tracers.faults.streaks import ANON_BITS, SWITCH_BITS, ends_apart, in_parts
 from tests.bpf.ctext import number as defined
-from tests.bpf.ctext import source
+from tests.bpf.ctext import whole
 from tests.tracers.faults.test_match import Told, events_of, feed, gone, raised, told
 
 GONE = 4194305  # no process has this number
@@ -158,7 +158,7 @@ def test_parts_agree_with_a_table_of_every_page() -> None:
 
 
 def test_the_bits_of_what_was_seen_are_those_of_the_program() -> None:
-    program = source("programs/faults.bpf.c")
+    program = whole("faults")
     assert defined(program, "ANON_BITS") == ANON_BITS
     assert defined(program, "SWITCH_MASK") == (1 << SWITCH_BITS) - 1
     assert defined(program, "HINT_SHIFT") == SWITCH_BITS

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What became of exceptions: whether they were completed, what they had to wait for. */
+#ifndef MEMTAP_OUTCOMES_H
+#define MEMTAP_OUTCOMES_H
+
+#include <memtap/exceptions.h>
+
+#define SIGBUS      7
+#define SIGSEGV     11
+#define SEGV_MAPERR 1
+#define PF_MEMALLOC 0x800 /* of task->flags: it reclaims memory, of whomever */
+
+/* Where there is an exception, that has the stack, and was counted if it was memtap's own. */
+#ifdef ENDS_ALONE
+#define COMPLETED_STACK(ctx) stack_of(ctx, BPF_F_USER_STACK)
+#define ended_for            followed
+#else
+#define COMPLETED_STACK(ctx) NO_STACK
+#define ended_for            concerned
+#endif
+
+/* The task has counted this fault already. */
+static inline int completed(u64 *ctx, int number, u8 kind)
+{
+	u64 task = (u64)current_task();
+
+	if (!ended_for(task, FIELD(task, task_struct, tgid)))
+		return 0;
+	struct event this = {.address = CTX_ADDRESS(ctx), .ip = CTX_IP(ctx), .kind = kind};
+	this.stack = COMPLETED_STACK(ctx);
+	u64 sp = CTX_IS_USER(ctx) ? CTX_SP(ctx) : REGS_SP(user_regs(task));
+
+	this.number = faults_of(task) - 1;
+	this.marks = place_of(task, this.address, sp) | (CTX_IS_USER(ctx) ? 0 : KERNEL);
+	return tell(ctx, number, task, &this);
+}
+
+/* software/minor-faults, every one */
+int on_minor(u64 *ctx)
+{
+	return completed(ctx, LANE_MINOR, MINOR);
+}
+
+/* software/major-faults, every one */
+int on_major(u64 *ctx)
+{
+	return completed(ctx, LANE_MAJOR, MAJOR);
+}
+
+/* Something rare of the exception that a task is in, or of the task. */
+static inline int note(void *ctx, int number, u64 task, u8 kind, u64 address, u8 marks)
+{
+	u64 regs = user_regs(task);
+	struct event this = {.address = address, .ip = REGS_IP(regs), .kind = kind};
+
+	this.stack = NO_STACK;
+	this.number = faults_of(task);
+	this.marks = marks | place_of(task, address, REGS_SP(regs));
+	return tell(ctx, number, task, &this);
+}
+
+/* tp_btf/signal_generate(sig, info, task, group, result) */
+int on_signal(u64 *ctx)
+{
+	u64 task = (u64)current_task(), info = ctx[1];
+
+	if ((u32)ctx[0] != SIGSEGV && (u32)ctx[0] != SIGBUS)
+		return 0;
+	/* The kernel's own, of which the codes are above 0, and to the task itself. */
+	s32 code = PEEK(info, kernel_siginfo, si_code); /* it can be a number, SEND_SIG_PRIV */
+	if (ctx[2] != task || code <= 0)
+		return 0;
+	if (!ended_for(task, FIELD(task, task_struct, tgid)))
+		return 0;
+	u64 address = PEEK(info, kernel_siginfo, _sifields___sigfault___addr);
+	u8 nothing = (u32)ctx[0] == SIGSEGV && code == SEGV_MAPERR ? UNMAPPED : 0;
+	return note(ctx, LANE_BAD, task, BAD, address, nothing);
+}
+
+/* tp_btf/rss_stat(mm, member) */
+int on_rss(u64 *ctx)
+{
+	u64 task = (u64)current_task();
+
+	if ((u32)ctx[1] != MM_SWAPENTS || FIELD(task, task_struct, flags) & PF_MEMALLOC)
+		return 0;
+	if (!concerned(task, FIELD(task, task_struct, tgid)))
+		return 0;
+	return note(ctx, LANE_RSS, task, SWAPPED, 0, 0);
+}
+
+/* Has this task, which goes on, waited for I/O of its own accord? */
+static inline int has_waited(u64 task)
+{
+	return FLAG(task, task_struct, in_iowait) && FIELD(task, task_struct, mm) &&
+	       concerned(task, FIELD(task, task_struct, tgid));
+}
+
+/*
+ * tp_btf/sched_switch(preempt, prev, next): io_schedule() is how a fault waits for a page that
+ * others are reading, or that is being written. The last wait of several is the one that tells
+ * when it was over; those of a system call are of no exception, and change nothing.
+ */
+int on_switch(u64 *ctx)
+{
+	u64 task = ctx[2];
+	struct event this = {.kind = WAITED, .stack = NO_STACK};
+
+	if (!has_waited(task))
+		return 0;
+	struct lane *lane = enter(LANE_WAIT);
+	if (!lane)
+		return 0;
+	struct event *last = last_of(lane);
+	this.tid = FIELD(task, task_struct, pid);
+	this.number = faults_of(task);
+	this.seen = seen_of(task);
+	if (last && last->tid == this.tid && last->number == this.number)
+		lane->batch.head.used--;
+	keep(ctx, lane, task, &this);
+	end_streaks(WAITED);
+	leave(lane);
+	return 0;
+}
+
+#endif
