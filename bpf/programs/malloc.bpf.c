@@ -7,28 +7,33 @@
 #include <uapi/linux/ptrace.h>
 #include <memtap/exception.h>
 
-/* Kinds of events, behind those of faults. Of these `seen` is the protection | flags << 8 of
- * mmap(2), the protection of mprotect(2), the flags of mremap(2), or an advice. */
+/* Kinds of events, behind those of faults: system calls. Of mremap(2) there are two. */
 enum call { BRK = 16, MMAP, MUNMAP, MOVED_FROM, MOVED_TO, MPROTECT, MADVISE };
 
-/* Of a call. */
-#define IS_32_BIT       PRESENT /* a 32-bit program made it */
-#define TELLS_THRESHOLD WRITE   /* it is known where the C library has malloc's threshold */
-#define FAILED          128     /* the kernel refused it */
+enum call_mark {
+	IS_32_BIT = 1,       /* a 32-bit program made it */
+	TELLS_THRESHOLD = 2, /* it is known where the C library has malloc's threshold */
+	REFUSED = 4,         /* it failed; of brk(2), the break is not what was wanted */
+	ASKS = 8,            /* brk(0): where is the break? */
+};
 
 enum { LANE_CALL = EXCEPTION_LANES, LANES };
 
+/* Of a call `address` is where what it was about begins; of brk(2), the break by then. */
 struct event {
 #include <memtap/exception_members.h>
-	u64 length;
+	u64 length;   /* of a call, in bytes */
 	u64 caller_0; /* what stands on the stack: the wrapper's return address is one of these
 		       */
 	u64 caller_1;
 	u64 caller_2;
-	u64 request; /* with REQUESTS, bytes that were last asked of malloc */
-	u32 request_number;
-	u32 padding;
+	u64 request;   /* with REQUESTS, bytes that were last asked of malloc */
 	u64 threshold; /* with TELLS_THRESHOLD: malloc's by then, NEVER if it maps no blocks */
+	u32 request_number;
+	u32 prot;  /* of mmap(2) and mprotect(2) */
+	u32 flags; /* of mmap(2) and mremap(2) */
+	u16 advice;
+	u16 call_marks;
 };
 
 /* Every fault has an event; there are no runs. */
@@ -66,26 +71,24 @@ static inline int gets_memory(u8 kind)
 	return kind == BRK || kind == MMAP || kind == MOVED_TO || kind == MPROTECT;
 }
 
-static inline void called(void *ctx, u64 task, u64 regs, u8 kind, u64 address, u64 length,
-			  u32 how, u8 marks)
+static inline void called(void *ctx, u64 task, u64 regs, struct event *call)
 {
-	struct event this = {.address = address, .length = length, .seen = how, .kind = kind};
 	struct lane *lane = enter(LANE_CALL);
+	int is_32 = call->call_marks & IS_32_BIT;
 
 	if (!lane)
 		return;
-	this.ip = REGS_IP(regs);
-	this.tid = FIELD(task, task_struct, pid);
-	this.stack = stack_of(ctx, BPF_F_USER_STACK);
-	this.marks = marks;
-	tell_threshold(&this);
-	note_request(&this);
-	if (kind == MMAP && !(marks & IS_32_BIT))
-		read_user(&this.caller_0, 3 * sizeof(u64), (void *)REGS_SP(regs));
-	if (kind == MMAP && REGS_LINK(regs))
-		this.caller_0 = REGS_LINK(regs);
-	keep(ctx, lane, task, &this);
-	if (gets_memory(kind) && !(marks & IS_32_BIT))
+	call->ip = REGS_IP(regs);
+	call->tid = FIELD(task, task_struct, pid);
+	call->stack = stack_of(ctx, BPF_F_USER_STACK);
+	tell_threshold(call);
+	note_request(call);
+	if (call->kind == MMAP && !is_32)
+		read_user(&call->caller_0, 3 * sizeof(u64), (void *)REGS_SP(regs));
+	if (call->kind == MMAP && REGS_LINK(regs))
+		call->caller_0 = REGS_LINK(regs);
+	keep(ctx, lane, task, call);
+	if (gets_memory(call->kind) && !is_32)
 		send_frame(ctx, lane, task, regs);
 	leave(lane);
 }
@@ -122,27 +125,51 @@ static inline u64 mapped_bytes(u64 length, u64 flags)
 	return (length + (1ULL << shift) - 1) >> shift << shift;
 }
 
+/* The break is where it was if it cannot be where it is wanted; it never was at 0. */
+static inline u16 break_marks(u64 wanted, u64 result)
+{
+	if (!wanted)
+		return ASKS;
+	return WHOLE(wanted) != WHOLE(result) ? REFUSED : 0;
+}
+
 static inline void call_ended(u64 *ctx, u64 regs)
 {
 	u64 task = (u64)current_task(), is_32 = THREAD_IS_32_BIT(task), result = ctx[1];
-	u8 kind = call_of(CALL_NUMBER(regs), is_32);
+	struct event call = {.kind = call_of(CALL_NUMBER(regs), is_32)};
 
-	if (!kind || !followed(task, FIELD(task, task_struct, tgid)))
+	if (!call.kind || !followed(task, FIELD(task, task_struct, tgid)))
 		return;
-	u64 start = ARGUMENT(0, regs, is_32), length = WHOLE(ARGUMENT(1, regs, is_32));
+	u64 first = ARGUMENT(0, regs, is_32), second = ARGUMENT(1, regs, is_32);
 	u64 third = ARGUMENT(2, regs, is_32), fourth = ARGUMENT(3, regs, is_32);
-	u8 marks = (result > ~(u64)LAST_ERROR ? FAILED : 0) | (is_32 ? IS_32_BIT : 0);
-	if (kind == BRK)
-		called(ctx, task, regs, BRK, WHOLE(result), WHOLE(start), 0, marks);
-	else if (kind == MMAP)
-		called(ctx, task, regs, MMAP, result,
-		       mapped_bytes(ARGUMENT(1, regs, is_32), fourth), third | fourth << 8,
-		       marks);
-	else
-		called(ctx, task, regs, kind, start, length,
-		       kind == MOVED_FROM ? fourth : third, marks);
-	if (kind == MOVED_FROM)
-		called(ctx, task, regs, MOVED_TO, result, WHOLE(third), fourth, marks);
+
+	call.address = first;
+	call.length = WHOLE(second);
+	call.call_marks = result > ~(u64)LAST_ERROR ? REFUSED : 0;
+	if (call.kind == BRK) {
+		call.address = WHOLE(result);
+		call.length = 0;
+		call.call_marks = break_marks(first, result);
+	} else if (call.kind == MMAP) {
+		call.address = result;
+		call.length = mapped_bytes(second, fourth);
+		call.prot = third;
+		call.flags = fourth;
+	} else if (call.kind == MOVED_FROM) {
+		call.flags = fourth;
+	} else if (call.kind == MPROTECT) {
+		call.prot = third;
+	} else {
+		call.advice = call.kind == MADVISE ? third : 0;
+	}
+	call.call_marks |= is_32 ? IS_32_BIT : 0;
+	called(ctx, task, regs, &call);
+	if (call.kind == MOVED_FROM) {
+		call.kind = MOVED_TO;
+		call.address = result;
+		call.length = WHOLE(third);
+		called(ctx, task, regs, &call);
+	}
 }
 
 /* tp_btf/sys_exit(regs, ret): by then the arguments are still in the registers. */

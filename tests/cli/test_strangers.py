@@ -22,6 +22,8 @@ from tests.cli.calling import HOME, command, memtap, says, spawn
 from tests.cli.making import FIRST, SECOND, record
 from tests.tracers.builders import make_chunk, make_origin
 
+RECORDINGS = HOME / "tests/data/recordings"
+
 MOST_BYTES = 512 << 20
 TRUST = "add --trust"
 
@@ -116,6 +118,15 @@ def test_numbers_that_cannot_be_are_refused(column: str, tmp_path: Path) -> None
 def test_a_recording_of_another_tracer_by_its_columns_is_refused(tmp_path: Path) -> None:
     path = record(tmp_path / "r.parquet", SECOND, origin=make_origin(tracer="slab"))
     says(spawn("slab", "--from", path), "has other columns", "use the memtap")
+
+
+def test_a_recording_of_the_first_schema_is_read_where_columns_are_still_the_same() -> None:
+    """What `--record` of 0.1 wrote of a program that touched 400,000 bytes of malloc's."""
+    malloc, faults = (RECORDINGS / f"schema-1-{name}.parquet" for name in ("malloc", "faults"))
+    says(spawn("malloc", "--from", malloc), "has other columns (schema 1)", "use memtap 0.1")
+    done = memtap("faults", "-b", "cause", "-f", "json", "--from", faults)
+    causes = {row["cause"]: row["total"] for row in json.loads(done.out)["rows"]}
+    assert causes == {"first-touch": 108, "file-map": 26, "cow": 13, "zero-page": 1}
 
 
 def test_a_recording_without_an_end_is_shown_and_said(tmp_path: Path) -> None:

@@ -51,8 +51,6 @@ def _chunk(tracer: str, number: int, chance: np.random.Generator) -> Chunk:
     rows: Events = np.zeros(_ROWS, ROWS[tracer])
     for name in rows.dtype.names or ():
         rows[name] = chance.choice(_WORDS.get(name, range(50)), _ROWS)
-    if tracer == "malloc":
-        rows["address"][rows["kind"] == 27] %= 64
     rows["ns"] = number * 10**9 + np.sort(chance.integers(1, 10**9, _ROWS))
     return Chunk(
         rows=rows,

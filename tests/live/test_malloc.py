@@ -6,6 +6,7 @@ import json
 import platform
 import re
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -473,3 +474,33 @@ def test_a_replay_is_the_live_report_byte_for_byte(workload: Build, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     again = memtap("malloc", "-b", "process,path", "-f", "json", "--from", recording)
     assert again.stdout == live.read_text()
+
+
+# What no process can have: a break and an address at the end of all numbers, half of all addresses;
+# and what the kernel grants of no bytes wherever that is.
+ODD = """
+import ctypes
+c = ctypes.CDLL(None)
+c.mmap.restype = ctypes.c_void_p
+number, size = ctypes.c_void_p, ctypes.c_size_t
+granted = [
+    c.mprotect(number(2**64 - 4096), size(0), 3),
+    c.brk(number(2**64 - 8192)),
+    c.munmap(number(2**63), size(2**63)),
+    c.madvise(number(2**64 - 4096), size(0), 4),
+]
+assert c.mmap(None, size(2**63), 3, 0x22, -1, size(0)) == 2**64 - 1
+print(*granted)
+"""
+
+
+def test_what_cannot_be_is_told_as_refused_and_can_be_recorded(tmp_path: Path) -> None:
+    recording, live = tmp_path / "r.parquet", tmp_path / "live"
+    how = ["malloc", "--timeline", "-f", "json"]
+    program = ["--", sys.executable, "-c", ODD]
+    done = memtap(*how, "--record", recording, "-o", live, *program)
+    assert (done.returncode, done.stdout.split()) == (0, ["0", "-1", "-1", "0"]), done.stderr
+    rows = [row for report in reports(live.read_text()) for row in report["rows"]]
+    refused = [row["path"] for row in rows if row["why"] == "the kernel refused"]
+    assert sorted(refused) == ["brk", "other", "other"]
+    assert memtap(*how, "--from", recording).stdout == live.read_text()

@@ -12,8 +12,9 @@ import pytest
 
 from memtap.tracers.code.mappings import Mappings
 from memtap.tracers.malloc import rows as mallocrows
+from memtap.tracers.malloc.probes import Call
 from memtap.tracers.malloc.report import Malloc
-from memtap.tracers.malloc.rows import Call
+from memtap.tracers.malloc.rows import Fact
 from memtap.tracers.model import enricher
 from memtap.tracers.model.chunk import Chunk
 from memtap.tracers.model.report import Report
@@ -82,7 +83,7 @@ def test_of_allocators_those_of_the_living_are_kept() -> None:
     malloc = Malloc(make_origin(), ("process",))
     for chunk in crowds(mallocrows.ROW, {"kind": Call.BRK}):
         ends = chunk.rows.copy()
-        ends["kind"] = Call.EXIT
+        ends["kind"] = Fact.EXIT
         assert malloc.feed(replace(chunk, rows=np.concatenate([chunk.rows, ends])))
     assert largest(malloc) <= KEPT
 

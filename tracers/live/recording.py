@@ -32,7 +32,9 @@ from memtap.tracers.live.footers import Footer, chain, ending, footer_bytes, foo
 from memtap.tracers.model import claims
 from memtap.tracers.model.chunk import Chunk, Origin
 
-SCHEMA = 1
+# Schema 2 gave the rows of malloc columns of their own; those of all others are as they were.
+SCHEMA = 2
+_READERS = {1: "memtap 0.1"}
 _ABOUT, _ORIGIN, _AUDIT = b"memtap", b"memtap.origin", b"memtap.audit"
 TRUST = "if you know who made it, and of what, add --trust"
 _WHAT_TO_NAME = "name a file that --record wrote, a glob of such files, or their folder"
@@ -187,6 +189,7 @@ class Recording:
     Attributes:
         origin: where its events come from.
         row: the type of its rows.
+        schema: the version of all that, from 1 on.
         was_cut_off: whether its end is not there: its recorder was killed, or still records.
     """
 
@@ -204,7 +207,8 @@ class Recording:
         if _ABOUT not in metadata:
             raise MemtapError(f"{path} is no recording of memtap", _WHAT_TO_NAME)
         with self._explained(f"cannot read {path}: it is damaged"):
-            self.origin = _origin(path, metadata)
+            self.schema = _schema_of(path, metadata)
+            self.origin = Origin.from_json(metadata[_ORIGIN].decode())
             self.row = _row(first)
 
     def _find_chain(self, size: int) -> tuple[list[tuple[int, int]], bool]:
@@ -229,8 +233,9 @@ class Recording:
     def require(self, row: np.dtype[np.void]) -> None:
         """Raises MemtapError if its rows are of another type."""
         if self.row != row:
-            what = f"{self.path} has other columns than are recorded now"
-            raise MemtapError(what, "use the memtap that it was made with")
+            reader = _READERS.get(self.schema, "the memtap that it was made with")
+            what = f"{self.path} has other columns (schema {self.schema}) than are recorded now"
+            raise MemtapError(what, f"use {reader}, which can read it")
 
     def __iter__(self) -> Iterator[Chunk]:
         hint = "what was recorded before the damage was shown"
@@ -328,12 +333,13 @@ def _chunk(part: pq.ParquetFile, number: int, row: np.dtype[np.void]) -> Chunk:
     return Chunk.from_head(column("head")[0].as_py(), rows)
 
 
-def _origin(path: Path, metadata: dict[bytes, bytes]) -> Origin:
-    """The origin in a file's metadata. Raises MemtapError if its schema is not ours."""
+def _schema_of(path: Path, metadata: dict[bytes, bytes]) -> int:
+    """The schema that a file says it has. Raises MemtapError if it is none that we know."""
     schema = claims.number(json.loads(metadata[_ABOUT])["schema"])
-    if schema != SCHEMA:
-        raise MemtapError(f"{path} has schema {schema}, not {SCHEMA}", "use the memtap it is of")
-    return Origin.from_json(metadata[_ORIGIN].decode())
+    if not 1 <= schema <= SCHEMA:
+        what = f"{path} has schema {schema}, and this memtap knows those up to {SCHEMA}"
+        raise MemtapError(what, "use the memtap that it was made with, or a later one")
+    return schema
 
 
 def find(pattern: str) -> list[Path]:

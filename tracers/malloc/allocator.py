@@ -18,6 +18,7 @@ import numpy.typing as npt
 from memtap.tracers.code.intervals import Space
 from memtap.tracers.code.mappings import MAP_SHARED, PROT_WRITE, Region
 from memtap.tracers.malloc.owned import NOBODY, Held, Owned, Owner, Use, encoded, uses_and_sites
+from memtap.tracers.malloc.probes import Call, CallMark
 from memtap.tracers.model.labels import Word
 
 # Of mmap(2), mremap(2) and madvise(2).
@@ -48,31 +49,6 @@ class _Limits(NamedTuple):
 
 _BITS_64 = _Limits(arena=64 << 20, highest=32 << 20, extra=23)
 _BITS_32 = _Limits(arena=1 << 20, highest=512 << 10, extra=19)
-
-
-class Call(IntEnum):
-    """What a process did: system calls, its birth, another program, its end.
-
-    And where the heap is of a process that was there before, and how often it asked malloc for
-    something: `address` is a power of two of bytes (tracers/malloc/sizes.py), `length` the count.
-    And what its heap was like: `flags` is a Part (tracers/malloc/heapwalk.py), `length` bytes. Of
-    SHARE, `address` is the process whose memory it shares from its birth on.
-    """
-
-    BRK = 16
-    MMAP = 17
-    MUNMAP = 18
-    MOVED_FROM = 19
-    MOVED_TO = 20
-    MPROTECT = 21
-    MADVISE = 22
-    FORK = 23
-    EXEC = 24
-    EXIT = 25
-    HEAP = 26
-    REQUESTED = 27
-    WALKED = 28
-    SHARE = 29
 
 
 class Path(Word):
@@ -140,17 +116,23 @@ class Asked(NamedTuple):
     """What a system call was about.
 
     Attributes:
-        start: an address or, of brk, the new break.
-        length: in bytes; of brk, the break that was asked for.
-        flags: prot | flags << 8 of mmap, flags of mremap, prot of mprotect, the advice of madvise.
+        start: an address or, of brk, the break by then.
+        length: in bytes; of brk, 0.
+        prot: of mmap and mprotect.
+        flags: of mmap and mremap.
+        advice: of madvise.
+        marks: see CallMark.
         site: the number of the code that made it; 0 is not known.
         ns: when.
         tid: of the thread that made it.
     """
 
     start: int
-    length: int
+    length: int = 0
+    prot: int = 0
     flags: int = 0
+    advice: int = 0
+    marks: int = 0
     site: int = 0
     ns: int = 0
     tid: int = 0
@@ -240,26 +222,26 @@ class Allocator:
 
     def has_in_its_way(self, asked: Asked) -> bool:
         """Whether there still is something where mmap(2) of this would put it."""
-        is_fixed = asked.flags >> 8 & (_MAP_FIXED | _MAP_FIXED_NOREPLACE)
+        is_fixed = asked.flags & (_MAP_FIXED | _MAP_FIXED_NOREPLACE)
         return not is_fixed and not self._owned.is_free(asked.start, asked.length)
 
     def call(self, call: Call, asked: Asked) -> Step:
-        """A system call that succeeded."""
+        """A system call that succeeded; or brk(2), of which it is seen here."""
         self._unshare()
         return _HANDLERS[call](self, asked)
 
     def map_other(self, asked: Asked) -> Step:
         """mmap(2), by whom it was not malloc."""
         self._unshare()
-        file = not asked.flags >> 8 & _MAP_ANONYMOUS
+        file = not asked.flags & _MAP_ANONYMOUS
         return self._use(asked, Use.OTHER, Rule.FILE if file else Rule.ANOTHER)
 
     def _brk(self, asked: Asked) -> Step:
-        now, wanted = asked.start, asked.length
-        if self.heap is None or wanted == 0:
+        now = asked.start
+        if self.heap is None or asked.marks & CallMark.ASKS:
             self.heap = self.heap or (now, now)
             return Step(Path.BRK, Rule.HEAP_SEEN)
-        if now != wanted:
+        if asked.marks & CallMark.REFUSED:
             return Step(Path.BRK, Rule.FAILED)
         begin, before = self.heap
         self.heap = min(begin, now), now
@@ -278,7 +260,7 @@ class Allocator:
         return back
 
     def _mmap(self, asked: Asked) -> Step:
-        prot, flags = asked.flags & 0xFF, asked.flags >> 8
+        prot, flags = asked.prot, asked.flags
         if flags & _MAP_FIXED and not prot and self._holds(asked, Use.ARENA):
             return self._use(asked, Use.RESERVED, Rule.ARENA_SHRUNK)
         if not flags & _MAP_ANONYMOUS:
@@ -329,11 +311,13 @@ class Allocator:
         return self._use(asked, Use.CHUNK, Rule.COMMITTED)
 
     def _mprotect(self, asked: Asked) -> Step:
-        if asked.flags & PROT_WRITE and self._holds(asked, *_ARENAS) == asked.length:
+        if not asked.length:
+            return Step(Path.OTHER, Rule.ANOTHER)
+        if asked.prot & PROT_WRITE and self._holds(asked, *_ARENAS) == asked.length:
             return self._use(asked, Use.ARENA, Rule.ARENA_GROWN)
-        if not asked.flags and self._holds(asked, Use.ARENA):
+        if not asked.prot and self._holds(asked, Use.ARENA):
             return self._use(asked, Use.RESERVED, Rule.ARENA_SHRUNK)
-        if changed := self._change(asked, asked.flags):
+        if changed := self._change(asked, asked.prot):
             return changed
         held = self._owned.held(asked.start, asked.length)
         return Step(_PATH_OF[_most(held)[0]], Rule.ANOTHER)
@@ -341,7 +325,7 @@ class Allocator:
     def _madvise(self, asked: Asked) -> Step:
         use, site = self._owned.at(asked.start)
         path = Path.BRK if self._in_heap(asked.start) else _PATH_OF[use]
-        if asked.flags not in (_MADV_DONTNEED, _MADV_FREE):
+        if asked.advice not in (_MADV_DONTNEED, _MADV_FREE):
             return Step(path, Rule.ANOTHER)
         return Step(path, Rule.GIVEN_BACK, back={site: asked.length})
 

@@ -13,14 +13,20 @@ from memtap.bpf.stream import Events
 from memtap.tracers.code.mappings import Heard, Place, Region, Shares, parse_maps, read_maps
 from memtap.tracers.faults.enrich import FaultEnricher, Settled
 from memtap.tracers.malloc import heapwalk
-from memtap.tracers.malloc.allocator import Call
 from memtap.tracers.malloc.callsites import CallSites
 from memtap.tracers.malloc.libraries import ALLOCATORS, allocator_of, is_loader, rank_of
+from memtap.tracers.malloc.probes import CallMark
 from memtap.tracers.malloc.requests import SIZES, Requests
-from memtap.tracers.malloc.rows import FOREIGN, LOADER, ROW
+from memtap.tracers.malloc.rows import BEYOND, ROW, Fact
 from memtap.tracers.malloc.thresholds import Thresholds
 from memtap.tracers.model.arrays import chain, group_numbers, in_order
 from memtap.tracers.model.enricher import REMEMBERED, Enricher, Source, Taken
+
+# Members of calls that are told as they come.
+_COPIED = (
+    *("ns", "tgid", "tid", "kind", "address", "length"),
+    *("prot", "flags", "advice", "call_marks", "threshold"),
+)
 
 # A map that the C program has if it sends the frames of calls.
 FRAMES = "frame_records"
@@ -109,38 +115,38 @@ class MallocEnricher(Enricher):
         seen, self._seen = self._seen, []
         rows = np.zeros(len(seen), ROW)
         for row, (tgid, start, length) in zip(rows, seen, strict=True):
-            row["kind"], row["tgid"], row["address"], row["length"] = Call.HEAP, tgid, start, length
+            row["kind"], row["tgid"], row["address"], row["length"] = Fact.HEAP, tgid, start, length
         return rows
 
     def _calls(self, settled: Settled) -> Events:
         calls, numbers = settled.calls, settled.numbers
         rows = np.zeros(len(calls), ROW)
-        for name in ("ns", "tgid", "tid", "kind", "address", "length", "marks", "threshold"):
+        for name in _COPIED:
             rows[name] = calls[name]
-        rows["flags"] = calls["seen"]
+        rows["address"][rows["address"] >= BEYOND] = 0  # an error, or of no bytes
         if self._requests:
             for name in ("request", "request_number"):
                 rows[name] = calls[name]
         keys = zip(calls["tid"].tolist(), calls["ns"].tolist(), strict=True)
         rows["site"] = [self._site_of.pop(key, 0) for key in keys]
-        rows["marks"] |= self._makers(numbers[:, [0, 4, 5, 6]])
+        rows["call_marks"] |= self._makers(numbers[:, [0, 4, 5, 6]])
         return rows
 
-    def _makers(self, made: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
+    def _makers(self, made: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint16]:
         """Who made each call, by the numbers of its code and of what may have called that."""
         group = group_numbers(*made.T)
         _, one = np.unique(group, return_index=True)
         makers = [self._maker(*each) for each in made[one].tolist()]
-        return np.array(makers, np.uint8)[group]
+        return np.array(makers, np.uint16)[group]
 
     def _maker(self, code: int, *callers: int) -> int:
         """Who made a call, by the places of its code and of what may have called that."""
         path = self._place(code).path
         if is_loader(path):
-            return LOADER
+            return CallMark.BY_LOADER
         called = (self._place(number) for number in callers)
         by = next((place.path for place in called if place.region is Region.TEXT), path)
-        return 0 if by == path or allocator_of([by]) != "?" else FOREIGN
+        return 0 if by == path or allocator_of([by]) != "?" else CallMark.BY_OTHERS
 
     def _place(self, number: int) -> Place:
         return self._faults.mappings.places[number]
@@ -171,7 +177,7 @@ class MallocEnricher(Enricher):
         return ALLOCATORS[min(map(self._rank_of.__getitem__, mapped), default=-1)]
 
     def _lives(self, told: Iterable[Heard]) -> Events:
-        """Births, new programs and ends of processes that we know; see Call."""
+        """Births, new programs and ends of processes that we know."""
         lives = [
             (each.ns, each.tgid, _LIVES[type(each)], getattr(each, "parent", 0))
             for each in told
@@ -179,7 +185,7 @@ class MallocEnricher(Enricher):
         ]
         rows = np.zeros(len(lives), ROW)
         if lives:
-            rows["ns"], rows["tgid"], rows["kind"], rows["address"] = zip(*lives, strict=True)
+            rows["ns"], rows["tgid"], rows["kind"], rows["parent"] = zip(*lives, strict=True)
         return rows
 
     def _concerns(self, told: Heard) -> bool:
@@ -191,9 +197,9 @@ class MallocEnricher(Enricher):
         return known and type(told) in _LIVES
 
 
-_LIVES: dict[type, Call] = {
-    Forked: Call.FORK,
-    Shares: Call.SHARE,
-    Began: Call.EXEC,
-    Ended: Call.EXIT,
+_LIVES: dict[type, Fact] = {
+    Forked: Fact.FORK,
+    Shares: Fact.SHARE,
+    Began: Fact.EXEC,
+    Ended: Fact.EXIT,
 }

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 
 from memtap.bpf.stream import Events
-from memtap.tracers.malloc.allocator import Call
 from memtap.tracers.malloc.columns import HEAPS
 from memtap.tracers.malloc.heapwalk import Part
+from memtap.tracers.malloc.rows import Fact
 from memtap.tracers.model.report import Row
 from memtap.tracers.model.who import Who
 
@@ -21,12 +21,12 @@ class Heaps:
         self._parts: dict[int, dict[int, int]] = defaultdict(dict)
 
     def feed(self, rows: Events) -> None:
-        """Takes in what heaps are like (Call.WALKED)."""
-        walked = rows[rows["kind"] == Call.WALKED]
+        """Takes in what heaps are like (Fact.WALKED)."""
+        walked = rows[rows["kind"] == Fact.WALKED]
         for tgid in set(walked["tgid"].tolist()):
             self._parts[tgid].clear()
         for row in walked:
-            self._parts[int(row["tgid"])][int(row["flags"])] = int(row["length"])
+            self._parts[int(row["tgid"])][int(row["part"])] = int(row["length"])
 
     def take(self, who: dict[int, Who]) -> list[Row] | None:
         """A row for each process that was looked at in this interval; None if nobody looked.

@@ -18,8 +18,7 @@ from memtap.bpf.stream import Events
 from memtap.tracers.code.intervals import PAGE_BYTES
 from memtap.tracers.code.mappings import parse_maps
 from memtap.tracers.host.patience import patiently
-from memtap.tracers.malloc.allocator import Call
-from memtap.tracers.malloc.rows import ROW
+from memtap.tracers.malloc.rows import ROW, Fact
 
 # Of glibc's malloc_chunk: the size stands in the second word, flags in its lowest bits.
 _HEADER_WORD, _WORD = 1, 8
@@ -55,11 +54,11 @@ class Blocks:
 
 
 def rows_of(tgid: int, ns: int) -> Events:
-    """The heap of a process as it is, a row for each Part that could be told; see Call.WALKED."""
+    """The heap of a process as it is, a row for each Part that could be told; see Fact.WALKED."""
     parts = _parts(tgid)
     rows = np.zeros(len(parts), ROW)
-    rows["kind"], rows["tgid"], rows["ns"] = Call.WALKED, tgid, ns
-    rows["flags"], rows["length"] = list(parts), list(parts.values())
+    rows["kind"], rows["tgid"], rows["ns"] = Fact.WALKED, tgid, ns
+    rows["part"], rows["length"] = list(parts), list(parts.values())
     return rows
 
 

@@ -4,9 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from enum import IntEnum, IntFlag
 
 from memtap.bpf.plan import Plan, Probe
 from memtap.tracers.faults import probes as faultplan
+
+
+class Call(IntEnum):
+    """System calls by which memory comes and goes: `enum call` of the C program.
+
+    They are kinds of events and rows, behind those of faults. An mremap(2) is two of them.
+    """
+
+    BRK = 16
+    MMAP = 17
+    MUNMAP = 18
+    MOVED_FROM = 19
+    MOVED_TO = 20
+    MPROTECT = 21
+    MADVISE = 22
+
+
+class CallMark(IntFlag):
+    """What else is known of a call; the first four are told by the C program (`enum call_mark`)."""
+
+    IS_32_BIT = 1  # a 32-bit program made it
+    TELLS_THRESHOLD = 2  # the C library's threshold by then was read
+    REFUSED = 4  # it failed; of brk(2), the break is not what was wanted
+    ASKS = 8  # brk(0): where is the break?
+    BY_LOADER = 16  # the dynamic loader made it
+    BY_OTHERS = 32  # neither did malloc
+
 
 _CALLS = Probe("on_call", "tp_btf", ("sys_exit",), standby="preempted")
 

@@ -15,10 +15,11 @@ from memtap.bpf.stream import Events
 from memtap.tracers.code.intervals import Space, Waiting, locate_in
 from memtap.tracers.faults.probes import Kind
 from memtap.tracers.faults.times import merged, notes_of_times, tally
-from memtap.tracers.malloc.allocator import Allocator, Asked, Call, Path, Rule, Step, owners_of
+from memtap.tracers.malloc.allocator import Allocator, Asked, Path, Rule, Step, owners_of
 from memtap.tracers.malloc.columns import HEAPS, MALLOC_KEYS, malloc_columns
 from memtap.tracers.malloc.heaps import Heaps
-from memtap.tracers.malloc.rows import FAILED, FOREIGN, IS_32_BIT, LOADER, ROW, TELLS_THRESHOLD
+from memtap.tracers.malloc.probes import Call, CallMark
+from memtap.tracers.malloc.rows import ROW, Fact
 from memtap.tracers.malloc.sizes import Sizes
 from memtap.tracers.model.arrays import first_of_each, group_numbers
 from memtap.tracers.model.audit import audit
@@ -50,6 +51,8 @@ _SUMMED = ["count", "timed", "time_ns"]
 
 # Which part of a Key a key of the report is of.
 _PLACES = {"process": 0, "comm": 0, "path": 1, "site": 2}
+
+_FACTS = frozenset(Fact)
 
 # A process, a path, and the number of the code that went it.
 Key = tuple[int, Path, int]
@@ -155,7 +158,7 @@ class Allocators:
 
     def feed(self, rows: Events) -> Iterator[Decision]:
         """Goes through rows in order of time; what could not be completed is no fault."""
-        rows = rows[~np.isin(rows["kind"], (Kind.BAD, Call.REQUESTED, Call.WALKED))]
+        rows = rows[~np.isin(rows["kind"], (Kind.BAD, Fact.REQUESTED, Fact.WALKED))]
         rows = rows[np.argsort(self._homes_of(rows), kind="stable")]
         borders = np.flatnonzero(np.diff(rows["tgid"], prepend=-1, append=-1))
         is_call = rows["kind"] >= Call.BRK
@@ -176,10 +179,10 @@ class Allocators:
 
     def _homes_of(self, rows: Events) -> npt.NDArray[np.uint32]:
         """The same number for all who share memory: what they did has one order."""
-        births = rows[np.isin(rows["kind"], (Call.FORK, Call.SHARE))]
-        for kind, tgid, parent in births[["kind", "tgid", "address"]].tolist():
+        births = rows[np.isin(rows["kind"], (Fact.FORK, Fact.SHARE))]
+        for kind, tgid, parent in births[["kind", "tgid", "parent"]].tolist():
             self._homes.pop(tgid, None)
-            if kind == Call.SHARE:
+            if kind == Fact.SHARE:
                 self._homes[tgid] = self._homes.get(parent, parent)
         tgids, which = np.unique(rows["tgid"], return_inverse=True)
         homes = np.array([self._homes.get(tgid, tgid) for tgid in tgids.tolist()], np.uint32)
@@ -203,7 +206,7 @@ class Allocators:
     def _overtaken(self, place: int, calls: dict[int, Row]) -> int | None:
         """Where a call stands that has given back what is in the way of a mapping."""
         row = calls[place]
-        if row["kind"] != Call.MMAP or row["marks"] & FAILED:
+        if row["kind"] != Call.MMAP or row["call_marks"] & CallMark.REFUSED:
             return None
         allocator = self.known.get(row["tgid"])
         if not allocator or not allocator.has_in_its_way(_asked(row)):
@@ -217,29 +220,30 @@ class Allocators:
         return None
 
     def _call(self, row: Row) -> Decision | None:
-        call, tgid, start = Call(row["kind"]), row["tgid"], row["address"]
-        if call is Call.FORK:
-            self.known[tgid] = self.of(start).copy()
+        if row["kind"] in _FACTS:
+            self._take(Fact(row["kind"]), row)
             return None
-        if call is Call.SHARE:
-            self.known[tgid] = self.of(start)
-            return None
-        if call is Call.EXEC:
-            self.known[tgid] = Allocator()
-            self._homes.pop(tgid, None)
-            return None
-        if call is Call.EXIT:
-            self._ended.append(tgid)
-            return None
+        call, tgid = Call(row["kind"]), row["tgid"]
         allocator = self.of(tgid)
-        if call is Call.HEAP:
-            allocator.heap = start, start + row["length"]
-            return None
         step = _step(allocator, call, row)
         if call is Call.MOVED_FROM:  # it is one system call with MOVED_TO
             return None
         self._count(tgid, step, row["site"])
         return Decision(row, step, allocator)
+
+    def _take(self, fact: Fact, row: Row) -> None:
+        tgid = row["tgid"]
+        if fact is Fact.FORK:
+            self.known[tgid] = self.of(row["parent"]).copy()
+        elif fact is Fact.SHARE:
+            self.known[tgid] = self.of(row["parent"])
+        elif fact is Fact.EXEC:
+            self.known[tgid] = Allocator()
+            self._homes.pop(tgid, None)
+        elif fact is Fact.EXIT:
+            self._ended.append(tgid)
+        elif fact is Fact.HEAP:
+            self.of(tgid).heap = row["address"], row["address"] + row["length"]
 
     def _count(self, tgid: int, step: Step, site: int) -> None:
         """What is given back counts for the code that had got it, as does a call without code."""
@@ -311,22 +315,35 @@ def _faults(rows: Events, owners: npt.NDArray[np.uint32]) -> Events:
 
 
 def _step(allocator: Allocator, call: Call, row: Row) -> Step:
-    if row["marks"] & IS_32_BIT:
+    marks = row["call_marks"]
+    if marks & CallMark.IS_32_BIT:
         allocator.runs_32_bits()
-    if row["marks"] & TELLS_THRESHOLD:
+    if marks & CallMark.TELLS_THRESHOLD:
         allocator.learn(row["threshold"])
-    if row["marks"] & FAILED:
-        return Step(Path.OTHER, Rule.FAILED)
-    if row["marks"] & LOADER and call is not Call.BRK:
-        return Step(Path.OTHER, Rule.LOADER)
     asked = _asked(row)
-    if row["marks"] & FOREIGN and call is Call.MMAP:
+    if call is Call.BRK:
+        return allocator.call(call, asked)
+    if marks & CallMark.REFUSED:
+        return Step(Path.OTHER, Rule.FAILED)
+    if marks & CallMark.BY_LOADER:
+        return Step(Path.OTHER, Rule.LOADER)
+    if marks & CallMark.BY_OTHERS and call is Call.MMAP:
         return allocator.map_other(asked)
     return allocator.call(call, asked)
 
 
 def _asked(row: Row) -> Asked:
-    return Asked(*(row[name] for name in ("address", "length", "flags", "site", "ns", "tid")))
+    return Asked(
+        row["address"],
+        row["length"],
+        row["prot"],
+        row["flags"],
+        row["advice"],
+        row["call_marks"],
+        row["site"],
+        row["ns"],
+        row["tid"],
+    )
 
 
 def _is_about(row: Row, other: Row) -> bool:

@@ -12,10 +12,9 @@ from memtap.bpf.sideband import Mapped
 from memtap.bpf.stream import Events
 from memtap.tracers.code.mappings import PROT_EXEC, Heard
 from memtap.tracers.malloc import files as mallocfiles
-from memtap.tracers.malloc.allocator import Call
 from memtap.tracers.malloc.libraries import allocator_of
 from memtap.tracers.malloc.probes import CALLS_NONE, NEW, NEW_ALIGNED, REQUESTS, RETURNED
-from memtap.tracers.malloc.rows import ROW
+from memtap.tracers.malloc.rows import ROW, Fact
 from memtap.tracers.model.enricher import Source
 
 # A map that the C program has if it counts requests: the calls of free(), then requests by powers
@@ -92,11 +91,11 @@ class Requests:
             self._attached.add((status.st_dev, status.st_ino))
 
     def take(self, ns: int) -> Events:
-        """What was counted since the last time, a row for each size; see Call.REQUESTED."""
+        """What was counted since the last time, a row for each size; see Fact.REQUESTED."""
         counted = self._counters.copy()
         more, self._counted = counted - self._counted, counted
         sizes = np.flatnonzero(more)
         rows = np.zeros(len(sizes), ROW)
-        rows["kind"], rows["ns"], rows["tgid"] = Call.REQUESTED, ns, self._tgid
-        rows["address"], rows["length"] = sizes, more[sizes]
+        rows["kind"], rows["ns"], rows["tgid"] = Fact.REQUESTED, ns, self._tgid
+        rows["size_class"], rows["requests"] = sizes, more[sizes]
         return rows

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from memtap.bpf.stream import Events
-from memtap.tracers.malloc.allocator import Call, Path, Rule, Step
+from memtap.tracers.malloc.allocator import Path, Rule, Step
+from memtap.tracers.malloc.probes import Call
+from memtap.tracers.malloc.rows import Fact
 from memtap.tracers.model.report import Row
 
 # How a call gets memory for a request.
@@ -39,9 +41,9 @@ class Sizes:
         self._asked: dict[_Request, _Way] = {}
 
     def feed(self, rows: Events) -> None:
-        """Takes in how many requests there were (Call.REQUESTED)."""
-        for row in rows[rows["kind"] == Call.REQUESTED]:
-            self._requests[int(row["address"])] += int(row["length"])
+        """Takes in how many requests there were (Fact.REQUESTED)."""
+        for row in rows[rows["kind"] == Fact.REQUESTED]:
+            self._requests[int(row["size_class"])] += int(row["requests"])
 
     def note(self, row: Row, step: Step) -> None:
         """Takes in a call; of several for one request the last tells the way, or the refusal."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from memtap.tracers.malloc.allocator import Allocator, Call, Rule, Step
+from memtap.tracers.malloc.allocator import Allocator, Rule, Step
 from memtap.tracers.malloc.columns import TIMELINE
+from memtap.tracers.malloc.probes import Call
 from memtap.tracers.malloc.report import Allocators, Decision
 from memtap.tracers.malloc.sizes import FOR_REQUESTS
 from memtap.tracers.model.audit import audit

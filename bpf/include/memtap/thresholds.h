@@ -37,7 +37,7 @@ static inline void tell_threshold(struct event *call)
 		return;
 	int maps = (u32)user_word(begin + known->most_at) != 0;
 	call->threshold = maps ? user_word(begin + known->threshold_at) : NEVER;
-	call->marks |= TELLS_THRESHOLD;
+	call->call_marks |= TELLS_THRESHOLD;
 }
 
 #endif

@@ -106,7 +106,7 @@ def test_words_are_those_of_the_program() -> None:
 
 
 def test_the_filler_between_members_of_an_event_is_none() -> None:
-    for program, size in ((PROGRAM, 40), (MALLOC, 96)):
+    for program, size in ((PROGRAM, 40), (MALLOC, 104)):
         event = layout(program, "event")
         assert sum(size for _, _, size in event["members"]) == event["size"] == size
 

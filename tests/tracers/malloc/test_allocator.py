@@ -13,12 +13,12 @@ from memtap.tracers.malloc.allocator import (
     THRESHOLD,
     Allocator,
     Asked,
-    Call,
     Path,
     Rule,
     Step,
     owners_of,
 )
+from memtap.tracers.malloc.probes import Call, CallMark
 
 KIB, MIB = 1 << 10, 1 << 20
 ANON, PRIVATE, FIXED, NORESERVE, STACK = 0x20, 0x02, 0x10, 0x4000, 0x20000
@@ -29,20 +29,22 @@ PLACE = 0x7F0000000000
 def mmap(
     allocator: Allocator, start: int, length: int, prot: int = READ_WRITE, flags: int = 0
 ) -> Step:
-    return allocator.call(Call.MMAP, Asked(start, length, prot | (ANON | PRIVATE | flags) << 8))
+    return allocator.call(Call.MMAP, Asked(start, length, prot, ANON | PRIVATE | flags))
 
 
 def munmap(allocator: Allocator, start: int, length: int) -> Step:
-    return allocator.call(Call.MUNMAP, Asked(start, length, 0))
+    return allocator.call(Call.MUNMAP, Asked(start, length))
 
 
 def brk(allocator: Allocator, end: int) -> Step:
-    return allocator.call(Call.BRK, Asked(end, end, 0))
+    return allocator.call(Call.BRK, Asked(end))
 
 
 def test_the_heap_grows_and_is_trimmed() -> None:
     allocator = Allocator()
-    assert allocator.call(Call.BRK, Asked(0x1000, 0)) == Step(Path.BRK, Rule.HEAP_SEEN)
+    assert allocator.call(Call.BRK, Asked(0x1000, marks=CallMark.ASKS)) == Step(
+        Path.BRK, Rule.HEAP_SEEN
+    )
     assert brk(allocator, 0x22000) == Step(Path.BRK, Rule.HEAP_GROWN, taken=0x21000)
     assert brk(allocator, 0x12000) == Step(Path.BRK, Rule.HEAP_TRIMMED, back={0: 0x10000})
     assert live(allocator, Path.BRK) == 0x11000
@@ -52,7 +54,9 @@ def test_the_heap_grows_and_is_trimmed() -> None:
 def test_a_break_that_did_not_move_is_refused() -> None:
     allocator = Allocator()
     brk(allocator, 0x1000)
-    assert allocator.call(Call.BRK, Asked(0x1000, 0x99000)) == Step(Path.BRK, Rule.FAILED)
+    assert allocator.call(Call.BRK, Asked(0x1000, marks=CallMark.REFUSED)) == Step(
+        Path.BRK, Rule.FAILED
+    )
     assert live(allocator, Path.BRK) == 0
 
 
@@ -127,8 +131,8 @@ def test_an_arena_shrinks_by_mapping_nothing_over_its_top() -> None:
 def test_realloc_moves_a_chunk_with_what_it_holds() -> None:
     allocator = Allocator()
     mmap(allocator, PLACE, MIB)
-    allocator.call(Call.MOVED_FROM, Asked(PLACE, MIB, 0))
-    step = allocator.call(Call.MOVED_TO, Asked(PLACE + 8 * MIB, 3 * MIB, 0))
+    allocator.call(Call.MOVED_FROM, Asked(PLACE, MIB))
+    step = allocator.call(Call.MOVED_TO, Asked(PLACE + 8 * MIB, 3 * MIB))
     assert step == Step(Path.MMAP, Rule.CHUNK_RESIZED, taken=2 * MIB)
     assert live(allocator, Path.MMAP) == 3 * MIB
     assert path_of(allocator, PLACE) is Path.OTHER
@@ -163,7 +167,7 @@ def test_addresses_that_are_set_aside_count_when_they_are_made_usable(by_mprotec
 
 def test_a_guard_that_musl_keeps_in_the_heap_is_no_memory() -> None:
     allocator = Allocator()
-    allocator.call(Call.BRK, Asked(PLACE, 0))
+    allocator.call(Call.BRK, Asked(PLACE, marks=CallMark.ASKS))
     brk(allocator, PLACE + 8 * KIB)
     guard = mmap(allocator, PLACE, 4 * KIB, 0, FIXED)
     assert (guard.path, guard.given) == (Path.BRK, 4 * KIB)
@@ -180,6 +184,11 @@ def test_a_stack_of_musl_is_all_but_the_guard_of_what_is_set_aside() -> None:
     assert live(allocator, Path.MMAP) == 0
 
 
+def test_nothing_becomes_usable_of_no_bytes() -> None:
+    step = Allocator().call(Call.MPROTECT, Asked(PLACE, 0, READ_WRITE))
+    assert step == Step(Path.OTHER, Rule.ANOTHER)
+
+
 @pytest.mark.parametrize(
     ("prot", "flags", "rule"),
     [
@@ -194,7 +203,7 @@ def test_what_is_not_of_malloc(prot: int, flags: int, rule: Rule) -> None:
 
 
 def test_a_file_is_not_of_malloc() -> None:
-    step = Allocator().call(Call.MMAP, Asked(PLACE, MIB, READ_WRITE | PRIVATE << 8))
+    step = Allocator().call(Call.MMAP, Asked(PLACE, MIB, READ_WRITE, PRIVATE))
     assert step == Step(Path.OTHER, Rule.FILE, taken=MIB)
 
 
@@ -213,7 +222,7 @@ def test_what_a_family_has_in_common_changes_for_none_but_whoever_changes_it(by:
     mmap(parent, PLACE, MIB)
     child = parent.copy()
     grandchild = child.copy()
-    asked = (PLACE + 2 * MIB, MIB) if by is mmap else (Asked(PLACE, MIB, FIXED << 8),)
+    asked = (PLACE + 2 * MIB, MIB) if by is mmap else (Asked(PLACE, MIB, flags=FIXED),)
     by(parent, *asked)
     held = {mmap: 2 * MIB, Allocator.map_other: 0}[by]
     assert [live(each, Path.MMAP) for each in (parent, child, grandchild)] == [held, MIB, MIB]
@@ -252,19 +261,20 @@ def test_what_is_live_agrees_with_a_table_of_every_page() -> None:
 
 def test_what_is_given_back_is_of_the_code_that_had_got_it() -> None:
     allocator = Allocator()
-    allocator.call(Call.BRK, Asked(0x1000, 0))
-    allocator.call(Call.BRK, Asked(0x3000, 0x3000, site=7))
-    allocator.call(Call.BRK, Asked(0x6000, 0x6000, site=8))
-    step = allocator.call(Call.BRK, Asked(0x2000, 0x2000, site=9))
+    allocator.call(Call.BRK, Asked(0x1000, marks=CallMark.ASKS))
+    allocator.call(Call.BRK, Asked(0x3000, site=7))
+    allocator.call(Call.BRK, Asked(0x6000, site=8))
+    step = allocator.call(Call.BRK, Asked(0x2000, site=9))
     assert step.back == {7: 0x1000, 8: 0x3000}
     assert allocator.live() == {(Path.BRK, 7): 0x1000, (Path.BRK, 8): 0, (Path.BRK, 0): 0}
 
 
 def test_a_mapping_that_is_given_back_whole_has_lived() -> None:
     allocator = Allocator()
-    flags = READ_WRITE | (ANON | PRIVATE) << 8
     for ns, length in ((10, MIB), (20, 2 * MIB)):
-        allocator.call(Call.MMAP, Asked(PLACE * ns, length, flags, site=ns, ns=ns))
+        allocator.call(
+            Call.MMAP, Asked(PLACE * ns, length, READ_WRITE, ANON | PRIVATE, site=ns, ns=ns)
+        )
     whole = allocator.call(Call.MUNMAP, Asked(PLACE * 10, MIB, ns=15))
     half = allocator.call(Call.MUNMAP, Asked(PLACE * 20, MIB, ns=25))
     assert (whole.back, whole.life_ns) == ({10: MIB}, 5)

@@ -12,23 +12,32 @@ from memtap.cli.telling import remarked
 from memtap.tracers import load
 from memtap.tracers.code.mappings import Region
 from memtap.tracers.faults.probes import Kind
-from memtap.tracers.malloc.allocator import NEVER, Call
+from memtap.tracers.malloc.allocator import NEVER
 from memtap.tracers.malloc.libraries import allocator_of
+from memtap.tracers.malloc.probes import Call, CallMark
 from memtap.tracers.malloc.report import Malloc
-from memtap.tracers.malloc.rows import FAILED, FOREIGN, LOADER, ROW, TELLS_THRESHOLD, are_possible
+from memtap.tracers.malloc.rows import ROW, Fact, are_possible
 from memtap.tracers.malloc.timeline import Timeline
 from memtap.tracers.model.chunk import Chunk
 from memtap.tracers.model.report import Report, Row
 from tests.tracers.builders import make_chunk, make_interval, make_origin
 
 PLACE, CHUNK = 0x7F0000000000, 303_104
-ANON = 3 | 0x22 << 8
+ANON = {"prot": 3, "flags": 0x22}
 NAMES = {"allocator": {100: "glibc", 200: "jemalloc"}}
 
 
 def call(kind: Call, address: int = PLACE, length: int = CHUNK, **members: int) -> dict[str, int]:
     usual = {"kind": kind, "address": address, "length": length, "tgid": 100, "tid": 100}
-    return usual | ({"flags": ANON} if kind is Call.MMAP else {}) | members
+    return usual | (ANON if kind is Call.MMAP else {}) | members
+
+
+def brk(end: int, **members: int) -> dict[str, int]:
+    return call(Call.BRK, end, 0, **members)
+
+
+def fact(kind: Fact, **members: int) -> dict[str, int]:
+    return {"kind": kind, "tgid": 100} | members
 
 
 def fault(address: int = PLACE, **members: int) -> dict[str, int]:
@@ -61,13 +70,13 @@ def paths(*several: dict[str, int]) -> dict[str, Row]:
 def test_memory_that_is_shared_is_held_once_and_by_all_in_turn() -> None:
     """Whatever the numbers of the processes are, what they did has the order in which it was."""
     for child in (99, 101):
-        born = [call(Call.FORK, 100, tgid=child), call(Call.SHARE, 100, tgid=child)]
+        born = [*(fact(kind, parent=100, tgid=child) for kind in (Fact.FORK, Fact.SHARE))]
         gets = [*born, call(Call.MMAP, tgid=child), fault(), call(Call.MUNMAP)]
         (row,) = report(*gets, by="path").rows
         assert (row["calls"], row["faults"], row["live_bytes"]) == (2, 1, 0)
         (row,) = report(*gets[:-1], by="path").rows
         assert row["live_bytes"] == CHUNK
-        own = [*born, call(Call.EXEC, tgid=child), call(Call.MMAP, tgid=child), fault()]
+        own = [*born, fact(Fact.EXEC, tgid=child), call(Call.MMAP, tgid=child), fault()]
         assert {row["path"]: row["faults"] for row in report(*own, by="path").rows}["other"] == 1
 
 
@@ -103,16 +112,16 @@ def test_a_thread_that_returns_late_gives_back_what_was_there_before() -> None:
     moved = call(Call.MOVED_TO, PLACE - 2 * CHUNK, 2 * CHUNK, tid=1)
     (row,) = report(first, second, late[1], moved, by="path").rows
     assert (row["calls"], row["requested_bytes"], row["live_bytes"]) == (3, 3 * CHUNK, 3 * CHUNK)
-    over = call(Call.MMAP, tid=2, flags=ANON | 0x10 << 8)  # MAP_FIXED replaces what there is
+    over = call(Call.MMAP, tid=2, flags=0x32)  # MAP_FIXED replaces what there is
     (row,) = report(first, over, late[0], by="path").rows[-1:]
     assert row["live_bytes"] == 0
 
 
 def test_what_the_kernel_refused_can_have_been_recorded() -> None:
-    """Its address is the error then."""
-    failed = call(Call.MOVED_TO, 2**64 - 22)
-    assert are_possible(rows_of(failed | {"marks": FAILED}))
-    assert not are_possible(rows_of(failed))
+    """It can have been asked for any length."""
+    refused = call(Call.MMAP, 0, 2**64 - 4096)
+    assert are_possible(rows_of(refused | {"call_marks": CallMark.REFUSED}))
+    assert not are_possible(rows_of(refused))
 
 
 def test_what_one_thread_got_another_can_give_back() -> None:
@@ -148,20 +157,20 @@ def test_a_few_slow_faults_do_not_take_longer_than_there_was_time_for() -> None:
 
 def test_a_threshold_that_the_process_tells_is_believed() -> None:
     """Set upwards nothing is seen of it; and what is freed above it does not move it."""
-    told = {"marks": TELLS_THRESHOLD, "threshold": 1 << 20}
+    told = {"call_marks": CallMark.TELLS_THRESHOLD, "threshold": 1 << 20}
     large = 40 * CHUNK
-    several = [call(Call.BRK, length=0, **told), call(Call.MMAP, length=large, **told)]
+    several = [brk(PLACE, **told), call(Call.MMAP, length=large, **told)]
     found = report(*several, call(Call.MUNMAP, length=large, **told))
     assert {row["threshold_bytes"] for row in found.rows} == {(1 << 20) - 23}
-    low = report(call(Call.MMAP, length=8192, marks=TELLS_THRESHOLD, threshold=0))
+    low = report(call(Call.MMAP, length=8192, call_marks=CallMark.TELLS_THRESHOLD, threshold=0))
     assert [row["threshold_bytes"] for row in low.rows] == [0]
-    never = report(call(Call.BRK, marks=TELLS_THRESHOLD, threshold=NEVER))
+    never = report(brk(PLACE, call_marks=CallMark.TELLS_THRESHOLD, threshold=NEVER))
     assert [row["threshold_bytes"] for row in never.rows] == [None]
 
 
 def test_a_timeline_tells_what_moves_the_threshold_as_the_process_has_it() -> None:
-    before = {"marks": TELLS_THRESHOLD, "threshold": 128 << 10}
-    freed = call(Call.MUNMAP, marks=TELLS_THRESHOLD, threshold=CHUNK)
+    before = {"call_marks": CallMark.TELLS_THRESHOLD, "threshold": 128 << 10}
+    freed = call(Call.MUNMAP, call_marks=CallMark.TELLS_THRESHOLD, threshold=CHUNK)
     again = [call(Call.MMAP, length=2 * CHUNK, **before | {"threshold": CHUNK})]
     again.append(call(Call.MUNMAP, length=2 * CHUNK, **before | {"threshold": CHUNK}))
     made = chunk(call(Call.MMAP, **before), freed, *again)
@@ -174,9 +183,9 @@ def test_a_timeline_tells_what_moves_the_threshold_as_the_process_has_it() -> No
 
 def test_what_malloc_did_not_do_is_other() -> None:
     found = paths(
-        call(Call.MMAP, marks=FOREIGN),
-        call(Call.MMAP, PLACE + (1 << 30), marks=LOADER),
-        call(Call.MMAP, 2**64 - 12, marks=FAILED),
+        call(Call.MMAP, call_marks=CallMark.BY_OTHERS),
+        call(Call.MMAP, PLACE + (1 << 30), call_marks=CallMark.BY_LOADER),
+        call(Call.MMAP, 0, call_marks=CallMark.REFUSED),
     )
     assert {path: row["calls"] for path, row in found.items()} == {"other": 3}
     assert found["other"]["requested_bytes"] == CHUNK
@@ -196,8 +205,8 @@ def test_only_glibc_has_a_threshold_and_only_one_process_at_a_time() -> None:
 
 
 def test_a_child_has_its_parents_memory_and_a_new_program_none() -> None:
-    born = [call(Call.MMAP), call(Call.FORK, 100, tgid=300)]
-    child = [fault(tgid=300), call(Call.EXEC, 0, tgid=300), fault(tgid=300)]
+    born = [call(Call.MMAP), fact(Fact.FORK, parent=100, tgid=300)]
+    child = [fault(tgid=300), fact(Fact.EXEC, tgid=300), fault(tgid=300)]
     faults = {(row["pid"], row["path"]): row["faults"] for row in report(*born, *child).rows}
     assert faults == {(100, "mmap"): 0, (300, "mmap"): 1, (300, "other"): 1}
 
@@ -213,21 +222,21 @@ def test_what_is_live_outlasts_an_interval_and_what_was_counted_does_not() -> No
 
 
 def test_a_process_that_was_there_before_has_its_heap() -> None:
-    found = paths(call(Call.HEAP, 0x1000, 0x5000), call(Call.BRK, 0x8000, 0x8000))
+    found = paths(fact(Fact.HEAP, address=0x1000, length=0x5000), brk(0x8000))
     assert (found["brk"]["requested_bytes"], found["brk"]["live_bytes"]) == (0x2000, 0x7000)
 
 
 def test_requests_are_told_by_size_and_by_the_way_that_the_kernel_was_asked() -> None:
     asked = {"request": 300_000, "request_number": 5}
     several = [
-        call(Call.BRK, 0x1000, 0),
-        call(Call.BRK, 0x22000, 0x22000, **asked),  # malloc's first, and then it maps
+        brk(0x1000, call_marks=CallMark.ASKS),
+        brk(0x22000, **asked),  # malloc's first, and then it maps
         call(Call.MMAP, **asked),
         call(Call.MUNMAP, **asked),
-        call(Call.MMAP, PLACE * 2, marks=FOREIGN, **asked),
-        call(Call.REQUESTED, 19, 10),
-        call(Call.REQUESTED, 1, 3),
-        call(Call.REQUESTED, 0, 13),  # free()
+        call(Call.MMAP, PLACE * 2, call_marks=CallMark.BY_OTHERS, **asked),
+        fact(Fact.REQUESTED, size_class=19, requests=10),
+        fact(Fact.REQUESTED, size_class=1, requests=3),
+        fact(Fact.REQUESTED, size_class=0, requests=13),  # free()
     ]
     found = report(*several).section("sizes")
     assert found == [
@@ -246,8 +255,8 @@ def test_requests_are_told_by_size_and_by_the_way_that_the_kernel_was_asked() ->
 
 
 def test_a_heap_is_told_as_it_was_last() -> None:
-    before = [call(Call.WALKED, length=size, flags=part) for part, size in enumerate(range(5))]
-    after = [call(Call.WALKED, length=10, flags=0), call(Call.WALKED, length=7, flags=1)]
+    before = [fact(Fact.WALKED, length=size, part=part) for part, size in enumerate(range(5))]
+    after = [fact(Fact.WALKED, length=10, part=0), fact(Fact.WALKED, length=7, part=1)]
     malloc = Malloc(make_origin(tracer="malloc"))
     malloc.feed(chunk(*before, interval=None, last=False))
     found = malloc.feed(chunk(*after))
