@@ -6,6 +6,7 @@ import mmap
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,16 @@ Numbers = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.intp]
 
-# Parts of a range: how many pages, the number of their place, the first one's offset there.
-Parts = list[tuple[int, int, int]]
+
+class Part(NamedTuple):
+    """So many pages of a range, the number of their place, and the first one's offset there."""
+
+    pages: int
+    place: int
+    offset: int
+
+
+Parts = list[Part]
 
 PAGE_BYTES = mmap.PAGESIZE
 
@@ -154,7 +163,7 @@ def parts_in(columns: Columns, start: int, count: int) -> Parts:
         above = int(starts[at + 1]) if at + 1 < len(starts) else 2**64
         pages = min(count, -((start - (int(ends[at]) if inside else above)) // PAGE_BYTES))
         number, shift = (int(numbers[at]), int(shifts[at])) if inside else (NOWHERE, 0)
-        found.append((pages, number, (start + shift) % 2**64))
+        found.append(Part(pages, number, (start + shift) % 2**64))
         start, count = start + pages * PAGE_BYTES, count - pages
     return found
 

@@ -64,6 +64,12 @@ class Region(Word):
     UNMAPPED = 11
 
 
+# Of a place: what it is for, whether its pages come from a file, whether writes are seen by others.
+TRAITS = np.dtype([("region", "u1"), ("of_file", "?"), ("shared", "?")])
+
+# Where an address stands: the number of its place, and the offset in its file.
+SPOT = np.dtype([("place", "u4"), ("offset", "u8")])
+
 _OF_FILES = (Region.FILE, Region.TEXT, Region.DATA)
 
 
@@ -176,7 +182,7 @@ class Mappings:
         self._ended: list[int] = []
         self._former: dict[int, tuple[int, Space]] = {}
         self._numbers: dict[tuple[object, ...], int] = {}
-        self._traits = np.zeros((_MANY, 3), np.uint8)
+        self._traits = np.zeros(_MANY, TRAITS)
         self._latest: deque[Numbers] = deque(maxlen=_CALLS)
         self._many = self._many_spaces = _MANY
         self._missing: set[int] = set()
@@ -227,8 +233,8 @@ class Mappings:
         self._latest.append(work.found)
         return Located(work.found, work.offsets, work.parts)
 
-    def code_at(self, tgid: int, ns: U64, addresses: U64) -> npt.NDArray[np.uint64]:
-        """Where code stood that ran since the last locate() but one: its place and its offset.
+    def code_at(self, tgid: int, ns: U64, addresses: U64) -> npt.NDArray[np.void]:
+        """Where code stood that ran since the last locate() but one; see SPOT.
 
         What has become of the space since then does not matter: code hardly ever moves, but for a
         new program.
@@ -237,8 +243,10 @@ class Mappings:
         found, offsets, _ = self._space(tgid).locate(addresses)
         numbers_before, offsets_before, _ = former.locate(addresses)
         before = ns < began
-        numbers = np.where(before, numbers_before, found).astype(np.uint64)
-        return np.column_stack([numbers, np.where(before, offsets_before, offsets)])
+        spots = np.empty(len(addresses), SPOT)
+        spots["place"] = np.where(before, numbers_before, found)
+        spots["offset"] = np.where(before, offsets_before, offsets)
+        return spots
 
     def gone(self) -> set[int]:
         """Those processes that ended, and of whose end nobody told, as it was lost.
@@ -266,15 +274,15 @@ class Mappings:
         return set(self._space(tgid).numbers)
 
     @property
-    def traits(self) -> npt.NDArray[np.uint8]:
-        """Of each number there has been: region, whether it is of a file, whether it is shared."""
+    def traits(self) -> npt.NDArray[np.void]:
+        """Of each number there has been, see TRAITS."""
         return self._traits[: self._next]
 
     def _space(self, tgid: int) -> Space:
         return self._spaces.get(tgid) or self.read(tgid)
 
     def _is_stack(self, numbers: Numbers) -> npt.NDArray[np.bool_]:
-        is_stack: npt.NDArray[np.bool_] = self._traits[numbers, 0] == Region.STACK
+        is_stack: npt.NDArray[np.bool_] = self._traits["region"][numbers] == Region.STACK
         return is_stack
 
     def _forget(self) -> None:
@@ -396,10 +404,10 @@ def _stays(space: Space, moved: Moved) -> bool:
     """Whether all that is said to have moved stands in one mapping with its source already."""
     number, offset = space.at(moved.source)
     at = moved.start
-    for pages, found, place in space.parts(at, (moved.end - at) // PAGE_BYTES):
-        if (found, place) != (number, (offset + at - moved.source) % 2**64):
+    for part in space.parts(at, (moved.end - at) // PAGE_BYTES):
+        if (part.place, part.offset) != (number, (offset + at - moved.source) % 2**64):
             return False
-        at += pages * PAGE_BYTES
+        at += part.pages * PAGE_BYTES
     return True
 
 
@@ -481,8 +489,8 @@ class _Work:
     def _tell_parts(self, row: int, columns: Columns) -> None:
         parts = parts_in(columns, int(self._addresses[row]), int(self._counts[row]))
         if len(parts) > 1:
-            first = parts[0][0], int(self.found[row]), int(self.offsets[row])
-            self.parts[row] = [first, *parts[1:]]
+            place, offset = int(self.found[row]), int(self.offsets[row])
+            self.parts[row] = [parts[0]._replace(place=place, offset=offset), *parts[1:]]
 
 
 _LINE = re.compile(

@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from memtap.bpf.session import Drained
-from memtap.bpf.sideband import Began, Ended, SidebandEvent
+from memtap.bpf.sideband import Began, Ended
 from memtap.bpf.stream import Events, take
-from memtap.tracers.code.intervals import PAGE_BYTES, Parts
-from memtap.tracers.code.mappings import Heard, Mappings, Moved, Shares
+from memtap.tracers.code.mappings import Heard, Moved
+from memtap.tracers.faults.locate import Locator
 from memtap.tracers.faults.match import Exceptions
 from memtap.tracers.faults.probes import COUNTS, FIRST_CALL, SWAP, TIMING, Kind
 from memtap.tracers.faults.rows import ROW, already_spilled, by_process, rows_of, spilled_rows
-from memtap.tracers.faults.streaks import ends_apart, in_parts
 from memtap.tracers.faults.threadstacks import ThreadStacks
 from memtap.tracers.faults.userfault import Watched
 from memtap.tracers.host import procfs
 from memtap.tracers.host.hostile import one_line
-from memtap.tracers.model.arrays import chain, group_numbers, in_order
 from memtap.tracers.model.enricher import REMEMBERED, Enricher, Source, Taken
-
-# Of a call: what may be the address that it returns to, the innermost first.
-CALLERS = ("caller_0", "caller_1", "caller_2")
-
-if TYPE_CHECKING:
-    from memtap.tracers.code.sites import Sites
 
 # After so many batches of events in a second, the timing of minor faults rests for the first time.
 # When it has begun again it rests after fewer, of which there are no more in a second.
@@ -60,13 +51,6 @@ def faults_of(tgid: int, tid: int) -> int | None:
         return None
     fields = procfs.stat_fields(stat)
     return int(fields[_MINOR]) + int(fields[_MAJOR])
-
-
-def _sites() -> Sites:
-    """Only what names code has to import what reads ELF files."""
-    from memtap.tracers.code.sites import Sites
-
-    return Sites()
 
 
 class Throttle:
@@ -124,45 +108,6 @@ class Throttle:
         return math.inf if self._allowed == _FIRST_BATCHES else max(now - self._began, _SOON_S)
 
 
-@dataclass
-class Stack:
-    """The user stack of some events of a process.
-
-    Attributes:
-        ns: when it was first seen.
-        frames: addresses, from the innermost on.
-        events: the places of the events.
-    """
-
-    tgid: int
-    ns: int
-    frames: list[int]
-    events: npt.NDArray[np.intp]
-
-
-# Processes, times, addresses, and how many pages from there on; one of each.
-Asked = tuple[
-    npt.NDArray[np.uint32],
-    npt.NDArray[np.uint64],
-    npt.NDArray[np.uint64],
-    npt.NDArray[np.uint16],
-]
-
-
-# Of each, the number of its place, and the offset in that.
-Where = tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]]
-
-
-def _callers(calls: Events, name: str) -> Asked:
-    return calls["tgid"], calls["ns"], calls[name], np.ones(len(calls), np.uint16)
-
-
-def _asked(stack: Stack) -> Asked:
-    count = len(stack.frames)
-    tgids, ns = np.full(count, stack.tgid, np.uint32), np.full(count, stack.ns, np.uint64)
-    return tgids, ns, np.array(stack.frames, np.uint64), np.ones(count, np.uint16)
-
-
 @dataclass(frozen=True)
 class Settled:
     """What has become of events.
@@ -170,14 +115,13 @@ class Settled:
     Attributes:
         faults: rows; see faults.rows.ROW.
         calls: events that are no faults, in order of time.
-        numbers: of those, the place, the site and the stack of the code, its offset, and the places
-            of what may have called it (CALLERS).
+        where: of those, see locate.WHERE.
         heard: what was told of processes meanwhile.
     """
 
     faults: Events
     calls: Events
-    numbers: npt.NDArray[np.uint64]
+    where: Events
     heard: list[Heard]
 
 
@@ -185,16 +129,16 @@ class FaultEnricher(Enricher):
     """See Enricher. With `names_code` each fault gets its site, and its stack if that was taken.
 
     Attributes:
-        mappings: what processes have mapped, up to the last event that was taken.
+        mappings: see Locator.
     """
 
     row = ROW
     most_batches: float = _TOGETHER
 
-    def __init__(self, session: Source, names_code: bool) -> None:
-        self._session = session
-        self.mappings = Mappings()
-        self._sites = _sites() if names_code else None
+    def __init__(self, session: Source, names_code: bool, callers: Sequence[str] = ()) -> None:
+        """`callers`: see Locator."""
+        self._locator = Locator(session, names_code, callers)
+        self.mappings, self._sites = self._locator.mappings, self._locator.sites
         self._exceptions = Exceptions(faults_of)
         self._watched = Watched(session)
         self._threads = ThreadStacks()
@@ -202,9 +146,7 @@ class FaultEnricher(Enricher):
         self._counts = session.way == COUNTS
         self._throttle = None if self._counts else Throttle(session)
         self._swaps = SWAP in session.programs
-        self._pending: Events = np.empty(0, np.void)
         self._spilled: dict[int, int] = {}
-        self._pending_sideband: list[SidebandEvent] = []
         self._places_named: set[int] = set()
 
     def follow(self, tgid: int) -> None:
@@ -227,36 +169,25 @@ class FaultEnricher(Enricher):
         return Taken(rows, texts=self.texts(settled.faults), notes=notes, unsettled=unsettled)
 
     def settle(self, drained: Drained, last: bool) -> Settled:
-        """What has become of events.
-
-        What came after the drain began waits: what was before it may not all be here.
-        """
+        """What has become of events."""
         self.polled()
-        until = np.iinfo(np.uint64).max if last else drained.until_ns
-        events = in_order(chain(self._pending, drained.events), "ns")
-        settled = int(np.searchsorted(events["ns"], until, "right"))
-        events, self._pending = events[:settled], events[settled:].copy()
-        self._pending_sideband += drained.sideband
-        told = [each for each in self._pending_sideband if each.ns <= until]
-        self._pending_sideband = self._pending_sideband[len(told) :]
-        told += [Ended(drained.until_ns, tgid) for tgid in self.mappings.gone()]
-        events, heard = _apart(events, told)
-        events, numbers = self._locate(ends_apart(events), heard, last)
+        seen = self._locator.locate(drained, last)
+        events, where = seen.events, seen.where
         self._threads.note(events[events["kind"] == Kind.THREAD], self.mappings.start_of)
         of_calls = events["kind"] >= FIRST_CALL
-        calls, code = take(events, of_calls), numbers[of_calls]
+        calls, code = take(events, of_calls), take(where, of_calls)
         if len(calls):
-            events, numbers = take(events, ~of_calls), numbers[~of_calls]
+            events, where = take(events, ~of_calls), take(where, ~of_calls)
         faults = self._exceptions.feed(
-            events, numbers[:, :4], last, settles=not drained.goes_on, until_ns=drained.until_ns
+            events, where, last, settles=not drained.goes_on, until_ns=drained.until_ns
         )
         if self._spilled and not self._counts:
             faults = take(faults, ~already_spilled(faults, self._spilled))
         self._threads.check(faults)
-        ended = {each.tgid for each in told if isinstance(each, Ended)}
+        ended = {each.tgid for each in seen.heard if isinstance(each, Ended)}
         self._watched.tell(faults, drained.until_ns / 1e9, ended)
         rows = rows_of(faults, self.mappings.traits, self._swaps)
-        return Settled(rows, calls, code, heard)
+        return Settled(rows, calls, code, seen.heard)
 
     def units_of(self, events: Events) -> int:
         """See Divisible: faults, and calls."""
@@ -266,66 +197,6 @@ class FaultEnricher(Enricher):
 
     def feedback(self, reporter: object) -> None:
         """The kernel counts every fault; there is nothing it could leave out."""
-
-    def _locate(
-        self, events: Events, told: list[Heard], last: bool
-    ) -> tuple[Events, npt.NDArray[np.uint64]]:
-        """Events, each in one place, and the numbers of its place, its site and its stack.
-
-        And its offset in its file. Of calls, their code is meant.
-        """
-        stacks = self._stacks_of(events)
-        single = np.ones(len(events), np.uint16)
-        about = np.where(events["kind"] >= FIRST_CALL, events["ip"], events["address"])
-        asked = [(events["tgid"], events["ns"], about, events["count"])]
-        if self._sites:
-            asked.append((events["tgid"], events["ns"], events["ip"], single))
-            asked += [_asked(stack) for stack in stacks]
-        calls = np.flatnonzero(events["kind"] >= FIRST_CALL)
-        asked += [_callers(events[calls], name) for name in CALLERS if len(calls)]
-        (where, *codes), parts = self._find(asked, told)
-        numbers = np.zeros((len(events), 4 + len(CALLERS)), np.uint64)
-        numbers[:, 0], numbers[:, 3] = where
-        for column, _ in enumerate(CALLERS if len(calls) else ()):
-            numbers[calls, -1 - column] = codes.pop()[0]
-        if self._sites:
-            known = self.mappings.places
-            numbers[:, 1] = self._sites.of(events["tgid"], events["ip"], *codes[0], known, last)
-            taken = [
-                (stack.tgid, stack.frames, *found)
-                for stack, found in zip(stacks, codes[1:], strict=True)
-            ]
-            found = self._sites.stacks_of(taken, known, last)
-            for stack, number in zip(stacks, found, strict=True):
-                numbers[stack.events, 2] = number
-        return in_parts(events, numbers, parts)
-
-    def _find(self, asked: list[Asked], told: list[Heard]) -> tuple[list[Where], dict[int, Parts]]:
-        """Where all that is asked for is, found in one go; and the parts of streaks."""
-        tgids, ns, addresses, counts = map(np.concatenate, zip(*asked, strict=True))
-        order = np.argsort(ns, kind="stable")
-        located = self.mappings.locate(
-            tgids[order], ns[order], addresses[order], counts[order], told
-        )
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        numbers, offsets = located.numbers[back], located.offsets[back]
-        ends = np.cumsum([len(each[0]) for each in asked])[:-1]
-        where = list(zip(np.split(numbers, ends), np.split(offsets, ends), strict=True))
-        return where, {int(order[row]): each for row, each in located.parts.items()}
-
-    def _stacks_of(self, events: Events) -> list[Stack]:
-        """The stacks of events, each once for each process."""
-        if "stacks" not in self._session.maps or len(events) == 0:
-            return []
-        group = group_numbers(events["tgid"], events["stack"])
-        found = []
-        for number, first in enumerate(np.unique(group, return_index=True)[1]):
-            frames = self._session.stack(int(events["stack"][first]))
-            tgid, ns = int(events["tgid"][first]), int(events["ns"][first])
-            if frames:
-                found.append(Stack(tgid, ns, frames, np.flatnonzero(group == number)))
-        return found
 
     def texts(self, rows: Events) -> dict[str, dict[int, str]]:
         """The texts of sites that are new since the last time, and of places that rows name."""
@@ -337,24 +208,6 @@ class FaultEnricher(Enricher):
         if self._sites:
             texts |= {"site": self._sites.sites.take(), "stack": self._sites.stacks.take()}
         return texts
-
-
-def _apart(events: Events, told: list[SidebandEvent]) -> tuple[Events, list[Heard]]:
-    """Events without those that tell of address spaces, and these among what else was told."""
-    tells = (events["kind"] == Kind.MOVED) | (events["kind"] == Kind.SHARES)
-    if not tells.any():
-        return events, list(told)
-    heard = [_heard(*each) for each in events[tells][_HEARD].tolist()]
-    return take(events, ~tells), sorted([*told, *heard], key=lambda each: each.ns)
-
-
-_HEARD = ["kind", "ns", "tgid", "address", "seen", "ip"]
-
-
-def _heard(kind: int, ns: int, tgid: int, address: int, pages: int, source: int) -> Moved | Shares:
-    if kind == Kind.SHARES:
-        return Shares(ns, tgid, address)
-    return Moved(ns, tgid, address, address + pages * PAGE_BYTES, source)
 
 
 def _changes(heard: list[Heard]) -> Events:

@@ -21,7 +21,7 @@ from memtap.tracers.model.arrays import chain, group_numbers, stable_order
 
 Places = npt.NDArray[np.intp]
 Bools = npt.NDArray[np.bool_]
-Numbers = npt.NDArray[np.uint64]
+U64 = npt.NDArray[np.uint64]
 
 
 class Found(IntFlag):
@@ -59,7 +59,7 @@ FAULT = np.dtype(
         ("found", "u1"),
     ]
 )
-_PLACED = ("place", "site", "stack", "offset")
+_PLACED = ("place", "site", "stack", "offset")  # see locate.WHERE
 _COPIED = ("ns", "address", "count", "tgid", "tid", "kind", "marks")
 
 # A huge page has 512 pages of 4 KiB; the kernel's sum can lag by what it keeps on each CPU.
@@ -75,7 +75,7 @@ class Exceptions:
 
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
-        self._waiting: tuple[Events, Numbers] | None = None
+        self._waiting: tuple[Events, Events] | None = None
 
     @property
     def unsettled(self) -> int:
@@ -85,7 +85,7 @@ class Exceptions:
     def feed(
         self,
         events: Events,
-        places: Numbers,
+        where: Events,
         last: bool,
         *,
         settles: bool = True,
@@ -93,20 +93,20 @@ class Exceptions:
     ) -> Events:
         """Faults, as FAULT, by thread, out of events in order of time.
 
-        `places` has a row for each event: the numbers of its place, its site and its stack, and
-        the offset in its file. With `settles`, these are all events up to now, so that the threads
-        can be asked what became of the last that they had; they are up to `until_ns`.
+        `where` has a row for each event, see locate.WHERE. With `settles`, these are all events up
+        to now, so that the threads can be asked what became of the last that they had; they are up
+        to `until_ns`.
         """
         if self._waiting is not None:
             events = chain(self._waiting[0], events)
-            places = chain(self._waiting[1], places)
-        events, places = _by_thread(events, places)
-        joined = _Joined(events, places, until_ns)
+            where = chain(self._waiting[1], where)
+        events, where = _by_thread(events, where)
+        joined = _Joined(events, where, until_ns)
         waits = joined.open & (not last)
         if settles:
             waits[waits] = self._still_open(events[waits])
         of_waiting = waits[joined.exception]
-        self._waiting = events[of_waiting], places[of_waiting]
+        self._waiting = take(events, of_waiting), take(where, of_waiting)
         return joined.faults(~waits)
 
     def _still_open(self, events: Events) -> Bools:
@@ -119,12 +119,12 @@ class Exceptions:
         return count is not None and count & 0xFFFF == event["number"]
 
 
-def _by_thread(events: Events, places: Numbers) -> tuple[Events, Numbers]:
+def _by_thread(events: Events, where: Events) -> tuple[Events, Events]:
     """Both by thread, and for each in order of time."""
     if (events["tid"] == events["tid"][:1]).all():
-        return events, places
+        return events, where
     order = stable_order(group_numbers(events["tid"]))
-    return take(events, order), places[order]
+    return take(events, order), take(where, order)
 
 
 def _last_of(which: Bools) -> Places:
@@ -158,8 +158,8 @@ class _Joined:
         open: which are exceptions of which nothing is known yet.
     """
 
-    def __init__(self, events: Events, places: Numbers, until_ns: int) -> None:
-        self._events, self._places, self._until_ns = events, places, until_ns
+    def __init__(self, events: Events, where: Events, until_ns: int) -> None:
+        self._events, self._where, self._until_ns = events, where, until_ns
         kind, place = events["kind"], np.arange(len(events))
         raised = (kind == Kind.RAISED) & ~_tried_again(events)
         before = _last_of(raised)
@@ -197,8 +197,8 @@ class _Joined:
         all_of_them = len(chosen) == len(events)
         for name in _COPIED:
             faults[name] = events[name] if all_of_them else events[name][chosen]
-        for name, column in zip(_PLACED, self._places[chosen].T, strict=True):
-            faults[name] = column
+        for name in _PLACED:
+            faults[name] = self._where[name] if all_of_them else self._where[name][chosen]
         raised = events["kind"][chosen] == Kind.RAISED
         faults["kind"][raised] = Kind.MINOR
         faults["found"][raised] = Found.RAISED
@@ -210,7 +210,7 @@ class _Joined:
         self._tell_seen(faults, chosen)
         return faults
 
-    def _room(self) -> Numbers:
+    def _room(self) -> U64:
         """Of each exception: the time up to the thread's next one, divided among a streak's."""
         events = self._events
         room, raised = np.zeros(len(events), np.uint64), np.flatnonzero(self._raised)

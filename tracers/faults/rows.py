@@ -70,16 +70,18 @@ ROW_TYPE = RowType(ROW, counts=("time_ns",), are_possible=are_possible)
 _COPIED = [name for name in ROW.names or () if name not in ("region", "cause", "switched")]
 
 
-def rows_of(faults: Events, traits: npt.NDArray[np.uint8], swaps: bool) -> Events:
-    """Faults (faultmatch.FAULT) as rows; `traits` are those of Mappings, `swaps` as in causes()."""
+def rows_of(faults: Events, traits: npt.NDArray[np.void], swaps: bool) -> Events:
+    """Faults (faultmatch.FAULT) as rows; `traits` those of Mappings, `swaps` as in causes()."""
     rows = np.zeros(len(faults), ROW)
     for name in _COPIED:
         rows[name] = faults[name]
-    region, of_file, shared = traits[faults["place"]].T
+    region, of_file, shared = (
+        traits[name][faults["place"]] for name in ("region", "of_file", "shared")
+    )
     region = _refined(region, faults)
     rows["region"] = region
     rows["switched"] = faults["found"] & Found.SWITCHED > 0
-    rows["cause"] = causes(faults, region, of_file > 0, shared > 0, swaps)
+    rows["cause"] = causes(faults, region, of_file, shared, swaps)
     return rows
 
 

@@ -48,25 +48,23 @@ def _advance(events: Events, which: npt.NDArray[np.intp], by: npt.NDArray[np.uin
     events["seen"][which] = (seen & ~_ANON_MASK) | (seen + by & _ANON_MASK)
 
 
-def in_parts(
-    events: Events, numbers: npt.NDArray[np.uint64], parts: dict[int, Parts]
-) -> tuple[Events, npt.NDArray[np.uint64]]:
+def in_parts(events: Events, where: Events, parts: dict[int, Parts]) -> tuple[Events, Events]:
     """Events that reach over the borders of places, cut there; `parts` are by their rows.
 
-    `numbers` has a row for each event: the number of its place is column 0, its offset in it 3.
+    `where` has a row for each event, see locate.WHERE.
     """
     if not parts:
-        return events, numbers
+        return events, where
     copies = np.ones(len(events), np.intp)
     copies[list(parts)] = [len(each) for each in parts.values()]
     which = np.repeat(np.arange(len(events)), copies)
-    cut, numbers = take(events, which), numbers[which]
+    cut, where = take(events, which), take(where, which)
     begins = np.cumsum(copies) - copies
     for row, each in parts.items():
-        counts = np.array([count for count, _, _ in each], np.uint16)
+        counts = np.array([part.pages for part in each], np.uint16)
         pieces = np.arange(begins[row], begins[row] + len(each))
         _advance(cut, pieces, np.cumsum(counts, dtype=np.uint16) - counts)
         cut["count"][pieces] = counts
-        numbers[pieces, 0] = [place for _, place, _ in each]
-        numbers[pieces, 3] = [offset for _, _, offset in each]
-    return cut, numbers
+        where["place"][pieces] = [part.place for part in each]
+        where["offset"][pieces] = [part.offset for part in each]
+    return cut, where

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from memtap.bpf.stream import Events
 from memtap.tracers.code.aside import Question
 from memtap.tracers.code.intervals import NOWHERE
-from memtap.tracers.code.mappings import Mappings
+from memtap.tracers.code.mappings import SPOT, Mappings
 from memtap.tracers.code.sites import Sites, code_of
 from memtap.tracers.code.unwind import WORD, Frames, Rule
 from memtap.tracers.malloc.libraries import serves_malloc
@@ -21,8 +21,8 @@ _DEEPEST = 24
 
 _REMEMBERED = 1 << 16
 
-# Of each call, the number of a place and the offset in that; see mappings.Located.
-Spots = npt.NDArray[np.uint64]
+# Of each call, see mappings.SPOT.
+Spots = npt.NDArray[np.void]
 
 
 class CallSites:
@@ -46,22 +46,21 @@ class CallSites:
         Where the stack cannot be followed out of malloc, it is the last function that was found.
         """
         frames, left = _frames(calls), np.arange(len(calls))
-        found = np.zeros((len(calls), 3), np.uint64)  # instruction, place, offset
+        found, ips = np.zeros(len(calls), SPOT), np.zeros(len(calls), np.uint64)
         for depth in range(_DEEPEST):
             spots = self._locate(calls[left], frames.ip)
-            there = spots[:, 0] != NOWHERE
-            found[left[there]] = np.column_stack([frames.ip, spots])[there]
-            inner = np.flatnonzero(there & self._of_malloc(spots[:, 0]))
+            there = spots["place"] != NOWHERE
+            found[left[there]], ips[left[there]] = spots[there], frames.ip[there]
+            inner = np.flatnonzero(there & self._of_malloc(spots["place"]))
             if len(inner) == 0:
                 break
             tgids, left = calls["tgid"][left[inner]], left[inner]
             frames = self._up(frames.take(inner), tgids, spots[inner], depth > 0, last)
-        ips, numbers, offsets = found.T
         places = self._mappings.places
-        return self._sites.of(calls["tgid"], ips, numbers.astype(np.uint32), offsets, places, last)
+        return self._sites.of(calls["tgid"], ips, found["place"], found["offset"], places, last)
 
     def _locate(self, calls: Events, ips: npt.NDArray[np.uint64]) -> Spots:
-        spots = np.zeros((len(calls), 2), np.uint64)
+        spots = np.zeros(len(calls), SPOT)
         order = np.argsort(calls["tgid"], kind="stable")
         begins = np.flatnonzero(np.diff(calls["tgid"][order], prepend=-1))
         for mine in np.split(order, begins[1:]) if len(order) else ():
@@ -69,7 +68,7 @@ class CallSites:
             spots[mine] = self._mappings.code_at(tgid, calls["ns"][mine], ips[mine])
         return spots
 
-    def _of_malloc(self, numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    def _of_malloc(self, numbers: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
         distinct, which = np.unique(numbers, return_inverse=True)
         if len(self._serves) > _REMEMBERED:
             self._serves.clear()
@@ -88,7 +87,7 @@ class CallSites:
         last: bool,
     ) -> Frames:
         """To the callers. Of an address to return to, the call just before it is meant."""
-        group = group_numbers(spots[:, 0], spots[:, 1])
+        group = group_numbers(spots["place"], spots["offset"])
         _, one = np.unique(group, return_index=True)
         keys = [(number, offset - returns) for number, offset in spots[one].tolist()]
         self._learn(dict(zip(keys, tgids[one].tolist(), strict=True)), last)

@@ -19,8 +19,11 @@ from memtap.tracers.malloc.probes import CallMark
 from memtap.tracers.malloc.requests import SIZES, Requests
 from memtap.tracers.malloc.rows import BEYOND, ROW, Fact
 from memtap.tracers.malloc.thresholds import Thresholds
-from memtap.tracers.model.arrays import chain, group_numbers, in_order
+from memtap.tracers.model.arrays import chain, first_of_each, group_numbers, in_order
 from memtap.tracers.model.enricher import REMEMBERED, Enricher, Source, Taken
+
+# Members of calls: what may be the address that one returns to, the innermost first.
+CALLERS = ("caller_0", "caller_1", "caller_2")
 
 # Members of calls that are told as they come.
 _COPIED = (
@@ -42,7 +45,7 @@ class MallocEnricher(Enricher):
         self, session: Source, walks_heaps: bool, program: Sequence[str] | None = None
     ) -> None:
         self._session, self._walks_heaps = session, walks_heaps
-        self._faults = FaultEnricher(session, names_code=False)
+        self._faults = FaultEnricher(session, names_code=False, callers=CALLERS)
         self._sites = CallSites(self._faults.mappings) if FRAMES in session.maps else None
         counts = SIZES in session.maps
         self._requests = Requests(session, program) if counts else None
@@ -119,7 +122,7 @@ class MallocEnricher(Enricher):
         return rows
 
     def _calls(self, settled: Settled) -> Events:
-        calls, numbers = settled.calls, settled.numbers
+        calls, where = settled.calls, settled.where
         rows = np.zeros(len(calls), ROW)
         for name in _COPIED:
             rows[name] = calls[name]
@@ -129,17 +132,19 @@ class MallocEnricher(Enricher):
                 rows[name] = calls[name]
         keys = zip(calls["tid"].tolist(), calls["ns"].tolist(), strict=True)
         rows["site"] = [self._site_of.pop(key, 0) for key in keys]
-        rows["call_marks"] |= self._makers(numbers[:, [0, 4, 5, 6]])
+        rows["call_marks"] |= self._makers(where)
         return rows
 
-    def _makers(self, made: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint16]:
-        """Who made each call, by the numbers of its code and of what may have called that."""
-        group = group_numbers(*made.T)
-        _, one = np.unique(group, return_index=True)
-        makers = [self._maker(*each) for each in made[one].tolist()]
+    def _makers(self, where: Events) -> npt.NDArray[np.uint16]:
+        """Who made each call, by the places of its code and of what may have called that."""
+        group = group_numbers(where["place"], *where["callers"].T)
+        one = first_of_each(group)
+        makers = list(
+            map(self._maker, where["place"][one].tolist(), where["callers"][one].tolist())
+        )
         return np.array(makers, np.uint16)[group]
 
-    def _maker(self, code: int, *callers: int) -> int:
+    def _maker(self, code: int, callers: list[int]) -> int:
         """Who made a call, by the places of its code and of what may have called that."""
         path = self._place(code).path
         if is_loader(path):

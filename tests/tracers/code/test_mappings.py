@@ -183,7 +183,7 @@ def test_places_that_are_gone_are_forgotten() -> None:
         (kept,) = locate(mappings, [(GONE, ns + 1, 0x8000)], told)
         assert mappings.places[kept].path == "/kept"
     assert len(mappings.places) < 10_000
-    assert mappings.traits[kept].tolist() == [Region.DATA, True, False]
+    assert mappings.traits[kept].tolist() == (Region.DATA, True, False)
 
 
 def test_what_is_moved_stays_what_it_is() -> None:

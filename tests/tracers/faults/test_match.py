@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from memtap.bpf.stream import Events
+from memtap.tracers.faults.locate import where_type
 from memtap.tracers.faults.match import Exceptions, Found
 from memtap.tracers.faults.probes import Kind, Mark
 from memtap.tracers.faults.streaks import ANON_BITS
@@ -51,9 +52,9 @@ def gone(_tgid: int, _tid: int) -> int | None:
 
 def feed(exceptions: Exceptions, *several: Told, last: bool = False, start: int = 1) -> Events:
     events = events_of(*several, start=start)
-    at = np.arange(len(events), dtype=np.uint64)
-    numbers = np.stack([at, at + np.uint64(7), at + np.uint64(9), at * np.uint64(4096)], 1)
-    return exceptions.feed(events, numbers, last)
+    where, at = np.zeros(len(events), where_type()), np.arange(len(events))
+    where["place"], where["site"], where["stack"], where["offset"] = at, at + 7, at + 9, at * 4096
+    return exceptions.feed(events, where, last)
 
 
 def faults(*several: Told) -> Events:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from memtap.bpf.sideband import Mapped
-from memtap.tracers.code.mappings import Place, Region
+from memtap.tracers.code.mappings import TRAITS, Place, Region
 from memtap.tracers.faults.match import FAULT, Found
 from memtap.tracers.faults.probes import PLAN, Kind, Mark
 from memtap.tracers.faults.rows import Cause, rows_of
@@ -28,7 +28,7 @@ def row(
     fault = np.zeros(1, FAULT)
     fault["count"] = 1
     fault["kind"], fault["marks"], fault["found"] = kind, marks, found
-    traits = np.array([[where.region, where.of_file, where.shared]], np.uint8)
+    traits = np.array([(where.region, where.of_file, where.shared)], TRAITS)
     one: np.void = rows_of(fault, traits, swaps)[0]
     return one
 

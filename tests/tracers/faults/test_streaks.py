@@ -12,6 +12,7 @@ from memtap.bpf.sideband import Mapped
 from memtap.bpf.stream import Events
 from memtap.tracers.code.intervals import NOWHERE, PAGE_BYTES, Space
 from memtap.tracers.code.mappings import Mappings
+from memtap.tracers.faults.locate import where_type
 from memtap.tracers.faults.match import Exceptions, Found
 from memtap.tracers.faults.probes import Kind
 from memtap.tracers.faults.streaks import ANON_BITS, SWITCH_BITS, ends_apart, in_parts
@@ -25,8 +26,8 @@ GONE = 4194305  # no process has this number
 def faults(*several: Told) -> Events:
     """What becomes of events, of which some are streaks."""
     events = ends_apart(events_of(*several))
-    numbers = np.zeros((len(events), 4), np.uint64)
-    return Exceptions(gone).feed(events, numbers, last=True)
+    where = np.zeros(len(events), where_type())
+    return Exceptions(gone).feed(events, where, last=True)
 
 
 def test_only_the_last_of_a_streak_can_be_undone() -> None:
@@ -132,15 +133,17 @@ def test_a_streak_over_a_border_is_cut_there() -> None:
     mappings = Mappings()
     columns = (events[name] for name in ("tgid", "ns", "address", "count"))
     located = mappings.locate(*columns, mapped)
-    found = located.numbers.astype(np.uint64)
-    numbers = np.stack([found, found + np.uint64(7), found, located.offsets], 1)
-    cut, numbers = in_parts(events, numbers, located.parts)
+    found, where = located.numbers, np.zeros(len(events), where_type(callers=2))
+    where["place"], where["site"], where["offset"] = found, found + 7, located.offsets
+    where["callers"][:, 1] = found + 9
+    cut, where = in_parts(events, where, located.parts)
     assert cut["count"].tolist() == [1, 1, 2, 2, 2]
     assert cut["address"].tolist() == [0x2010, 0x3010, 0x4010, 0x6010, 0x1000]
     assert cut["number"].tolist() == [7, 8, 9, 11, 13]
-    assert [mappings.places[n].path for n in numbers[:, 0]] == ["/0", "/1", "?", "/2", "/0"]
-    assert numbers[:, 1].tolist() == [found[0] + 7] * 4 + [found[1] + 7]
-    assert numbers[[0, 1, 3, 4], 3].tolist() == [0x8010, 0x7010, 0x7010, 0x7000]
+    assert [mappings.places[n].path for n in where["place"]] == ["/0", "/1", "?", "/2", "/0"]
+    assert where["site"].tolist() == [found[0] + 7] * 4 + [found[1] + 7]
+    assert where["callers"][:, 1].tolist() == [found[0] + 9] * 4 + [found[1] + 9]
+    assert where["offset"][[0, 1, 3, 4]].tolist() == [0x8010, 0x7010, 0x7010, 0x7000]
 
 
 def test_parts_agree_with_a_table_of_every_page() -> None:
