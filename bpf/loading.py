@@ -68,7 +68,7 @@ class Request:
             settings.append("LEAVE_OWN_OUT 1")
         if self.notes_who:
             settings += ["NOTE_WHO 1", *cgroup_defines(kernel.btf)]
-        return compose(self.plan.name, settings, kernel.btf)
+        return compose(self.plan.name, settings, kernel.btf, self.plan.words)
 
     def probes(self, variant: Variant) -> tuple[Probe, ...]:
         """The variant's, those that keep the set of processes, and those that note who is who."""

@@ -9,6 +9,7 @@ from typing import Literal
 
 from memtap.bpf.errors import MemtapError
 from memtap.bpf.kernel import Kernel
+from memtap.bpf.source import Words
 
 Kind = Literal["tp_btf", "raw_tp", "fentry", "fexit", "kprobe", "software", "iter", "uprobe"]
 Accuracy = Literal["exact", "bounded", "estimated"]
@@ -125,6 +126,7 @@ class Plan:
     Attributes:
         name: of the tracer; what its recordings say they are, and its file without `.bpf.c`.
         variants: the ways to attach it.
+        words: enums that its C program has from here.
         mappings: whether the tracer also has to hear of what processes map; see sideband.py.
         own: where what we do ourselves is left out of reports of the whole host.
         wakeup: after so many batches of a CPU the reader wakes up; 0 is when its ring is an eighth
@@ -135,6 +137,7 @@ class Plan:
 
     name: str
     variants: tuple[Variant, ...]
+    words: tuple[Words, ...] = ()
     mappings: bool = False
     wakeup: int = 0
     own: LeftOut = "kernel"

@@ -1,9 +1,11 @@
-"""The text that is compiled: defines of this kernel and this run, headers, program."""
+"""The text that is compiled: defines of this kernel and this run, enums, headers, program."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
+from enum import IntEnum, IntFlag
 from pathlib import Path
 
 from memtap.bpf.btf import Btf, defines
@@ -13,7 +15,11 @@ HERE = Path(__file__).resolve().parent
 _OUR_INCLUDE = re.compile(r"^#include <(memtap/\w+\.h)>\n", re.MULTILINE)
 
 
-def compose(program: str, settings: list[str], btf: Btf) -> str:
+# Numbers that a program and whoever reads its events write by the same names.
+Words = type[IntEnum] | type[IntFlag]
+
+
+def compose(program: str, settings: list[str], btf: Btf, words: Iterable[Words] = ()) -> str:
     """The one text handed to the compiler, all of memtap's includes and defines in it.
 
     BCC rewrites the use of maps only in the main file, so headers that use maps become part of it.
@@ -22,11 +28,20 @@ def compose(program: str, settings: list[str], btf: Btf) -> str:
         program: the name of the C file, without `.bpf.c`.
         settings: macros of this run (`NAME value`), which select a way and a filter.
         btf: where the offsets and sizes of kernel structs come from.
+        words: enums that the program uses, and Python has.
     """
     body = with_includes((HERE / "programs" / f"{program}.bpf.c").read_text())
     page_shift = (os.sysconf("SC_PAGESIZE") - 1).bit_length()
     lines = [f"#define {setting}\n" for setting in (*settings, f"PAGE_SHIFT {page_shift}")]
-    return "".join(lines) + defines(btf, body) + body
+    return "".join(lines) + defines(btf, body) + "".join(map(declaration, words)) + body
+
+
+def declaration(words: Words) -> str:
+    """An enum as C has it, `enum call_mark` for CallMark, with what it says first of itself."""
+    tag = re.sub(r"(?<!^)(?=[A-Z])", "_", words.__name__).lower()
+    about = (words.__doc__ or "").partition("\n")[0]
+    members = (f"\t{name} = {member.value},\n" for name, member in words.__members__.items())
+    return f"\n/* {about} */\nenum {tag} {{\n{''.join(members)}}};\n"
 
 
 def with_includes(text: str) -> str:

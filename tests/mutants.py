@@ -40,23 +40,38 @@ class Mutant:
 
 NUMBERS = "tests/bpf/test_numbers.py"
 LAYOUT = "tests/bpf/test_layout.py"
+SOURCE = "tests/bpf/test_source.py"
 DECLARED = "tests/tracers/test_declared.py"
 ALLOCATOR = "tests/tracers/malloc/test_allocator.py"
 
 MUTANTS = (
     Mutant(
-        "enum order: minor and major faults exchanged in C",
-        "bpf/include/memtap/exception.h",
-        "MINOR,      /* it was completed, as the kernel itself decided */\n\tMAJOR,",
-        "MAJOR,      /* it was completed, as the kernel itself decided */\n\tMINOR,",
-        NUMBERS,
+        "enum order: numbers of Python's words left to C",
+        "bpf/source.py",
+        "{name} = {member.value},",
+        "{name},",
+        SOURCE,
     ),
     Mutant(
-        "enum order: mmap and munmap exchanged in C",
+        "words of faults left out of the text",
+        "bpf/loading.py",
+        "kernel.btf, self.plan.words)",
+        "kernel.btf)",
+        SOURCE,
+    ),
+    Mutant(
+        "struct members exchanged: what mmap(2) may do with memory, and how it is mapped",
         "bpf/programs/malloc.bpf.c",
-        "MMAP, MUNMAP,",
-        "MUNMAP, MMAP,",
-        NUMBERS,
+        "call.prot = third;\n\t\tcall.flags = fourth;",
+        "call.flags = third;\n\t\tcall.prot = fourth;",
+        "tests/live/test_malloc.py",
+    ),
+    Mutant(
+        "condition inverted: a break that is where it was wanted",
+        "bpf/programs/malloc.bpf.c",
+        "WHOLE(wanted) != WHOLE(result)",
+        "WHOLE(wanted) == WHOLE(result)",
+        "tests/live/test_malloc.py",
     ),
     Mutant(
         "call number: mremap",
@@ -87,13 +102,6 @@ MUTANTS = (
         NUMBERS,
     ),
     Mutant(
-        "enum order: reads and mapped faults of the page cache",
-        "bpf/programs/pagecache.bpf.c",
-        "\tREAD = 1,",
-        "\tREAD = 2,",
-        LAYOUT,
-    ),
-    Mutant(
         "enum order: what is lost and what a full map refused",
         "bpf/include/memtap/losses.h",
         "COUNT_LOST,",
@@ -105,13 +113,6 @@ MUTANTS = (
         "bpf/programs/slab.bpf.c",
         "enum no_site { EARLIER, IN_BULK };",
         "enum no_site { IN_BULK, EARLIER };",
-        NUMBERS,
-    ),
-    Mutant(
-        "enum order: begins and ends of reclaim",
-        "bpf/programs/reclaim.bpf.c",
-        "enum { BEGINS = 1, ENDS };",
-        "enum { ENDS = 1, BEGINS };",
         NUMBERS,
     ),
     Mutant(

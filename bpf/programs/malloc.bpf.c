@@ -1,21 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * malloc: the system calls by which memory comes and goes, told when they return, and page
- * faults (memtap/exceptions.h), which are what memory costs.
+ * faults (memtap/exceptions.h), which are what memory costs. enum call and enum call_mark are
+ * those of tracers/malloc/probes.py.
  */
 #include <linux/types.h>
 #include <uapi/linux/ptrace.h>
 #include <memtap/exception.h>
-
-/* Kinds of events, behind those of faults: system calls. Of mremap(2) there are two. */
-enum call { BRK = 16, MMAP, MUNMAP, MOVED_FROM, MOVED_TO, MPROTECT, MADVISE };
-
-enum call_mark {
-	IS_32_BIT = 1,       /* a 32-bit program made it */
-	TELLS_THRESHOLD = 2, /* it is known where the C library has malloc's threshold */
-	REFUSED = 4,         /* it failed; of brk(2), the break is not what was wanted */
-	ASKS = 8,            /* brk(0): where is the break? */
-};
 
 enum { LANE_CALL = EXCEPTION_LANES, LANES };
 

@@ -5,7 +5,7 @@
  * What is counted, and why it is exact, is in docs/pagecache.md. In short: the kernel says
  * which pages a read asks for (mm_filemap_get_pages), user space keeps the pages that were
  * brought in and not asked for yet ("fresh"), and an access to a fresh page is a miss, to any
- * other a hit.
+ * other a hit. enum kind and enum flag are those of tracers/pagecache/probes.py.
  */
 
 enum {
@@ -22,31 +22,6 @@ enum {
 	LANE_RING,
 	LANE_DEVICE,
 	LANES
-};
-
-enum kind {
-	READ = 1, /* pages asked for by a read-family call */
-	MAP,      /* fault-around mapped cached pages in this window */
-	FAULT,    /* a fault on this page */
-	ADD,      /* a folio entered the cache */
-	DELETE,   /* a folio left the cache */
-	DIRTY,    /* a folio became dirty; of its pages, these were reached */
-	HITS,     /* `pages` accesses, all hits, to any pages of the file */
-	WRITE, /* these pages were written to; those of them that are in dirty folios matter */
-};
-
-enum flag {
-	AGAIN = 1,    /* the same read or fault as an earlier event: no new accesses */
-	WANTED = 2,   /* ADD, MAP: a fault waits for the page at index + `call` */
-	DEVICE = 4,   /* a block device's own cache: metadata and buffers */
-	SPILLED = 8,  /* set in user space: a sum of events, their number in `index` */
-	WRITTEN = 16, /* ADD: a write fills `whole` pages from index + `call` on */
-	REMOVED = 32, /* DELETE: the file has not got these pages any more */
-	SHORT = 32,   /* WRITE: these pages were said to be reached, and were not */
-	UNSURE = 64,  /* DIRTY: what else of the folio is written to meanwhile is not seen;
- READ, MAP: it may have begun with an earlier page;
- HITS: pages are asked for, but nobody knows which */
-	OVER = 128,   /* READ: the call is done, nothing more comes of it */
 };
 
 struct event {

@@ -4,23 +4,9 @@
  *
  * What takes its time has two events, its begin and its end, that user space pairs by thread
  * and kind; in a task none of them can be in another of the same kind. All happen in the task
- * whose work it is, so `current` is whom it delays, whoever the memory belongs to.
+ * whose work it is, so `current` is whom it delays, whoever the memory belongs to. enum kind
+ * and enum edge are those of tracers/reclaim/probes.py.
  */
-enum kind {
-	DIRECT = 1, /* reclaim of the host's memory by who needs some; begins and ends */
-	MEMCG,      /* the same of a cgroup's memory, as its limit is reached */
-	NODE,       /* the same of one node's (vm.zone_reclaim_mode) */
-	COMPACTION, /* of one zone */
-	KSWAPD,     /* it is awake */
-	SHRINK,     /* pages were looked at */
-	SLAB,       /* objects of a kernel cache were freed */
-	THROTTLED,  /* a reclaimer was told to wait */
-	SWAP_IN,    /* pages are read from swap */
-	SWAP_OUT,   /* pages are written to it */
-};
-
-enum { BEGINS = 1, ENDS };
-
 enum {
 	LANE_DIRECT_BEGIN,
 	LANE_DIRECT_END,

@@ -11,7 +11,7 @@ from memtap.bpf import filters, session, spills, stream
 from memtap.bpf.plan import Variant
 from memtap.tracers.host.files import BUCKETS, NameFlag, bucket_of
 from memtap.tracers.live import noted, targets
-from memtap.tracers.pagecache.probes import NAME_FILES, PLAN, Flag, Kind
+from memtap.tracers.pagecache.probes import NAME_FILES, PLAN
 from memtap.tracers.pagecache.rows import ROW
 from tests.bpf.ctext import (
     ARGUMENTS,
@@ -28,14 +28,6 @@ from tests.bpf.ctext import (
 )
 
 _COUNTERS = ("LOST", "MAP_FULL", "CAUGHT", "SPILLED", "REFUSED", "OWN")
-
-
-def test_kinds_of_events_are_the_same() -> None:
-    assert enumerators(PROGRAM, "READ") == {kind.name: kind for kind in Kind}
-
-
-def test_flags_of_events_are_the_same() -> None:
-    assert enumerators(PROGRAM, "AGAIN") == dict(Flag.__members__)  # of which two have one number
 
 
 def test_kinds_of_records_are_the_same() -> None:

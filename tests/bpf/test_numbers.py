@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import re
 import signal
-from enum import IntEnum
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from memtap.tracers.faults import probes as faults
 from memtap.tracers.malloc import allocator
 from memtap.tracers.malloc import probes as malloc
 from memtap.tracers.pages import rows as pages
-from memtap.tracers.reclaim import probes as reclaim
 from memtap.tracers.slab import enrich as slab
 from memtap.tracers.slab import probes as slabs
 from memtap.tracers.slab import report as slab_report
@@ -31,26 +29,16 @@ PLANS = {tracer.plan.name: tracer.plan for tracer in every()}
 HEADERS = Path("/usr/include")
 
 
-def wanted(kinds: type[IntEnum]) -> dict[str, int]:
-    return {kind.name: kind.value for kind in kinds}
+def test_calls_are_no_kinds_of_faults() -> None:
+    assert max(faults.Kind) < faults.FIRST_CALL == min(malloc.Call)
 
 
-def test_kinds_and_marks_of_faults_are_the_same() -> None:
-    assert enumerators(FAULTS, "RAISED") == wanted(faults.Kind)
-    assert enumerators(FAULTS, "PRESENT") == {mark.name: mark.value for mark in faults.Mark}
-
-
-def test_calls_are_the_same() -> None:
-    assert enumerators(MALLOC, "BRK") == wanted(malloc.Call)
-    assert min(malloc.Call) == faults.FIRST_CALL
-    marks = {mark.name: mark.value for mark in malloc.CallMark}
-    assert enumerators(MALLOC, "IS_32_BIT").items() < marks.items()
-    assert re.search(r"^#define JOINABLE\s+PRESENT$", FAULTS, re.MULTILINE)
-
-
-def test_kinds_and_edges_of_reclaim_are_the_same() -> None:
-    assert enumerators(RECLAIM, "DIRECT") == wanted(reclaim.Kind)
-    assert enumerators(RECLAIM, "BEGINS") == wanted(reclaim.Edge)
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_no_program_has_words_of_its_own_where_python_has_some(plan: Plan) -> None:
+    """Its enums are made from those of Python, or have names that Python has not."""
+    enums = re.findall(r"enum \w*\s*{(.*?)}", whole(plan.name), re.DOTALL)
+    own = {name for body in enums for name in re.findall(r"\b[A-Z]\w*\b", body)}
+    assert not own & {name for words in plan.words for name in words.__members__}
 
 
 def test_what_stands_for_no_cache_site_or_process_is_the_same() -> None:

@@ -8,37 +8,35 @@ from memtap.bpf.plan import Plan, Probe, Variant
 
 
 class Kind(IntEnum):
-    """`enum kind` of the C program."""
+    """What an event tells of an exception, a thread or a process."""
 
-    RAISED = 1
-    MINOR = 2
+    RAISED = 1  # an exception
+    MINOR = 2  # it was completed, as the kernel itself decided
     MAJOR = 3
-    BAD = 4
-    SWAPPED = 5
-    THREAD = 6
-    WAITED = 7
-    MOVED = 8
-    SHARES = 9
+    BAD = 4  # it could not be: the task gets a SIGSEGV or SIGBUS
+    SWAPPED = 5  # it takes an entry out of swap
+    THREAD = 6  # not of an exception: a thread begins, with its stack's top at `address`
+    WAITED = 7  # it had to wait for I/O, until then
+    MOVED = 8  # mremap(2) maps `seen` pages at `address`: what was at `ip` before
+    SHARES = 9  # not of an exception: a process begins, in the address space of process `address`
 
 
-# From here on a kind is a system call; see allocations.Call.
+# From here on a kind is a system call; see malloc.probes.Call.
 FIRST_CALL = 16
 
 
 class Mark(IntFlag):
-    """`enum mark` of the C program."""
+    """What else is known of an exception."""
 
-    PRESENT = 1
-    WRITE = 2
-    KERNEL = 4
-    STACK = 8
-    HEAP = 16
-    UNMAPPED = 32
-    UNTIMED = 64
+    PRESENT = 1  # of the error code, PF_PROT: the page was there and did not allow it
+    JOINABLE = 1  # of THREAD: the kernel tells the process of its end, as the C libraries want it
+    WRITE = 2  # of the error code, PF_WRITE
+    KERNEL = 4  # taken in the kernel: a system call touched memory of the process
+    STACK = 8  # near the stack pointer, and above it
+    HEAP = 16  # below the program break, and above where it began
+    UNMAPPED = 32  # of BAD: nothing is mapped there (SEGV_MAPERR)
+    UNTIMED = 64  # set in user space: it was raised later than its event says
 
-
-# Of a thread that begins: the kernel tells its process of its end (JOINABLE of the C program).
-JOINABLE = Mark.PRESENT
 
 # The probe that tells how long minor faults take. It costs more than all others together, so in a
 # storm of faults it rests; see enrich.py.
@@ -117,6 +115,7 @@ PLAN = Plan(
             ),
         ),
     ),
+    words=(Kind, Mark),
     mappings=True,
     wakeup=16,
     least_mib=72,

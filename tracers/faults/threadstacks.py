@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from memtap.bpf.stream import Events
-from memtap.tracers.faults.probes import JOINABLE, Mark
+from memtap.tracers.faults.probes import Mark
 
 # A thread of whose end nobody is told is none of a C library's, but of a language that runs many
 # tasks on it, each with a stack that is allocated as other memory is. Go gives the thread itself so
@@ -35,7 +35,7 @@ class ThreadStacks:
         """
         for tgid, tid, top, marks in threads[["tgid", "tid", "address", "marks"]].tolist():
             low = start_of(tgid, top - 1)
-            if not marks & JOINABLE:
+            if not marks & Mark.JOINABLE:
                 low = max(low, top - _SMALL_BYTES)
             self._stacks[tid] = low, top
             self._stacks.move_to_end(tid)

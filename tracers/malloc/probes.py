@@ -11,7 +11,7 @@ from memtap.tracers.faults import probes as faultplan
 
 
 class Call(IntEnum):
-    """System calls by which memory comes and goes: `enum call` of the C program.
+    """System calls by which memory comes and goes.
 
     They are kinds of events and rows, behind those of faults. An mremap(2) is two of them.
     """
@@ -26,14 +26,14 @@ class Call(IntEnum):
 
 
 class CallMark(IntFlag):
-    """What else is known of a call; the first four are told by the C program (`enum call_mark`)."""
+    """What else is known of a call."""
 
     IS_32_BIT = 1  # a 32-bit program made it
     TELLS_THRESHOLD = 2  # the C library's threshold by then was read
     REFUSED = 4  # it failed; of brk(2), the break is not what was wanted
     ASKS = 8  # brk(0): where is the break?
-    BY_LOADER = 16  # the dynamic loader made it
-    BY_OTHERS = 32  # neither did malloc
+    BY_LOADER = 16  # set in user space: the dynamic loader made it
+    BY_OTHERS = 32  # likewise: neither did malloc
 
 
 _CALLS = Probe("on_call", "tp_btf", ("sys_exit",), standby="preempted")
@@ -78,6 +78,7 @@ PLAN = Plan(
     tuple(
         replace(variant, probes=(*variant.probes, _CALLS)) for variant in faultplan.PLAN.variants
     ),
+    words=(*faultplan.PLAN.words, Call, CallMark),
     mappings=True,
     wakeup=faultplan.PLAN.wakeup,
     least_mib=84,

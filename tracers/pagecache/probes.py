@@ -10,30 +10,32 @@ from memtap.bpf.plan import Plan, Probe, Variant
 
 
 class Kind(IntEnum):
-    """`enum kind` of the C program."""
+    """What happens to pages of files."""
 
-    READ = 1
-    MAP = 2
-    FAULT = 3
-    ADD = 4
-    DELETE = 5
-    DIRTY = 6
-    HITS = 7
-    WRITE = 8
+    READ = 1  # pages asked for by a read-family call
+    MAP = 2  # fault-around mapped cached pages in this window
+    FAULT = 3  # a fault on this page
+    ADD = 4  # a folio entered the cache
+    DELETE = 5  # a folio left the cache
+    DIRTY = 6  # a folio became dirty; of its pages, these were reached
+    HITS = 7  # `pages` accesses, all hits, to any pages of the file
+    WRITE = 8  # these pages were written to; those of them that are in dirty folios matter
 
 
 class Flag(IntFlag):
-    """`enum flag` of the C program."""
+    """What else is known of an event."""
 
-    AGAIN = 1
-    WANTED = 2
-    DEVICE = 4
-    SPILLED = 8
-    WRITTEN = 16
-    REMOVED = 32
-    SHORT = 32  # of a WRITE
+    AGAIN = 1  # the same read or fault as an earlier event: no new accesses
+    WANTED = 2  # ADD, MAP: a fault waits for the page at index + `call`
+    DEVICE = 4  # a block device's own cache: metadata and buffers
+    SPILLED = 8  # set in user space: a sum of events, their number in `index`
+    WRITTEN = 16  # ADD: a write fills `whole` pages from index + `call` on
+    REMOVED = 32  # DELETE: the file has not got these pages any more
+    SHORT = 32  # WRITE: these pages were said to be reached, and were not
+    # DIRTY: what else of the folio is written to meanwhile is not seen; READ, MAP: it may have
+    # begun with an earlier page; HITS: pages are asked for, but nobody knows which.
     UNSURE = 64
-    OVER = 128
+    OVER = 128  # READ: the call is done, nothing more comes of it
 
 
 def _probe(function: str, *targets: str, kind: ProbeKind = "tp_btf") -> Probe:
@@ -135,6 +137,7 @@ PLAN = Plan(
             notes=_MARKED_NOTES,
         ),
     ),
+    words=(Kind, Flag),
     own="report",
     least_mib=72,
 )

@@ -8,18 +8,18 @@ from memtap.bpf.plan import Plan, Probe, Variant
 
 
 class Kind(IntEnum):
-    """`enum kind` of the C program."""
+    """What happens to memory that is short."""
 
-    DIRECT = 1
-    MEMCG = 2
-    NODE = 3
-    COMPACTION = 4
-    KSWAPD = 5
-    SHRINK = 6
-    SLAB = 7
-    THROTTLED = 8
-    SWAP_IN = 9
-    SWAP_OUT = 10
+    DIRECT = 1  # reclaim of the host's memory by who needs some; begins and ends
+    MEMCG = 2  # the same of a cgroup's memory, as its limit is reached
+    NODE = 3  # the same of one node's (vm.zone_reclaim_mode)
+    COMPACTION = 4  # of one zone
+    KSWAPD = 5  # it is awake
+    SHRINK = 6  # pages were looked at
+    SLAB = 7  # objects of a kernel cache were freed
+    THROTTLED = 8  # a reclaimer was told to wait
+    SWAP_IN = 9  # pages are read from swap
+    SWAP_OUT = 10  # pages are written to it
 
 
 class Edge(IntEnum):
@@ -85,5 +85,6 @@ PLAN = Plan(
         Variant("vmscan", "exact", (*_PROBES, *_WITHOUT_BIO)),
         Variant("bios", "exact", _PROBES, notes=("swap in memory (zram) may not be seen",)),
     ),
+    words=(Kind, Edge),
     least_mib=68,
 )

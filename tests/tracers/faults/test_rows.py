@@ -12,7 +12,7 @@ from memtap.tracers.code.mappings import TRAITS, Place, Region
 from memtap.tracers.faults.match import FAULT, Found
 from memtap.tracers.faults.probes import PLAN, Kind, Mark
 from memtap.tracers.faults.rows import Cause, rows_of
-from tests.bpf.ctext import enumerators, layout, whole
+from tests.bpf.ctext import layout, whole
 
 PROGRAM, MALLOC = whole("faults"), whole("malloc")
 READ, WRITE, PRESENT = Mark(0), Mark.WRITE, Mark.PRESENT
@@ -98,11 +98,6 @@ def test_memory_between_stack_pointer_and_top_is_a_thread_stack_if_it_is_nothing
 def test_a_bad_access_to_nothing_is_unmapped_and_to_something_is_that() -> None:
     assert Region(row(place(Region.UNKNOWN), Kind.BAD, READ)["region"]) is Region.UNMAPPED
     assert Region(row(ANON, Kind.BAD, READ)["region"]) is Region.ANON
-
-
-def test_words_are_those_of_the_program() -> None:
-    assert enumerators(PROGRAM, "RAISED") == {kind.name: kind for kind in Kind}
-    assert enumerators(PROGRAM, "PRESENT") == {mark.name: mark for mark in Mark}
 
 
 def test_the_filler_between_members_of_an_event_is_none() -> None:

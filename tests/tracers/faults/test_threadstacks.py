@@ -7,7 +7,7 @@ import pytest
 
 from memtap.bpf.stream import Events
 from memtap.tracers.faults.match import FAULT
-from memtap.tracers.faults.probes import JOINABLE, Mark
+from memtap.tracers.faults.probes import Mark
 from memtap.tracers.faults.threadstacks import ThreadStacks
 
 TGID, TID = 10, 11
@@ -35,7 +35,7 @@ def test_a_stack_is_from_where_it_was_mapped_to_where_its_thread_began(
     address: int, inside: bool
 ) -> None:
     stacks = ThreadStacks()
-    stacks.note(thread(JOINABLE), lambda *_: LOW)
+    stacks.note(thread(Mark.JOINABLE), lambda *_: LOW)
     assert on_stack(stacks, address) is inside
 
 
