@@ -78,7 +78,9 @@ struct spill {
 #define RAMFS_MAGIC     0x858458f6
 #define EXT4_MAGIC      0xef53
 #define BTRFS_MAGIC     0x9123683e
-#define PF_MEMALLOC     0x800 /* reclaims memory */
+#define FUSE_MAGIC      0x65735546
+#define JBD2            0x3264626a /* "jbd2", with which the name of a journal's thread begins */
+#define PF_MEMALLOC     0x800      /* reclaims memory */
 #ifndef S_IFMT
 #define S_IFMT 0170000
 #endif
@@ -854,7 +856,8 @@ static INLINE void asked(void *ctx, u64 mapping, u64 first, u64 last)
 						     .end = end,
 						     .fresh = fresh,
 						     .request = NOTED(lane->state[1]),
-						     .unsure = is_squashfs(&who)},
+						     .unsure = is_squashfs(&who) |
+							       THREAD_IS_32_BIT(who.task)},
 				     many);
 	if (!NOTED(lane->state[0]) || hits(ctx, lane, &who, NOTED(lane->state[0])))
 		learn(ctx, lane, &who);
@@ -1345,14 +1348,34 @@ static inline int has_no_storage(struct subject *who, struct pages folio)
 }
 
 /*
+ * Is this written through FUSE by a call of which it is not known how far it goes: one of many
+ * parts, of a 32-bit program, or of io_uring? Readahead does what it does in
+ * memalloc_nofs_save().
+ */
+static inline int is_of_unknown_write(struct subject *who)
+{
+	u64 flags = FIELD(who->task, task_struct, flags);
+	u32 number = call_number(who->task);
+
+	if (FIELD(who->super, super_block, s_magic) != FUSE_MAGIC || flags & PF_MEMALLOC_NOFS)
+		return 0;
+	return number == NR_WRITEV || number == NR_PWRITEV || number == NR_PWRITEV2 ||
+	       THREAD_IS_32_BIT(who->task) || flags & PF_IO_WORKER;
+}
+
+/*
  * Pages that a write brings into the cache as wholes come from no storage, and where there is
  * no storage none does.
  */
 static inline void note_written(struct event *what, struct subject *who, struct pages folio)
 {
-	struct pages full =
-		common(folio, filled(reach_by_call(who->task, NUMBER_OF(who->inode))));
+	struct reach reach = reach_by_call(who->task, NUMBER_OF(who->inode));
+	struct pages full = common(folio, filled(reach));
 
+	if (!reach.end && is_of_unknown_write(who)) {
+		what->flags |= WRITTEN | UNSURE;
+		return;
+	}
 	if (has_no_storage(who, folio))
 		full = folio;
 	if (full.first >= full.end)
@@ -1570,6 +1593,16 @@ static inline int is_taken_back(struct subject *who, u64 mapping)
 #endif
 }
 
+/*
+ * Is this the journal of ext4, which with data=journal makes pages dirty once more when it has
+ * written them?
+ */
+static inline int is_journal(struct subject *who)
+{
+	return FIELD(who->task, task_struct, flags) & PF_KTHREAD &&
+	       FIELD_AS(u32, who->task, OFFSET(task_struct, comm)) == JBD2;
+}
+
 static inline void dirtied(u64 *ctx)
 {
 	struct subject who;
@@ -1581,16 +1614,16 @@ static inline void dirtied(u64 *ctx)
 	struct lane *lane = enter(LANE_DIRTY);
 	if (!lane)
 		return;
+	what.flags = flags_of(&who);
 	/* Of what is taken back, what stays dirty is reached by the next try. */
 	struct pages pages = {folio.first, folio.first};
-	if (!is_taken_back(&who, ctx[1])) {
+	if (!is_taken_back(&who, ctx[1]) && (what.flags & DEVICE || !is_journal(&who))) {
 		pages = reached(&who, ctx[1], folio, &what.flags);
 		claim_pages(&who, ctx[1], pages, what.flags);
 	}
 	what.index = pages.first;
 	what.pages = pages.end - pages.first;
 	what.call = pages.first - folio.first;
-	what.flags |= flags_of(&who);
 #ifndef ACCESS_BY_KPROBE
 	if (what.pages < what.whole)
 		count_partial(&who);
@@ -1616,21 +1649,31 @@ int on_dirty(u64 *ctx)
  * were, which are reached later.
  */
 
-static inline void tell_write(void *ctx, int number, struct subject *who, struct pages pages,
-			      u8 flags)
+static INLINE void keep_write(void *ctx, struct lane *lane, struct subject *who,
+			      struct pages pages, u8 flags)
+{
+	if (pages.first < pages.end)
+		keep(ctx, lane, who,
+		     (struct event){.kind = WRITE,
+				    .index = pages.first,
+				    .pages = pages.end - pages.first,
+				    .flags = flags});
+}
+
+/* Tells of pages that were reached, and of those that were said to be and were not. */
+static inline void tell_write(void *ctx, int number, struct subject *who, struct pages reached,
+			      struct pages missed)
 {
 	struct lane *lane;
 
-	if (pages.first >= pages.end)
+	if (reached.first >= reached.end && missed.first >= missed.end)
 		return;
 	lane = enter(number);
 	if (!lane)
 		return;
-	record(ctx, lane, who,
-	       (struct event){.kind = WRITE,
-			      .index = pages.first,
-			      .pages = pages.end - pages.first,
-			      .flags = flags});
+	keep_write(ctx, lane, who, missed, SHORT);
+	keep_write(ctx, lane, who, reached, 0);
+	name(ctx, lane, who);
 	leave(lane);
 }
 
@@ -1682,7 +1725,7 @@ static inline int copied_in(u64 *ctx, int number)
 		call->fails = number == LANE_WRITE && fails(ctx, mapping);
 	}
 	if (has_partial(&who) && is_dirty_at(mapping, reach.start >> PAGE_SHIFT))
-		tell_write(ctx, number, &who, touched(reach), 0);
+		tell_write(ctx, number, &who, touched(reach), (struct pages){});
 	return 0;
 }
 
@@ -1730,19 +1773,16 @@ static inline int is_last_part(u64 iter, struct reach done)
 
 /*
  * A folio that becomes dirty is taken to be reached as far as the write goes. If the program's
- * buffer ends before, or the disk is full, that was too much.
+ * buffer ends before, or the disk is full, that was too much: so many pages are taken back.
  */
-static inline void take_back(u64 *ctx, struct subject *who, struct call *call, u64 end)
+static inline struct pages missed_by(struct call *call, u64 end)
 {
 	struct pages rest = call->claimed;
 	u64 reached = (end + (1 << PAGE_SHIFT) - 1) >> PAGE_SHIFT;
 
 	if (rest.first < reached)
 		rest.first = reached;
-	if (rest.first >= rest.end)
-		return;
-	count_partial(who);
-	tell_write(ctx, LANE_MAPPED_WRITE, who, rest, SHORT);
+	return rest;
 }
 
 static inline void iterated(u64 *ctx)
@@ -1759,10 +1799,13 @@ static inline void iterated(u64 *ctx)
 		return;
 	if (FIELD(ctx[0], iomap_iter, iomap__length)) { /* it has begun */
 		struct reach done = done_of(ctx[0]);
+		struct pages missed = missed_by(call, done.end), reached = {};
 
-		take_back(ctx, &who, call, done.end);
+		if (missed.first < missed.end)
+			count_partial(&who);
 		if (has_partial(&who))
-			tell_write(ctx, LANE_MAPPED_WRITE, &who, touched(done), 0);
+			reached = touched(done);
+		tell_write(ctx, LANE_MAPPED_WRITE, &who, reached, missed);
 		rest.start = is_last_part(ctx[0], done) ? rest.end : done.end;
 	}
 	note_reach(call, rest.start < rest.end ? mapping : 0, rest, 0);

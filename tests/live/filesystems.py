@@ -34,8 +34,10 @@ def make_image(kind: str, image: Path, size: int) -> None:
 
 
 @contextmanager
-def file_system(kind: str, folder: Path, size: int = IMAGE_BYTES) -> Iterator[Path]:
-    """A new file system, mounted; skips the test where the kernel or mkfs does not know it."""
+def file_system(
+    kind: str, folder: Path, size: int = IMAGE_BYTES, options: str = ""
+) -> Iterator[Path]:
+    """A new file system, mounted with options; skips the test where it cannot be made."""
     name = kind.partition("-")[0]
     if name not in Path("/proc/filesystems").read_text().split():
         pytest.skip(f"this kernel has no {name}")
@@ -44,13 +46,14 @@ def file_system(kind: str, folder: Path, size: int = IMAGE_BYTES) -> Iterator[Pa
     point = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=folder))
     image = point.with_suffix(".img")
     make_image(kind, image, size)
-    with _mounted(image, point):
+    with _mounted(image, point, options):
         yield point
 
 
 @contextmanager
-def _mounted(image: Path, point: Path) -> Iterator[None]:
-    subprocess.check_call(["mount", "-o", "loop", image, point])
+def _mounted(image: Path, point: Path, options: str = "") -> Iterator[None]:
+    how = ",".join(filter(None, ("loop", options)))
+    subprocess.check_call(["mount", "-o", how, image, point])
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import random
 import shutil
 import signal
@@ -20,11 +21,12 @@ from pathlib import Path
 import pytest
 
 from memtap.tracers.pagecache.counts import BATCH
-from tests.live.asking import Case, case_at_random, ways
+from tests.live.asking import Case, cache_some, case_at_random, ways
 from tests.live.filesystems import MAKE, file_system, make_image, squashfs
 from tests.live.tracing import (
     PAGE,
     Trace,
+    build_32_bit,
     evict,
     has_io_uring,
     kept,
@@ -365,6 +367,21 @@ def test_a_file_for_which_another_one_is_read_is_exact(
     with erofs({"file": os.urandom(100 * PAGE)}, disk) as folder:
         done = trace(workload("reader"), "pread", folder / "file", "300000")
         assert done.counts(folder / "file") == (1, 100, 0)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="of x86-64 alone")
+def test_reads_of_32_bit_programs_are_bounded(disk: Path, tmp_path: Path, trace: Run) -> None:
+    """The arguments of their calls are not looked at."""
+    program, dice = build_32_bit("reader32", tmp_path), random.Random(SEED)
+    file = make_file(disk / "bits32", 700)
+    cache_some(dice, file)
+    done = trace(program, "read", file, str(dice.randrange(1 << 20)))
+    cached, told = done.stdout.splitlines()
+    starts, got = told.split()[::2], told.split()[1::2]
+    truth = Case("pread", file, 0, [(int(at), 0) for at in starts]).truth(cached, " ".join(got))
+    off, bound = off_by(done, file, truth)
+    assert off <= bound, f"MEMTAP_SEED={SEED}"
+    assert done.audit["accuracy"] == "bounded"
 
 
 def test_splices_from_within_a_page_are_exact_or_bounded(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
+import platform
 import random
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +16,17 @@ from pathlib import Path
 import pytest
 
 from tests.live.filesystems import PLENTY, file_system
-from tests.live.tracing import PAGE, Trace, evict, has_large_folios, kept, make_file
+from tests.live.tracing import (
+    PAGE,
+    Trace,
+    build_32_bit,
+    evict,
+    has_large_folios,
+    kept,
+    make_file,
+    reporting,
+    reports,
+)
 
 PAGES = 2000
 
@@ -450,6 +463,63 @@ for page in range(500): os.pread(fd, {PAGE}, page * {PAGE})
 """
     done = trace("/usr/bin/python3", "-c", code, through / "file", way)
     assert done.counts(through / "file") == (500, 0, 0)
+
+
+@pytest.mark.parametrize(("parts", "accuracy"), [(8, "exact"), (20, "bounded")])
+def test_what_is_written_through_in_many_parts_is_bounded(
+    parts: int, accuracy: str, through: Path, trace: Run
+) -> None:
+    """How far more than 8 parts go is not added up, so nobody knows which pages they fill."""
+    code = f"""
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+os.writev(fd, [bytes({PAGE})] * {parts})
+os.pread(fd, {PAGE} * {parts}, 0)
+"""
+    done = trace("/usr/bin/python3", "-c", code, through / "file")
+    hits, misses, _ = done.counts(through / "file")
+    assert (hits + misses, done.audit["accuracy"]) == (parts, accuracy)
+    assert misses <= through_bound(done)
+
+
+def through_bound(done: Trace) -> int:
+    """How many misses may be hits, by what the audit says of writes through."""
+    notes = [note for note in done.audit["notes"] if "written through" in note]
+    return sum(int(note.split()[-4]) for note in notes)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="of x86-64 alone")
+def test_what_32_bit_programs_write_through_is_bounded(
+    through: Path, tmp_path: Path, trace: Run
+) -> None:
+    program = build_32_bit("reader32", tmp_path)
+    done = trace(program, "write", through / "file", "50")
+    hits, misses, _ = done.counts(through / "file")
+    assert (hits + misses, done.audit["accuracy"]) == (50, "bounded")
+    assert misses <= through_bound(done)
+
+
+def test_the_journal_of_ext4_dirties_no_page_of_a_file(disk: Path, tmp_path: Path) -> None:
+    """With data=journal it makes pages dirty once more when it has written them."""
+    out, pages = tmp_path / "report.json", 34
+    with file_system("ext4", disk, options="data=journal") as folder:
+        with reporting(out, "cachetop", "0.5", "-b", "process,file", "-f", "json") as process:
+            with (folder / "stored").open("w+b") as file:
+                file.truncate(100 * PAGE)
+                with mmap.mmap(file.fileno(), 100 * PAGE) as view:
+                    for page in range(pages):
+                        view[3 * page * PAGE] = 1
+                    view.flush()
+            os.sync()
+            process.send_signal(signal.SIGINT)
+            process.wait()
+        path = str(folder / "stored")
+    mine = [row for report in reports(out.read_text()) for row in report["rows"]]
+    mine = [row for row in mine if row["path"] == path]
+    journal = [row for row in mine if row["comm"].startswith("jbd2")]
+    assert sum(row["dirties_pages"] for row in mine) == pages
+    assert sum(row["dirties_pages"] for row in journal) == 0
+    assert sum(row["dirty_folio_pages"] for row in journal) > 0
 
 
 def test_a_page_of_which_a_part_was_written_through_has_to_be_read(

@@ -150,6 +150,14 @@ def run_under_cachetop(
     return Trace(done.returncode, done.stdout, done.stderr, found[0], recording)
 
 
+def build_32_bit(name: str, folder: Path) -> Path:
+    """Compiles a program of tests/workloads for 32 bits; skips the test where that cannot be."""
+    program, source = folder / name, WORKLOADS / f"{name}.c"
+    if subprocess.run(["cc", "-m32", "-O1", "-o", program, source], check=False).returncode:
+        pytest.skip("no compiler for 32-bit programs")
+    return program
+
+
 def has_io_uring() -> bool:
     """Whether the kernel knows io_uring_setup(2), which is number 425 everywhere."""
     _LIBC.syscall(425, 0, None)

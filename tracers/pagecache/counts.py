@@ -61,6 +61,10 @@ _BEGIN_NOTE = (
 _UNKNOWN_NOTE = (
     "{unknown} pages entered the cache while the buffers were full; up to {} hits are misses"
 )
+_THROUGH_NOTE = (
+    "{through} pages were written through by calls of which it is not known how far they go; up to "
+    "{} misses are hits"
+)
 _FORGOTTEN_NOTE = "for lack of room it was forgotten of {} pages how they came into the cache"
 
 MARKS = {
@@ -92,6 +96,8 @@ class PageCache:
     Attributes:
         unknown_pages: how many pages have entered the cache of which we do not know which, as the
             kernel only added them up. Their first access is taken for a hit.
+        through_pages: how many pages writes through have brought in of which we do not know whether
+            they filled them. Their first access is taken for a miss.
         has_unseen_reads: whether files were seen of which the kernel does not tell all reads.
     """
 
@@ -106,6 +112,7 @@ class PageCache:
         self._entered = np.zeros(BUCKETS, np.uint64)
         self._devices = np.empty(0, np.uint64)
         self.unknown_pages = 0
+        self.through_pages = 0
         self.has_unseen_reads = False
 
     def feed(self, rows: Events, until_ns: int, last: bool = False) -> None:
@@ -177,7 +184,9 @@ class PageCache:
         self.unknown_pages += int(adds["pages"][adds["flags"] & Flag.SPILLED > 0].sum())
         own = adds["file"][adds["flags"] & Flag.DEVICE > 0]
         self._devices = np.union1d(self._devices, own)
-        self.has_unseen_reads |= bool((adds["flags"] & Flag.UNSURE).any())
+        unsure, written = (adds["flags"] & flag > 0 for flag in (Flag.UNSURE, Flag.WRITTEN))
+        self.has_unseen_reads |= bool((unsure & ~written).any())
+        self.through_pages += int(adds["pages"][unsure & written].sum())
         found = np.zeros(len(rows), _FOUND)
         moves = (rows["kind"] != Kind.HITS) & ~spilled
         moving = select(rows, moves)
@@ -210,10 +219,10 @@ def page_audit(
         _BEGIN_NOTE: cache.take_unsure(),
         _FORGOTTEN_NOTE: cache.take_forgotten(),
         _UNKNOWN_NOTE: min(cache.unknown_pages, events),
+        _THROUGH_NOTE: min(cache.through_pages, int(tally["misses"].sum())),
     }
-    notes = [
-        note.format(count, unknown=cache.unknown_pages) for note, count in doubts.items() if count
-    ]
+    totals = {"unknown": cache.unknown_pages, "through": cache.through_pages}
+    notes = [note.format(count, **totals) for note, count in doubts.items() if count]
     unseen, own = sum(doubts.values()) + cache.has_unseen_reads, cache.take_left_out()
     return audit(origin, interval, events, unseen=unseen, notes=notes, own=own)
 

@@ -29,7 +29,9 @@ class Flag(IntFlag):
     WANTED = 2  # ADD, MAP: a fault waits for the page at index + `call`
     DEVICE = 4  # a block device's own cache: metadata and buffers
     SPILLED = 8  # set in user space: a sum of events, their number in `index`
-    WRITTEN = 16  # ADD: a write fills `whole` pages from index + `call` on
+    # ADD: a write fills `whole` pages from index + `call` on; if it is UNSURE, too, nobody knows
+    # which, if any.
+    WRITTEN = 16
     REMOVED = 32  # DELETE: the file has not got these pages any more
     SHORT = 32  # WRITE: these pages were said to be reached, and were not
     # DIRTY: what else of the folio is written to meanwhile is not seen; READ, MAP: it may have

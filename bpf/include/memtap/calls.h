@@ -94,7 +94,14 @@ enum {
 #define THREAD_IS_32_BIT(task)        0
 #endif
 
-#define NOWHERE (~0ULL)
+/* task->flags: who makes no system calls of its own, and how a task asks for memory. */
+#define PF_IO_WORKER      0x00000010
+#define PF_MEMALLOC_NOFS  0x00040000
+#define PF_MEMALLOC_NOIO  0x00080000
+#define PF_LOCAL_THROTTLE 0x00100000
+#define PF_KTHREAD        0x00200000
+
+#define NOWHERE           (~0ULL)
 
 /* A word of the program's memory; NOWHERE if it cannot be read. */
 static INLINE u64 user_word(u64 address)

@@ -12,21 +12,14 @@
 #include <memtap/descriptors.h>
 #include <memtap/loops.h>
 
-#define MOST_BYTES        0x7ffff000ULL /* of one call: MAX_RW_COUNT */
-#define MOST_READ_PARTS   4             /* of an iovec that are added up */
-#define MOST_WORDS        384           /* of a stack, which begins up to 1 KiB deep */
-#define MOST_STACK        65536         /* its bytes */
-#define RWF_NOWAIT        8
-#define ENOSYS            38
-#define S_IFMT            0170000
-#define S_IFIFO           0010000
-
-/* task->flags */
-#define PF_IO_WORKER      0x00000010
-#define PF_MEMALLOC_NOFS  0x00040000
-#define PF_MEMALLOC_NOIO  0x00080000
-#define PF_LOCAL_THROTTLE 0x00100000
-#define PF_KTHREAD        0x00200000
+#define MOST_BYTES      0x7ffff000ULL /* of one call: MAX_RW_COUNT */
+#define MOST_READ_PARTS 4             /* of an iovec that are added up */
+#define MOST_WORDS      384           /* of a stack, which begins up to 1 KiB deep */
+#define MOST_STACK      65536         /* its bytes */
+#define RWF_NOWAIT      8
+#define ENOSYS          38
+#define S_IFMT          0170000
+#define S_IFIFO         0010000
 
 #if defined(__x86_64__)
 /* From when a call begins until it is done its result is this. */
@@ -202,7 +195,8 @@ static INLINE enum way call_way(u64 task)
 {
 	u64 regs = user_regs(task);
 
-	if (FIELD(task, task_struct, flags) & (PF_KTHREAD | PF_IO_WORKER) || !IN_CALL(regs))
+	if (FIELD(task, task_struct, flags) & (PF_KTHREAD | PF_IO_WORKER) ||
+	    THREAD_IS_32_BIT(task) || !IN_CALL(regs))
 		return BY_OTHER;
 	switch (CALL_NUMBER(regs)) {
 	case NR_READ:
