@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,21 @@ def test_what_was_moved_is_what_it_was(
         found = total(rows, region="anon", cause="first-touch")
         assert touched <= found <= touched + OTHERS
         assert total(rows, region="file", path=str(file)) == 0
+
+
+def test_what_is_moved_at_once_leaves_what_stood_in_its_gaps(
+    workload: Build, file: Path, tmp_path: Path
+) -> None:
+    """A third of it is anonymous memory, one the gap, and one a memfd."""
+    program = [workload("mover"), "gaps", file, str(PAGES)]
+    if subprocess.run(program, check=False, capture_output=True).returncode == 77:
+        pytest.skip("this kernel moves one mapping at a time")
+    report, touched = faults_of(tmp_path, *program)
+    rows, third = report["rows"], PAGES // 3
+    assert total(rows, region="file", cause="file-map", path=str(file)) == touched - 2 * third > 0
+    assert total(rows, region="shm", cause="shm", path="/memfd:moved (deleted)") == third
+    assert third <= total(rows, region="anon", cause="first-touch") <= third + OTHERS
+    assert total(rows, region="?") == 0
 
 
 @pytest.mark.parametrize("seed", range(1, 5))

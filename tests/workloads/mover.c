@@ -83,6 +83,27 @@ static void in_threads(void)
 		pthread_join(threads[i], NULL);
 }
 
+/*
+ * Anonymous memory, a gap and a memfd are moved at once over a file, whose middle stays. It
+ * ends with 77 where a kernel moves no more than one.
+ */
+static void with_gaps(char *start, char *old, int fd, int memfd)
+{
+	size_t third = bytes / 3 / PAGE * PAGE;
+
+	mmap(start + 2 * third, third, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memfd,
+	     0);
+	munmap(start + third, third); /* of this the kernel tells nobody */
+	mmap(old, 3 * third, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
+	madvise(old, 3 * third, MADV_RANDOM);
+	if (mremap(start, 3 * third, 3 * third, MREMAP_FIXED | MREMAP_MAYMOVE, old) ==
+	    MAP_FAILED)
+		err(errno == EFAULT ? 77 : 1, "mremap");
+	touch(old, third, 1);
+	touch(old + third, third, 0);
+	touch(old + 2 * third, third, 1);
+}
+
 /* The middle of `from` is moved over that of three times as much, and the rest is touched. */
 static void into_the_middle(char *start, char *from)
 {
@@ -143,6 +164,8 @@ int main(int argc, char **argv)
 		old = map(bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd);
 		into_the_middle(start, old);
 		into_the_middle(anon(3 * bytes), old);
+	} else if (!strcmp(which, "gaps")) {
+		with_gaps(start, old, fd, memfd);
 	} else {
 		errx(2, "no case %s", which);
 	}

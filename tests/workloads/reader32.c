@@ -1,7 +1,7 @@
 /*
- * reader32 read FILE SEED: reads a file at random, as a 32-bit program. Prints for each page of it
- * whether it was cached before, and of each read where it began and what it got.
- * reader32 write FILE PAGES: writes pages to a file, each at once, and reads them.
+ * reader32 read FILE SEED: reads a file at random, as a 32-bit program. Prints for each page of
+ * it whether it was cached before, and of each read where it began and what it got. reader32
+ * write FILE PAGES: writes pages to a file, each at once, and reads them.
  */
 #include "workload.h"
 

@@ -129,15 +129,26 @@ def _is_own_copy(mapped: Mapped) -> bool:
     return bool(mapped.prot & PROT_WRITE and not mapped.flags & MAP_SHARED)
 
 
+# What was moved is of no file.
+NO_FILE = -1
+_PAGE_MASK = 2**32 - 1
+
+
 @dataclass(frozen=True)
 class Moved:
-    """mremap(2) has put memory at [start, end): what was at `source`, which may be in there."""
+    """mremap(2) has put memory at [start, end): what was at `source`, which may be in there.
+
+    Attributes:
+        page: the page of its file that it begins with, its lowest 32 bits, or NO_FILE; None where
+            that is not told.
+    """
 
     ns: int
     tgid: int
     start: int
     end: int
     source: int
+    page: int | None = None
 
 
 @dataclass(frozen=True)
@@ -336,19 +347,22 @@ class Mappings:
     def _move(self, moved: Moved, until: Callable[[int, int], None]) -> None:
         """What is not known to have been there moves nowhere: the maps may have been read since.
 
-        Nor does what is left of a mapping of which a part was moved away.
+        Nor does what is left of a mapping of which a part was moved away, or was cut to make room.
         """
         space = self._space(moved.tgid)
         number, offset = space.at(moved.source)
         grows = moved.start <= moved.source < moved.end
-        if number == NOWHERE or (not grows and _stays(space, moved)):
+        before = moved.source - moved.start if grows else 0
+        offset = (offset - before) % 2**64
+        if number == NOWHERE or not _is_of(moved, self.places[number].mapped, offset):
+            return
+        if not grows and _stays(space, moved):
             return
         self._settle(moved, until)
         if self.places[number].region in (Region.HEAP, Region.STACK):  # only where they are
             anon = self.places[NOWHERE].mapped._replace(path="//anon")
             number = self._number_of(anon, Region.ANON, _name(anon))
-        before = moved.source - moved.start if grows else 0
-        space.put(moved.start, moved.end, number, (offset - before) % 2**64)
+        space.put(moved.start, moved.end, number, offset)
 
     def _changes(self, space: Space, mapped: Mapped, number: int) -> bool:
         """Does this stand where something else stood?"""
@@ -398,6 +412,19 @@ class Mappings:
         self._traits[number] = place.region, place.of_file, place.shared
         self.places[number] = place
         self._next += 1
+
+
+def _is_of(moved: Moved, mapped: Mapped, offset: int) -> bool:
+    """Whether what was said to have moved is of what stood at its source, as far as that is told.
+
+    Several can be moved at once (d23cb648e365), with gaps between them, of which nobody has told:
+    the kernel writes down what is left beside them, too.
+    """
+    if moved.page is None or not mapped.ino:
+        return moved.page in (None, NO_FILE)
+    if not mapped.path.startswith("/"):  # a named one, of which offsets are not kept
+        return moved.page != NO_FILE
+    return moved.page == offset // PAGE_BYTES & _PAGE_MASK
 
 
 def _stays(space: Space, moved: Moved) -> bool:

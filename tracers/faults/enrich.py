@@ -13,12 +13,13 @@ from memtap.bpf.session import Drained
 from memtap.bpf.sideband import Began, Ended
 from memtap.bpf.stream import Events, take
 from memtap.tracers.code.mappings import Heard, Moved
+from memtap.tracers.code.unlinked import DELETED, Unlinked
 from memtap.tracers.faults.locate import Locator
 from memtap.tracers.faults.match import Exceptions
 from memtap.tracers.faults.probes import COUNTS, FIRST_CALL, SWAP, TIMING, Kind
 from memtap.tracers.faults.rows import ROW, already_spilled, by_process, rows_of, spilled_rows
 from memtap.tracers.faults.threadstacks import ThreadStacks
-from memtap.tracers.faults.userfault import Watched
+from memtap.tracers.faults.userfault import Watched, leave_files_out
 from memtap.tracers.host import procfs
 from memtap.tracers.host.hostile import one_line
 from memtap.tracers.model.enricher import REMEMBERED, Enricher, Source, Taken
@@ -148,6 +149,7 @@ class FaultEnricher(Enricher):
         self._swaps = SWAP in session.programs
         self._spilled: dict[int, int] = {}
         self._places_named: set[int] = set()
+        self._unlinked = Unlinked()
 
     def follow(self, tgid: int) -> None:
         """Reads what a process has mapped, before it changes that."""
@@ -166,7 +168,9 @@ class FaultEnricher(Enricher):
         rows = np.concatenate([settled.faults, spilled, _changes(settled.heard)])
         notes = self._sites.notes() if self._sites else []
         unsettled = self._exceptions.unsettled
-        return Taken(rows, texts=self.texts(settled.faults), notes=notes, unsettled=unsettled)
+        texts = self.texts(settled.faults)
+        texts["place"] |= self._unlinked_since(settled.faults, drained.until_ns)
+        return Taken(rows, texts=texts, notes=notes, unsettled=unsettled)
 
     def settle(self, drained: Drained, last: bool) -> Settled:
         """What has become of events."""
@@ -185,6 +189,7 @@ class FaultEnricher(Enricher):
             faults = take(faults, ~already_spilled(faults, self._spilled))
         self._threads.check(faults)
         ended = {each.tgid for each in seen.heard if isinstance(each, Ended)}
+        leave_files_out(faults, self.mappings.traits)
         self._watched.tell(faults, drained.until_ns / 1e9, ended)
         rows = rows_of(faults, self.mappings.traits, self._swaps)
         return Settled(rows, calls, code, seen.heard)
@@ -204,10 +209,21 @@ class FaultEnricher(Enricher):
             self._places_named.clear()
         new = set(np.unique(rows["place"]).tolist()) - self._places_named
         self._places_named |= new
-        texts = {"place": {n: one_line(self.mappings.places[n].path) for n in sorted(new)}}
+        texts = {"place": {n: self._path(n) for n in sorted(new)}}
         if self._sites:
             texts |= {"site": self._sites.sites.take(), "stack": self._sites.stacks.take()}
         return texts
+
+    def _unlinked_since(self, rows: Events, now_ns: int) -> dict[int, str]:
+        """The texts of places whose file was deleted, or is there again, since they were told."""
+        rows = take(rows, self.mappings.traits[rows["place"], 1] > 0)  # of files
+        news = self._unlinked.look(rows["place"], rows["tgid"], self.mappings.places, now_ns)
+        self._unlinked.forget(self.mappings.places)
+        return {number: self._path(number) for number in sorted(news)}
+
+    def _path(self, number: int) -> str:
+        path = one_line(self.mappings.places[number].path)
+        return path + DELETED if number in self._unlinked.numbers else path
 
 
 def _changes(heard: list[Heard]) -> Events:

@@ -13,8 +13,8 @@ from memtap.bpf.session import Drained
 from memtap.bpf.sideband import Ended, SidebandEvent
 from memtap.bpf.stream import Events, take
 from memtap.tracers.code.intervals import PAGE_BYTES, U64, Numbers, Parts
-from memtap.tracers.code.mappings import Heard, Mappings, Moved, Shares
-from memtap.tracers.faults.probes import FIRST_CALL, Kind
+from memtap.tracers.code.mappings import NO_FILE, Heard, Mappings, Moved, Shares
+from memtap.tracers.faults.probes import FIRST_CALL, Kind, Mark
 from memtap.tracers.faults.streaks import ends_apart, in_parts
 from memtap.tracers.model.arrays import chain, group_numbers, in_order
 from memtap.tracers.model.enricher import Source
@@ -206,10 +206,13 @@ def _apart(events: Events, told: list[SidebandEvent]) -> tuple[Events, list[Hear
     return take(events, ~tells), sorted([*told, *heard], key=lambda each: each.ns)
 
 
-_HEARD = ["kind", "ns", "tgid", "address", "seen", "ip"]
+_HEARD = ["kind", "ns", "tgid", "address", "seen", "ip", "marks", "tid"]
 
 
-def _heard(kind: int, ns: int, tgid: int, address: int, pages: int, source: int) -> Moved | Shares:
+def _heard(
+    kind: int, ns: int, tgid: int, address: int, pages: int, source: int, marks: int, page: int
+) -> Moved | Shares:
     if kind == Kind.SHARES:
         return Shares(ns, tgid, address)
-    return Moved(ns, tgid, address, address + pages * PAGE_BYTES, source)
+    what = (page if marks & Mark.OF_FILE else NO_FILE) if marks & Mark.OF_ONE else None
+    return Moved(ns, tgid, address, address + pages * PAGE_BYTES, source, what)

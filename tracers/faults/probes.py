@@ -19,6 +19,7 @@ class Kind(IntEnum):
     WAITED = 7  # it had to wait for I/O, until then
     MOVED = 8  # mremap(2) maps `seen` pages at `address`: what was at `ip` before
     SHARES = 9  # not of an exception: a process begins, in the address space of process `address`
+    SLEPT = 10  # it waits for what a signal could break off
 
 
 # From here on a kind is a system call; see malloc.probes.Call.
@@ -30,7 +31,9 @@ class Mark(IntFlag):
 
     PRESENT = 1  # of the error code, PF_PROT: the page was there and did not allow it
     JOINABLE = 1  # of THREAD: the kernel tells the process of its end, as the C libraries want it
+    OF_ONE = 1  # of MOVED: it is told what one mapping is of
     WRITE = 2  # of the error code, PF_WRITE
+    OF_FILE = 2  # of MOVED, with OF_ONE: that is a file
     KERNEL = 4  # taken in the kernel: a system call touched memory of the process
     STACK = 8  # near the stack pointer, and above it
     HEAP = 16  # below the program break, and above where it began
@@ -48,7 +51,8 @@ STACKS = "STACKS 16384"
 # Tells what comes out of swap; attached only where there is any.
 SWAP = "on_rss"
 
-# Tells that a task has waited for I/O; in a fault that is what `file-wait` is known by.
+# Tells that a task has waited for I/O, or for a handler of userfaultfd(2); in a fault that is what
+# `file-wait` and `userfault` are known by.
 WAITING = "on_switch"
 
 # Tells of what userfaultfd(2) watches, when it is asked; see userfault.py.

@@ -3,12 +3,20 @@
 #ifndef MEMTAP_OUTCOMES_H
 #define MEMTAP_OUTCOMES_H
 
+#include <memtap/calls.h>
 #include <memtap/exceptions.h>
 
 #define SIGBUS      7
 #define SIGSEGV     11
 #define SEGV_MAPERR 1
 #define PF_MEMALLOC 0x800 /* of task->flags: it reclaims memory, of whomever */
+#define TASK_INTERRUPTIBLE 1
+#define IN_FAULT           (~0U) /* the "number" of a call, where an exception brought the task here */
+#if HAVE(task_struct, __state)
+#define STATE(task) FIELD(task, task_struct, __state)
+#else /* before 2f064a59a11f */
+#define STATE(task) FIELD(task, task_struct, state)
+#endif
 
 /* Where there is an exception, that has the stack, and was counted if it was memtap's own. */
 #ifdef ENDS_ALONE
@@ -96,6 +104,32 @@ static inline int has_waited(u64 task)
 	       concerned(task, FIELD(task, task_struct, tgid));
 }
 
+/* Does this task, which leaves its CPU, sleep in an exception so that a signal can wake it? */
+static inline int sleeps_in_fault(u64 task)
+{
+	return STATE(task) & TASK_INTERRUPTIBLE && FIELD(task, task_struct, mm) &&
+	       (u32)CALL_NUMBER(user_regs(task)) == IN_FAULT &&
+	       concerned(task, FIELD(task, task_struct, tgid));
+}
+
+/*
+ * So handle_userfault() waits for the handler, and of what else a fault waits for only some
+ * file systems do (FUSE), whose files nobody can watch.
+ */
+static inline void tell_sleep(void *ctx, u64 task)
+{
+	struct event this = {.kind = SLEPT, .stack = NO_STACK};
+	struct lane *lane = enter(LANE_WAIT);
+
+	if (!lane)
+		return;
+	this.tid = FIELD(task, task_struct, pid);
+	this.number = faults_of(task);
+	this.seen = seen_of(task);
+	keep(ctx, lane, task, &this);
+	leave(lane);
+}
+
 /*
  * tp_btf/sched_switch(preempt, prev, next): io_schedule() is how a fault waits for a page that
  * others are reading, or that is being written. The last wait of several is the one that tells
@@ -106,6 +140,8 @@ int on_switch(u64 *ctx)
 	u64 task = ctx[2];
 	struct event this = {.kind = WAITED, .stack = NO_STACK};
 
+	if (sleeps_in_fault(ctx[1]))
+		tell_sleep(ctx, ctx[1]);
 	if (!has_waited(task))
 		return 0;
 	struct lane *lane = enter(LANE_WAIT);
@@ -115,7 +151,8 @@ int on_switch(u64 *ctx)
 	this.tid = FIELD(task, task_struct, pid);
 	this.number = faults_of(task);
 	this.seen = seen_of(task);
-	if (last && last->tid == this.tid && last->number == this.number)
+	if (last && last->kind == WAITED && last->tid == this.tid &&
+	    last->number == this.number)
 		lane->batch.head.used--;
 	keep(ctx, lane, task, &this);
 	end_streaks(WAITED);

@@ -44,12 +44,30 @@ int on_thread(u64 *ctx)
 }
 
 /*
+ * Where several are moved at once there can be gaps between them, and what stood there before
+ * stays. So it is told what a mapping is of: what is left of another is not of what was moved.
+ */
+static inline void describe_moved(struct event *moved, u64 vma)
+{
+#if HAVE(vma_remap_struct, vmi_needs_invalidate) /* d23cb648e365 */
+	u64 begin = PEEK(vma, vm_area_struct, vm_start);
+
+	moved->marks = OF_ONE;
+	if (!PEEK(vma, vm_area_struct, vm_file))
+		return;
+	moved->marks |= OF_FILE;
+	moved->tid =
+		PEEK(vma, vm_area_struct, vm_pgoff) + ((moved->address - begin) >> PAGE_SHIFT);
+#endif
+}
+
+/*
  * What mremap(2) puts into the address space of the task that calls it: of that the kernel
  * tells nobody. A mapping may have been joined with what is beside it. What is moved to a given
  * address may be several (d23cb648e365), each as far from the first as before; what else is
  * written then is what is left of mappings that were cut, there and where it came from.
  */
-static inline int moved(void *ctx, u64 task, u64 start, u64 end)
+static inline int moved(void *ctx, u64 task, u64 start, u64 end, u64 vma)
 {
 	u64 regs = user_regs(task), is_32 = THREAD_IS_32_BIT(task);
 	u64 from = ARGUMENT(0, regs, is_32), to = ARGUMENT(4, regs, is_32);
@@ -68,8 +86,9 @@ static inline int moved(void *ctx, u64 task, u64 start, u64 end)
 	struct lane *lane = enter(LANE_MOVED);
 	if (!lane)
 		return 0;
-	this.tid = FIELD(task, task_struct, pid);
 	this.seen = (end - this.address) >> PAGE_SHIFT;
+	if (flags & MREMAP_FIXED)
+		describe_moved(&this, vma);
 	keep(ctx, lane, task, &this);
 	leave(lane);
 	return 0;
@@ -99,7 +118,8 @@ int on_mapping(u64 *ctx)
 		return 0;
 	if (!in_mremap(task) || !concerned(task, FIELD(task, task_struct, tgid)))
 		return 0;
-	return moved(ctx, task, FIELD(mas, ma_state, index), FIELD(mas, ma_state, last) + 1);
+	return moved(ctx, task, FIELD(mas, ma_state, index), FIELD(mas, ma_state, last) + 1,
+		     vma);
 }
 #else
 /* tp_btf/sys_exit(regs, ret): before d4af56c5c7c6 mappings are kept in another way. */
@@ -112,7 +132,7 @@ int on_mapping(u64 *ctx)
 	if (!concerned(task, FIELD(task, task_struct, tgid)))
 		return 0;
 	u64 bytes = ARGUMENT(2, user_regs(task), THREAD_IS_32_BIT(task));
-	return moved(ctx, task, start, start + WHOLE(bytes));
+	return moved(ctx, task, start, start + WHOLE(bytes), 0);
 }
 #endif
 

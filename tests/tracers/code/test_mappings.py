@@ -16,6 +16,7 @@ import pytest
 from memtap.bpf.sideband import Began, Ended, Forked, Mapped, SidebandEvent
 from memtap.tracers.code.intervals import NOWHERE, Space
 from memtap.tracers.code.mappings import (
+    NO_FILE,
     Heard,
     Mappings,
     Moved,
@@ -225,6 +226,19 @@ def test_what_is_moved_to_where_a_part_of_it_stood_before_is_all_moved() -> None
     told = [there, mapped(2, 0x5000, 0x7000, path="/x", dev=8)]
     told_then: list[Heard] = [*told, Moved(3, GONE, 0x3000, 0x6000, 0x7000)]
     assert regions([(4, 0x3000), (4, 0x5000)], told_then) == [Region.ANON] * 2
+
+
+@pytest.mark.parametrize(("ino", "page"), [(0, 5), (7, NO_FILE), (7, 1)])
+def test_what_is_left_where_several_were_moved_stays_what_it_was(ino: int, page: int) -> None:
+    """In a gap of the source there is only what was known of it before it was unmapped."""
+    source = mapped(1, 0x1000, 0x4000, path="/x" if ino else "//anon", ino=ino)
+    left = mapped(2, 0x11000, 0x14000, path="/y", ino=9, offset=0x4000)
+    told = [source, left, Moved(3, GONE, 0x12000, 0x14000, 0x2000, page)]
+    then = [*told, Moved(3, GONE, 0x11000, 0x12000, 0x1000, 0 if ino else NO_FILE)]
+    assert [place.path for place in places([(4, 0x11000), (4, 0x12000)], then)] == [
+        "/x" if ino else "[anon]",
+        "/x" if page == 1 else "/y",
+    ]
 
 
 @pytest.mark.parametrize("path", ["[heap]", "[stack]"])
