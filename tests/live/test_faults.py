@@ -13,7 +13,6 @@ from typing import Any
 import polars as pl
 import pytest
 
-from memtap.bpf.kernel import Kernel
 from memtap.tracers.code.mappings import Region
 from memtap.tracers.faults.probes import Kind
 from memtap.tracers.faults.rows import Cause
@@ -246,11 +245,16 @@ def test_what_a_handler_answers_by_userfaultfd(faulted: Run) -> None:
     pages = scaled(PAGES)
     found = faulted("uffd", pages)
     assert found.minor + found.major == pytest.approx(pages, abs=4)
-    # Where nobody can be asked what is watched, it is what it would be without a handler.
-    told = Cause.USERFAULT if Kernel().iterates_tasks else Cause.ZERO_PAGE
     kinds = (Kind.MINOR, Kind.MAJOR)
-    assert sum(found.count(Region.ANON, told, kind) for kind in kinds) == found.total
+    assert sum(found.count(Region.ANON, Cause.USERFAULT, kind) for kind in kinds) == found.total
     assert found.total == pytest.approx(pages, abs=4)
+    audited(found)
+
+
+def test_what_a_handler_answers_of_who_ends_at_once(faulted: Run) -> None:
+    """Before anybody can ask what is watched; that its thread sleeps as it does, tells it."""
+    found = faulted("uffd-short", PAGES)
+    assert found.count(Region.ANON, Cause.USERFAULT) == found.total == found.minor
     audited(found)
 
 
@@ -266,8 +270,7 @@ def test_who_is_known_without_a_handler_is_asked_again(workload: Build, tmp_path
         assert process.wait(LONGEST_S) == 0
     rows = pl.read_parquet(recording).filter(pl.col("head").is_null())
     found = of_range(printed.read_text(), rows, reports(out.read_text())[-1], recording)
-    told = Cause.USERFAULT if Kernel().iterates_tasks else Cause.ZERO_PAGE
-    of_cause = found.rows.filter(pl.col("cause") == told)["count"].sum()
+    of_cause = found.rows.filter(pl.col("cause") == Cause.USERFAULT)["count"].sum()
     assert of_cause == found.total == pytest.approx(pages, abs=4)
 
 

@@ -248,7 +248,7 @@ static void *answer(void *unused)
 	return unused;
 }
 
-static void by_userfaultfd(void)
+static void answered_by_userfaultfd(void)
 {
 	struct uffdio_api api = {.api = UFFD_API};
 	struct uffdio_register range = {.mode = UFFDIO_REGISTER_MODE_MISSING};
@@ -263,6 +263,11 @@ static void by_userfaultfd(void)
 	if (pthread_create(&thread, NULL, answer, NULL))
 		errx(1, "pthread_create");
 	count_reads();
+}
+
+static void by_userfaultfd(void)
+{
+	answered_by_userfaultfd();
 	/* Whoever wants to look at what is watched can do that now, on a slow machine too. */
 	sleep(getenv("MEMTAP_SCALE") ? 20 : 2);
 }
@@ -395,6 +400,8 @@ static void run(const char *name, const char *file)
 		swapped();
 	else if (is(name, "uffd"))
 		by_userfaultfd();
+	else if (is(name, "uffd-short"))
+		answered_by_userfaultfd();
 	else if (is(name, "uffd-late"))
 		by_a_late_userfaultfd(file);
 	else if (is(name, "segv"))

@@ -32,10 +32,13 @@ class Found(IntFlag):
     SWAPPED = 4
     NUMA = 8
     RAISED = 16  # the exception was seen, so its marks are known
-    USERFAULT = 32
+    USERFAULT = 32  # or, until its place is looked at, one that waits for FUSE
     WAITED = 64  # for I/O
     SWITCHED = 128  # the thread left its CPU before its next exception, or nobody knows
 
+
+# What is told of an exception and says nothing of its end.
+_ASIDE = {Kind.SWAPPED: Found.SWAPPED, Kind.SLEPT: Found.USERFAULT}
 
 # A fault that was completed, or could not be (Kind.BAD); or `count` of them, of which only the
 # first's address and offset in its file are told. `time_ns` is from the exception to its
@@ -230,12 +233,12 @@ class _Joined:
         """Kind and time, by the events that tell of an exception's end, or that it had to wait."""
         events = self._events
         of_other = self.exception != np.arange(len(events))
-        for kind in (Kind.WAITED, Kind.MINOR, Kind.MAJOR, Kind.BAD, Kind.SWAPPED):
+        for kind in (*_ASIDE, Kind.WAITED, Kind.MINOR, Kind.MAJOR, Kind.BAD):
             telling = np.flatnonzero((events["kind"] == kind) & of_other)
             telling = telling[row[self.exception[telling]] >= 0]
             told = row[self.exception[telling]]
-            if kind == Kind.SWAPPED:
-                faults["found"][told] |= np.uint8(Found.SWAPPED)
+            if kind in _ASIDE:
+                faults["found"][told] |= np.uint8(_ASIDE[kind])
                 continue
             if kind == Kind.WAITED:  # what comes after the wait takes microseconds
                 faults["found"][told] |= np.uint8(Found.WAITED)

@@ -1,9 +1,11 @@
 """Which faults a user-space handler answers, because userfaultfd(2) watches the memory.
 
-The kernel tells of no such fault, and of no such memory but by the flags of its mapping. So each
-process that faults is asked for those: soon after its first fault, again from time to time, and
-when a thread of it has left its CPU in a fault or after it, as whoever waits for a handler must. Of
-a process that is gone by then nothing is known.
+The kernel tells of no such fault. But who waits for a handler, and faulted in user space, sleeps in
+its fault so that a signal can wake it, as nothing else does in memory that is of no file. Where a
+system call touched the memory that cannot be told from other sleep: so each process that faults is
+asked for the flags of its mappings, soon after its first fault, again from time to time, and when a
+thread of it has left its CPU in a fault or after it, as whoever waits for a handler must. Of a
+process that is gone by then nothing more is known.
 """
 
 from __future__ import annotations
@@ -108,6 +110,12 @@ class Watched:
                 if now < asked.next_s + 2 * _SELDOM_S
             }
             self._many = max(_MANY, 2 * len(self._asked))
+
+
+def leave_files_out(faults: Events, traits: npt.NDArray[np.uint8]) -> None:
+    """What has slept in a fault on a file waits for its file system; see Mappings.traits."""
+    of_file = traits[faults["place"], 1] > 0
+    faults["found"][of_file] &= np.uint8(~Found.USERFAULT & 0xFF)
 
 
 def _is_gone(tgid: int) -> bool:
