@@ -77,6 +77,11 @@ def rows_of(out: Path) -> list[Row]:
     return [row for report in reports(out.read_text()) for row in report["rows"]]
 
 
+def told_of(out: Path, pid: int) -> list[str]:
+    """The cgroup of a process in each report that has it."""
+    return [row["cgroup"] for row in rows_of(out) if row["pid"] == pid]
+
+
 @pytest.fixture
 def spawn(workload: Build) -> Callable[..., int]:
     """Runs a short-lived program that joins a cgroup before it is executed; its number."""
@@ -162,6 +167,47 @@ def test_a_process_that_was_there_before_is_in_the_cgroup_that_it_is_moved_to(
     own, *moved = cgroups_of(out)[victim.pid]
     assert moved == [first.path, last.path]
     assert own not in moved
+
+
+LEAVES_A_THREAD = """
+import mmap, os, sys, threading
+procs, threads = sys.argv[1:]
+open(procs, "w").write(str(os.getpid()))
+def leave():
+    open(threads, "w").write(str(threading.get_native_id()))
+thread = threading.Thread(target=leave)
+thread.start()
+thread.join()
+print(flush=True)
+while os.read(0, 1):
+    mmap.mmap(-1, 1 << 20).write(b"x" * (1 << 20))
+"""
+
+
+def test_a_thread_that_moves_alone_does_not_take_its_process_with_it(tmp_path: Path) -> None:
+    """By `tasks` of v1, and `cgroup.threads` of v2."""
+    process_in, thread_in, out = Cgroup("all"), Cgroup("all/one"), tmp_path / "out"
+    alone = thread_in.folder / "tasks"
+    if not alone.exists():
+        (thread_in.folder / "cgroup.type").write_text("threaded")
+        alone = thread_in.folder / "cgroup.threads"
+    with reporting(out, "faults", "-c", "python3", *BY_PROCESS):
+        command = ["/usr/bin/python3", "-c", LEAVES_A_THREAD, process_in.procs, alone]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen(command, **pipes) as mover:
+            assert mover.stdin and mover.stdout
+            mover.stdout.readline()
+
+            def told() -> list[str]:
+                assert mover.stdin
+                mover.stdin.write(b"x")
+                mover.stdin.flush()
+                return told_of(out, mover.pid)
+
+            before = len(told())
+            assert eventually(lambda: len(told()) >= before + 3)
+            mover.stdin.close()
+    assert set(told_of(out, mover.pid)[before + 1 :]) == {process_in.path}
 
 
 def test_only_what_is_done_in_a_cgroup_or_below_counts(

@@ -152,6 +152,11 @@ static inline void name_cgroup(u64 css)
 	}
 }
 
+static inline int is_first_thread(u64 task)
+{
+	return FIELD(task, task_struct, pid) == FIELD(task, task_struct, tgid);
+}
+
 static inline int note_cgroup(u64 task)
 {
 #ifdef MEMORY_SUBSYS
@@ -170,25 +175,22 @@ static inline int note_cgroup(u64 task)
 /* tp_btf/sched_process_fork(parent, child): by now it is in the cgroup that it is born in. */
 int on_birth(u64 *ctx)
 {
-	u64 child = ctx[1];
-
-	if (FIELD(child, task_struct, pid) != FIELD(child, task_struct, tgid))
-		return 0;
-	return note_cgroup(child);
+	return is_first_thread(ctx[1]) ? note_cgroup(ctx[1]) : 0;
 }
 
-/* tp_btf/cgroup_attach_task(dst_cgrp, path, task, threadgroup): it has been moved. */
+/*
+ * tp_btf/cgroup_attach_task(dst_cgrp, path, task, threadgroup): it has been moved. Of a thread
+ * that moves alone (`tasks` of v1, `cgroup.threads` of v2) the process is where its first one is.
+ */
 int on_move(u64 *ctx)
 {
-	return note_cgroup(ctx[2]);
+	return is_first_thread(ctx[2]) ? note_cgroup(ctx[2]) : 0;
 }
 
 /* tp_btf/sched_process_exit(task): of one that was there before anybody looked. */
 int on_end(u64 *ctx)
 {
-	if (FIELD(ctx[0], task_struct, pid) != FIELD(ctx[0], task_struct, tgid))
-		return 0;
-	return note_cgroup(ctx[0]);
+	return is_first_thread(ctx[0]) ? note_cgroup(ctx[0]) : 0;
 }
 #endif
 
