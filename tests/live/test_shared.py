@@ -104,6 +104,49 @@ def victims(out: Path) -> list[Row]:
     return [row for report in reports(out.read_text()) for row in report["rows"]]
 
 
+# Processes that share one address space.
+
+
+@pytest.mark.parametrize("children", [0, 1, 3])
+def test_an_address_space_of_several_processes_adds_up(children: int, workload: Build) -> None:
+    """The kernel tells each of them all of it (smaps_rollup); and nobody has it alone."""
+    with running(workload("sharer"), "space", PAGES * PAGE, children) as pid:
+        rows = report_of("ps", "-c", "sharer")["rows"]
+        (alone,) = report_of("ps", "-p", pid)["rows"]
+        whole = field(f"/proc/{pid}/smaps_rollup", "Pss")
+        own = field(f"/proc/{pid}/smaps_rollup", "Private_Dirty")
+    assert len(rows) == 1 + children
+    assert whole >= own >= PAGES * PAGE
+    assert sum(row["pss_bytes"] for row in rows) == pytest.approx(whole, abs=16 * PAGE)
+    assert alone["pss_bytes"] == pytest.approx(whole / len(rows), abs=16 * PAGE)
+    for row in (*rows, alone):
+        assert row["uss_bytes"] == 0 if children else row["uss_bytes"] >= own
+        assert row["res_bytes"] >= PAGES * PAGE
+
+
+def test_a_process_that_waits_for_its_vforked_child_has_half(tmp_path: Path) -> None:
+    """The child waits to open a FIFO that its program is to read, before that is executed."""
+    os.mkfifo(fifo := tmp_path / "fifo")
+    code = (
+        "import os, sys, threading\n"
+        "opens = [(os.POSIX_SPAWN_OPEN, 0, sys.argv[1], os.O_RDONLY, 0)]\n"
+        "held = b'x' * (20 << 20)\n"
+        "print(flush=True)\n"
+        "os.posix_spawn('/usr/bin/true', ['true'], {}, file_actions=opens)\n"
+    )
+    with running("/usr/bin/python3", "-c", code, fifo) as pid:
+        tasks = Path(f"/proc/{pid}/task/{pid}/children")
+        assert eventually(lambda: bool(tasks.read_text()))
+        child = int(tasks.read_text())
+        assert eventually(lambda: state(child) == "S")
+        rows = report_of("ps", "-p", pid, "-p", child)["rows"]
+        whole = field(f"/proc/{pid}/smaps_rollup", "Pss")
+        os.close(os.open(fifo, os.O_WRONLY))
+    assert whole >= 20 << 20
+    assert [row["uss_bytes"] for row in rows] == [0, 0]
+    assert sum(row["pss_bytes"] for row in rows) == pytest.approx(whole, abs=16 * PAGE)
+
+
 # Whom the kernel may kill.
 
 
@@ -226,7 +269,7 @@ def swap_in_use() -> int:
     return field("/proc/meminfo", "SwapTotal") - field("/proc/meminfo", "SwapFree")
 
 
-@pytest.mark.parametrize("kind", ["swap", "shm"])
+@pytest.mark.parametrize("kind", ["swap", "shm", "swap-space"])
 @pytest.mark.parametrize("children", [0, 1, 4])
 def test_swap_that_processes_share_adds_up(
     kind: str, children: int, workload: Build, swap: None

@@ -3,12 +3,18 @@
  *
  * `swap` is private memory that is swapped out before the children are forked, `shm` shared
  * memory likewise; `private-huge`, `shared-huge` and `sysv-huge` are huge pages that all of
- * them touch. Says so when all is done; the children end with their parent.
+ * them touch. With `space` the children have the address space of their parent, and with
+ * `swap-space` what is in it was swapped out. Says so when all is done; the children end with
+ * their parent.
  */
+#define _GNU_SOURCE
 #include "workload.h"
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/shm.h>
+
+#define STACK_BYTES (64 << 10)
 
 static int is(const char *kind, const char *other)
 {
@@ -58,6 +64,21 @@ static void touch(char *place, size_t bytes)
 	}
 }
 
+static int wait_for_ever(void *nothing)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;)
+		pause();
+	return nothing == NULL;
+}
+
+static void clone_one(void)
+{
+	char *stack = map(STACK_BYTES, MAP_PRIVATE);
+
+	check(clone(wait_for_ever, stack + STACK_BYTES, CLONE_VM | SIGCHLD, NULL), "clone");
+}
+
 static void fork_one(const char *kind, char *place, size_t bytes)
 {
 	int ends[2];
@@ -83,10 +104,14 @@ int main(int argc, char **argv)
 	char *place = memory_of(argv[1], bytes);
 
 	touch(place, bytes);
-	if (!strstr(argv[1], "huge"))
+	if (strstr(argv[1], "swap") || is(argv[1], "shm"))
 		check(madvise(place, bytes, MADV_PAGEOUT), "madvise");
-	for (int child = 0; child < atoi(argv[3]); child++)
-		fork_one(argv[1], place, bytes);
+	for (int child = 0; child < atoi(argv[3]); child++) {
+		if (strstr(argv[1], "space"))
+			clone_one();
+		else
+			fork_one(argv[1], place, bytes);
+	}
 	check(write(STDOUT_FILENO, "\n", 1), "write");
 	for (;;)
 		pause();

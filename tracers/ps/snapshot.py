@@ -20,7 +20,8 @@ from memtap.tracers.host.patience import StuckError, patiently
 from memtap.tracers.host.procfs import user_name
 from memtap.tracers.live.processes import pick_cgroup
 from memtap.tracers.model.report import Row, now
-from memtap.tracers.ps import sharedswap
+from memtap.tracers.ps import sharedspace, sharedswap
+from memtap.tracers.ps.sharedspace import Space
 
 # Of /proc/meminfo and /proc/vmstat: what the sums over processes can be compared with.
 _COMPARED = ("AnonPages", "Mapped", "Shmem", "PageTables", "SwapTotal", "SwapFree")
@@ -97,24 +98,37 @@ class Reader:
         self.whom = whom
         self._comms = {os.fsencode(comm) for comm in whom.comms}
         self._unread = self._without_memory = 0
+        self._spaces: dict[int, Space] = {}
         self._with_shared_swap: dict[int, str] = {}  # where the memory of each is told of
 
     def look(self) -> Snapshot:
         """All processes that are asked for, the largest RES first. One that ends is left out."""
         self._unread = self._without_memory = 0
-        self._with_shared_swap = {}
+        self._spaces, self._with_shared_swap = {}, {}
         kernel = _counters()
-        pids = self.whom.pids or [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        pids = self.whom.pids or _pids()
         rows = [row for pid in pids if (row := self._try(pid))]
+        self._divide_shared_spaces(rows)
         self._add_shared_swap(rows)
         rows.sort(key=lambda row: -row["res_bytes"])
         moment = now(), time.monotonic()
         return Snapshot(*moment, rows, self._unread, self._without_memory, kernel)
 
+    def _divide_shared_spaces(self, rows: list[Row]) -> None:
+        """Divides what the kernel tells of one address space once for each process that has it."""
+        others = set(_pids()) - self._spaces.keys() if self.whom.pids or self._comms else ()
+        found = {pid: space for pid in others if (space := _space(f"/proc/{pid}/"))}
+        counts = sharedspace.sharers(self._spaces | found)
+        for row in rows:
+            if (count := counts.get(row["pid"], 1)) > 1 and row["pss_bytes"] is not None:
+                row["pss_bytes"] //= count
+                row["swap_bytes"] //= count
+                row["uss_bytes"] = 0
+
     def _add_shared_swap(self, rows: list[Row]) -> None:
         """Adds what each process has a share in; seldom there is any."""
         if self._with_shared_swap:
-            everybody = {f"/proc/{name}/" for name in os.listdir("/proc") if name.isdigit()}
+            everybody = {f"/proc/{pid}/" for pid in _pids()}
             everybody.update(self._with_shared_swap.values())
             shares = sharedswap.shares(self._with_shared_swap, everybody)
             for row in rows:
@@ -148,6 +162,8 @@ class Reader:
             self._without_memory += 1
             return None
         fields = after.split()
+        own = space == proc
+        self._spaces[pid] = Space.of(pid, fields) if own else sharedspace.space_of(space)
         uid = int(_UID.search(status)[1])  # type: ignore[index]  # it is in all of them
         return {
             "pid": pid,
@@ -187,6 +203,17 @@ class Reader:
             "hugetlb_bytes": shared + huge,
             "swap_bytes": swap_pss,
         }
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _space(folder: str) -> Space | None:
+    try:
+        return sharedspace.space_of(folder)
+    except (*procfs.Gone, PermissionError):
+        return None
 
 
 def _address_space(pid: int, status: bytes) -> tuple[str, re.Match[bytes] | None]:
