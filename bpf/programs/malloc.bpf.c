@@ -53,7 +53,8 @@ struct run {
 /* Memory that comes and goes cannot be added up, as faults can. */
 static inline void miss(struct event *what)
 {
-	lose(COUNTS_FAULTS(what->kind) || what->kind >= BRK);
+	/* Of the two events of an mremap(2) the second one counts. */
+	lose(COUNTS_FAULTS(what->kind) || (what->kind >= BRK && what->kind != MOVED_FROM));
 }
 
 /* Calls that only give memory back are of no site. */

@@ -165,14 +165,15 @@ def test_reads_that_the_rings_have_no_room_for_are_counted(
 
 
 @pytest.mark.usefixtures("small_rings")
+@pytest.mark.parametrize(("what", "calls"), [("maps", 2), ("moves", 3)])
 def test_calls_that_the_rings_have_no_room_for_are_lost_in_calls(
-    flood: Path, tmp_path: Path
+    what: str, calls: int, flood: Path, tmp_path: Path
 ) -> None:
     out, count = tmp_path / "out", 20_011
     with tracing(out, flood, "malloc") as process:
         process.send_signal(signal.SIGSTOP)
-        subprocess.check_call([flood, "maps", str(count)], stdout=subprocess.DEVNULL)
+        subprocess.check_call([flood, what, str(count)], stdout=subprocess.DEVNULL)
         process.send_signal(signal.SIGCONT)
         found = ended(process, out)
     counted = total(found, "calls") + audited(found, "lost")
-    assert 2 * count <= counted <= 2 * count + 1000
+    assert calls * count <= counted <= calls * count + 1000

@@ -4,6 +4,7 @@
  *   faults  first touches of anonymous pages; prints how many minor faults the process had
  *   reads   of one page of FILE each; prints COUNT
  *   maps    mmap and munmap of two pages; prints COUNT
+ *   moves   the same, with an mremap to four pages in between
  */
 #include "workload.h"
 
@@ -31,14 +32,18 @@ static void reads(long count, const char *file)
 		check(pread(fd, buffer, PAGE, nth * STEP % pages * PAGE), "pread");
 }
 
-static void maps(long count)
+static void maps(long count, int moves)
 {
 	while (count-- > 0) {
 		void *two = mmap(NULL, 2 * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 		if (two == MAP_FAILED)
 			err(1, "mmap");
-		check(munmap(two, 2 * PAGE), "munmap");
+		if (moves)
+			two = mremap(two, 2 * PAGE, 4 * PAGE, MREMAP_MAYMOVE);
+		if (two == MAP_FAILED)
+			err(1, "mremap");
+		check(munmap(two, (moves ? 4 : 2) * PAGE), "munmap");
 	}
 }
 
@@ -47,14 +52,14 @@ int main(int argc, char **argv)
 	struct rusage used;
 
 	if (argc < 3)
-		errx(2, "usage: flood faults|reads|maps COUNT [FILE]");
+		errx(2, "usage: flood faults|reads|maps|moves COUNT [FILE]");
 	long count = atol(argv[2]);
 	if (strcmp(argv[1], "faults") == 0)
 		faults(count);
 	else if (strcmp(argv[1], "reads") == 0 && argc == 4)
 		reads(count, argv[3]);
 	else
-		maps(count);
+		maps(count, strcmp(argv[1], "moves") == 0);
 	check(getrusage(RUSAGE_SELF, &used), "getrusage");
 	printf("%ld\n", strcmp(argv[1], "faults") ? count : used.ru_minflt);
 	return 0;

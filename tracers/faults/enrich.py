@@ -216,7 +216,7 @@ class FaultEnricher(Enricher):
 
     def _unlinked_since(self, rows: Events, now_ns: int) -> dict[int, str]:
         """The texts of places whose file was deleted, or is there again, since they were told."""
-        rows = take(rows, self.mappings.traits[rows["place"], 1] > 0)  # of files
+        rows = take(rows, self.mappings.traits["of_file"][rows["place"]] > 0)  # of files
         news = self._unlinked.look(rows["place"], rows["tgid"], self.mappings.places, now_ns)
         self._unlinked.forget(self.mappings.places)
         return {number: self._path(number) for number in sorted(news)}

@@ -195,17 +195,19 @@ class Unraised:
     """Faults that the kernel took for the targets without an exception (get_user_pages()).
 
     That is what it counted for them beyond what we saw, over all intervals: what it counted in one
-    can be seen in the next, and is none of them.
+    can be seen in the next, and is none of them; nor is what was lost.
     """
 
     def __init__(self) -> None:
+        self._lost = 0
         self._more, self._said = dict.fromkeys(_COUNTERS, 0), dict.fromkeys(_COUNTERS, 0)
 
     def notes(self, interval: Interval, counted: pl.DataFrame) -> Iterator[str]:
         """What is to be said of them at the end of an interval."""
+        self._lost += interval.losses.lost
         for kind, counter in _COUNTERS.items():
             self._more[kind] += interval.kernel.get(counter, 0) - of_kind(counted, kind)
-            new = self._more[kind] - interval.unsettled - self._said[kind]
+            new = self._more[kind] - interval.unsettled - self._lost - self._said[kind]
             if new > 0:
                 self._said[kind] += new
                 yield (

@@ -112,9 +112,9 @@ class Watched:
             self._many = max(_MANY, 2 * len(self._asked))
 
 
-def leave_files_out(faults: Events, traits: npt.NDArray[np.uint8]) -> None:
+def leave_files_out(faults: Events, traits: npt.NDArray[np.void]) -> None:
     """What has slept in a fault on a file waits for its file system; see Mappings.traits."""
-    of_file = traits[faults["place"], 1] > 0
+    of_file = traits["of_file"][faults["place"]] > 0
     faults["found"][of_file] &= np.uint8(~Found.USERFAULT & 0xFF)
 
 

@@ -99,8 +99,9 @@ class MallocEnricher(Enricher):
         return Taken(in_order(np.concatenate(parts), "ns"), texts=texts, notes=notes)
 
     def units_of(self, events: Events) -> int:
-        """See Divisible."""
-        return self._faults.units_of(events)
+        """See Divisible. Of the two events of an mremap(2) the second one counts."""
+        first_halves = int((events["kind"] == Call.MOVED_FROM).sum())
+        return self._faults.units_of(events) - first_halves
 
     def _find_sites(self, drained: Drained, last: bool) -> None:
         """Whose the calls are that are settled now; the frames of others wait with them."""

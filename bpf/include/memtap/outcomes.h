@@ -6,10 +6,10 @@
 #include <memtap/calls.h>
 #include <memtap/exceptions.h>
 
-#define SIGBUS      7
-#define SIGSEGV     11
-#define SEGV_MAPERR 1
-#define PF_MEMALLOC 0x800 /* of task->flags: it reclaims memory, of whomever */
+#define SIGBUS             7
+#define SIGSEGV            11
+#define SEGV_MAPERR        1
+#define PF_MEMALLOC        0x800 /* of task->flags: it reclaims memory, of whomever */
 #define TASK_INTERRUPTIBLE 1
 #define IN_FAULT           (~0U) /* the "number" of a call, where an exception brought the task here */
 #if HAVE(task_struct, __state)

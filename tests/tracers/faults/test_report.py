@@ -212,3 +212,15 @@ def test_what_the_kernel_counted_and_the_next_interval_shows_is_not_more() -> No
         assert found
         said.append([int(note.split()[0]) for note in found.audit["notes"]])
     assert said == [[], [], [1], [], [1]]
+
+
+def test_what_was_lost_is_not_said_to_be_taken_without_an_exception() -> None:
+    faults, said = Faults(make_origin()), []
+    for counted, lost in ((10, 9), (3, 0), (1, 0)):
+        interval = make_interval(kernel={"ac_minflt": counted}, losses=Losses(lost=lost))
+        found = faults.feed(chunk(fault(), interval=interval))
+        assert found
+        said.append([note for note in found.audit["notes"] if "ac_minflt" in note])
+    first, second, third = said
+    assert (first, third) == ([], [])
+    assert second[0].startswith("2 minor faults more")
