@@ -131,6 +131,60 @@ def test_the_host_is_counted_as_the_kernel_counts_it(workload: Build, tmp_path: 
     assert back == pytest.approx(sum(each["pgfree"] for each in kernel), rel=0.05)
 
 
+STACK_PAGES = 4
+THREADS = """
+import threading
+ends = threading.Event()
+threads = [threading.Thread(target=ends.wait) for _ in range(300)]
+for thread in threads:
+    thread.start()
+ends.set()
+"""
+
+
+def has_stacks_of_single_pages() -> bool:
+    """By whom memory was got that is mapped page by page (CONFIG_VMAP_STACK)."""
+    lines = Path("/proc/vmallocinfo").read_text().splitlines()
+    return any("kernel_clone" in line or "dup_task_struct" in line for line in lines)
+
+
+single_pages = pytest.mark.skipif(
+    not has_stacks_of_single_pages(), reason="stacks of threads are whole blocks here"
+)
+
+
+@single_pages
+def test_pages_that_are_handed_out_many_at_a_time_bound_the_report(tmp_path: Path) -> None:
+    """The kernel's stacks of threads, but for a few that each CPU keeps."""
+    out = tmp_path / "report"
+    for how in ((), ("-b", "process")):
+        program = ["/usr/bin/python3", "-c", THREADS]
+        done = memtap("pages", "-f", "json", "-o", out, *how, "--", *program)
+        assert done.returncode == 0, done.stderr
+        (report,) = reports(out.read_text())
+        assert report["audit"]["accuracy"] == "bounded"
+        (note,) = (note for note in report["audit"]["notes"] if note.startswith("at most"))
+        assert int(note.split()[2].replace(",", "")) >= 250 * STACK_PAGES
+
+
+@single_pages
+def test_what_the_kernel_counts_more_is_within_the_bound(tmp_path: Path) -> None:
+    """Over a whole run, as each interval begins where the one before has ended."""
+    out = tmp_path / "report"
+    with reporting(out, "pages", "0.2", "--self", "-f", "json") as process:
+        for _ in range(3):
+            subprocess.check_call(["/usr/bin/python3", "-c", THREADS])
+        process.terminate()
+        process.wait()
+    found = reports(out.read_text())
+    told = sum(row["allocs"] << row["order"] for each in found for row in each["rows"])
+    kernel = [each["audit"]["kernel"].items() for each in found]
+    all_pages = sum(n for each in kernel for name, n in each if name.startswith("pgalloc_"))
+    notes = [note.split() for each in found for note in each["audit"]["notes"]]
+    bound = sum(int(words[2].replace(",", "")) for words in notes if words[:2] == ["at", "most"])
+    assert 3 * 250 * STACK_PAGES <= all_pages - told <= bound
+
+
 def test_what_is_left_is_what_buddyinfo_says(tmp_path: Path) -> None:
     done = memtap("pages", "0.1", "1", "-f", "json")
     (report,) = reports(done.stdout)

@@ -10,6 +10,7 @@ from memtap.bpf.stream import Events
 from memtap.tracers.model.enricher import Enricher, Source, Taken
 from memtap.tracers.pages.free import free_blocks, free_pages_by_type
 from memtap.tracers.pages.rows import ROW, Kind
+from memtap.tracers.pages.untold import UntoldPages
 
 # Of `enum migratetype`; which of them a kernel has, and by which number, its BTF tells.
 _TYPES = ("UNMOVABLE", "MOVABLE", "RECLAIMABLE", "HIGHATOMIC", "CMA", "ISOLATE")
@@ -27,6 +28,7 @@ class PagesEnricher(Enricher):
         numbers = {name: btf.enumerator("migratetype", f"MIGRATE_{name}") for name in _TYPES}
         self._types = {n: name.lower() for name, n in numbers.items() if n is not None}
         self._named = False
+        self._untold = UntoldPages(session)
 
     def enrich(self, drained: Drained, last: bool) -> Taken:
         """See Enricher."""
@@ -35,7 +37,7 @@ class PagesEnricher(Enricher):
         for name in set(counted.dtype.names or ()).intersection(ROW.names or ()):
             rows[name] = counted[name]
         rows["kind"] = Kind.COUNTED
-        rows = np.concatenate([rows, self._free(), self._free_of_types()])
+        rows = np.concatenate([rows, self._free(), self._free_of_types(), self._untold_pages()])
         rows["ns"] = drained.until_ns
         texts = {} if self._named else {"migratetype": self._types}
         self._named = True
@@ -53,4 +55,9 @@ class PagesEnricher(Enricher):
         rows = np.zeros(len(known), ROW)
         rows["kind"], rows["migratetype"] = Kind.FREE_OF_TYPE, list(known)
         rows["allocs"] = list(known.values())
+        return rows
+
+    def _untold_pages(self) -> Events:
+        rows = np.zeros(1, ROW)
+        rows["kind"], rows["allocs"] = Kind.UNTOLD_PAGES, self._untold.take()
         return rows

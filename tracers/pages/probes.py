@@ -8,7 +8,8 @@ from memtap.bpf.plan import Plan, Probe, Variant
 BY_PROCESS = "BY_PROCESS 1"
 
 # Of /proc/vmstat: pages handed out, by zone, and pages that came back.
-VMSTAT = ("pgalloc_dma", "pgalloc_dma32", "pgalloc_normal", "pgalloc_movable", "pgfree")
+HANDED_OUT = ("pgalloc_dma", "pgalloc_dma32", "pgalloc_normal", "pgalloc_movable")
+VMSTAT = (*HANDED_OUT, "pgfree")
 
 PLAN = Plan(
     "pages",

@@ -42,6 +42,7 @@ class Pages:
         self._live: defaultdict[Key, int] = defaultdict(int)
         self._blocks: list[int] = []
         self._free_pages: dict[int, int] = {}
+        self._untold = 0
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; the report if an interval ends with it."""
@@ -54,6 +55,7 @@ class Pages:
         self._free_pages = dict(
             zip(of_type["migratetype"].tolist(), of_type["allocs"].tolist(), strict=True)
         )
+        self._untold += int(chunk.rows["allocs"][kind == Kind.UNTOLD_PAGES].sum())
         return self._report(chunk.interval) if chunk.interval else None
 
     def _count(self, rows: Events) -> None:
@@ -68,8 +70,7 @@ class Pages:
     def _report(self, interval: Interval) -> Report:
         rows = self._rows()
         events = sum(each.allocs + each.frees for each in self._sums.values())
-        own = interval.own.get("events", 0)
-        notes = [] if self._origin.filtered else bulk_notes(interval.kernel, self._pages(), own)
+        untold, self._untold = self._untold, 0
         self._fold()
         self._sums.clear()
         return Report(
@@ -78,7 +79,7 @@ class Pages:
             interval.seconds,
             pages_columns(self.by),
             rows,
-            audit(self._origin, interval, events, notes=notes),
+            audit(self._origin, interval, events, unseen=untold, notes=_untold_notes(untold)),
         )
 
     def _fold(self) -> None:
@@ -86,9 +87,6 @@ class Pages:
         fold_least(self._live, self._sums, int)
         if are_many(self._who):
             forget_first(self._who, {tgid for tgid, _, _ in self._live})
-
-    def _pages(self) -> int:
-        return sum(sums.allocs << order for (_, order, _), sums in self._sums.items())
 
     def _rows(self) -> list[Row]:
         names = [column.name for key in self.by for column in PAGES_KEYS[key]]
@@ -146,13 +144,11 @@ class Pages:
         return {}
 
 
-def bulk_notes(kernel: dict[str, int], pages: int, own: int) -> list[str]:
-    """Pages of which only the kernel's own count (pgalloc_*) knows: handed out many at a time.
-
-    Or to us, which was left out; `own` tells how often.
-    """
-    counted = sum(value for name, value in kernel.items() if name.startswith("pgalloc_"))
-    if counted <= pages:
+def _untold_notes(pages: int) -> list[str]:
+    """What is to be said of pages of which only the kernel's own count (pgalloc_*) knows."""
+    if not pages:
         return []
-    whom = ", or to memtap itself" if own else ""
-    return [f"the kernel handed out {counted - pages} pages more (pgalloc_*): in bulk{whom}"]
+    return [
+        f"at most {pages:,} pages more were handed out on the whole host (pgalloc_*), many at a "
+        "time: no tracepoint tells to whom"
+    ]

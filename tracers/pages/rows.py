@@ -16,6 +16,7 @@ class Kind(IntEnum):
     COUNTED = 1  # allocs, frees and fallbacks of a process, an order and a migrate type
     FREE = 2  # `allocs` blocks of an order are free just now
     FREE_OF_TYPE = 3  # `allocs` pages of a migrate type are
+    UNTOLD_PAGES = 4  # at most `allocs` pages were handed out without anybody being told
 
 
 # Of frees nobody tells the migrate type (also in the C program).

@@ -68,11 +68,22 @@ def test_what_is_live_outlasts_an_interval_and_what_was_counted_does_not() -> No
     assert [row["live_bytes"] for row in first.rows + second.rows] == [10 * 4096, 6 * 4096]
 
 
-def test_what_only_the_kernel_knows_of_is_said() -> None:
-    interval = make_interval(kernel={"pgalloc_normal": 12, "pgalloc_dma32": 3})
-    found = report({"order": 1, "allocs": 5}, interval=interval)
+def test_what_only_the_kernel_knows_of_is_said_and_bounds_the_report() -> None:
+    untold = {"kind": Kind.UNTOLD_PAGES, "allocs": 1005}
+    found = report({"order": 1, "allocs": 5}, untold)
     (note,) = found.audit["notes"]
-    assert "5 pages more" in note
+    assert note.startswith("at most 1,005 pages more were handed out")
+    assert (found.audit["accuracy"], found.audit["events"]) == ("bounded", 5)
+
+
+def test_what_was_untold_is_of_one_interval() -> None:
+    pages, untold = Pages(make_origin(tracer="pages")), {"kind": Kind.UNTOLD_PAGES, "allocs": 7}
+    parts = chunk(untold, interval=None), chunk(untold), chunk({"order": 1, "allocs": 5})
+    none, first, second = map(pages.feed, parts)
+    assert none is None
+    assert first and second
+    assert "at most 14 pages" in first.audit["notes"][0]
+    assert (second.audit["accuracy"], second.audit["notes"]) == ("exact", [])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,46 @@
+"""How many pages were handed out of which no tracepoint tells: many at a time, as thread stacks."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+from memtap.bpf.kernel import Kernel, parse_cpus
+from memtap.tracers.host.counters import vmstat
+from memtap.tracers.model.enricher import Source
+from memtap.tracers.pages.probes import HANDED_OUT
+
+_FIRST = struct.pack("=I", 0)
+
+
+class UntoldPages:
+    """What the kernel counted as handed out, on the whole host, beyond what it told us of.
+
+    The two cannot be read at one instant. So the kernel's count is read before and after ours: what
+    lies between is a bound.
+    """
+
+    def __init__(self, session: Source) -> None:
+        self._session = session
+        self._bytes = 8 * len(parse_cpus(Kernel().possible_cpus))
+        self._least, _ = self._look()
+
+    def take(self) -> int:
+        """The most that they can be since the last time."""
+        before = self._least
+        self._least, most = self._look()
+        return max(0, most - before)
+
+    def _look(self) -> tuple[int, int]:
+        """How many they are so far, and an unknown number: at least, and at most."""
+        early, told, late = _handed_out(), self._told(), _handed_out()
+        return early - told, late - told
+
+    def _told(self) -> int:
+        of_cpus = self._session.look_up("told_pages", _FIRST, self._bytes) or b""
+        return int(np.frombuffer(of_cpus, np.uint64).sum())
+
+
+def _handed_out() -> int:
+    return sum(vmstat(names=HANDED_OUT).values())
