@@ -43,7 +43,8 @@ static inline struct sums *sums_of_blocks(u32 order, u32 migratetype)
 	return sums_of(&key);
 }
 
-/* Pages that were told of so far, whoever got them: what the kernel counts more has no tracepoint.
+/* Pages that were told of so far, whoever got them: what the kernel counts more has no
+ * tracepoint.
  */
 BPF_PERCPU_ARRAY(told_pages, u64, 1);
 

@@ -180,7 +180,8 @@ int on_birth(u64 *ctx)
 
 /*
  * tp_btf/cgroup_attach_task(dst_cgrp, path, task, threadgroup): it has been moved. Of a thread
- * that moves alone (`tasks` of v1, `cgroup.threads` of v2) the process is where its first one is.
+ * that moves alone (`tasks` of v1, `cgroup.threads` of v2) the process is where its first one
+ * is.
  */
 int on_move(u64 *ctx)
 {
