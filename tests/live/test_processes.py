@@ -252,3 +252,39 @@ def test_many_that_are_born_and_end_do_not_wake_memtap_each(tmp_path: Path) -> N
         subprocess.check_call(["sh", "-c", "i=0; while [ $i -lt 2000 ]; do (:); i=$((i+1)); done"])
         waited, took = switches(process.pid) - before, time.monotonic() - began
     assert waited < 100 + 4 * took / _PAUSE_S
+
+
+LAST_NUMBER = Path("/proc/sys/kernel/ns_last_pid")
+
+# Two programs, one after the other, in processes of one number, that nobody else has taken.
+ONE_NUMBER = f"""
+import os, sys
+def run(number, program, *arguments):
+    while True:
+        open("{LAST_NUMBER}", "w").write(str(number - 1))
+        found = os.posix_spawn(program, [program, *arguments], {{}})
+        os.waitpid(found, 0)
+        if found == number:
+            return
+number = next(n for n in range(20_000, 30_000) if not os.path.exists(f"/proc/{{n}}"))
+run(number, "/usr/bin/true")
+run(number, sys.argv[1], "3000")
+print(number)
+"""
+
+
+@pytest.mark.skipif(not LAST_NUMBER.exists(), reason="numbers of processes cannot be chosen")
+@pytest.mark.parametrize("command", ["faults", "malloc", "pages"])
+def test_a_number_that_is_given_twice_is_said_to_be(
+    command: str, workload: Build, tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    how = ["-b", "process", "-f", "json", "-o", out]
+    done = memtap(command, *how, "--", PYTHON, "-c", ONE_NUMBER, workload("toucher"))
+    assert done.returncode == 0, done.stderr
+    (report,) = reports(out.read_text())
+    (row,) = [row for row in report["rows"] if row["pid"] == int(done.stdout)]
+    assert row["comm"] == "toucher"
+    assert report["audit"]["accuracy"] == "bounded"
+    (note,) = [note for note in report["audit"]["notes"] if "given to another process" in note]
+    assert note.startswith("1 process number was")

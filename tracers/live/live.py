@@ -8,7 +8,7 @@ import platform
 import resource
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -75,6 +75,8 @@ class Live:
         self._own, self._left_out = loaded.request.filter.own, 0
         self._drops_own = bool(self._own) and loaded.request.plan.own != "report"
         self._told: dict[int, Who] = {}
+        self._birth_of: dict[int, int] = {}  # of those of the interval
+        self._births_before, self._reused = processes.births, set[int]()
         self._told_threads: dict[int, str] | None = {} if names_threads else None
         self._pieces, self._given_up = Pieces(), 0
         self._notes: dict[str, None] = {}
@@ -196,7 +198,16 @@ class Live:
             self._told.clear()
         news = {tgid: who for tgid, who in found.items() if self._told.get(tgid) != who}
         self._told |= news
+        self._see_reused(found)
         return news
+
+    def _see_reused(self, tgids: Iterable[int]) -> None:
+        """Notes which numbers are of another process than before in this interval."""
+        for tgid in tgids:
+            before, birth = self.processes.births_of(tgid)
+            known = self._birth_of.setdefault(tgid, birth)
+            if birth > known or before > self._births_before:
+                self._reused.add(tgid)
 
     def _thread_news(self, rows: Events) -> Texts:
         """The names of threads of these rows, if they are asked for, except those told before."""
@@ -240,6 +251,9 @@ class Live:
         self._left_out = 0
         buffers, cached = buffers_and_cached()
         notes, self._notes = self._notes, {}
+        reused, self._reused = len(self._reused), set()
+        self._birth_of.clear()
+        self._births_before = self.processes.births
         return Interval(
             time=now(),
             seconds=round((self._start.ns - before.ns) / 1e9, 3),
@@ -249,6 +263,7 @@ class Live:
             losses=self._start.losses - before.losses + Losses(lost=given_up),
             notes=(*self.notes, *self.processes.notes, *notes),
             unsettled=unsettled,
+            reused=reused,
             own=own,
         )
 

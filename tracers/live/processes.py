@@ -187,6 +187,7 @@ class Processes:
         notes: what cannot be known on this host.
         targets: the processes whose own counters are wanted.
         children: those of this process, while they live.
+        births: how many were told of so far.
         noted: what the kernel notes of processes, once a session has begun.
     """
 
@@ -194,11 +195,13 @@ class Processes:
         self.notes: list[str] = []
         self.targets = Targets()
         self.noted: Noted | None = None
+        self.births = 0
         self.children: set[int] = set()
         self._dead_threads: OrderedDict[int, bytes] = OrderedDict()
         self._living: dict[int, Who] = {}
         self._dead: OrderedDict[int, _Dead] = OrderedDict()
         self._parents: dict[int, int] = {}
+        self._births_of: OrderedDict[int, tuple[int, int]] = OrderedDict()
         self._threads: dict[int, int] = {}
         self._counted = (*_COUNTED, *more)
         wanted = (*_LAST_WORDS, *self._counted)
@@ -320,10 +323,19 @@ class Processes:
             elif what == _FORK:
                 self._threads[child_tid] = child
 
+    def births_of(self, tgid: int) -> tuple[int, int]:
+        """Which births, of all that were told of, were the last two of this number; 0 for none."""
+        return self._births_of.get(tgid, (0, 0))
+
     def _born(self, parent: int, child: int) -> None:
         self._living.pop(child, None)
         self._dead.pop(child, None)
         self._parents[child] = parent
+        self.births += 1
+        _, before = self._births_of.pop(child, (0, 0))
+        self._births_of[child] = before, self.births
+        if len(self._births_of) > _REMEMBERED:
+            self._births_of.popitem(last=False)
         if parent == os.getpid():
             self.children.add(child)
         else:

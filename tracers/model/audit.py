@@ -39,7 +39,7 @@ def audit(
     """
     losses = interval.losses
     return {
-        "accuracy": accuracy(origin.accuracy, losses, unseen),
+        "accuracy": accuracy(origin.accuracy, losses, unseen + interval.reused),
         "events": events,
         "lost": losses.lost,
         "missed": losses.missed,
@@ -51,10 +51,21 @@ def audit(
             *origin.notes,
             *interval.notes,
             *notes,
+            *_reused(interval.reused),
             *_lost_records(losses),
             *_spilled(losses),
         ],
     }
+
+
+def _reused(numbers: int) -> list[str]:
+    """What a row has of several processes; the table of a long interval, or of a whole run."""
+    if not numbers:
+        return []
+    return [
+        f"{numbers} process number{'s were' if numbers > 1 else ' was'} given to another process "
+        "meanwhile: what all of one number did stands under the name of the last"
+    ]
 
 
 def _lost_records(losses: Losses) -> list[str]:

@@ -73,6 +73,7 @@ class Interval:
         losses: what was lost in it.
         notes: what could not be seen in it.
         unsettled: how many events the kernel may have counted in it that are rows of the next.
+        reused: how many process numbers were those of several processes in it.
         remarks: what else there is to say of it.
         own: what tracing itself took meanwhile, see own_work().
     """
@@ -85,6 +86,7 @@ class Interval:
     losses: Losses
     notes: tuple[str, ...] = ()
     unsettled: int = 0
+    reused: int = 0
     remarks: tuple[str, ...] = ()
     own: Counters = field(default_factory=dict)
 
