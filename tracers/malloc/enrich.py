@@ -15,7 +15,7 @@ from memtap.tracers.faults.enrich import FaultEnricher, Settled
 from memtap.tracers.malloc import heapwalk
 from memtap.tracers.malloc.callsites import CallSites
 from memtap.tracers.malloc.libraries import ALLOCATORS, allocator_of, is_loader, rank_of
-from memtap.tracers.malloc.probes import CallMark
+from memtap.tracers.malloc.probes import Call, CallMark
 from memtap.tracers.malloc.requests import SIZES, Requests
 from memtap.tracers.malloc.rows import BEYOND, ROW, Fact
 from memtap.tracers.malloc.thresholds import Thresholds

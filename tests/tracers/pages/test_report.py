@@ -14,7 +14,7 @@ from memtap.tracers.model.report import Report
 from memtap.tracers.pages.free import free_blocks, free_pages_by_type, unusable
 from memtap.tracers.pages.report import Pages
 from memtap.tracers.pages.rows import ROW, UNTOLD, Kind
-from tests.tracers.builders import make_chunk, make_interval, make_origin
+from tests.tracers.builders import make_chunk, make_origin
 
 TYPES = {"migratetype": {0: "unmovable", 1: "movable"}}
 
