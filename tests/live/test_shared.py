@@ -140,11 +140,12 @@ def test_a_process_that_waits_for_its_vforked_child_has_half(tmp_path: Path) -> 
         child = int(tasks.read_text())
         assert eventually(lambda: state(child) == "S")
         rows = report_of("ps", "-p", pid, "-p", child)["rows"]
-        whole = field(f"/proc/{pid}/smaps_rollup", "Pss")
+        whole, anon = (field(f"/proc/{pid}/smaps_rollup", name) for name in ("Pss", "Pss_Anon"))
         os.close(os.open(fifo, os.O_WRONLY))
-    assert whole >= 20 << 20
+    assert anon >= 20 << 20
     assert [row["uss_bytes"] for row in rows] == [0, 0]
-    assert sum(row["pss_bytes"] for row in rows) == pytest.approx(whole, abs=16 * PAGE)
+    # While memtap looked it had a part in the files of Python, and now it has not.
+    assert anon <= sum(row["pss_bytes"] for row in rows) <= whole + 16 * PAGE
 
 
 # Whom the kernel may kill.
