@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from memtap.tracers.model.tracer import Inspector, Tracer
 
 # In the order in which they are listed. Each is declared in tracer.py of a folder of its name.
-NAMES = ("cachestat", "cachetop", "faults", "malloc", "slab", "pages", "reclaim", "oom")
+NAMES = ("cachestat", "cachetop", "faults", "malloc", "slab", "pages", "reclaim", "shm", "oom")
 
 # What reads /proc and traces nothing is declared in the same way.
 INSPECTORS = ("ps", "pmap")

@@ -62,6 +62,7 @@ struct spill {
 #include <memtap/fields.h>
 #include <memtap/batch.h>
 #include <memtap/filter.h>
+#include <memtap/folios.h>
 #ifdef ACCESS_BY_TRACEPOINTS
 #include <memtap/requests.h>
 #include <memtap/faulting.h>
@@ -1213,29 +1214,6 @@ int on_fault_begin(u64 *ctx)
 }
 #endif
 #endif
-
-#if HAVE(folio, index)
-#define folio_mapping(folio) FIELD(folio, folio, mapping)
-#define folio_index(folio)   FIELD(folio, folio, index)
-#define folio_flags(folio)   FIELD(folio, folio, flags)
-#else
-#define folio_mapping(folio) FIELD(folio, page, mapping)
-#define folio_index(folio)   FIELD(folio, page, index)
-#define folio_flags(folio)   FIELD(folio, page, flags)
-#endif
-
-static INLINE u32 folio_pages(u64 folio)
-{
-	if (!(folio_flags(folio) & 1UL << ENUM(pageflags, PG_head)))
-		return 1;
-#if HAVE(folio, _flags_1) && !HAVE(folio, _folio_order)
-	return 1 << (FIELD(folio, folio, _flags_1) & 0xff);
-#elif HAVE(folio, _folio_order)
-	return 1 << FIELD(folio, folio, _folio_order);
-#else
-	return 1 << PEEK_AS(u8, folio, SIZE(page) + OFFSET(page, compound_order));
-#endif
-}
 
 static INLINE u8 flags_of(struct subject *who)
 {

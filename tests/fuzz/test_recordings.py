@@ -47,6 +47,7 @@ VIEWS = {
     ),
     "pages": ("pages", "pages -f json", "pages -b process", "pages --wide -v"),
     "reclaim": ("reclaim", "reclaim -f json", "reclaim -b process,node --wide -v"),
+    "shm": ("shm", "shm -f json -b process,segment", "shm -b cgroup,kind --wide -v"),
     "oom": ("oom", "oom --explain", "oom -f json -v"),
 }
 

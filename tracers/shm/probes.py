@@ -1,0 +1,60 @@
+"""Shared memory: where the kernel is asked, and the words of its answers."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from memtap.bpf.plan import Plan, Probe, Variant
+
+
+class Kind(IntEnum):
+    """What is done to a segment, also in the C program."""
+
+    GREW = 1
+    FREED = 2
+    CREATED = 3
+    ATTACHED = 4
+
+
+# What user space asks the C program to look at; see on_task().
+LOOK = "on_task"
+
+# Of /proc/vmstat: pages of shared memory now; what went to swap, came from there, and was moved.
+VMSTAT = ("nr_shmem", "pswpin", "pswpout", "pgmigrate_success")
+
+PLAN = Plan(
+    "shm",
+    (
+        Variant(
+            "pages",
+            "exact",
+            (
+                Probe(
+                    "on_alloc",
+                    "tp_btf",
+                    ("mm_page_alloc",),
+                    standby="preempted",
+                    is_event=False,  # interrupts, which it is refused in, get no such pages
+                ),
+                Probe("on_listed", "tp_btf", ("mm_lru_insertion",), standby="preempted"),
+                Probe(
+                    "on_delete",
+                    "tp_btf",
+                    ("mm_filemap_delete_from_page_cache",),
+                    standby="preempted",
+                ),
+                Probe(
+                    "on_mapping",
+                    "tp_btf",
+                    ("ma_write",),
+                    standby="preempted",
+                    wanted=lambda kernel: kernel.btf.has_raw_tracepoint("ma_write"),
+                ),
+                Probe("on_call", "tp_btf", ("sys_exit",), standby="preempted"),
+                Probe(LOOK, "iter", ("task",), is_event=False),
+            ),
+        ),
+    ),
+    least_mib=72,
+    enums=(Kind,),
+)
