@@ -56,5 +56,5 @@ PLAN = Plan(
         ),
     ),
     least_mib=72,
-    enums=(Kind,),
+    words=(Kind,),
 )
