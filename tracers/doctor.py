@@ -209,7 +209,8 @@ def _helpers(kernel: Kernel) -> Iterator[Fact]:
         state = "present" if is_there else "absent"
         known = state if kernel.may_trace else "only root can tell"
         yield Fact(name, f"{known}; not needed where tracepoints are")
-    tracefs = str(kernel.tracefs) if kernel.tracefs else "not mounted, or not ours to see"
+    unseen = "not mounted" if kernel.may_trace else "only root can tell"
+    tracefs = str(kernel.tracefs) if kernel.tracefs else unseen
     yield Fact("tracefs", f"{tracefs}; not needed")
 
 

@@ -321,7 +321,7 @@ def test_doctor_without_root_says_so() -> None:
 def test_doctor_of_this_host_finds_every_report_to_run() -> None:
     done, held = watched("doctor", "-f", "json")
     found = json.loads(done.stdout)
-    names = {"cachestat", "cachetop", "faults", "malloc", "slab", "pages", "reclaim", "oom"}
+    names = {"cachestat", "cachetop", "faults", "malloc", "slab", "pages", "shm", "reclaim", "oom"}
     assert {row["report"] for row in found["rows"]} == names
     assert all(row["way"] for row in found["rows"])
     assert done.returncode == 0
