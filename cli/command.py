@@ -52,8 +52,15 @@ class _TracerCommand(_Declared, TracingCommand):
     """The command of a tracer."""
 
 
-def command_of(tracer: Tracer) -> click.Command:
-    """The command by which people use a tracer."""
+def command_of(declared: Declared) -> click.Command:
+    """The command by which people use what is declared."""
+    if isinstance(declared, Tracer):
+        return _tracer_command(declared)
+    assert isinstance(declared, Inspector)
+    return _inspector_command(declared)
+
+
+def _tracer_command(tracer: Tracer) -> click.Command:
     flags = (*tracer.flags, *([_BATCH] if tracer.has_screen else []))
 
     @shared(tracer.keys, flags, partial(columns_of, tracer))
@@ -65,9 +72,7 @@ def command_of(tracer: Tracer) -> click.Command:
     return command
 
 
-def inspector_command(inspector: Inspector) -> click.Command:
-    """The command by which people use what traces nothing."""
-
+def _inspector_command(inspector: Inspector) -> click.Command:
     @inspecting(inspector)
     def answer(options: Options) -> None:
         query = query_of(inspector, options)

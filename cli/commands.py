@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib import import_module
 
 import click
 
 from memtap import __version__
-from memtap.tracers import INSPECTORS, NAMES, every, inspector, load
-from memtap.tracers.model.tracer import Inspector
+from memtap.tracers import INSPECTORS, NAMES, declared, every_declared
 
 # What is declared nowhere has a module of its own here. Name, and what --help says of it.
 _OWN = {
@@ -54,11 +52,9 @@ class Commands(click.Group):
         if cmd_name in _OWN:
             command: click.Command = import_module(f"memtap.cli.{cmd_name}").command
             return command
-        from memtap.cli.command import command_of, inspector_command
+        from memtap.cli.command import command_of
 
-        if cmd_name in INSPECTORS:
-            return inspector_command(inspector(cmd_name))
-        return command_of(load(cmd_name))
+        return command_of(declared(cmd_name))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -77,12 +73,8 @@ class Commands(click.Group):
 
 def summaries() -> dict[str, str]:
     """What each command is for, in the order of COMMANDS."""
-    declared = {each.name: each.summary for each in (*every(), *_inspectors())}
-    return {name: (declared | _OWN)[name] for name in COMMANDS}
-
-
-def _inspectors() -> Iterator[Inspector]:
-    return map(inspector, INSPECTORS)
+    said = {each.name: each.summary for each in every_declared()} | _OWN
+    return {name: said[name] for name in COMMANDS}
 
 
 def _meant(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from memtap.tracers import INSPECTORS, every, inspector
+from memtap.tracers import every_declared
 from memtap.tracers.model.report import Column
 from memtap.tracers.model.tracer import Declared, Query
 
@@ -71,8 +71,8 @@ def _examples(examples: Sequence[tuple[str, str]]) -> list[str]:
 
 def columns_page() -> str:
     """docs/columns.md: every column of every report."""
-    all_declared = (*every(), *map(inspector, INSPECTORS))
-    return "\n".join([_PAGE, *(line for each in all_declared for line in _page_of(each))]) + "\n"
+    lines = [line for each in every_declared() for line in _page_of(each)]
+    return "\n".join([_PAGE, *lines]) + "\n"
 
 
 _PAGE = """# Every column

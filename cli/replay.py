@@ -48,13 +48,15 @@ def replay(pattern: str, options: Options, jobs: Sequence[Job]) -> None:
 
 def _replay(pattern: str, paths: list[Path], options: Options, jobs: Sequence[Job]) -> None:
     """One job after the other; of several recordings, each with those that were made for it."""
-    from memtap.tracers.reading import nothing_for, own
+    from memtap.tracers.reading import by_tracer, nothing_for, own
 
+    made = by_tracer(paths, options.trust) if len(jobs) > 1 else None
     displays: list[Display] = []
     with ExitStack() as stack:
         for number, job in enumerate(jobs):
-            _require_kept(paths, job, options.trust)
-            for recording in own(job.tracer, paths, options.trust, is_only=len(jobs) == 1):
+            mine = paths if made is None else made.get(job.tracer.plan.name, [])
+            _require_kept(mine, job, options.trust)
+            for recording in own(job.tracer, mine, options.trust):
                 if not displays:  # only now it is known that there is something to show
                     displays = make_displays(options, [(each, None) for each in jobs])
                     for each in displays:

@@ -24,7 +24,7 @@ from memtap.cli.options import (
     together,
 )
 from memtap.cli.tracing import run
-from memtap.tracers import NAMES, every, load
+from memtap.tracers import NAMES, load, readers
 
 _USUAL = ("faults", "malloc", "cachetop", "reclaim")
 _KNOWN: dict[str, tuple[()]] = dict.fromkeys(NAMES, ())
@@ -65,15 +65,10 @@ def command(tracers: tuple[str, ...] | None, **values: Any) -> None:
     """
     options = Options(**values, sort=None, reverse=False, flags={})
     check(options)
-    tracers = tracers or (_USUAL if options.replay is None else _readers())
+    tracers = tracers or (_USUAL if options.replay is None else tuple(readers().values()))
     if options.format == "csv" and len(tracers) > 1:
         raise click.UsageError("CSV has one header: name one tracer, or choose --format json")
     run(options, [_job(name, options) for name in tracers])
-
-
-def _readers() -> tuple[str, ...]:
-    """For each kind of recording, the tracer that tells most of it."""
-    return tuple({tracer.plan.name: tracer.name for tracer in every()}.values())
 
 
 def _job(name: str, options: Options) -> Job:

@@ -7,7 +7,7 @@ import json
 import click
 
 from memtap.cli.options import Command
-from memtap.tracers import INSPECTORS, NAMES, inspector, load
+from memtap.tracers import INSPECTORS, NAMES, declared
 from memtap.tracers.model.schema import Schema, schema_of, shapes_of
 
 _REPORTS = (*NAMES, *INSPECTORS, "doctor")
@@ -34,4 +34,4 @@ def _schema(name: str) -> Schema:
         from memtap.tracers.doctor import SCHEMA
 
         return SCHEMA
-    return schema_of(shapes_of(inspector(name) if name in INSPECTORS else load(name)))
+    return schema_of(shapes_of(declared(name)))

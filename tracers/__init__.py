@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from memtap.tracers.model.tracer import Inspector, Tracer
+    from memtap.tracers.model.tracer import Declared, Tracer
 
 # In the order in which they are listed. Each is declared in tracer.py of a folder of its name.
 NAMES = ("cachestat", "cachetop", "faults", "malloc", "slab", "pages", "reclaim", "shm", "oom")
@@ -19,21 +19,16 @@ INSPECTORS = ("ps", "pmap")
 _FOLDERS = dict.fromkeys(("cachestat", "cachetop"), "pagecache") | {"pmap": "ps"}
 
 
-def load(name: str) -> Tracer:
-    """The tracer of this name, one of NAMES."""
-    tracer: Tracer = _declared(name)
-    return tracer
-
-
-def inspector(name: str) -> Inspector:
-    """What reads /proc under this name, one of INSPECTORS."""
-    found: Inspector = _declared(name)
+def declared(name: str) -> Declared:
+    """What is declared under this name, one of NAMES or INSPECTORS."""
+    module = import_module(f"memtap.tracers.{_FOLDERS.get(name, name)}.tracer")
+    found: Declared = module.TRACERS[name] if hasattr(module, "TRACERS") else module.TRACER
     return found
 
 
-def _declared(name: str) -> Any:
-    module = import_module(f"memtap.tracers.{_FOLDERS.get(name, name)}.tracer")
-    return module.TRACERS[name] if hasattr(module, "TRACERS") else module.TRACER
+def load(name: str) -> Tracer:
+    """The tracer of this name, one of NAMES."""
+    return cast("Tracer", declared(name))
 
 
 def every() -> Iterator[Tracer]:
@@ -41,6 +36,16 @@ def every() -> Iterator[Tracer]:
     return map(load, NAMES)
 
 
+def every_declared() -> Iterator[Declared]:
+    """All that makes reports, in order."""
+    return map(declared, (*NAMES, *INSPECTORS))
+
+
 def reports_of(recorded: str) -> list[Tracer]:
     """Those that make reports of what was recorded under this name, that of their plan."""
     return [tracer for tracer in every() if tracer.plan.name == recorded]
+
+
+def readers() -> dict[str, str]:
+    """For each name under which something is recorded, the tracer that tells most of it."""
+    return {tracer.plan.name: tracer.name for tracer in every()}

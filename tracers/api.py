@@ -28,7 +28,7 @@ from memtap.bpf.errors import MemtapError
 from memtap.bpf.filters import Filter
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
-from memtap.tracers import NAMES, load, reading, reports_of
+from memtap.tracers import NAMES, load, readers, reading
 from memtap.tracers.live.processes import process_of
 from memtap.tracers.live.recording import Recorder, Recording, find
 from memtap.tracers.live.together import Together
@@ -203,11 +203,11 @@ def read(
 
 
 def _reader(recorded: str) -> str:
-    """The last of those that read what was recorded under this name: it tells most."""
-    known = reports_of(recorded)
-    if not known:
+    """The one that tells most of what was recorded under this name."""
+    known = readers()
+    if recorded not in known:
         raise MemtapError(f"nothing here reads recordings of {recorded}", "get a newer memtap")
-    return known[-1].name
+    return known[recorded]
 
 
 def _tracer(name: str) -> Tracer:

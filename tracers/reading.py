@@ -14,20 +14,25 @@ from memtap.tracers.model.report import Report
 from memtap.tracers.model.tracer import Query, Tracer
 
 
-def own(
-    tracer: Tracer, paths: list[Path], trusted: bool, is_only: bool = True
-) -> Iterator[Recording]:
+def by_tracer(paths: Iterable[Path], trusted: bool) -> dict[str, list[Path]]:
+    """Recordings by what they were recorded under, see Plan.name."""
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        found.setdefault(Recording(path, trusted).origin.tracer, []).append(path)
+    return found
+
+
+def own(tracer: Tracer, paths: list[Path], trusted: bool) -> Iterator[Recording]:
     """The recordings that were made for a tracer, each opened in its turn.
 
-    Raises MemtapError if what is named alone was made for another, and none else is asked, as
-    `is_only` says.
+    Raises MemtapError if what is named alone was made for another.
     """
     for path in paths:
         recording = Recording(path, trusted)
         if recording.origin.tracer == tracer.plan.name:
             recording.require(tracer.row().dtype)
             yield recording
-        elif is_only and len(paths) == 1:
+        elif len(paths) == 1:
             commands = [f"memtap {each.name}" for each in reports_of(recording.origin.tracer)]
             what = f"{path} is a recording of another report"
             raise MemtapError(what, f"it can be shown by {' and '.join(commands)}")
@@ -39,7 +44,7 @@ def nothing_for(
     """That none of several recordings was made for any of these, and what there is."""
     names = " or ".join(tracer.name for tracer in tracers)
     what = f"nothing at {place} was recorded for {names}"
-    recorded = {Recording(path, trusted).origin.tracer for path in paths}
+    recorded = by_tracer(paths, trusted)
     there = sorted(tracer.name for each in recorded for tracer in reports_of(each))
     return MemtapError(what, f"it can be shown by {', '.join(there) or 'another memtap'}")
 

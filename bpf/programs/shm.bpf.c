@@ -41,6 +41,7 @@ struct spill {
 #include <memtap/descriptors.h>
 #include <memtap/filter.h>
 #include <memtap/folios.h>
+#include <memtap/maples.h>
 
 /* Files are found by number here, and the verifier knows of no number what it points to. */
 #pragma push_macro("FIELD")
@@ -56,10 +57,8 @@ static inline u64 ctime_s(u64 inode)
 
 #define TMPFS_MAGIC     0x01021994
 #define HUGETLBFS_MAGIC 0x958458f6
-#define LAST_ERROR      4095
 #define FMODE_CREATED   0x100000  /* of file->f_mode: this open() made the file */
 #define O_TMPFILE_ALONE 020000000 /* of file->f_flags: so did this, by no name */
-#define PF_KTHREAD      0x00200000
 #define SECTOR_SHIFT    9
 #define VM_SHARED       0x8
 
@@ -428,8 +427,7 @@ int on_mapping(u64 *ctx)
 
 	if (!claim(ctx, LANE_MAPPING, vma))
 		return 0;
-	u64 mm = FIELD(task, task_struct, mm);
-	if (!vma || !mm || FIELD(mas, ma_state, tree) != mm + OFFSET(mm_struct, mm_mt))
+	if (!writes_mapping(task, mas, vma))
 		return 0;
 	u64 number = CALL_NUMBER(user_regs(task));
 	if (number != NR_MMAP && number != NR_SHMAT)

@@ -34,21 +34,6 @@ static off_t offsets[MOST];
 static size_t sizes[MOST];
 static int count;
 
-static void print_cached(void)
-{
-	size_t pages = (size_of(fd) + PAGE - 1) / PAGE;
-	unsigned char *cached = calloc(pages, 1);
-	void *map = mmap(NULL, pages * PAGE, PROT_READ, MAP_SHARED, fd, 0);
-
-	if (map == MAP_FAILED || mincore(map, pages * PAGE, cached))
-		err(1, "mincore");
-	for (size_t page = 0; page < pages; page++)
-		putchar('0' + (cached[page] & 1));
-	putchar('\n');
-	munmap(map, pages * PAGE);
-	free(cached);
-}
-
 static struct iovec *three_parts(size_t bytes)
 {
 	static struct iovec parts[3];
@@ -409,7 +394,7 @@ int main(int argc, char **argv)
 		fd = check(open(path, O_RDONLY | (strstr(name, "direct") ? O_DIRECT : 0)),
 			   path);
 		posix_fadvise(fd, 0, 0, advice);
-		print_cached();
+		print_cached(fd);
 		run();
 		putchar('\n');
 		close(fd);

@@ -12,20 +12,6 @@ enum { READS = 40, MOST = 300000 };
 
 static char buffer[MOST];
 
-static void print_cached(int fd)
-{
-	size_t pages = (size_of(fd) + PAGE - 1) / PAGE;
-	unsigned char *cached = calloc(pages, 1);
-	void *map = mmap(NULL, pages * PAGE, PROT_READ, MAP_SHARED, fd, 0);
-
-	if (map == MAP_FAILED || mincore(map, pages * PAGE, cached))
-		err(1, "mincore");
-	for (size_t page = 0; page < pages; page++)
-		putchar('0' + (cached[page] & 1));
-	putchar('\n');
-	munmap(map, pages * PAGE);
-}
-
 static ssize_t read_somehow(int fd, int null, off_t at, size_t bytes)
 {
 	struct iovec parts[2] = {{buffer, bytes / 2}, {buffer + bytes / 2, bytes - bytes / 2}};

@@ -34,6 +34,22 @@ static inline off_t size_of(int fd)
 	return status.st_size;
 }
 
+/* For each page of a file whether it is cached, and the end of a line. */
+static inline void print_cached(int fd)
+{
+	size_t pages = (size_of(fd) + PAGE - 1) / PAGE;
+	unsigned char *cached = calloc(pages, 1);
+	void *map = mmap(NULL, pages * PAGE, PROT_READ, MAP_SHARED, fd, 0);
+
+	if (map == MAP_FAILED || mincore(map, pages * PAGE, cached))
+		err(1, "mincore");
+	for (size_t page = 0; page < pages; page++)
+		putchar('0' + (cached[page] & 1));
+	putchar('\n');
+	munmap(map, pages * PAGE);
+	free(cached);
+}
+
 static inline char *buffer_of(size_t bytes)
 {
 	void *buffer;

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Generic, Protocol, TypeVar
 
-from memtap.tracers.host.hostile import one_line
+from memtap.tracers.host.hostile import DELETED, one_line
 
 # Of paths that lead nowhere, and of texts that are no paths: with a NUL, say.
 _NO_FILE = (OSError, ValueError)
@@ -54,7 +54,7 @@ class Code:
     def object(self) -> str:
         """The base name of its file, or what stands for it."""
         if self.has_file:
-            return one_line(self.path.removesuffix(" (deleted)").rpartition("/")[2])
+            return one_line(self.path.removesuffix(DELETED).rpartition("/")[2])
         named = self.path.startswith("[") and not self.path.startswith("[anon")
         return one_line(self.path) if named else "[anon]"
 
@@ -68,7 +68,7 @@ def open_code(root: Path, tgid: int, code: Code) -> IO[bytes] | None:
 
 
 def _candidates(root: Path, tgid: int, code: Code) -> Iterator[Path]:
-    path = code.path.removesuffix(" (deleted)").lstrip("/")
+    path = code.path.removesuffix(DELETED).lstrip("/")
     process = root / f"proc/{tgid}"
     yield process / "root" / path
     yield root / path

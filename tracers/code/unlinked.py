@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from memtap.tracers.code.mappings import Place, parse_maps, read_maps
+from memtap.tracers.host.hostile import DELETED
 from memtap.tracers.host.patience import patiently
-
-DELETED = " (deleted)"
 
 # A file is looked at so often, and so many are at a time.
 _EACH_NS = 200_000_000

@@ -13,7 +13,7 @@ from memtap.bpf.session import Drained
 from memtap.bpf.sideband import Began, Ended
 from memtap.bpf.stream import Events, take
 from memtap.tracers.code.mappings import Heard, Moved
-from memtap.tracers.code.unlinked import DELETED, Unlinked
+from memtap.tracers.code.unlinked import Unlinked
 from memtap.tracers.faults.locate import Locator
 from memtap.tracers.faults.match import Exceptions
 from memtap.tracers.faults.probes import COUNTS, FIRST_CALL, SWAP, TIMING, Kind
@@ -21,7 +21,7 @@ from memtap.tracers.faults.rows import ROW, already_spilled, by_process, rows_of
 from memtap.tracers.faults.threadstacks import ThreadStacks
 from memtap.tracers.faults.userfault import Watched, leave_files_out
 from memtap.tracers.host import procfs
-from memtap.tracers.host.hostile import one_line
+from memtap.tracers.host.hostile import DELETED, one_line
 from memtap.tracers.model.enricher import REMEMBERED, Enricher, Source, Taken
 
 # After so many batches of events in a second, the timing of minor faults rests for the first time.
@@ -216,7 +216,7 @@ class FaultEnricher(Enricher):
 
     def _unlinked_since(self, rows: Events, now_ns: int) -> dict[int, str]:
         """The texts of places whose file was deleted, or is there again, since they were told."""
-        rows = take(rows, self.mappings.traits["of_file"][rows["place"]] > 0)  # of files
+        rows = take(rows, self.mappings.traits["of_file"][rows["place"]])
         news = self._unlinked.look(rows["place"], rows["tgid"], self.mappings.places, now_ns)
         self._unlinked.forget(self.mappings.places)
         return {number: self._path(number) for number in sorted(news)}

@@ -114,7 +114,7 @@ class Watched:
 
 def leave_files_out(faults: Events, traits: npt.NDArray[np.void]) -> None:
     """What has slept in a fault on a file waits for its file system; see Mappings.traits."""
-    of_file = traits["of_file"][faults["place"]] > 0
+    of_file = traits["of_file"][faults["place"]]
     faults["found"][of_file] &= np.uint8(~Found.USERFAULT & 0xFF)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtap.bpf.stream import NameRecord
-from memtap.tracers.host.hostile import printable
+from memtap.tracers.host.hostile import DELETED, printable
 
 # Of the C program: files are hashed to buckets, in which the kernel counts folios as they enter.
 # The bucket is what remains of a file's number when it is divided by this.
@@ -25,8 +25,6 @@ BUCKETS = 4096
 # if it was not used among the last 32768 (`named` in memtap/names.h), so what is forgotten here is
 # told again when it is needed.
 FILES = 1 << 16
-
-_DELETED = " (deleted)"
 
 T = TypeVar("T")
 
@@ -286,7 +284,7 @@ class Files:
 def _called(where: _Where | None, volume: int, ino: int, deleted: bool) -> _Told:
     """What a FileName tells."""
     path = _path(*where) if where else "?"
-    return dev_text(volume), ino, path + _DELETED if deleted else path
+    return dev_text(volume), ino, path + DELETED if deleted else path
 
 
 def _path(mounts: Mounts, dev: int, mount: int, names: bytes) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# What ends the path of a file whose name is gone, as the kernel writes it in /proc.
+DELETED = " (deleted)"
+
 
 def printable(raw: bytes) -> str:
     r"""A name that is safe to print: one line, no control or formatting characters.

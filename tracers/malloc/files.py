@@ -13,6 +13,7 @@ from typing import Any
 
 from memtap.tracers.code.mappings import PROT_EXEC, parse_maps, read_maps
 from memtap.tracers.code.objects import open_regular
+from memtap.tracers.host.hostile import DELETED
 from memtap.tracers.malloc.libraries import allocator_of, is_loader
 
 # Where in its file each function stands that a file has.
@@ -35,7 +36,7 @@ def of_process(tgid: int) -> list[Path]:
 
 def as_seen_by(tgid: int, path: str) -> Path:
     """A path of a process, as we can open it."""
-    return Path(f"/proc/{tgid}/root{path.removesuffix(' (deleted)')}")
+    return Path(f"/proc/{tgid}/root{path.removesuffix(DELETED)}")
 
 
 def of_program(argv: Sequence[str]) -> list[Path]:

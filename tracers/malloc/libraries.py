@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from memtap.tracers.host.hostile import DELETED
+
 # The object that malloc comes from, the one that takes the place of others first.
 _ALLOCATORS = (
     ("jemalloc", re.compile(r"/libjemalloc")),
@@ -21,7 +23,7 @@ _RUNTIMES = re.compile(r"/lib(stdc\+\+|c\+\+|c\+\+abi|supc\+\+)\.so")
 
 def allocator_of(paths: Iterable[str]) -> str:
     """Whose malloc a process has that maps these files; "?" if none of those we know."""
-    mapped = [path.removesuffix(" (deleted)") for path in paths]
+    mapped = [path.removesuffix(DELETED) for path in paths]
     return next((name for name, like in _ALLOCATORS if any(map(like.search, mapped))), "?")
 
 

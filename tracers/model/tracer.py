@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -154,18 +155,24 @@ class Reporter(Protocol):
         """Takes a chunk; the report if an interval ends with it."""
 
 
-class Inspection(Protocol):
-    """Reports of what there is, or of what changed, without tracing."""
+class Inspection(ABC):
+    """Reports of what there is, or of what changed, without tracing.
+
+    By default nothing is compared with an earlier look, and there is always something to see.
+    """
 
     def begin(self) -> Sequence[str]:
         """Takes a first look, if changes are wanted; gives what the user should know."""
+        return ()
 
+    @abstractmethod
     def report(self) -> Report:
         """What there is now, or what changed since the last look."""
 
     @property
     def has_ended(self) -> bool:
         """Whether all that was asked for is gone."""
+        return False
 
 
 def _settles(_query: Query) -> tuple[str, ...]:

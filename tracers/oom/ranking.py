@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 
 from memtap.tracers.host import procfs
 from memtap.tracers.host.counters import vmstat
 from memtap.tracers.host.procfs import user_name
 from memtap.tracers.live.processes import read_who
 from memtap.tracers.model.report import Report, Row, Section, now
+from memtap.tracers.model.tracer import Inspection
 from memtap.tracers.model.who import Who
 from memtap.tracers.oom import badness
 from memtap.tracers.oom.badness import Score, adjustment, host_scope
@@ -20,19 +20,12 @@ from memtap.tracers.oom.report import FORMULA
 _PAGE = os.sysconf("SC_PAGESIZE")
 
 
-class Ranking:
+class Ranking(Inspection):
     """Looks at all processes, or at some, each time that it is asked."""
 
     def __init__(self, pids: tuple[int, ...], comms: tuple[str, ...], explains: bool) -> None:
         self._pids, self._comms, self._explains = pids, comms, explains
         self._at_s = time.monotonic()
-
-    # Those that may be next there always are.
-    has_ended = False
-
-    def begin(self) -> Sequence[str]:
-        """Nothing is compared with an earlier look."""
-        return ()
 
     def report(self) -> Report:
         """What there is now."""

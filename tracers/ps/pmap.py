@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from mmap import PAGESIZE
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from memtap.tracers.host.counters import Counters
 from memtap.tracers.host.hostile import one_line
 from memtap.tracers.host.patience import StuckError, patiently
 from memtap.tracers.model.report import Column, Report, Row, now
+from memtap.tracers.model.tracer import Inspection
 
 # What each is the sum of in /proc/PID/smaps.
 _SUMS = {
@@ -43,17 +44,11 @@ _FIELD = re.compile(rb"([A-Z]\w+): +(\d+) kB")
 _LAST = b"VmFlags:"
 
 
-class PmapInspection:
+class PmapInspection(Inspection):
     """Looks at one process; see Inspection."""
-
-    has_ended = False
 
     def __init__(self, pid: int, columns: tuple[Column, ...]) -> None:
         self._pid, self._columns = pid, columns
-
-    def begin(self) -> Sequence[str]:
-        """Nothing is compared with an earlier look."""
-        return ()
 
     def report(self) -> Report:
         """What it has mapped now."""

@@ -10,12 +10,12 @@ from memtap.tracers.host import procfs
 from memtap.tracers.host.counters import difference
 from memtap.tracers.live.processes import process_of
 from memtap.tracers.model.report import Column, Report, Row, key_columns
-from memtap.tracers.model.tracer import Query
+from memtap.tracers.model.tracer import Inspection, Query
 from memtap.tracers.ps.columns import FAULTS, PS_KEYS, SUMMED
 from memtap.tracers.ps.snapshot import Reader, Snapshot, Whom
 
 
-class PsInspection:
+class PsInspection(Inspection):
     """Looks at the processes that a query asks for; see Inspection."""
 
     def __init__(self, query: Query, columns: tuple[Column, ...]) -> None:

@@ -20,7 +20,7 @@ from memtap.tracers.shm.segments import Segment, Segments
 # begin; inodes tell it in whole seconds.
 _BEGINS_S = 2
 
-_ANSWERED = (("count", "resident"), ("bytes", "bytes"), ("swapped", "swapped"))
+_ANSWERED = {"count": "resident"} | {name: name for name in ("bytes", "swapped", "alloced")}
 
 
 class ShmEnricher(Enricher):
@@ -64,7 +64,7 @@ class ShmEnricher(Enricher):
         rows["kind"], rows["segment"] = NOW, segments[known][: len(answers)]
         rows["sort"] = [found[at].sort for at in known[: len(answers)]]
         rows["is_huge"] = [found[at].is_huge for at in known[: len(answers)]]
-        for name, answered in (*_ANSWERED, ("alloced", "alloced")):
+        for name, answered in _ANSWERED.items():
             rows[name] = answers[answered]
         return rows
 

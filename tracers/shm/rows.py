@@ -32,7 +32,7 @@ def shown(sort: int) -> str:
 ROW = np.dtype(
     [
         ("ns", "u8"),
-        ("segment", "u8"),  # its number, see files.py
+        ("segment", "u8"),  # its number, see enrich.py
         ("count", "u8"),
         ("bytes", "u8"),  # of NOW: its size
         ("swapped", "u8"),

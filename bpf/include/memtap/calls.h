@@ -114,6 +114,7 @@ enum {
 #define PF_KTHREAD        0x00200000
 
 #define NOWHERE           (~0ULL)
+#define LAST_ERROR        4095 /* results from its negative on are errors */
 
 /* A word of the program's memory; NOWHERE if it cannot be read. */
 static INLINE u64 user_word(u64 address)

@@ -118,16 +118,9 @@ static inline int sleeps_in_fault(u64 task)
  */
 static inline void tell_sleep(void *ctx, u64 task)
 {
-	struct event this = {.kind = SLEPT, .stack = NO_STACK};
-	struct lane *lane = enter(LANE_WAIT);
+	struct event this = {.kind = SLEPT, .stack = NO_STACK, .number = faults_of(task)};
 
-	if (!lane)
-		return;
-	this.tid = FIELD(task, task_struct, pid);
-	this.number = faults_of(task);
-	this.seen = seen_of(task);
-	keep(ctx, lane, task, &this);
-	leave(lane);
+	tell(ctx, LANE_WAIT, task, &this);
 }
 
 /*

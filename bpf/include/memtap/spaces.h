@@ -7,12 +7,12 @@
 #define MEMTAP_SPACES_H
 
 #include <memtap/calls.h>
+#include <memtap/maples.h>
 #include <memtap/outcomes.h>
 
 #define CLONE_VM             0x100
 #define CLONE_CHILD_CLEARTID 0x200000
 
-#define LAST_ERROR           4095
 #define MREMAP_FIXED         2
 #define MREMAP_MOVES         6 /* that, and MREMAP_DONTUNMAP */
 #define WHOLE(bytes)         (((bytes) + (1ULL << PAGE_SHIFT) - 1) >> PAGE_SHIFT << PAGE_SHIFT)
@@ -113,10 +113,8 @@ int on_mapping(u64 *ctx)
 
 	if (!claim(ctx, LANE_MOVED, vma))
 		return 0;
-	u64 mm = FIELD(task, task_struct, mm);
-	if (!vma || !mm || FIELD(mas, ma_state, tree) != mm + OFFSET(mm_struct, mm_mt))
-		return 0;
-	if (!in_mremap(task) || !concerned(task, FIELD(task, task_struct, tgid)))
+	if (!writes_mapping(task, mas, vma) || !in_mremap(task) ||
+	    !concerned(task, FIELD(task, task_struct, tgid)))
 		return 0;
 	return moved(ctx, task, FIELD(mas, ma_state, index), FIELD(mas, ma_state, last) + 1,
 		     vma);
