@@ -117,8 +117,8 @@ def measure() -> list[Row]:
         toucher = Toucher(compiled(folder, "touches"), PAGES, "touch", TOUCHES)
         try:
             rows = [
-                slowdown(toucher, folder, f"a page fault under {name}", *each)
-                for name, *each in tracers(folder)
+                slowdown(toucher, folder, f"a page fault under {name}", how, command, goal)
+                for name, how, command, goal in tracers(folder)
             ]
             costs = (("touch", GOAL_CPU_S), ("scatter", None))
             return [*rows, *(cost(toucher, folder, *each) for each in costs)]

@@ -198,6 +198,7 @@ class Storm:
 
     def has_answered(self) -> bool:
         """Whether finish() would not have to wait."""
+        assert self.process.stdout
         return bool(select.select([self.process.stdout], [], [], 0)[0])
 
     def finish(self) -> list[int]:

@@ -22,7 +22,8 @@ PEERS = ("BCC and nothing else", "memtap with BCC in it")
 # What `memtap cachetop` has imported when it prints.
 MODULES = (
     "memtap.cli.main",
-    "memtap.cli.cachetop",
+    "memtap.cli.tracing",
+    "memtap.cli.screen",
     "memtap.cli.output",
     "memtap.tracers.live.live",
     "memtap.tracers.pagecache.cachetop",

@@ -29,6 +29,7 @@ NAMES = (
     "pages",
     "reclaim",
     "ps",
+    "combined",
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable
+from typing import IO
 
 import numpy as np
 
@@ -57,14 +58,15 @@ class Tracer:
 
     def _wait(self, storm: Storm) -> None:
         end = time.monotonic() + TICK_S
-        descriptors = [*self._live.session.readable, storm.process.stdout]
+        assert storm.process.stdout
+        descriptors: list[IO[str] | int] = [*self._live.session.readable, storm.process.stdout]
         while (left := end - time.monotonic()) > 0 and not storm.has_answered():
             select.select(descriptors, [], [], left)
             self._live.consume()
 
     def stream(self) -> None:
         """Takes events in and only counts them by process and file."""
-        events = self._live.session.cut().events
+        events = self._live.session.drain().events
         is_read = events["kind"] == Kind.READ
         group = group_numbers(events["tgid"], events["ino"])
         _, one = np.unique(group, return_index=True)

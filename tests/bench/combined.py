@@ -1,0 +1,99 @@
+"""What several tracers in one run cost, beside each of them in a run of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from tests.bench.faults import Toucher, cpu_s, running
+from tests.bench.harness import MEMTAP, Row, Storm, compiled, make_file, show, workshop
+
+ROUNDS = 6
+TRACERS = ("faults", "malloc", "cachetop", "reclaim")
+BLOCKS, TIMES = 200, 400  # that are taken, touched and given back; how often all of them
+PAGES, READS = 512, 200_000
+GOAL = 1.1
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What tracing took for the same work.
+
+    Attributes:
+        own_s: CPU seconds of memtap.
+        malloc: what a block takes, in terms of a page that is populated without a fault.
+    """
+
+    own_s: float
+    malloc: float
+
+
+class Work:
+    """A program that takes and gives back large blocks, and one that reads cached pages."""
+
+    def __init__(self, folder: Path) -> None:
+        self._report = folder / "report"
+        self._toucher = Toucher(compiled(folder, "mallocs"), BLOCKS, "large", TIMES)
+        file = make_file(folder / "file", PAGES)
+        self._storm = Storm(compiled(folder, "preads"), file)
+
+    def untraced(self) -> float:
+        """What a block takes while nobody traces."""
+        return self._toucher.touch("large", TIMES).ratio
+
+    def traced(self, *command: str) -> Cost:
+        """What all that work costs under one memtap."""
+        with running([MEMTAP, *command, "-o", str(self._report)], self._report) as process:
+            before = cpu_s(process.pid)
+            block = self._toucher.touch("large", TIMES).ratio
+            self._storm.ask("read", READS)
+            time.sleep(1.5)  # until an interval has ended that holds the last of it
+            return Cost(cpu_s(process.pid) - before, block)
+
+    def end(self) -> None:
+        """Ends both programs."""
+        self._toucher.end()
+        self._storm.__exit__()
+
+
+def measure() -> list[Row]:
+    """CPU time of memtap, and what it adds to a block, of all in one run and of each alone.
+
+    A round runs each tracer alone and then all together, over the same work. The goal of both is
+    what the parts cost when they are added up; one process, one set of processes and one clock
+    should make the CPU time less.
+    """
+    with workshop() as folder:
+        work = Work(folder)
+        try:
+            rounds = [one_round(work) for _ in range(ROUNDS)]
+        finally:
+            work.end()
+    own = [(together.own_s, sum(cost.own_s for cost in alone)) for _, alone, together in rounds]
+    added = [
+        (together.malloc - untraced, sum(cost.malloc - untraced for cost in alone))
+        for untraced, alone, together in rounds
+    ]
+    what = f"`memtap run -t {','.join(TRACERS)}`"
+    return [
+        row(f"CPU of {what}", own, " s"),
+        row(f"added to malloc(300000), a touch and free by {what}", added, ""),
+    ]
+
+
+def one_round(work: Work) -> tuple[float, Sequence[Cost], Cost]:
+    """A block untraced, costs of each tracer alone, and of all together."""
+    before = work.untraced()
+    alone = [work.traced(name) for name in TRACERS]
+    together = work.traced("run", "-t", ",".join(TRACERS), "1")
+    return (before + work.untraced()) / 2, alone, together
+
+
+def row(what: str, taken: list[tuple[float, float]], unit: str) -> Row:
+    """Pairs of (together, added up)."""
+    together, added = (f"{show(median(side))}{unit}" for side in zip(*taken, strict=True))
+    ratios = [one / other for one, other in taken]
+    return Row(what, "each alone, added up", ratios, GOAL, note=f"{together}, {added}")
