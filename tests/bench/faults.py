@@ -170,7 +170,7 @@ def running(command: list[str], report: Path) -> Iterator[subprocess.Popen[bytes
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
     ) as process:
-        if command[0] == MEMTAP:
+        if Path(command[0]).name == "memtap":
             while not (report.exists() and report.stat().st_size):
                 still(process)
                 time.sleep(0.1)
