@@ -92,6 +92,7 @@ class Variant:
     Attributes:
         name: what `doctor` and --dry-run call it.
         accuracy: how far its numbers can be believed.
+        of_host: the same of a report of the whole host, where that is less.
         probes: what is attached.
         defines: macros that select it in the C program.
         notes: what it cannot see; goes into the audit.
@@ -106,6 +107,7 @@ class Variant:
     notes: tuple[str, ...] = ()
     calls: tuple[str, ...] = ()
     members: tuple[tuple[str, str], ...] = ()
+    of_host: Accuracy | None = None
 
     def missing(self, kernel: Kernel) -> list[str]:
         """What this kernel does not have though it is wanted, as `kind:name`."""

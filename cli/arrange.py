@@ -57,7 +57,7 @@ class Order:
 
     def _ordered(self, rows: Sequence[Row]) -> list[Row]:
         if ties := self.ties:
-            rows = sorted(rows, key=lambda row: row[ties], reverse=True)
+            rows = sorted(rows, key=lambda row: row[ties] or 0, reverse=True)
         known = [row for row in rows if row[self.column] is not None]
         unknown = [row for row in rows if row[self.column] is None]
         falling = bool(known) and not isinstance(known[0][self.column], str)

@@ -132,7 +132,8 @@ def order_of(declared: Declared, query: Query, rows: int | None, reverse: bool =
     if query.sort is None and showing.sort is None:
         return AsTheyCome("", reverse, rows)
     column = sort_column(query.sort, declared.columns(query), showing.sort or "")
-    return (Tree if showing.is_tree else Order)(column, reverse, rows, showing.ties)
+    ties = showing.ties if column == showing.sort else showing.sort
+    return (Tree if showing.is_tree else Order)(column, reverse, rows, ties)
 
 
 def _look(inspection: Inspection, options: Options, order: Order, nothing: str = "") -> None:

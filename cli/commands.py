@@ -100,6 +100,6 @@ def memtap() -> None:
           memtap ps                    what every process takes, alone and shared
 
     A report that is not exact says so below its rows; with -v each says what was counted, what
-    was lost, and what cannot be seen here. MEMTAP COMMAND --help explains a command and its
+    was lost, and what cannot be seen here. `memtap COMMAND --help` explains a command and its
     columns.
     """

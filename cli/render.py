@@ -342,6 +342,11 @@ def is_flawless(audit: dict[str, Any]) -> bool:
     return audit["accuracy"] == "exact" and not any(flaws)
 
 
+def happened(audit: dict[str, Any]) -> bool:
+    """Was there anything of which an audit could be?"""
+    return any(audit[name] for name in ("events", "lost", "missed", "map_full"))
+
+
 def local_time(time: str) -> str:
     """The time of a report as a clock on the wall shows it."""
     return datetime.fromisoformat(time).astimezone().strftime("%H:%M:%S")
@@ -358,6 +363,8 @@ class _Audits:
         """The audit, if not all is exact or it is wanted, and notes that were not told before."""
         look, flawless = self._look, is_flawless(report.audit)
         line = audit_line(report.audit)
+        if not look.verbose and report.audit["notes"]:
+            line += " (-v shows them)"
         lines = [line if flawless else look.warning(line)] if look.verbose or not flawless else []
         if look.verbose:
             news = [note for note in report.audit["notes"] if note not in self._told]
@@ -382,6 +389,8 @@ class Blocks:
         lines += self._table(report)
         lines += report.remarks
         lines += [line for each in report.sections for line in section_lines(each, look)]
+        if not lines and not happened(report.audit):
+            return ""
         lines += self._audits.lines(report)
         if not lines:
             return ""

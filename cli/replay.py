@@ -61,19 +61,20 @@ def _replay(pattern: str, paths: list[Path], options: Options, jobs: Sequence[Jo
                     displays = make_displays(options, [(each, None) for each in jobs])
                     for each in displays:
                         stack.callback(each.close)
-                _show(recording, job, displays[number])
+                _show(recording, job, displays[number], several=len(mine) > 1)
                 if displays[number].closed:
                     return
     if not displays:
         raise nothing_for([job.tracer for job in jobs], pattern, paths, options.trust)
 
 
-def _show(recording: Recording, job: Job, display: Display) -> None:
-    """All reports of one recording."""
+def _show(recording: Recording, job: Job, display: Display, several: bool) -> None:
+    """All reports of one recording; of several, each says of which it is."""
     from memtap.tracers.reading import reports
 
+    source = [f"recorded in {one_line(str(recording.path))}"] if several else []
     for report, interval in reports(recording, job.tracer, job.query):
-        display.show(remarked(report, job.tracer.nothing, interval.remarks))
+        display.show(remarked(report, job.tracer.nothing, [*interval.remarks, *source]))
         if display.closed:
             return
     if recording.was_cut_off:

@@ -14,12 +14,14 @@ _REPORTS = (*NAMES, *INSPECTORS, "doctor")
 
 
 @click.command("schema", cls=Command)
-@click.argument("report", type=click.Choice(_REPORTS), required=False)
+@click.argument("report", type=click.Choice(_REPORTS), required=False, metavar="[REPORT]")
 def command(report: str | None) -> None:
     """What is in the JSON of a REPORT (of each, if none is named)? Its JSON Schema, 2020-12.
 
     Every column with its type, meaning and unit. Rows can be grouped in several ways: what all have
     is required, what some have is allowed.
+
+    What `memtap run` writes are the reports of its tracers, each as it is alone.
 
     \b
     memtap schema faults                          what a line of faults -f json is

@@ -143,7 +143,7 @@ def _usable(name: str, loaded: Loaded, kernel: Kernel) -> Row:
     missing += map(str, loaded.refused)
     return {
         "report": name,
-        "accuracy": variant.accuracy,
+        "accuracy": variant.of_host or variant.accuracy,
         "way": variant.name,
         "probes": list(loaded.probes),
         "missing": list(dict.fromkeys(missing)),

@@ -224,8 +224,11 @@ def now() -> str:
 
 
 def percentage(part: int, whole: int) -> float | None:
-    """`part` of `whole` in per cent with two decimals; None if there is no whole."""
-    return round(100 * part / whole, 2) if whole else None
+    """`part` of `whole` in per cent; None if there is no whole.
+
+    It is not rounded: a table that rounds it once more would say other than its explanation.
+    """
+    return 100 * part / whole if whole else None
 
 
 def key_columns(keys: dict[str, tuple[Column, ...]], by: tuple[str, ...]) -> tuple[Column, ...]:

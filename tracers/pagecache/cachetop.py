@@ -151,10 +151,8 @@ def _shares(sums: pl.DataFrame) -> pl.DataFrame:
 
 
 def percentages(parts: pl.Series, wholes: pl.Series) -> pl.Series:
-    """percentage() of each; few are different, so few are rounded as Python does."""
+    """percentage() of each."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        exact = 100 * parts.to_numpy() / wholes.to_numpy()
-    exact[wholes.to_numpy() == 0] = np.nan
-    distinct, place = np.unique(exact, return_inverse=True)
-    rounded = np.array([round(one, 2) for one in distinct.tolist()], np.float64)
-    return pl.Series(rounded[place], nan_to_null=True)
+        ratios = 100 * parts.to_numpy() / wholes.to_numpy()
+    ratios[wholes.to_numpy() == 0] = np.nan
+    return pl.Series(ratios, nan_to_null=True)

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from memtap.tracers.model.report import percentage
+
 _PROC = Path("/proc")
 _TYPE = re.compile(r"Node +\d+, zone +\S+, type +(\S+) +(.*)")
 
@@ -40,4 +42,4 @@ def unusable(blocks: Sequence[int], order: int) -> float | None:
     """
     free = sum(count << each for each, count in enumerate(blocks))
     small = sum(count << each for each, count in enumerate(blocks[:order]))
-    return round(100 * small / free, 2) if free else None
+    return percentage(small, free)

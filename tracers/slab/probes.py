@@ -114,6 +114,7 @@ def _variants(best: Variant) -> tuple[Variant, ...]:
         probes=(*best.probes, *_BATCHES),
         defines=(*best.defines, "RCU_BATCHES"),
         members=_OF_BATCHES,
+        of_host="bounded",  # somebody always uses maple trees
     )
     return functions, batches, replace(best, name=best.name + ALONE, accuracy="bounded")
 

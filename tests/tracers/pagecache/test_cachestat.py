@@ -54,7 +54,7 @@ def test_the_object_is_that_of_the_contract() -> None:
 
 
 def test_the_ratio_is_hits_of_hits_and_misses() -> None:
-    assert row(add(0, 1), read(0, 3))["hit_ratio_pct"] == 66.67
+    assert row(add(0, 1), read(0, 3))["hit_ratio_pct"] == 200 / 3
 
 
 def test_there_is_no_ratio_of_nothing() -> None:

@@ -241,6 +241,6 @@ def test_rows_are_the_same_in_json_as_one_by_one(path: str) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)), max_size=20))
-def test_ratios_are_rounded_as_one_by_one(pairs: list[tuple[int, int]]) -> None:
+def test_ratios_are_those_of_one_by_one(pairs: list[tuple[int, int]]) -> None:
     parts, wholes = (pl.Series([pair[at] for pair in pairs], dtype=pl.Int64) for at in (0, 1))
     assert percentages(parts, wholes).to_list() == [percentage(*pair) for pair in pairs]
