@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from memtap.bpf.cache import Cache
 from memtap.bpf.loading import Attempts, Request
-from memtap.bpf.plan import Plan
+from memtap.bpf.plan import Plan, Variant
 from memtap.bpf.session import Session
 from memtap.tracers.malloc import probes as mallocplan
 from memtap.tracers.pagecache import probes as pagecache
 from memtap.tracers.pages import probes as pagesplan
 from memtap.tracers.reclaim import probes as reclaimplan
 from memtap.tracers.slab import probes as slabplan
+from tests.live.ahead import Found, ahead
 from tests.live.tracing import Preempting
 
 REQUESTS = {
@@ -24,23 +27,32 @@ REQUESTS = {
 }
 
 
+def load(plan: Plan, settings: tuple[str, ...]) -> tuple[Variant, set[str]]:
+    """The variant that was loaded, and its programs."""
+    loaded = Attempts(Request(plan, settings=settings), Preempting(), Cache()).wait()
+    try:
+        return loaded.variant, set(loaded.programs)
+    finally:
+        loaded.close()
+
+
+@pytest.fixture(scope="module")
+def loaded(request: pytest.FixtureRequest) -> Iterator[Found]:
+    yield from ahead(request, load, "loaded")
+
+
 @pytest.mark.parametrize(("plan", "settings"), REQUESTS.values(), ids=REQUESTS)
 def test_the_best_variant_can_be_loaded_with_standbys(
-    plan: Plan, settings: tuple[str, ...]
+    plan: Plan, settings: tuple[str, ...], loaded: Found, request: pytest.FixtureRequest
 ) -> None:
     kernel = Preempting()
     best = next(plan.possible(kernel))
-    loaded = Attempts(Request(plan, settings=settings), kernel, Cache()).wait()
-    try:
-        assert loaded.variant == best
-        wanted = [probe for probe in best.probes if probe.wanted(kernel)]
-        served = [probe.function for probe in wanted if probe.standby != "never"]
-        assert served
-        assert {f"{each}_{standby}" for each in served for standby in (1, 2)} <= set(
-            loaded.programs
-        )
-    finally:
-        loaded.close()
+    variant, programs = loaded[request.node.nodeid].result()
+    assert variant == best
+    wanted = [probe for probe in best.probes if probe.wanted(kernel)]
+    served = [probe.function for probe in wanted if probe.standby != "never"]
+    assert served
+    assert {f"{each}_{standby}" for each in served for standby in (1, 2)} <= programs
 
 
 def test_a_standby_is_detached_before_its_program(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 import pytest
 
 from memtap.bpf.cache import Cache
-from memtap.bpf.compiled import Code, Compiling
+from memtap.bpf.compiled import Code, Compiled, Compiling
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Request
 from memtap.bpf.plan import Variant
 from memtap.tracers.doctor import REPORTS
+from tests.live.ahead import Found, ahead
 
 VARIANTS = [
     pytest.param(request, variant, id=f"{name}-{variant.name}")
@@ -33,9 +35,20 @@ def unknown_to_old_kernels(code: Code) -> list[int]:
     return [at for at, (what, _, _, number) in each if what & CLASS == STORE and number]
 
 
+def compile_(request_: Request, variant: Variant) -> Compiled:
+    return Compiling(request_.text(Kernel(), variant), Cache()).wait()
+
+
+@pytest.fixture(scope="module")
+def found(request: pytest.FixtureRequest) -> Iterator[Found]:
+    yield from ahead(request, compile_, "found")
+
+
 @pytest.mark.parametrize(("request_", "variant"), VARIANTS)
-def test_a_variant_compiles(request_: Request, variant: Variant) -> None:
-    compiled = Compiling(request_.text(Kernel(), variant), Cache()).wait()
+def test_a_variant_compiles(
+    request_: Request, variant: Variant, found: Found, request: pytest.FixtureRequest
+) -> None:
+    compiled: Compiled = found[request.node.nodeid].result()
     assert {probe.function for probe in variant.probes} & set(compiled.programs)
     refused = {name: unknown_to_old_kernels(code) for name, code in compiled.programs.items()}
     assert {name: at for name, at in refused.items() if at} == {}
