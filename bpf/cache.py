@@ -20,7 +20,7 @@ from memtap.bpf import compiler
 FOLDER = Path("/var/cache/memtap")
 
 # Filters are part of a text, so there can be many; those used last stay. Each takes some 60 KB.
-MOST_FILES = 64
+MOST_FILES = 256
 
 _HEX_DIGITS = 64  # of a SHA-256
 

@@ -311,7 +311,9 @@ RECORDING: list[Decorator] = [
     ),
 ]
 INSIDE: list[Decorator] = [
-    click.option("--dump-c", is_flag=True, help="Print the C program as it is compiled, and end. Needs root."),
+    click.option(
+        "--dump-c", is_flag=True, help="Print the C program as compiled, and end. Needs root."
+    ),
     click.option("--dry-run", is_flag=True, help="Compile and attach, say what, and end."),
 ]
 

@@ -46,7 +46,7 @@ def other(commit: str) -> Iterator[str]:
         tree = Path(folder) / "tree"
         subprocess.check_call(["git", "worktree", "add", "-q", "--detach", tree, commit], cwd=ROOT)
         try:
-            ready = [tree / "bootstrap", "memtap", "--version"]
+            ready = [str(tree / "bootstrap"), "memtap", "--version"]
             subprocess.run(ready, check=True, capture_output=True)
             yield str(tree / ".venv/bin/memtap")
         finally:

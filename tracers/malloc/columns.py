@@ -37,7 +37,12 @@ _COUNTS = (
     Column("calls", "CALLS", help="system calls that went this way"),
     Column("requested_bytes", "REQ_KB", "kib", help="what the process got by them"),
     Column("returned_bytes", "RET_KB", "kib", help="what it gave back"),
-    Column("live_bytes", "LIVE_KB", "kib", help="what it holds now, or held as it ended; a child begins with what its parent had"),
+    Column(
+        "live_bytes",
+        "LIVE_KB",
+        "kib",
+        help="what it holds, or held as it ended; a child begins with its parent's",
+    ),
     Column("faults", "FAULTS", help="page faults on that memory"),
     Column("fault_time_ns", "FAULT_MS", "ms", unknown=True, help="the time they took"),
     Column("timed", "TIMED", table=False, help="of how many faults that time is"),

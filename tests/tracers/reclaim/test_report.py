@@ -109,7 +109,8 @@ def test_pages_are_added_up() -> None:
         told(Kind.SLAB, 9),
         told(Kind.THROTTLED, 100),
     )
-    assert (row["scanned_pages"], row["reclaimed_pages"], row["efficiency_pct"]) == (96, 32, 100 * 32 / 96)
+    assert (row["scanned_pages"], row["reclaimed_pages"]) == (96, 32)
+    assert row["efficiency_pct"] == 100 * 32 / 96
     assert (row["swapout_pages"], row["swapin_pages"], row["slab_objects"]) == (5, 7, 9)
     assert (row["throttled"], row["throttled_ns"]) == (1, 100_000)
     assert row["direct_reclaims"] == 0 and row["p99_ns"] is None
