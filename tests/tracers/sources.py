@@ -43,6 +43,9 @@ class Given:
     programs: tuple[str, ...] = ()
     births: int = 0
     received: int = 0
+    written: dict[int, bytes] = field(default_factory=dict)  # what iterate() finds of processes
+    asked: list[int] = field(default_factory=list)  # of which it was asked
+    tables_shared: dict[str, npt.NDArray[np.uint64]] = field(default_factory=dict)
 
     def followed(self) -> list[int]:
         return []
@@ -58,13 +61,14 @@ class Given:
             yield keys, values
 
     def shared(self, name: str, rows: int, columns: int) -> npt.NDArray[np.uint64]:
-        return np.zeros((rows, columns), np.uint64)
+        return self.tables_shared.setdefault(name, np.zeros((rows, columns), np.uint64))
 
     def stack(self, number: int) -> list[int]:
         return self.stacks.get(number, [])
 
     def iterate(self, function: str, tgid: int) -> bytes:
-        return b""
+        self.asked.append(tgid)
+        return self.written.get(tgid, b"")
 
     def attach_to(
         self, function: str, path: Path, offset: int, tgid: int, *, returns: bool = False

@@ -34,10 +34,11 @@ class OomEnricher(Enricher):
 
     row = ROW
 
-    def __init__(self, session: Source) -> None:
+    def __init__(self, session: Source, log: KernelLog | None = None) -> None:
+        """`log`: what the kernel says from now on; by default its own log."""
         self._session = session
         self._mounts = badness.memory_mounts()
-        self._log = KernelLog()
+        self._log = log or KernelLog()
         self._looks: list[tuple[int, list[Score]]] = []
         self._cgroups: dict[int, str] = {}
         self._seen = self._taken = 0
