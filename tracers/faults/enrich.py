@@ -1,4 +1,4 @@
-"""Faults become rows: each is told where it was, why, and from which code."""
+"""Faults become rows: each gets its place, its cause and the code that took it."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ from memtap.tracers.host import procfs
 from memtap.tracers.host.hostile import DELETED, one_line
 from memtap.tracers.model.enricher import REMEMBERED, Enricher, Source, Taken
 
-# After so many batches of events in a second, the timing of minor faults rests for the first time.
-# When it has begun again it rests after fewer, of which there are no more in a second.
+# In each second, the timing of minor faults rests after this many batches of events. When it
+# resumes within that second, it rests again after only this many more.
 _FIRST_BATCHES = 32
 _MORE_BATCHES = 2
 
-# To begin costs up to a millisecond on each CPU; it rests so many times as long, but not for ever.
+# To resume costs up to a millisecond on each CPU. It rests this many times as long as that took,
+# of which at most so much counts.
 _REST = 64
 _MOST_COST_S = 1 / _REST
 
-# So soon it is seen whether there are enough.
+# The soonest that we look again whether there are enough.
 _SOON_S = 0.001
 
-# So many are worked on at a time: then all that is made of them fits into a CPU's cache.
+# So many batches are worked on at a time: all that is made of them fits into a CPU's cache.
 _TOGETHER = 128
 
 
@@ -55,12 +56,11 @@ def faults_of(tgid: int, tid: int) -> int | None:
 
 
 class Throttle:
-    """Has a part of the minor faults timed: in each second the first, then some every now and then.
+    """Times a sample of the minor faults: the first ones of each second, then a few now and then.
 
-    To time them costs more than all other probes together, and in a storm of faults some thousands
-    tell as much as all of them. So timing rests as soon as there are enough. It begins again before
-    long, and sooner where a process was born or began a program: so that whoever comes later has
-    faults that are timed, too.
+    Timing costs more than all other probes together, and in a storm of faults some thousands tell
+    as much as all of them. So timing rests as soon as there are enough. It resumes before long, and
+    sooner after a fork or exec, so that later processes have timed faults too.
     """
 
     def __init__(self, session: Source) -> None:
@@ -70,7 +70,7 @@ class Throttle:
         self._allowed, self._rests, self._cost_s = _FIRST_BATCHES, False, 0.0
 
     def look(self, now: float) -> float:
-        """Decides anew; gives seconds until it wants to look again. `now` is in seconds."""
+        """Rests or resumes timing; gives the seconds until the next look. `now` is in seconds."""
         if now >= self._second + 1:
             self._second = now
             self._begin(now, _FIRST_BATCHES)
@@ -81,7 +81,7 @@ class Throttle:
         return self._patience(now)
 
     def _timed(self) -> int:
-        """How many batches came in since it began."""
+        """How many batches have come in since timing resumed."""
         return self._session.received - self._received
 
     def _begin(self, now: float, allowed: int) -> None:
@@ -99,7 +99,7 @@ class Throttle:
         self._rest_s = max(self._cost_s * _REST, timed)
 
     def _wakes(self) -> float:
-        """When timing is to begin again: after a birth in a quarter of the time."""
+        """When timing is to resume: after a fork or exec, a quarter of the rest is enough."""
         born = self._session.births > self._births
         return self._rested + (self._rest_s / 4 if born else self._rest_s)
 
@@ -115,9 +115,9 @@ class Settled:
 
     Attributes:
         faults: rows; see faults.rows.ROW.
-        calls: events that are no faults, in order of time.
-        where: of those, see locate.WHERE.
-        heard: what was told of processes meanwhile.
+        calls: events that are not faults, in order of time.
+        where: where each of the calls came from; see locate.WHERE.
+        heard: what the kernel said about processes meanwhile.
     """
 
     faults: Events
@@ -127,7 +127,7 @@ class Settled:
 
 
 class FaultEnricher(Enricher):
-    """See Enricher. With `names_code` each fault gets its site, and its stack if that was taken.
+    """See Enricher. With `names_code` each fault gets its site, and its stack if one was taken.
 
     Attributes:
         mappings: see Locator.
@@ -152,7 +152,7 @@ class FaultEnricher(Enricher):
         self._unlinked = Unlinked()
 
     def follow(self, tgid: int) -> None:
-        """Reads what a process has mapped, before it changes that."""
+        """Reads a process's mappings before they change."""
         self.mappings.read(tgid)
 
     def polled(self) -> float:
@@ -201,10 +201,10 @@ class FaultEnricher(Enricher):
         return int(faults + (events["kind"] >= FIRST_CALL).sum())
 
     def feedback(self, reporter: object) -> None:
-        """The kernel counts every fault; there is nothing it could leave out."""
+        """Does nothing: the kernel has to send every fault."""
 
     def texts(self, rows: Events) -> dict[str, dict[int, str]]:
-        """The texts of sites that are new since the last time, and of places that rows name."""
+        """The texts of new sites, and of places that rows refer to for the first time."""
         if len(self._places_named) > REMEMBERED:
             self._places_named.clear()
         new = set(np.unique(rows["place"]).tolist()) - self._places_named
@@ -215,7 +215,7 @@ class FaultEnricher(Enricher):
         return texts
 
     def _unlinked_since(self, rows: Events, now_ns: int) -> dict[int, str]:
-        """The texts of places whose file was deleted, or is there again, since they were told."""
+        """The texts of places whose file was deleted or linked again since they were sent."""
         rows = take(rows, self.mappings.traits["of_file"][rows["place"]])
         news = self._unlinked.look(rows["place"], rows["tgid"], self.mappings.places, now_ns)
         self._unlinked.forget(self.mappings.places)
@@ -227,7 +227,7 @@ class FaultEnricher(Enricher):
 
 
 def _changes(heard: list[Heard]) -> Events:
-    """A row without faults wherever what a process has at an address is not what it was."""
+    """A row without faults for each change of what a process has at an address."""
     changes = [each for each in heard if isinstance(each, Began | Moved)]
     rows = np.zeros(len(changes), ROW)
     rows["kind"] = Kind.MOVED

@@ -1,11 +1,11 @@
 """Which faults a user-space handler answers, because userfaultfd(2) watches the memory.
 
-The kernel tells of no such fault. But who waits for a handler, and faulted in user space, sleeps in
-its fault so that a signal can wake it, as nothing else does in memory that is of no file. Where a
-system call touched the memory that cannot be told from other sleep: so each process that faults is
-asked for the flags of its mappings, soon after its first fault, again from time to time, and when a
-thread of it has left its CPU in a fault or after it, as whoever waits for a handler must. Of a
-process that is gone by then nothing more is known.
+No tracepoint reports such a fault. A thread that faulted in user space and waits for a handler
+sleeps interruptibly in its fault; outside files nothing else does. If a system call touched the
+memory, we cannot tell this sleep from others. So an iterator reads the flags of a process's VMAs:
+soon after its first fault, again from time to time, and whenever one of its threads has left its
+CPU during or after a fault, as a thread that waits for a handler must. If the process has ended by
+then, we know only what we had read before.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from memtap.tracers.faults.probes import WATCHED, Mark
 from memtap.tracers.host.patience import StuckError, patiently
 from memtap.tracers.model.enricher import Source
 
-# Of vm_flags. What is watched for neither is watched for UFFD_MINOR.
+# Flags in vm_flags. A watched VMA that has neither is watched for UFFD_MINOR.
 _VM_UFFD_MISSING, _VM_UFFD_WP = 0x200, 0x1000
 
-# Seconds until a process is asked again: at first, so that each tick asks it, and at most.
+# Seconds until a process's VMAs are read again: at first (each tick reads them), and at most.
 _SOON_S, _SELDOM_S = 0.5, 32
 
-# Who may have slept in a fault is asked at once, as long as that takes no more of the time, and of
-# so many seconds before: so that a short run can ask.
+# A process that may have slept in a fault is read at once, unless reading has taken more than this
+# share of the time. The time starts this many seconds early, so that a short run can read too.
 _SHARE, _AHEAD_S = 0.01, 10
 
-# So many processes are remembered before those that have not faulted for long are forgotten.
+# With more processes than this, those that have not faulted for long are forgotten.
 _MANY = 1024
 
 Bools = npt.NDArray[np.bool_]
@@ -43,7 +43,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass
 class _Asked:
-    """A process's watched memory (rows of start, end, vm_flags), and when to ask again."""
+    """A process's watched memory (rows of start, end, vm_flags), and when to read it again."""
 
     ranges: npt.NDArray[np.uint64]
     next_s: float
@@ -51,7 +51,7 @@ class _Asked:
 
 
 class Watched:
-    """The memory that userfaultfd watches, by process."""
+    """The memory that userfaultfd(2) watches, by process."""
 
     def __init__(self, session: Source) -> None:
         self._session = session
@@ -60,9 +60,9 @@ class Watched:
         self._began_s, self._spent_s = 0.0, 0.0
 
     def tell(self, faults: Events, now: float, ended: Set[int]) -> None:
-        """Sets Found.USERFAULT in those faults (faultmatch.FAULT) that a handler answers.
+        """Sets Found.USERFAULT in those faults (match.FAULT) that a handler answers.
 
-        Of processes that have `ended` only what was known before can be told.
+        For processes that have `ended` it uses what it read before.
         """
         self._began_s = self._began_s or now - _AHEAD_S
         slept = faults["found"] & Found.SWITCHED > 0
@@ -102,7 +102,7 @@ class Watched:
         return np.frombuffer(told, np.uint64).reshape(-1, 3)
 
     def _forget(self, now: float) -> None:
-        """Those that have not faulted for long."""
+        """Forgets processes that have not faulted for long, if there are many."""
         if len(self._asked) > self._many:
             self._asked = {
                 tgid: asked
@@ -113,7 +113,7 @@ class Watched:
 
 
 def leave_files_out(faults: Events, traits: npt.NDArray[np.void]) -> None:
-    """What has slept in a fault on a file waits for its file system; see Mappings.traits."""
+    """Clears the flag of faults on files: those wait for a file system; see Mappings.traits."""
     of_file = traits["of_file"][faults["place"]]
     faults["found"][of_file] &= np.uint8(~Found.USERFAULT & 0xFF)
 
@@ -123,7 +123,7 @@ def _is_gone(tgid: int) -> bool:
 
 
 def handed_over(marks: npt.NDArray[np.uint8], flags: int) -> Bools:
-    """Which faults, by their marks, are the handler's in memory that is watched in this way."""
+    """Which faults, by their marks, a handler answers in memory with these vm_flags."""
     present, write = marks & Mark.PRESENT > 0, marks & Mark.WRITE > 0
     protected = present & write & bool(flags & _VM_UFFD_WP)
     missing = ~present & bool(flags & _VM_UFFD_MISSING or not flags & _VM_UFFD_WP)

@@ -1,7 +1,7 @@
-"""Where what came out of the kernel becomes rows that need nothing else to be understood.
+"""Turns kernel events into rows that can be understood without looking anywhere else.
 
-Each tracer has an enricher. What is left of it may look at /proc and talk to the kernel;
-what is right of it, the reports, sees chunks alone.
+Each tracer has an enricher. An enricher may read /proc and talk to the kernel; the reports, which
+come after it, see only chunks.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ BETWEEN = ";"
 
 Texts = dict[str, dict[int, str]]
 
-# Whoever tells what numbers stand for remembers no more of them than this, and tells others anew.
-# So whoever listens may forget all but the last ones, when nothing waits for a name.
+# An enricher remembers which names it has sent for at most this many numbers, and sends the others
+# again. So a report that waits for no name may forget all but the latest.
 REMEMBERED = 1 << 14
 
-# Stands for all processes of which there is so little that they are not told apart any more.
+# Stands for all processes that hold so little that they are no longer reported apart.
 OTHERS = 0xFFFFFFFE
 
 _Named = TypeVar("_Named")
@@ -40,19 +40,19 @@ Owner = tuple[int, int, int]
 
 
 def tell(known: dict[int, _Named], news: Mapping[int, _Named]) -> None:
-    """Adds what numbers stand for, as the last that was told."""
+    """Adds what numbers stand for; these become the latest."""
     for number, named in news.items():
         known.pop(number, None)
         known[number] = named
 
 
 def are_many(known: Sized) -> bool:
-    """Whether it is more than needs to be remembered."""
+    """Whether there is more than a report has to remember."""
     return len(known) > 2 * REMEMBERED
 
 
 def forget_first(known: dict[int, _Named], but: Container[int] = ()) -> None:
-    """Forgets what was told first, `but` some, where it is more than needs to be remembered."""
+    """Forgets the oldest, except `but`, if there is more than a report has to remember."""
     if are_many(known):
         for number in list(islice(known, len(known) - 2 * REMEMBERED)):
             if number not in but:
@@ -62,9 +62,10 @@ def forget_first(known: dict[int, _Named], but: Container[int] = ()) -> None:
 def fold_least(
     held: defaultdict[Owner, Any], active: Container[Owner], size: Callable[[Any], int]
 ) -> None:
-    """Adds the idle of which least is held to OTHERS, if there are too many of all.
+    """If there are too many owners, adds the idle ones that hold least to OTHERS.
 
-    Who ended may have left something for good: so nobody can be kept for as long as there is some.
+    A process that ended may have left something for good, so we cannot keep each owner until it
+    holds nothing.
     """
     if not are_many(held):
         return
@@ -77,15 +78,15 @@ def fold_least(
 
 @dataclass(frozen=True)
 class Taken:
-    """What a drain() became.
+    """What became of one drain().
 
     Attributes:
         rows: the events, of the enricher's type.
-        paths: names of files, by the number that rows have; new ones alone.
-        texts: other texts that rows name for the first time, by kind and number.
-        notes: what could not be seen, or told.
-        unsettled: events from before the drain() that the kernel may have counted, and that become
-            rows only later.
+        paths: names of files, by the numbers that rows use; only new ones.
+        texts: other texts that rows refer to for the first time, by kind and number.
+        notes: what could not be seen or named.
+        unsettled: events from before the drain() that become rows only later, though the kernel may
+            already have counted them.
     """
 
     rows: Events
@@ -96,108 +97,108 @@ class Taken:
 
 
 class Source(Protocol):
-    """What an enricher asks of the session whose events it gets; a test can be one as well."""
+    """What an enricher needs of the session whose events it gets; a test can provide one too."""
 
     @property
     def counters(self) -> Counts | None:
-        """What it counts in the kernel, if it does."""
+        """Its counters in the kernel; None if it has none."""
 
     @property
     def births(self) -> int:
-        """How many processes were told to be born, or to begin a program."""
+        """How many forks and execs the kernel has reported."""
 
     @property
     def received(self) -> int:
-        """How many batches of events came so far."""
+        """How many batches of events have come so far."""
 
     @property
     def way(self) -> str:
-        """The name of the way that was attached."""
+        """The name of the variant that is attached."""
 
     @property
     def layouts(self) -> Mapping[str, Any]:
-        """The structs of the C program, by name, as dtype_of() takes them."""
+        """The structs of the C program, by name, in the form that dtype_of() takes."""
 
     @property
     def maps(self) -> Container[str]:
-        """The maps of the program that there are."""
+        """The maps that this program has."""
 
     @property
     def programs(self) -> Container[str]:
-        """Its functions that were loaded."""
+        """The functions that were loaded."""
 
     def followed(self) -> list[int]:
-        """The processes that are traced, where only some are."""
+        """The traced processes, if only some are traced."""
 
     def look_up(self, name: str, key: bytes, value_bytes: int) -> bytes | None:
-        """A value of a map."""
+        """The value of a key in a map; None if there is none."""
 
     def read_map(
         self, name: str, key: np.dtype[np.void], value: np.dtype[np.void]
     ) -> Iterator[tuple[Events, Events]]:
-        """Keys and values of a hash map, some thousand at a time."""
+        """Keys and values of a hash map, some thousands at a time."""
 
     def shared(self, name: str, rows: int, columns: int) -> npt.NDArray[np.uint64]:
-        """A map of u64 as a writable table."""
+        """A map of u64 values as a writable table."""
 
     def stack(self, number: int) -> list[int]:
-        """The addresses of a stack, from the innermost on."""
+        """The addresses of a stack, innermost first."""
 
     def iterate(self, function: str, tgid: int) -> bytes:
-        """What a function for an iterator writes of a process."""
+        """What an iterator's function writes about a process."""
 
     def attach_to(
         self, function: str, path: Path, offset: int, tgid: int, *, returns: bool = False
     ) -> None:
-        """Attaches a function for uprobes to that at an offset of a file, for one process."""
+        """Attaches a function as a uprobe at an offset in a file, for one process."""
 
     def rest(self, function: str) -> None:
-        """Detaches a function until resume()."""
+        """Detaches a function; resume() attaches it again."""
 
     def resume(self, function: str) -> None:
-        """Attaches it again."""
+        """Attaches a function that rests."""
 
 
 class Counts(Protocol):
     """Counters in the kernel."""
 
     def take(self) -> Events:
-        """What was counted since the last time, a line for each key."""
+        """What was counted since it was last called, one line for each key."""
 
 
 class Enricher(ABC):
-    """What one tracer does that others do not; by default it keeps nothing and waits for drain().
+    """What sets one tracer apart. By default it keeps no state and needs no call between drains.
 
     Attributes:
         row: the type of its rows.
-        most_batches: when so many batches of events are waiting they should be taken, though no
-            interval ends.
+        most_batches: how many batches may wait; with more, events are drained before the interval
+            ends.
     """
 
     row: np.dtype[np.void]
     most_batches: float = math.inf
 
     def follow(self, tgid: int) -> None:  # noqa: B027
-        """A process that is there already is going to be traced."""
+        """Prepares for a running process that is about to be traced."""
 
     def polled(self) -> float:
-        """Events have come in, and are not drained yet, or nothing has for as long as it said.
+        """Is called when events have come in but are not drained, or when its time is up.
 
-        Gives how many seconds it can do without being called again.
+        Returns in how many seconds, at the latest, it must be called again.
         """
         return math.inf
 
     @abstractmethod
     def enrich(self, drained: Drained, last: bool) -> Taken:
-        """Makes rows of what was drained; after the `last` no other comes."""
+        """Makes rows of what was drained; no drain follows the `last`."""
 
     def feedback(self, reporter: Any) -> None:  # noqa: B027
-        """Tells the kernel what the report has found out that it can make use of."""
+        """Passes to the kernel what the report has learned and the BPF program can use."""
 
 
 @runtime_checkable
 class Divisible(Protocol):
-    """An Enricher that also takes what was drained in pieces; see pieces.py."""
+    """An Enricher that can also take a drain in pieces; see pieces.py."""
 
     def units_of(self, events: Events) -> int:
-        """How much of what its reports count these events are."""
+        """How many units, as its reports count them, these events stand for."""
