@@ -216,4 +216,4 @@ def _shows_notes(options: Options) -> bool:
 
 def _attached(origin: Origin) -> str:
     probes = "".join(f"\n  {probe}" for probe in origin.probes)
-    return f"attached the way {origin.way!r}, which is {origin.accuracy}, by{probes}"
+    return f"attached variant {origin.way!r}, which is {origin.accuracy}, by{probes}"

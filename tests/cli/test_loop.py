@@ -226,6 +226,7 @@ def test_a_run_lasts_as_long_as_a_child_of_its_targets(
     run: Run, child: subprocess.Popen[bytes]
 ) -> None:
     child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     run.tracing.others = {child.pid, os.getpid()}
     run.go(pids=(child.pid,), interval=SHORT_S, count=2)
     assert run.tracing.collected == [(True, False), (True, True)]

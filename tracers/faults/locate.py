@@ -163,7 +163,7 @@ class Locator:
     def _find(
         self, asked: list[_Asked], told: list[Heard]
     ) -> tuple[list[_Found], dict[int, Parts]]:
-        """Where all that is asked for is, found in one go; and the parts of streaks."""
+        """Locates all addresses at once; also gives the parts of sequential runs."""
         tgids, ns, addresses, counts = map(np.concatenate, zip(*asked, strict=True))
         order = np.argsort(ns, kind="stable")
         located = self.mappings.locate(

@@ -214,7 +214,7 @@ class _Joined:
         return faults
 
     def _room(self) -> U64:
-        """Of each exception: the time up to the thread's next one, divided among a streak's."""
+        """Time from each exception to its thread's next; a sequential run shares it evenly."""
         events = self._events
         room, raised = np.zeros(len(events), np.uint64), np.flatnonzero(self._raised)
         if len(raised) == 0:

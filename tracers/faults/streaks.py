@@ -1,7 +1,7 @@
-"""Streaks: exceptions in a row, each a page above the one before, that are one event.
+"""Sequential runs: exceptions in a row, each one page above the one before, kept as one event.
 
-Nothing was mapped while a streak went on, so all of it can be located at its beginning. All but
-its last exception were completed.
+Nothing was mapped during a run, so we locate all of it as of its first exception. All its
+exceptions were completed, except perhaps the last.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ANON_MASK = np.uint32((1 << ANON_BITS) - 1)
 
 
 def ends_apart(events: Events) -> Events:
-    """Each streak as two events: all but its last exception, and that one.
+    """Splits each sequential run into two events: all but its last exception, and the last.
 
     When the last was raised is not known, so it gets the time of the first, and Mark.UNTIMED.
     """
@@ -38,7 +38,7 @@ def ends_apart(events: Events) -> Events:
 
 
 def _advance(events: Events, which: npt.NDArray[np.intp], by: npt.NDArray[np.uint16]) -> None:
-    """Makes events those that come so many exceptions later in their streak.
+    """Makes each event the one that comes so many exceptions later in its sequential run.
 
     Each made the process one anon page bigger, or none.
     """

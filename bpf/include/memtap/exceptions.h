@@ -35,7 +35,7 @@
 #define LONGEST     0xffff
 #define AFTER_WAIT  512 /* pages of the longest readahead that is usual */
 
-/* A lane's state: the address space at its last exception; how many to come join no streak. */
+/* A lane's state: the mm at its last exception; how many of the next join no sequential run. */
 enum { SPACE, ALONE };
 
 static inline u16 faults_of(u64 task)
@@ -55,8 +55,8 @@ static inline u32 hints_of(u64 task)
 }
 
 /*
- * What of the task must stand still while a streak goes on: how often it left its CPU, so that
- * none of a streak but its last has waited, and its NUMA hints.
+ * What must not change in the task during a sequential run: how often it left its CPU (so that
+ * only the run's last exception can have waited), and its NUMA hints.
  */
 static inline u32 steady_of(u64 task)
 {
@@ -135,7 +135,7 @@ static inline void keep(void *ctx, struct lane *lane, u64 task, struct event *wh
 	*event = *what;
 }
 
-/* Is an exception of this task the next of the streak that `last` stands for? */
+/* Does this exception continue the sequential run that `last` stands for? */
 static inline int goes_on(struct event *last, u64 task, struct event *this)
 {
 	return last->tid == this->tid && last->ip == this->ip &&
@@ -146,10 +146,10 @@ static inline int goes_on(struct event *last, u64 task, struct event *this)
 }
 
 /*
- * An exception. Whoever touches memory in order faults at one instruction, page after page.
- * While nothing is mapped meanwhile such a streak is one event, and takes one look at the
- * clock, the dearest of all that is done here. Only its last one is not known to have been
- * completed.
+ * An exception. A task that touches memory in order faults at one instruction, page after page.
+ * As long as nothing is mapped meanwhile, such a sequential run is one event and reads the
+ * clock once, which costs more than the rest of this function. Only the run's last exception
+ * may not have been completed.
  */
 static inline int raised(void *ctx, u64 task, u64 address, u64 regs, u8 marks)
 {
