@@ -19,7 +19,7 @@ from memtap.tracers.faults.match import Exceptions
 from memtap.tracers.faults.probes import COUNTS, FIRST_CALL, SWAP, TIMING, Kind
 from memtap.tracers.faults.rows import ROW, already_spilled, by_process, rows_of, spilled_rows
 from memtap.tracers.faults.threadstacks import ThreadStacks
-from memtap.tracers.faults.userfault import Watched, leave_files_out
+from memtap.tracers.faults.userfault import Watched, leave_files_out, tell_between
 from memtap.tracers.host import procfs
 from memtap.tracers.host.hostile import DELETED, one_line
 from memtap.tracers.model.enricher import REMEMBERED, Enricher, Source, Taken
@@ -191,6 +191,7 @@ class FaultEnricher(Enricher):
         ended = {each.tgid for each in seen.heard if isinstance(each, Ended)}
         leave_files_out(faults, self.mappings.traits)
         self._watched.tell(faults, drained.until_ns / 1e9, ended)
+        tell_between(faults)
         rows = rows_of(faults, self.mappings.traits, self._swaps)
         return Settled(rows, calls, code, seen.heard)
 

@@ -20,9 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from memtap.bpf.stream import Events
+from memtap.tracers.code.intervals import NOWHERE
 from memtap.tracers.faults.match import Found
 from memtap.tracers.faults.probes import WATCHED, Mark
 from memtap.tracers.host.patience import StuckError, patiently
+from memtap.tracers.model.arrays import group_numbers
 from memtap.tracers.model.enricher import Source
 
 # Flags in vm_flags. A watched VMA that has neither is watched for UFFD_MINOR.
@@ -116,6 +118,25 @@ def leave_files_out(faults: Events, traits: npt.NDArray[np.void]) -> None:
     """Clears the flag of faults on files: those wait for a file system; see Mappings.traits."""
     of_file = traits["of_file"][faults["place"]]
     faults["found"][of_file] &= np.uint8(~Found.USERFAULT & 0xFF)
+
+
+def tell_between(faults: Events) -> None:
+    """Sets the flag also where a quick handler answers before the thread has gone to sleep.
+
+    Such a fault is of memory that was not there, in the same mapping, and lies between two that
+    the handler is known to have answered.
+    """
+    missing = (faults["marks"] & Mark.PRESENT == 0) & (faults["place"] != NOWHERE)
+    told = missing & (faults["found"] & Found.USERFAULT > 0)
+    if not told.any():
+        return
+    mapping, address = group_numbers(faults["tgid"], faults["place"]), faults["address"]
+    lowest = np.full(mapping.max() + 1, np.iinfo(np.uint64).max, np.uint64)
+    highest = np.zeros_like(lowest)
+    np.minimum.at(lowest, mapping[told], address[told])
+    np.maximum.at(highest, mapping[told], address[told])
+    between = missing & (lowest[mapping] < address) & (address < highest[mapping])
+    faults["found"][between] |= np.uint8(Found.USERFAULT)
 
 
 def _is_gone(tgid: int) -> bool:

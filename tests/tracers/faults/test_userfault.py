@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from memtap.bpf.stream import Events
+from memtap.tracers.code.intervals import NOWHERE
 from memtap.tracers.code.mappings import TRAITS
 from memtap.tracers.faults.match import FAULT, Found
 from memtap.tracers.faults.probes import Mark
-from memtap.tracers.faults.userfault import Watched, handed_over, leave_files_out
+from memtap.tracers.faults.userfault import Watched, handed_over, leave_files_out, tell_between
 from tests.tracers.sources import Given
 
 MISSING, WP = 0x200, 0x1000  # VM_UFFD_MISSING, VM_UFFD_WP
@@ -58,6 +59,17 @@ def test_faults_in_watched_memory_are_the_handlers() -> None:
 def test_a_fault_in_which_a_thread_never_slept_is_the_kernels() -> None:
     session = watching((0x1000, 0x3000, MISSING))
     assert handled(Watched(session), faults_at(0x1000, found=Found.RAISED)) == "0"
+
+
+def test_a_handler_that_answers_before_the_thread_sleeps_is_known_by_its_neighbours() -> None:
+    asleep, quick, present = Found.USERFAULT, Found.RAISED, Mark.PRESENT
+    shapes = [(1, 1, quick, 0), (2, 1, asleep, 0), (3, 1, quick, 0), (4, 1, quick, present)]
+    shapes += [(5, 1, asleep, 0), (6, 1, quick, 0), (3, 2, quick, 0), (3, NOWHERE, quick, 0)]
+    faults = np.concatenate([faults_at(page << 12, found=found) for page, _, found, _ in shapes])
+    faults["place"], faults["marks"] = [place for _, place, _, _ in shapes], [m for *_, m in shapes]
+    tell_between(faults)
+    told = faults["found"] & Found.USERFAULT > 0
+    assert told.tolist() == [False, True, True, False, True, False, False, False]
 
 
 def test_memory_of_other_processes_is_not_meant() -> None:
