@@ -156,6 +156,7 @@ class Loop:
 
     def _run(self) -> None:
         if self._program:
+            self._together.begin_interval()  # others may have been compiled until now
             self._program.go()
         end = self._together.interval_began_s + self._interval
         while True:

@@ -59,6 +59,9 @@ class Tracing:
         self.interval_began_s = time.monotonic()
         self.readable: list[int] = []
 
+    def begin_interval(self) -> None:
+        self.interval_began_s = time.monotonic()
+
     def consume(self) -> None:
         self.consumed += 1
         if self.consumed == self.enough:
@@ -211,6 +214,14 @@ def test_a_run_ends_with_its_program(run: Run) -> None:
     assert program.status() == 0
     assert run.tracing.collected[-1] == (True, True)
     assert run.remarks == [()]
+
+
+def test_an_interval_begins_with_the_program_and_not_with_the_first_of_the_tracers(
+    run: Run,
+) -> None:
+    before = run.tracing.interval_began_s = time.monotonic()
+    run.go(program=Program(("true",)))
+    assert run.tracing.interval_began_s > before
 
 
 def test_a_run_ends_with_its_targets(run: Run, child: subprocess.Popen[bytes]) -> None:

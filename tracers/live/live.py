@@ -110,6 +110,10 @@ class Live:
         """When the interval under way began (CLOCK_MONOTONIC)."""
         return self._start.ns / 1e9
 
+    def begin_interval(self) -> None:
+        """Lets the interval under way begin now, as what is traced begins to run."""
+        self._start = replace(self._start, ns=time.monotonic_ns())
+
     def consume(self) -> None:
         """Takes in the events that the kernel has sent, so that nothing overflows."""
         self.session.consume()

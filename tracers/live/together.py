@@ -59,6 +59,11 @@ class Together:
         """When the interval under way began for the last of them (CLOCK_MONOTONIC)."""
         return max(live.interval_began_s for live in self.lives)
 
+    def begin_interval(self) -> None:
+        """Lets the interval under way begin now, for all of them."""
+        for live in self.lives:
+            live.begin_interval()
+
     @property
     def patience_s(self) -> float:
         """After so many seconds consume() is to be called, whether anything comes or not."""
