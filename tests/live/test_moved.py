@@ -44,7 +44,7 @@ def total(rows: list[Row], **wanted: str) -> int:
     "case",
     [
         *("grow", "threads", "over-a-file", "a-part", "kept", "into-the-middle", "heap"),
-        *("file", "memfd", "twice", "shrink"),
+        *("above-a-file", "file", "memfd", "twice", "shrink"),
     ],
 )
 def test_what_was_moved_is_what_it_was(

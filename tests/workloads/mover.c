@@ -147,6 +147,13 @@ int main(int argc, char **argv)
 	} else if (!strcmp(which, "file")) {
 		old = map(bytes, PROT_READ, MAP_SHARED, fd);
 		touch(move(old, bytes, bytes, MREMAP_FIXED, start), bytes, 0);
+	} else if (!strcmp(which, "above-a-file")) { /* as a bss would be, if there were code */
+		start = map(2 * bytes, PROT_READ, MAP_SHARED, fd);
+		mmap(start, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, 0);
+		mmap(start + bytes, bytes, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+		madvise(start + bytes, bytes, MADV_NOHUGEPAGE);
+		touch(start + bytes, bytes, 1);
 	} else if (!strcmp(which, "memfd")) {
 		old = map(bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd);
 		touch(move(old, bytes, bytes, MREMAP_FIXED, start), bytes, 1);

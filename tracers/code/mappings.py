@@ -389,13 +389,20 @@ class Mappings:
         kind = self._devices.kind(mapped.dev, mapped.tgid)
         region, path = region_of(mapped, kind), _name(mapped)
         below = self.places[space.before(mapped.start)]
-        is_above_data = below.region is Region.DATA and below.of_file
         # A loader maps a bss right after the data; what comes there later only happens to fit, and
         # of memory that is there mprotect(2) tells in the same way.
         is_new = self.places[space.at(mapped.start)[0]].region is not Region.ANON
-        if region is Region.ANON and is_above_data and is_new and space.latest == mapped.start:
+        is_next = is_new and space.latest == mapped.start
+        if region is Region.ANON and is_next and self._is_data_of_object(space, below):
             region, path = Region.DATA, below.path
         return self._number_of(mapped, region, path)
+
+    def _is_data_of_object(self, space: Space, place: Place) -> bool:
+        """Whether it is the data of a file of which there is code as well; others have no bss."""
+        if place.region is not Region.DATA or not place.of_file:
+            return False
+        others = (self.places[number] for number in set(space.numbers))
+        return any(each.region is Region.TEXT and each.path == place.path for each in others)
 
     def _number_of(self, mapped: Mapped, region: Region, path: str) -> int:
         key = region, path, mapped.dev, mapped.ino, mapped.flags & MAP_SHARED

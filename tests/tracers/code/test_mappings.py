@@ -106,8 +106,12 @@ def test_a_mapping_over_the_middle_of_another_leaves_its_ends() -> None:
     assert regions(faults, told) == [*anon, *heap, *anon]
 
 
+CODE = mapped(0, 0x0, 0x1000, path="/lib/x.so", dev=8, prot=5)
+
+
 def test_bss_belongs_to_the_object_below_it_and_to_no_file() -> None:
-    told = [mapped(1, 0x1000, 0x2000, path="/lib/x.so", dev=8), mapped(2, 0x2000, 0x3000)]
+    data = mapped(1, 0x1000, 0x2000, path="/lib/x.so", dev=8)
+    told = [CODE, data, mapped(2, 0x2000, 0x3000)]
     data, bss = places([(5, 0x1000), (6, 0x2000)], told)
     assert (data.region, data.path, data.of_file) == (Region.DATA, "/lib/x.so", True)
     assert (bss.region, bss.path, bss.of_file) == (Region.DATA, "/lib/x.so", False)
@@ -116,18 +120,25 @@ def test_bss_belongs_to_the_object_below_it_and_to_no_file() -> None:
 def test_bss_is_found_where_the_whole_object_was_mapped_before() -> None:
     whole = mapped(1, 0x1000, 0x9000, path="/lib/x.so", dev=8, prot=1)
     data = mapped(2, 0x2000, 0x3000, path="/lib/x.so", dev=8)
-    assert regions([(5, 0x3000)], [whole, data, mapped(3, 0x3000, 0x9000)]) == [Region.DATA]
+    told = [CODE, whole, data, mapped(3, 0x3000, 0x9000)]
+    assert regions([(5, 0x3000)], told) == [Region.DATA]
+
+
+def test_a_file_without_code_has_no_bss() -> None:
+    told = [CODE, mapped(1, path="/var/x", dev=8), mapped(2, 0x3000, 0x5000)]
+    assert regions([(5, 0x1000), (5, 0x3000)], told) == [Region.DATA, Region.ANON]
 
 
 def test_what_is_mapped_above_data_later_is_no_bss() -> None:
     data = mapped(1, 0x1000, 0x2000, path="/lib/x.so", dev=8)
     elsewhere = mapped(2, 0x90000, 0xA0000)
-    assert regions([(5, 0x2000)], [data, elsewhere, mapped(3, 0x2000, 0x9000)]) == [Region.ANON]
+    told = [CODE, data, elsewhere, mapped(3, 0x2000, 0x9000)]
+    assert regions([(5, 0x2000)], told) == [Region.ANON]
 
 
 def test_what_the_kernel_joins_with_a_bss_is_none() -> None:
     data = mapped(1, 0x1000, 0x2000, path="/lib/x.so", dev=8)
-    told = [data, mapped(2, 0x2000, 0x3000), mapped(3, 0x2000, 0x9000)]
+    told = [CODE, data, mapped(2, 0x2000, 0x3000), mapped(3, 0x2000, 0x9000)]
     assert regions([(5, 0x2000), (6, 0x3000)], told) == [Region.DATA, Region.ANON]
 
 
@@ -256,9 +267,9 @@ def test_what_was_not_known_moves_nowhere() -> None:
 
 
 def test_what_was_anonymous_memory_above_data_is_no_bss_when_it_is_protected() -> None:
-    data = mapped(2, path="/x", dev=8)
+    code, data = mapped(0, 0x7000, 0x9000, path="/x", dev=8, prot=5), mapped(2, path="/x", dev=8)
     above = mapped(1, 0x3000, 0x5000)
-    told = [above, data, mapped(3, path="/x", dev=8), mapped(4, 0x3000, 0x5000)]
+    told = [code, above, data, mapped(3, path="/x", dev=8), mapped(4, 0x3000, 0x5000)]
     assert regions([(5, 0x1000), (5, 0x3000)], told) == [Region.DATA, Region.ANON]
 
 
