@@ -917,6 +917,8 @@ static INLINE void created(void *ctx, struct lane *lane, struct subject *who, u6
 	if (!look)
 		return;
 	NOTED(look->way) = call_way(who->task);
+	if (is_reading_32(who->task)) /* what it asks for is not looked at */
+		keep(ctx, lane, who, (struct event){.kind = HITS, .flags = UNSURE});
 	if (NOTED(look->way) != BY_READ && NOTED(look->way) != BY_PIPE)
 		return;
 	look->mapping = mapping;
