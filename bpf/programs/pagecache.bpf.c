@@ -509,6 +509,7 @@ struct lookup {
 	struct asking asking;
 	u64 reads;   /* calls that the thread has completed */
 	u64 fresh;   /* not 0 if pages may be fresh */
+	u64 late;    /* not 0 if the call may have begun before; see is_late() */
 	u64 unsure;  /* some of its reads fire nothing at all */
 	u64 way;     /* enum way */
 	u64 request; /* of io_uring, if it is BY_RING */
@@ -582,12 +583,32 @@ static INLINE void ask_closely(struct lookup *look, u64 task, u64 mapping)
 	READ_AGAIN();
 }
 
+/*
+ * Can a call have begun before the first page that it tells of? Also of a file none of whose
+ * pages is fresh one can still be waited for: others may be bringing it in, and of a folio that
+ * a write filled in part the rest may have to be read. Most calls need no more for that than
+ * their arguments, and a read() of one page nothing.
+ */
+static INLINE u64 is_late(u64 task, u64 first, int many)
+{
+	u64 regs = user_regs(task), number = CALL_NUMBER(regs), place = CALL_ARGUMENT_3(regs);
+	enum way way = call_way(task);
+
+	if (!first || way != BY_READ)
+		return first && way != BY_OTHER;
+	if (number == NR_READ && !many && CALL_ARGUMENT_2(regs) <= 1 << PAGE_SHIFT)
+		return 0;
+	if (number == NR_READ || number == NR_READV || place == NOWHERE)
+		place = place_at(task, CALL_ARGUMENT_0(regs));
+	return place >> PAGE_SHIFT < first;
+}
+
 /* Warm reads by read() and its like need no more than to be told from one another. */
 static INLINE void ask_for(struct lookup *look, u64 task, u64 mapping)
 {
 	struct asking *asking = &look->asking;
 
-	if (!look->fresh && NOTED(look->way) == BY_READ && !folio_shift(mapping))
+	if (!look->fresh && !look->late && NOTED(look->way) == BY_READ && !folio_shift(mapping))
 		*asking = (struct asking){.way = BY_READ};
 	else
 		ask_closely(look, task, mapping);
@@ -685,9 +706,13 @@ static INLINE void divide(struct lookup *look)
 	u64 from = look->from, last = look->last;
 
 	look->hit = 0;
+	look->begin = NOWHERE;
 	look->now = look->again = (struct part){.from = NOWHERE};
 	if (!look->fresh && (look->asking.way != BY_AIO || look->asking.start != NOWHERE)) {
-		look->hit = count_of(from, last);
+		if (look->late && look->before == NOWHERE)
+			look->begin = first_of_call(look);
+		READ_AGAIN();
+		look->hit = count_of(look->begin == NOWHERE ? from : look->begin, last);
 	} else if (look->before == NOWHERE) {
 		look->begin = first_of_call(look);
 		READ_AGAIN();
@@ -812,6 +837,7 @@ static INLINE u64 look_closely(void *ctx, struct lane *lane, struct subject *who
 	look->end = what.end;
 	what.unsure |= may_end_early(who->task);
 	look->fresh = what.fresh | what.unsure;
+	look->late = what.late;
 	look->unsure = what.unsure;
 	look->request = what.request;
 	look->reads = what.request ? 0 : FIELD(who->task, task_struct, ioac__syscr);
@@ -838,6 +864,7 @@ static INLINE void asked(void *ctx, u64 mapping, u64 first, u64 last)
 		return;
 	u64 fresh = unsettled(&who);
 	int many = is_long(who.task, first, last);
+	u64 late = fresh ? 0 : is_late(who.task, first, many);
 	NOTED(lane->state[0]) = last - first + 1; /* so many are hit */
 	NOTED(lane->state[1]) = 0;                /* the request that asks for them */
 	int told = is_told_when_done(&who, mapping);
@@ -849,17 +876,18 @@ static INLINE void asked(void *ctx, u64 mapping, u64 first, u64 last)
 	}
 	if (told && !NOTED(lane->state[1]))
 		NOTED(lane->state[0]) = 0;
-	else if (fresh | many | NOTED(lane->state[1]))
+	else if (fresh | many | late | NOTED(lane->state[1]))
 		NOTED(lane->state[0]) =
 			look_closely(ctx, lane, &who, mapping,
 				     (struct lookup){.first = first,
 						     .last = last,
 						     .end = end,
 						     .fresh = fresh,
+						     .late = late,
 						     .request = NOTED(lane->state[1]),
 						     .unsure = is_squashfs(&who) |
 							       THREAD_IS_32_BIT(who.task)},
-				     many);
+				     many || late);
 	if (!NOTED(lane->state[0]) || hits(ctx, lane, &who, NOTED(lane->state[0])))
 		learn(ctx, lane, &who);
 	leave(lane);
@@ -889,6 +917,8 @@ static INLINE void created(void *ctx, struct lane *lane, struct subject *who, u6
 	if (!look)
 		return;
 	NOTED(look->way) = call_way(who->task);
+	if (is_reading_32(who->task)) /* what it asks for is not looked at */
+		keep(ctx, lane, who, (struct event){.kind = HITS, .flags = UNSURE});
 	if (NOTED(look->way) != BY_READ && NOTED(look->way) != BY_PIPE)
 		return;
 	look->mapping = mapping;
@@ -897,6 +927,7 @@ static INLINE void created(void *ctx, struct lane *lane, struct subject *who, u6
 	look->end = (FIELD(who->inode, inode, i_size) - 1) >> PAGE_SHIFT;
 	look->reads = FIELD(who->task, task_struct, ioac__syscr);
 	look->fresh = 1;
+	look->late = 0;
 	look->unsure = 0;
 	look->request = 0;
 	ask_for(look, who->task, mapping);

@@ -400,3 +400,52 @@ def test_splices_from_within_a_page_are_exact_or_bounded(
     unsure = next(int(note.split()[1]) for note in done.audit["notes"] if note.startswith("where"))
     off = sum(abs(sum(truth) - sum(counted)) for _, truth, counted in wrong(cases, done))
     assert off <= unsure * BATCH
+
+
+# Reads each file three times, from the beginning to behind its end, in the way it is named for.
+REREADER = """
+import os, sys
+null = os.open("/dev/null", os.O_WRONLY)
+for path in sys.argv[1:] * 3:
+    file = os.open(path, os.O_RDONLY)
+    if path.endswith("-read"):
+        os.read(file, 1 << 20)
+    elif path.endswith("-pread"):
+        os.pread(file, 1 << 20, 0)
+    else:
+        os.sendfile(null, file, 0, 1 << 20)
+    os.close(file)
+"""
+
+
+def test_files_that_were_just_written_are_hit_as_a_whole(disk: Path, trace: Run) -> None:
+    """The end of the last folio is still to be filled: what is before fires nothing then."""
+    with file_system("ext4-1k", disk) as folder:
+        files = {
+            make_file(folder / f"{pages}-{way}", pages - 1, 700): 3 * pages
+            for way in ("read", "pread", "sendfile")
+            for pages in (4, 14)
+        }
+        done = trace(sys.executable, "-c", REREADER, *files)
+        counted = {file: done.counts(file)[:2] for file in files}
+    assert counted == {file: (hits, 0) for file, hits in files.items()}
+    assert done.audit["accuracy"] == "exact"
+
+
+# Fills one pipe from two files in turn, with what lies at the same place in the pipe.
+INTERLEAVER = """
+import os, sys
+files = [os.open(path, os.O_RDONLY) for path in sys.argv[1:]]
+(taken, filled), null = os.pipe(), os.open("/dev/null", os.O_WRONLY)
+for place in range(0, 400, 8):
+    left = os.splice(files[place // 8 % 2], filled, 8 * 4096, offset_src=place * 4096)
+    while left:
+        left -= os.splice(taken, null, left)
+"""
+
+
+def test_files_that_are_spliced_in_turn_are_told_apart(disk: Path, trace: Run) -> None:
+    """The pipe's place in line advances with the place in each of them."""
+    files = [make_file(disk / f"in-turn-{n}", 450) for n in range(2)]
+    done = trace(sys.executable, "-c", INTERLEAVER, *files)
+    assert [sum(done.counts(file)) for file in files] == [200, 200]

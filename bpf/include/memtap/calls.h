@@ -53,17 +53,46 @@ enum {
 #define CALL_32_ARGUMENT_3(regs) (u32) FIELD(regs, pt_regs, si)
 #define CALL_32_ARGUMENT_4(regs) (u32) FIELD(regs, pt_regs, di)
 enum {
+	NR_32_READ = 3,
 	NR_32_BRK = 45,
 	NR_32_MUNMAP = 91,
 	NR_32_MPROTECT = 125,
+	NR_32_READV = 145,
 	NR_32_MREMAP = 163,
+	NR_32_PREAD64 = 180,
+	NR_32_SENDFILE = 187,
 	NR_32_MMAP2 = 192,
 	NR_32_MADVISE = 219,
+	NR_32_SENDFILE64 = 239,
+	NR_32_SPLICE = 313,
+	NR_32_PREADV = 333,
+	NR_32_COPY_FILE_RANGE = 377,
+	NR_32_PREADV2 = 378,
 };
 #define ARGUMENT(number, regs, is_32)                                                          \
 	((is_32) ? CALL_32_ARGUMENT_##number(regs) : CALL_ARGUMENT_##number(regs))
 #define THREAD_IS_32_BIT(task) (FIELD(task, task_struct, thread_info__status) & TS_COMPAT)
 #define TS_COMPAT              2
+
+/* Is this thread, of a 32-bit program, in a call that reads? */
+static INLINE int is_reading_32(u64 task)
+{
+	if (!THREAD_IS_32_BIT(task))
+		return 0;
+	switch (CALL_NUMBER(user_regs(task))) {
+	case NR_32_READ:
+	case NR_32_READV:
+	case NR_32_PREAD64:
+	case NR_32_SENDFILE:
+	case NR_32_SENDFILE64:
+	case NR_32_SPLICE:
+	case NR_32_PREADV:
+	case NR_32_COPY_FILE_RANGE:
+	case NR_32_PREADV2:
+		return 1;
+	}
+	return 0;
+}
 #else
 #define CALL_NUMBER(regs)             FIELD(regs, pt_regs, syscallno)
 #define CALL_ARGUMENT_0(regs)         FIELD(regs, pt_regs, orig_x0)
@@ -104,6 +133,7 @@ enum {
 };
 #define ARGUMENT(number, regs, is_32) CALL_ARGUMENT_##number(regs)
 #define THREAD_IS_32_BIT(task)        0
+#define is_reading_32(task)           0
 #endif
 
 /* task->flags: who makes no system calls of its own, and how a task asks for memory. */

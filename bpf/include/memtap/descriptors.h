@@ -31,4 +31,13 @@ static inline u64 file_of(u64 task, u64 fd)
 	return file_at(descriptors_of(task), fd);
 }
 
+/* Where the file of a descriptor stands that this thread is reading. */
+static INLINE u64 place_at(u64 task, u64 fd)
+{
+	u64 table = FIELD(FIELD(task, task_struct, files), files_struct, fdt);
+	u64 file = PEEK_AS(u64, FIELD(table, fdtable, fd), fd * sizeof(u64));
+
+	return PEEK(file, file, f_pos);
+}
+
 #endif

@@ -79,14 +79,17 @@ static INLINE u64 bytes_of_parts(u64 parts, u64 count)
 	return sum;
 }
 
-/* As long as nobody takes from it, a pipe's place in line and the file's advance together. */
+/*
+ * As long as nobody takes from it, a pipe's place in line and the file's advance together. They
+ * also do from call to call if what lies between comes from elsewhere, but the start does not.
+ */
 static INLINE void ask_pipe(struct asking *asking, u64 pipe, u64 first)
 {
 	u32 head = PEEK(pipe, pipe_inode_info, head);
 
 	if (!pipe)
 		return;
-	asking->id = head - first;
+	asking->id = head - first + asking->start * MOST_BYTES;
 	asking->room = PEEK(pipe, pipe_inode_info, max_usage) -
 		       (u32)(head - (u32)PEEK(pipe, pipe_inode_info, tail));
 }
