@@ -50,7 +50,7 @@ def _replay(pattern: str, paths: list[Path], options: Options, jobs: Sequence[Jo
     """One job after the other; of several recordings, each with those that were made for it."""
     from memtap.tracers.reading import by_tracer, nothing_for, own
 
-    made = by_tracer(paths, options.trust) if len(jobs) > 1 else None
+    made = by_tracer(paths, options.trust) if len(jobs) + len(paths) > 2 else None
     displays: list[Display] = []
     with ExitStack() as stack:
         for number, job in enumerate(jobs):
@@ -69,12 +69,13 @@ def _replay(pattern: str, paths: list[Path], options: Options, jobs: Sequence[Jo
 
 
 def _show(recording: Recording, job: Job, display: Display, several: bool) -> None:
-    """All reports of one recording; of several, each says of which it is."""
+    """All reports of one recording; of several, the first of each says of which it is."""
     from memtap.tracers.reading import reports
 
     source = [f"recorded in {one_line(str(recording.path))}"] if several else []
     for report, interval in reports(recording, job.tracer, job.query):
         display.show(remarked(report, job.tracer.nothing, [*interval.remarks, *source]))
+        source = []
         if display.closed:
             return
     if recording.was_cut_off:

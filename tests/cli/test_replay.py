@@ -137,6 +137,15 @@ def test_a_folder_or_a_glob_is_one_run_in_order(pattern: str, tmp_path: Path) ->
     assert [line.split(",")[1] for line in done.lines] == ["hits_pages", "1", "2"]
 
 
+def test_of_several_recordings_each_is_named_once(recording: Path, tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.parquet").write_bytes(recording.read_bytes())
+    lines = memtap("cachetop", "--from", f"{tmp_path}/[ab].parquet").lines
+    said = [f"recorded in {tmp_path}/{name}.parquet" for name in "ab"]
+    assert [line for line in lines if "recorded" in line] == said
+    assert "recorded" not in memtap("cachetop", "--from", recording).out
+
+
 def test_a_page_that_one_recording_brings_in_is_no_miss_of_the_next(tmp_path: Path) -> None:
     record(tmp_path / "1.parquet", make_chunk(add(0, 4)))
     record(tmp_path / "2.parquet", make_chunk(read(0, 4)))
