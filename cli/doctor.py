@@ -33,7 +33,7 @@ def command(format: str, output: Path | None, verbose: bool) -> None:
     \b
     ACCURACY  exact: each event counted once; bounded, estimated: see the
               report's notes (-v); none: the report cannot run here
-    WAY       the best of the report's ways to see its events that works;
+    VARIANT   the best of the report's ways to see its events that works;
               below it what a better one lacks, or that the kernel refused
               it, and with which last word
     PROBES    how many places in the kernel it attaches to (-v lists them)
@@ -76,8 +76,8 @@ def _csv(rows: Sequence[Row]) -> str:
 
 def _table(diagnosis: Diagnosis, verbose: bool, look: Look) -> Iterator[str]:
     """A line per report, a line per fact, and below each what is amiss and what to do."""
-    wide = max(3, *(len(row["way"] or "-") for row in diagnosis.rows)) + 2
-    yield look.heading(f"{'REPORT':<12}{'ACCURACY':<12}{'WAY':<{wide}}PROBES")
+    wide = max(7, *(len(row["way"] or "-") for row in diagnosis.rows)) + 2
+    yield look.heading(f"{'REPORT':<12}{'ACCURACY':<12}{'VARIANT':<{wide}}PROBES")
     for row in diagnosis.rows:
         accuracy = row["accuracy"] or "none"
         line = f"{row['report']:<12}{accuracy:<12}{row['way'] or '-':<{wide}}{len(row['probes'])}"

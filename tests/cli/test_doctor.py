@@ -18,5 +18,5 @@ def test_columns_stand_below_their_headings_however_long_a_way_is_called() -> No
         _table(Diagnosis("", rows, [Fact("x", "y")], compiles=True), False, Look())
     )[:4]
     for line, way in zip(lines, ("filemap", "a-way-with-a-long-name", "-"), strict=True):
-        assert line[heading.index("WAY") : heading.index("PROBES")].rstrip() == way
+        assert line[heading.index("VARIANT") : heading.index("PROBES")].rstrip() == way
         assert line[heading.index("PROBES") - 2 :] == "  6"

@@ -35,7 +35,7 @@ class Cause(Word):
 
 # A fault, or `count` of them, of which `address` and `offset` (in the file) are the first's.
 # `time_ns` is 0 where it is not known; `room_ns` is the most that it can be, and `switched` whether
-# the thread may have left its CPU in that time, see faultmatch.FAULT. `place`, `site` and `stack`
+# the thread may have left its CPU in that time, see match.FAULT. `place`, `site` and `stack`
 # are numbers of texts that a chunk tells.
 ROW = np.dtype(
     [
@@ -71,7 +71,7 @@ _COPIED = [name for name in ROW.names or () if name not in ("region", "cause", "
 
 
 def rows_of(faults: Events, traits: npt.NDArray[np.void], swaps: bool) -> Events:
-    """Faults (faultmatch.FAULT) as rows; `traits` those of Mappings, `swaps` as in causes()."""
+    """Faults (match.FAULT) as rows; `traits` those of Mappings, `swaps` as in causes()."""
     rows = np.zeros(len(faults), ROW)
     for name in _COPIED:
         rows[name] = faults[name]
@@ -86,7 +86,7 @@ def rows_of(faults: Events, traits: npt.NDArray[np.void], swaps: bool) -> Events
 
 
 def already_spilled(faults: Events, spilled: dict[int, int]) -> Bools:
-    """Which faults (faultmatch.FAULT) an exception that was spilled has counted already.
+    """Which faults (match.FAULT) an exception that was spilled has counted already.
 
     That are those of which only the completion is told, so many as were `spilled`, by process;
     these are taken off.

@@ -25,10 +25,10 @@ class Origin:
 
     Attributes:
         tracer: the C program.
-        way: which of the plan's ways it was attached by.
+        way: which of the plan's variants was attached.
         accuracy: how far counts can be believed if nothing is lost.
         probes: what was attached, as `kind:target`.
-        notes: what this way cannot see, and which better way was refused.
+        notes: what this variant cannot see, and which better one was refused.
         filtered: whether only some processes were traced.
         page_bytes: the size of a page.
         host, machine, kernel, boot_id: of the traced machine; `kernel` as uname -r has it.

@@ -183,7 +183,7 @@ static inline int raised(void *ctx, u64 task, u64 address, u64 regs, u8 marks)
  * What is told of a task's last exception must not be taken for one that follows. After one
  * that waited for I/O others are likely, and each is to be timed.
  */
-static inline void end_streak(int number, u8 kind)
+static inline void end_run(int number, u8 kind)
 {
 	struct lane *lane = lane_of(number);
 	u64 alone = kind == MAJOR || kind == WAITED ? AFTER_WAIT : 1;
@@ -192,12 +192,12 @@ static inline void end_streak(int number, u8 kind)
 		lane->state[ALONE] = alone;
 }
 
-static inline void end_streaks(u8 kind)
+static inline void end_runs(u8 kind)
 {
 #pragma unroll
 	for (int lanes = 0; lanes < ALL_LANES; lanes += LANES) {
-		end_streak(lanes + LANE_USER, kind);
-		end_streak(lanes + LANE_KERNEL, kind);
+		end_run(lanes + LANE_USER, kind);
+		end_run(lanes + LANE_KERNEL, kind);
 	}
 }
 
@@ -211,7 +211,7 @@ static inline int tell(void *ctx, int lane_number, u64 task, struct event *what)
 	what->tid = FIELD(task, task_struct, pid);
 	what->seen = seen_of(task);
 	keep(ctx, lane, task, what);
-	end_streaks(what->kind);
+	end_runs(what->kind);
 	leave(lane);
 	return 0;
 }

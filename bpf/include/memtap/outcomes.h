@@ -148,7 +148,7 @@ int on_switch(u64 *ctx)
 	    last->number == this.number)
 		lane->batch.head.used--;
 	keep(ctx, lane, task, &this);
-	end_streaks(WAITED);
+	end_runs(WAITED);
 	leave(lane);
 	return 0;
 }
