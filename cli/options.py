@@ -336,7 +336,8 @@ def shared(
 
 def inspecting(declared: Inspector) -> Decorator:
     """Adds the options of what traces nothing; the command is called with one `Options`."""
-    several: list[Decorator] = [*INTERVAL_AND_COUNT, _THIS_PROCESS, comm_option]
+    some: list[Decorator] = [] if declared.of_host else [_THIS_PROCESS, comm_option]
+    several: list[Decorator] = [*INTERVAL_AND_COUNT, *some]
     whom = [_PID] if declared.of_one else several
     by = [by_option(declared.keys)] if len(declared.keys) > 1 else []
     own: list[Decorator] = [*by, *map(_option, declared.flags)]

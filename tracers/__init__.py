@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 NAMES = ("cachestat", "cachetop", "faults", "malloc", "slab", "pages", "reclaim", "shm", "oom")
 
 # What reads /proc and traces nothing is declared in the same way.
-INSPECTORS = ("ps", "pmap")
+INSPECTORS = ("ps", "pmap", "ledger")
 
 # Two that read the same events, or the same files, share a folder.
 _FOLDERS = dict.fromkeys(("cachestat", "cachetop"), "pagecache") | {"pmap": "ps"}

@@ -243,10 +243,12 @@ class Inspector(Declared):
     Attributes:
         inspect: begins to look.
         of_one: whether it is about one process, which is its argument; it looks once then.
+        of_host: whether it is about the whole host, so that no process can be asked for.
     """
 
     inspect: Callable[[Query], Inspection]
     of_one: bool = False
+    of_host: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,83 @@
+"""The keys and columns of the account."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from memtap.tracers.model.keys import COMM, PID, UID, USER
+from memtap.tracers.model.report import Column, Kind, sized
+
+_USER = replace(USER, kind="user")
+
+# What identifies a row, by what the user groups by.
+LEDGER_KEYS: dict[str, tuple[Column, ...]] = {
+    "line": (
+        Column(
+            "group",
+            "GROUP",
+            "text",
+            help="what it belongs to: processes, cache, kernel, pools, free; `beside` is no part "
+            "of MemTotal, or is in other lines as well",
+        ),
+        Column("line", "LINE", "text", help="what of it; docs/ledger.md tells what each is"),
+    ),
+    "process": (PID, UID, _USER, *COMM),
+    "user": (UID, _USER),
+}
+
+_SHARE = Column("share_pct", "SHARE", "pct", help="of MemTotal; a dash if it is no part of it")
+_LINE = (
+    Column("size_bytes", "SIZE", "kib", help="how much it is"),
+    _SHARE,
+    Column(
+        "more", "MORE", "text", unknown=True, help="the command that shows more of it: memtap ..."
+    ),
+    Column("source", "FROM", "path", help="the file and fields that it is from"),
+)
+_TOTAL = "all of the next five"
+_SPACE = (
+    Column("total_bytes", "TOTAL", "kib", unknown=True, help=_TOTAL),
+    replace(_SHARE, help="of MemTotal"),
+    Column("anon_bytes", "ANON", "kib", unknown=True, help="anonymous pages: heap, stack"),
+    Column("file_bytes", "FILE", "kib", unknown=True, help="pages of files that it maps"),
+    Column("shmem_bytes", "SHMEM", "kib", unknown=True, help="shared memory that it maps"),
+    Column("pgtables_bytes", "TABLES", "kib", help="its page tables"),
+    Column(
+        "rings_bytes",
+        "RINGS",
+        "kib",
+        unknown=True,
+        help="buffers of the kernel that it maps: of perf events, io_uring, packet sockets",
+    ),
+    Column("swap_bytes", "SWAP", "kib", unknown=True, help="what of its own is swapped out"),
+    Column(
+        "hugetlb_bytes",
+        "HUGETLB",
+        "kib",
+        table=False,
+        unknown=True,
+        help="huge pages of hugetlbfs, in full in each that maps them",
+    ),
+)
+_PROCESSES = Column("processes", "PROCS", help="how many processes are in the row")
+
+# What of a process is a part of MemTotal, each page in one process.
+PARTS = ("anon_bytes", "file_bytes", "shmem_bytes", "pgtables_bytes", "rings_bytes")
+SUMMED = ("processes", "total_bytes", *PARTS, "swap_bytes", "hugetlb_bytes")
+
+
+def ledger_columns(by: str, kind: Kind, changes: bool) -> tuple[Column, ...]:
+    """The columns of the report.
+
+    Args:
+        by: the key that the user groups by.
+        kind: how the table shows sizes, `kib` or `human`.
+        changes: whether rows tell how far sizes came, not how high they are.
+    """
+    columns = {"line": _LINE, "process": _SPACE, "user": (_PROCESSES, *_SPACE)}[by]
+    shown = (_of_change(column) if changes else column for column in columns)
+    return (*LEDGER_KEYS[by], *(sized(column, kind) for column in shown))
+
+
+def _of_change(column: Column) -> Column:
+    return replace(column, change=column.kind in ("kib", "count"))

@@ -1,0 +1,249 @@
+"""The account as reports: what there is, or what came and went since."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memtap.tracers.host import procfs
+from memtap.tracers.host.counters import Counters, difference
+from memtap.tracers.ledger import memory, spaces
+from memtap.tracers.ledger.account import BESIDE, BESIDES, LINES, Facts, Line, account
+from memtap.tracers.ledger.columns import PARTS, SUMMED
+from memtap.tracers.ledger.memory import Memory
+from memtap.tracers.ledger.spaces import Space
+from memtap.tracers.model.report import Column, Report, Row, now, percentage
+from memtap.tracers.model.tracer import Inspection, Query
+
+# Of /proc/meminfo, in KiB: what sums can be compared with.
+_COMPARED = ("MemTotal", "MemFree", "MemAvailable", "AnonPages", "Mapped", "Shmem", "PageTables")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was found at one moment.
+
+    Attributes:
+        time: when, UTC, ISO 8601.
+        at_s: the same on a clock that is never set.
+        total: MemTotal in bytes.
+        rows: values by column name.
+        read: how many processes were read.
+        unread: of how many not all is known.
+        untold: what this kernel does not tell of.
+        kernel: counters that the rows can be compared with.
+    """
+
+    time: str
+    at_s: float
+    total: int
+    rows: list[Row]
+    read: int
+    unread: int
+    untold: tuple[str, ...]
+    kernel: Counters
+
+
+class LedgerInspection(Inspection):
+    """Looks at all memory; see Inspection."""
+
+    def __init__(self, query: Query, columns: tuple[Column, ...], root: Path = Path("/")) -> None:
+        (self._by,) = query.by
+        self._columns, self._root = columns, root
+        self._changes = query.interval_s is not None
+
+    def begin(self) -> Sequence[str]:
+        """Takes the first look."""
+        self._seen = look(self._by, self._root)
+        hint = "; run it with sudo" if os.geteuid() else ""
+        return [_unread(self._seen) + hint] if self._seen.unread else []
+
+    def report(self) -> Report:
+        """What there was at the first look; or what changed since the last one."""
+        if not self._changes:
+            return report_of(self._seen, self._columns)
+        before, self._seen = self._seen, look(self._by, self._root)
+        return change_of(before, self._seen, self._columns)
+
+
+def look(by: str, root: Path = Path("/")) -> Look:
+    """What there is now, a row for each of what it is grouped by."""
+    seen = memory.look(root)
+    found = spaces.look(root, whole=by != "line")
+    return Look(
+        time=now(),
+        at_s=time.monotonic(),
+        total=seen.total,
+        rows=_ROWS[by](seen, found),
+        read=len(found),
+        unread=sum(not space.is_known for space in found),
+        untold=tuple(line.name for line in (*LINES, *BESIDES) if not line.is_known(seen)),
+        kernel={name: seen.kib[name] for name in _COMPARED},
+    )
+
+
+def _line_rows(seen: Memory, found: list[Space]) -> list[Row]:
+    lines = account(Facts(seen, spaces.sums_of(found)))
+    return [_line_row(line, size, seen.total) for line, size in lines]
+
+
+def _line_row(line: Line, size: int, total: int) -> Row:
+    return {
+        "group": line.group,
+        "line": line.name,
+        "size_bytes": size,
+        "share_pct": None if line.group == BESIDE else percentage(size, total),
+        "more": line.more or None,
+        "source": line.source,
+    }
+
+
+def _process_rows(seen: Memory, found: list[Space]) -> list[Row]:
+    rows = [_space_row(space, seen.total) for space in found]
+    return sorted(rows, key=lambda row: -(row["total_bytes"] or 0))
+
+
+def _space_row(space: Space, total: int) -> Row:
+    row = {
+        "pid": space.pid,
+        "start": space.start,
+        "uid": space.uid,
+        "user": procfs.user_name(space.uid),
+        "comm": space.comm,
+        "processes": 1,
+        "anon_bytes": space.anon,
+        "file_bytes": space.file,
+        "shmem_bytes": space.shmem,
+        "pgtables_bytes": space.pgtables,
+        "rings_bytes": space.rings,
+        "swap_bytes": space.swap,
+        "hugetlb_bytes": space.hugetlb,
+    }
+    return _with_total(row, total)
+
+
+def _user_rows(seen: Memory, found: list[Space]) -> list[Row]:
+    users: dict[int, list[Row]] = {}
+    for row in _process_rows(seen, found):
+        users.setdefault(row["uid"], []).append(row)
+    rows = [
+        _with_total({"uid": uid, "user": procfs.user_name(uid), **summed(group)}, seen.total)
+        for uid, group in users.items()
+    ]
+    return sorted(rows, key=lambda row: -(row["total_bytes"] or 0))
+
+
+def _with_total(row: Row, total: int) -> Row:
+    """The row with the sum of what is known of its parts, and the share of that in MemTotal."""
+    known = [row[name] for name in PARTS if row[name] is not None]
+    taken = None if row["anon_bytes"] is None else sum(known)
+    return row | {
+        "total_bytes": taken,
+        "share_pct": None if taken is None else percentage(taken, total),
+    }
+
+
+_ROWS: dict[str, Callable[[Memory, list[Space]], list[Row]]] = {
+    "line": _line_rows,
+    "process": _process_rows,
+    "user": _user_rows,
+}
+
+# What identifies a row, whatever it is grouped by; and what is added up.
+_IDENTITY = ("group", "line", "pid", "start", "uid")
+_AMOUNTS = ("size_bytes", *SUMMED)
+
+
+def summed(rows: Iterable[Row]) -> Row:
+    """The sums of what can be added up; of what is known, and None if nothing is."""
+    rows = list(rows)
+    return {name: _sum(row.get(name) for row in rows) for name in SUMMED}
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def report_of(seen: Look, columns: tuple[Column, ...]) -> Report:
+    """What there is."""
+    return _report(seen, columns, seen.rows, seen.kernel, 0.0)
+
+
+def change_of(before: Look, seen: Look, columns: tuple[Column, ...]) -> Report:
+    """What changed."""
+    rows = changes(before.rows, seen.rows, seen.total)
+    kernel = difference(seen.kernel, before.kernel)
+    return _report(seen, columns, rows, kernel, seen.at_s - before.at_s)
+
+
+def _report(
+    seen: Look, columns: tuple[Column, ...], rows: list[Row], kernel: Counters, interval_s: float
+) -> Report:
+    return Report(
+        name="ledger",
+        time=seen.time,
+        interval_s=round(interval_s, 3),
+        columns=columns,
+        rows=rows,
+        audit=procfs.audit(seen.read, seen.unread, kernel, _notes(seen)),
+        totals=_totals(rows, columns, seen.total) if len(rows) > 1 else None,
+    )
+
+
+def _totals(rows: list[Row], columns: tuple[Column, ...], total: int) -> Row:
+    """What all of it adds up to; that of lines is MemTotal."""
+    if any(column.name == "line" for column in columns):
+        size = sum(row["size_bytes"] for row in rows if row["group"] != BESIDE)
+        return {"line": "MemTotal", "size_bytes": size, "share_pct": percentage(size, total)}
+    sums = summed(rows)
+    return {**sums, "user": "total", "share_pct": percentage(sums["total_bytes"] or 0, total)}
+
+
+def changes(before: Iterable[Row], after: Iterable[Row], total: int) -> list[Row]:
+    """How far sizes came; only rows of which some changed.
+
+    What began had nothing before, and what ended has nothing left.
+    """
+    old = {_identity(row): row for row in before}
+    rows = [_difference(row, old.pop(_identity(row), {}), total) for row in after]
+    rows += [_difference(dict.fromkeys(_AMOUNTS, 0), row, total, row) for row in old.values()]
+    return [row for row in rows if any(row.get(name) for name in _AMOUNTS)]
+
+
+def _identity(row: Row) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in _IDENTITY)
+
+
+def _difference(row: Row, old: Row, total: int, named: Row | None = None) -> Row:
+    """How far the amounts of a row came; those that one of both does not know are None."""
+    named = named or row
+    amounts = {name: _minus(row[name], old.get(name, 0)) for name in _AMOUNTS if name in named}
+    of = amounts.get("size_bytes", amounts.get("total_bytes"))
+    is_part = named.get("group") != BESIDE and of is not None
+    return (
+        named
+        | amounts
+        | {"share_pct": percentage(of, total) if is_part and of is not None else None}
+    )
+
+
+def _minus(value: int | None, old: int | None) -> int | None:
+    return None if value is None or old is None else value - old
+
+
+def _unread(seen: Look) -> str:
+    """What is missing where processes are not ours to read."""
+    of = "1 process is" if seen.unread == 1 else f"{seen.unread} processes are"
+    return f"{of} not ours to read: what they map of shared memory and of buffers is not known"
+
+
+def _notes(seen: Look) -> list[str]:
+    notes = [_unread(seen)] if seen.unread else []
+    if seen.untold:
+        notes.append(f"this kernel does not tell of {', '.join(seen.untold)}")
+    return notes

@@ -1,0 +1,56 @@
+"""The account of all memory: it reads /proc and /sys and traces nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from memtap.tracers.ledger.columns import LEDGER_KEYS, ledger_columns
+from memtap.tracers.model.report import Column, Kind
+from memtap.tracers.model.tracer import Flag, Inspection, Inspector, Query, Showing, UnfitError
+
+
+def _columns(query: Query) -> tuple[Column, ...]:
+    kind: Kind = "human" if query.has("human") else "kib"
+    return ledger_columns(query.by[0], kind, query.interval_s is not None)
+
+
+def _showing(query: Query) -> Showing:
+    return Showing(None if query.by == ("line",) else "total_bytes")
+
+
+def _check(query: Query) -> Sequence[str]:
+    if len(query.by) > 1:
+        raise UnfitError("an account is of one kind: -b with one KEY")
+    return ()
+
+
+def _inspect(query: Query) -> Inspection:
+    from memtap.tracers.ledger.report import LedgerInspection
+
+    return LedgerInspection(query, _columns(query))
+
+
+TRACER = Inspector(
+    name="ledger",
+    summary="Where all memory is: an account that adds up to MemTotal.",
+    question="Where is all memory? Lines that add up to MemTotal, and what nothing explains.",
+    about=(
+        "Without INTERVAL, what there is now. With it (seconds), a table at the end of each "
+        "interval of what came (+) and went (-) in it.",
+    ),
+    examples=(
+        ("ledger", "all of this host"),
+        ("ledger -s size -r 8", "the largest"),
+        ("ledger 10", "what grows, every 10 seconds"),
+        ("ledger -b process -k", "what each process takes, each page once"),
+        ("ledger -f json", "for scripts"),
+    ),
+    nothing="nothing changed",
+    keys=LEDGER_KEYS,
+    columns=_columns,
+    showing=_showing,
+    flags=(Flag("human", "Sizes with the letter of their unit: 956.0K, 1.5G.", letter="k"),),
+    check=_check,
+    inspect=_inspect,
+    of_host=True,
+)
