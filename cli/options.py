@@ -448,7 +448,11 @@ def check(options: Options, flags: Sequence[Flag] = ()) -> None:
 def _files(options: Options, flags: Sequence[Flag]) -> dict[str, Path]:
     """The files that are written, by their options."""
     named = {"--record": options.record, "--output": options.output}
-    named |= {f"--{flag.name}": options.file(flag.name) for flag in flags if flag.takes_file}
+    named |= {
+        f"--{flag.name}": options.file(flag.name)
+        for flag in flags
+        if flag.takes_file and not flag.reads
+    }
     return {name: path for name, path in named.items() if path}
 
 

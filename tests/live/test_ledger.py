@@ -6,9 +6,12 @@ import mmap
 import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,8 @@ import pytest
 from memtap.tracers.ledger import memory, spaces
 from memtap.tracers.ledger.account import UNEXPLAINED, Facts, account
 from memtap.tracers.ledger.spaces import sums_of
-from tests.live.tracing import PAGE, Row, memtap, reports
+from tests.live.limits import Limited, limited, members
+from tests.live.tracing import PAGE, Row, eventually, memtap, reports
 
 MIB = 1 << 20
 SIZE = 192 * MIB
@@ -162,19 +166,26 @@ LOADS: dict[str, Callable[[Path], AbstractContextManager[int]]] = {
 @pytest.mark.parametrize("line", LOADS)
 def test_a_load_is_in_its_line_and_nothing_of_it_is_unexplained(line: str, disk: Path) -> None:
     """Others begin and end meanwhile, so one of some attempts must be as it should."""
-    found = [_attempt(line, disk)]
-    while not any(map(_is_right, found)) and len(found) < 5:
-        found.append(_attempt(line, disk))
+    found = _attempts(line, disk)
+    while not any(map(_is_right, found)) and len(found) < 10:
+        found += _attempts(line, disk)
     assert any(map(_is_right, found)), found
 
 
-def _attempt(line: str, disk: Path) -> tuple[float, float, float]:
-    """What its line and `unexplained` grew by, of the load; and `unexplained` of all memory."""
+def _attempts(line: str, disk: Path) -> list[tuple[float, float, float]]:
+    """What its line and `unexplained` have more than before, and than after.
+
+    Both as parts of the load; and `unexplained` of all memory.
+    """
     before = lines()
     with LOADS[line](disk) as size:
-        after = lines()
-    grew = {name: (after[name] - before[name]) / size for name in (line, UNEXPLAINED)}
-    return grew[line], grew[UNEXPLAINED], after[UNEXPLAINED] / memory.look().total
+        held = lines()
+    after = lines()  # page tables are given back somewhat later
+    share = held[UNEXPLAINED] / memory.look().total
+    return [
+        ((held[line] - other[line]) / size, (held[UNEXPLAINED] - other[UNEXPLAINED]) / size, share)
+        for other in (before, after)
+    ]
 
 
 def _is_right(attempt: tuple[float, float, float]) -> bool:
@@ -208,3 +219,73 @@ def row_of(pid: int, *arguments: str) -> Row:
     (report,) = reports(memtap(*arguments, "-f", "json").stdout)
     (row,) = (row for row in report["rows"] if row["pid"] == pid)
     return row
+
+
+# Fills memory of three kinds, says so, and waits.
+FILLER = f"""
+import mmap, os, sys
+anon = mmap.mmap(-1, 64 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for at in range(0, len(anon), {PAGE}):
+    anon[at] = 1
+for path, mib in ((sys.argv[1], 32), (sys.argv[2], 48)):
+    with open(path, "wb") as file:
+        for _ in range(mib):
+            file.write(bytes(1 << 20))
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def filled(cgroup: Limited, *files: Path) -> Iterator[None]:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with cgroup.start(sys.executable, "-c", FILLER, *files, **pipes) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "\n"
+        yield
+        process.kill()
+
+
+@pytest.fixture
+def files(disk: Path) -> Iterator[tuple[Path, Path]]:
+    """One on tmpfs, one on a disk."""
+    found = Path(f"/dev/shm/memtap-test-{os.getpid()}"), disk / "filled"
+    yield found
+    for path in found:
+        path.unlink(missing_ok=True)
+
+
+def cgroup_row(path: str) -> Row:
+    (report,) = reports(memtap("ledger", "-b", "cgroup", "-f", "json").stdout)
+    (row,) = (row for row in report["rows"] if row["cgroup"] == path)
+    return row
+
+
+def test_a_cgroup_has_what_its_processes_made(files: tuple[Path, Path]) -> None:
+    with limited(400 * MIB) as cgroup, filled(cgroup, *files):
+        row = cgroup_row(cgroup.path)
+    assert row["limit_bytes"] == 400 * MIB
+    assert row["shmem_bytes"] == pytest.approx(32 * MIB, abs=MIB)
+    assert row["file_bytes"] == pytest.approx(48 * MIB, abs=8 * MIB)
+    assert row["anon_bytes"] == pytest.approx(68 * MIB, abs=8 * MIB)
+    kinds = ("anon_bytes", "file_bytes", "shmem_bytes", "kernel_bytes", "sockets_bytes")
+    # What a CPU has charged in advance is in nothing: 64 pages each.
+    ahead = 64 * PAGE * (os.cpu_count() or 1)
+    assert row["size_bytes"] == pytest.approx(sum(row[kind] for kind in kinds), abs=ahead + MIB)
+
+
+def test_what_a_cgroup_that_is_gone_has_is_own_of_the_one_above(files: tuple[Path, Path]) -> None:
+    with limited(400 * MIB) as above:
+        if above.version == 2:
+            (above.folder / "cgroup.subtree_control").write_text("+memory")
+        below = replace(above, folder=above.folder / "below", path=f"{above.path}/below")
+        below.folder.mkdir()
+        with filled(below, *files):
+            held = cgroup_row(above.path)
+        assert eventually(lambda: not members(below.folder))
+        assert held["own_bytes"] < 8 * MIB and held["size_bytes"] > 140 * MIB
+        below.folder.rmdir()
+        left = cgroup_row(above.path)
+        assert left["own_bytes"] == left["size_bytes"]
+        assert left["own_bytes"] >= 32 * MIB
+        assert above.version == 1 or left["dying"] >= 1

@@ -267,6 +267,11 @@ BESIDES = (
 _REST = Line(UNEXPLAINED, UNEXPLAINED, f"{_MEMINFO} MemTotal, less all above", "", lambda _: 0)
 
 
+def untold(memory: Memory) -> list[str]:
+    """The lines of which this kernel does not tell."""
+    return [line.name for line in (*LINES, *BESIDES) if not line.is_known(memory)]
+
+
 def account(facts: Facts) -> list[tuple[Line, int]]:
     """The lines with their sizes: those that add up to MemTotal, what is left, what is beside."""
     memory = facts.memory

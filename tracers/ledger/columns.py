@@ -21,6 +21,12 @@ LEDGER_KEYS: dict[str, tuple[Column, ...]] = {
         ),
         Column("line", "LINE", "text", help="what of it; docs/ledger.md tells what each is"),
     ),
+    "cgroup": (
+        Column("name", "CGROUP", "tree", help="it, below the one that it is in; / is the host"),
+        Column(
+            "cgroup", "PATH", "path", table=False, help="its path below the mount of its hierarchy"
+        ),
+    ),
     "process": (PID, UID, _USER, *COMM),
     "user": (UID, _USER),
 }
@@ -59,10 +65,92 @@ _SPACE = (
         help="huge pages of hugetlbfs, in full in each that maps them",
     ),
 )
+_CGROUP = (
+    Column(
+        "size_bytes", "SIZE", "kib", help="what it is charged for, all below it too; of / all used"
+    ),
+    _SHARE,
+    Column(
+        "own_bytes",
+        "OWN",
+        "kib",
+        help="what of that none below it has: its own, and that of cgroups that are gone",
+    ),
+    Column("limit_bytes", "LIMIT", "kib", unknown=True, help="the most that it may have"),
+    Column(
+        "high_bytes",
+        "HIGH",
+        "kib",
+        table=False,
+        unknown=True,
+        help="what it is slowed down above (memory.high)",
+    ),
+    Column("anon_bytes", "ANON", "kib", unknown=True, help="anonymous pages: heap, stack"),
+    Column("file_bytes", "FILE", "kib", unknown=True, help="page cache of files"),
+    Column("shmem_bytes", "SHMEM", "kib", unknown=True, help="shared memory, and files on tmpfs"),
+    Column("kernel_bytes", "KERNEL", "kib", unknown=True, help="what the kernel took for it"),
+    Column("slab_bytes", "SLAB", "kib", table=False, unknown=True, help="of KERNEL, its objects"),
+    Column(
+        "pgtables_bytes",
+        "TABLES",
+        "kib",
+        table=False,
+        unknown=True,
+        help="of KERNEL, page tables",
+    ),
+    Column("sockets_bytes", "SOCK", "kib", table=False, unknown=True, help="buffers of sockets"),
+    Column("swap_bytes", "SWAP", "kib", unknown=True, help="what of it is swapped out"),
+    Column(
+        "refaults",
+        "REFAULTS",
+        table=False,
+        unknown=True,
+        help="pages that it needed again soon after they had been evicted",
+    ),
+    Column(
+        "max_events",
+        "MAX_HITS",
+        table=False,
+        unknown=True,
+        help="how often it would have gone above its limit",
+    ),
+    Column(
+        "high_events",
+        "HIGH_HITS",
+        table=False,
+        unknown=True,
+        help="how often it was slowed down above memory.high",
+    ),
+    Column(
+        "oom_kills", "KILLS", unknown=True, help="processes that were killed for lack of memory"
+    ),
+    Column(
+        "stalled_pct",
+        "STALL",
+        "pct",
+        unknown=True,
+        help="of the last 10 s, when some of it waited for memory (PSI)",
+    ),
+    Column(
+        "dying",
+        "DYING",
+        unknown=True,
+        help="cgroups below it that were removed and are still charged",
+    ),
+    Column("called", "IS", "path", unknown=True, help="container, pod or unit, as its path tells"),
+)
 _PROCESSES = Column("processes", "PROCS", help="how many processes are in the row")
 
 # What of a process is a part of MemTotal, each page in one process.
 PARTS = ("anon_bytes", "file_bytes", "shmem_bytes", "pgtables_bytes", "rings_bytes")
+# What of a cgroup comes and goes.
+CHARGED = (
+    "size_bytes",
+    "own_bytes",
+    *("anon_bytes", "file_bytes", "shmem_bytes", "kernel_bytes", "slab_bytes"),
+    *("pgtables_bytes", "sockets_bytes", "swap_bytes"),
+    *("refaults", "max_events", "high_events", "oom_kills", "dying"),
+)
 SUMMED = ("processes", "total_bytes", *PARTS, "swap_bytes", "hugetlb_bytes")
 
 
@@ -74,10 +162,16 @@ def ledger_columns(by: str, kind: Kind, changes: bool) -> tuple[Column, ...]:
         kind: how the table shows sizes, `kib` or `human`.
         changes: whether rows tell how far sizes came, not how high they are.
     """
-    columns = {"line": _LINE, "process": _SPACE, "user": (_PROCESSES, *_SPACE)}[by]
+    columns = {
+        "line": _LINE,
+        "cgroup": _CGROUP,
+        "process": _SPACE,
+        "user": (_PROCESSES, *_SPACE),
+    }[by]
     shown = (_of_change(column) if changes else column for column in columns)
     return (*LEDGER_KEYS[by], *(sized(column, kind) for column in shown))
 
 
 def _of_change(column: Column) -> Column:
-    return replace(column, change=column.kind in ("kib", "count"))
+    amounts = (*CHARGED, *SUMMED)
+    return replace(column, change=column.name in amounts)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mmap import PAGESIZE
 from pathlib import Path
 
+from memtap.bpf.errors import MemtapError
 from memtap.tracers.host.counters import Counters, meminfo
 
 # Pages go from the free lists of all to those of a CPU by hundreds of MiB, and the two are told by
@@ -95,7 +96,18 @@ class Memory:
 
 
 def look(root: Path = Path("/")) -> Memory:
-    """What is counted now; of several looks, the one whose files agree most on what is free."""
+    """What is counted now; of several looks, the one whose files agree most on what is free.
+
+    Raises MemtapError where a host does not show the files that all kernels have.
+    """
+    try:
+        return _look(root)
+    except OSError as error:
+        what = f"{error.filename} cannot be read: {error.strerror}"
+        raise MemtapError(what, "run it on the host itself, not in a sandbox") from error
+
+
+def _look(root: Path) -> Memory:
     tries = (_try(root) for _ in range(_TRIES))
     kib, zones = min(_until_near(tries), key=_apart)
     return Memory(

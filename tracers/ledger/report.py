@@ -5,47 +5,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from memtap.tracers.host import procfs
 from memtap.tracers.host.counters import Counters, difference
-from memtap.tracers.ledger import memory, spaces
-from memtap.tracers.ledger.account import BESIDE, BESIDES, LINES, Facts, Line, account
-from memtap.tracers.ledger.columns import PARTS, SUMMED
+from memtap.tracers.ledger import cgroups, explain, memory, spaces
+from memtap.tracers.ledger.account import BESIDE, Facts, Line, account, untold
+from memtap.tracers.ledger.columns import CHARGED, PARTS, SUMMED
+from memtap.tracers.ledger.kept import Look, keep, kept, seconds_between
 from memtap.tracers.ledger.memory import Memory
 from memtap.tracers.ledger.spaces import Space
-from memtap.tracers.model.report import Column, Report, Row, now, percentage
+from memtap.tracers.model.report import Column, Report, Row, Section, now, percentage
 from memtap.tracers.model.tracer import Inspection, Query
 
 # Of /proc/meminfo, in KiB: what sums can be compared with.
 _COMPARED = ("MemTotal", "MemFree", "MemAvailable", "AnonPages", "Mapped", "Shmem", "PageTables")
-
-
-@dataclass(frozen=True)
-class Look:
-    """What was found at one moment.
-
-    Attributes:
-        time: when, UTC, ISO 8601.
-        at_s: the same on a clock that is never set.
-        total: MemTotal in bytes.
-        rows: values by column name.
-        read: how many processes were read.
-        unread: of how many not all is known.
-        untold: what this kernel does not tell of.
-        kernel: counters that the rows can be compared with.
-    """
-
-    time: str
-    at_s: float
-    total: int
-    rows: list[Row]
-    read: int
-    unread: int
-    untold: tuple[str, ...]
-    kernel: Counters
 
 
 class LedgerInspection(Inspection):
@@ -55,33 +30,47 @@ class LedgerInspection(Inspection):
         (self._by,) = query.by
         self._columns, self._root = columns, root
         self._changes = query.interval_s is not None
+        self._explains = query.has("explain")
+        self._record: Path | None = query.flags.get("record")
+        since: Path | None = query.flags.get("since")
+        self._since = kept(since, self._by) if since else None
 
     def begin(self) -> Sequence[str]:
         """Takes the first look."""
-        self._seen = look(self._by, self._root)
+        self._seen = self._look()
         hint = "; run it with sudo" if os.geteuid() else ""
         return [_unread(self._seen) + hint] if self._seen.unread else []
 
     def report(self) -> Report:
-        """What there was at the first look; or what changed since the last one."""
-        if not self._changes:
-            return report_of(self._seen, self._columns)
-        before, self._seen = self._seen, look(self._by, self._root)
-        return change_of(before, self._seen, self._columns)
+        """What there was at the first look; or what changed since the last one, or one kept."""
+        before = self._since
+        if self._changes:
+            before, self._seen = before or self._seen, self._look()
+        if before is None:
+            return report_of(self._seen, self._columns, self._explains)
+        return change_of(before, self._seen, self._columns, self._explains)
+
+    def _look(self) -> Look:
+        seen = look(self._by, self._root)
+        if self._record:
+            keep(seen, self._record)
+        return seen
 
 
 def look(by: str, root: Path = Path("/")) -> Look:
     """What there is now, a row for each of what it is grouped by."""
     seen = memory.look(root)
-    found = spaces.look(root, whole=by != "line")
+    found = [] if by == "cgroup" else spaces.look(root, whole=by != "line")
+    rows = _cgroup_rows(seen, root) if by == "cgroup" else _ROWS[by](seen, found)
     return Look(
+        by=by,
         time=now(),
         at_s=time.monotonic(),
         total=seen.total,
-        rows=_ROWS[by](seen, found),
-        read=len(found),
+        rows=rows,
+        read=len(rows) if by == "cgroup" else len(found),
         unread=sum(not space.is_known for space in found),
-        untold=tuple(line.name for line in (*LINES, *BESIDES) if not line.is_known(seen)),
+        untold=tuple(untold(seen)),
         kernel={name: seen.kib[name] for name in _COMPARED},
     )
 
@@ -100,6 +89,10 @@ def _line_row(line: Line, size: int, total: int) -> Row:
         "more": line.more or None,
         "source": line.source,
     }
+
+
+def _cgroup_rows(seen: Memory, root: Path) -> list[Row]:
+    return cgroups.rows(seen, cgroups.hierarchy(root), root)
 
 
 def _process_rows(seen: Memory, found: list[Space]) -> list[Row]:
@@ -154,8 +147,8 @@ _ROWS: dict[str, Callable[[Memory, list[Space]], list[Row]]] = {
 }
 
 # What identifies a row, whatever it is grouped by; and what is added up.
-_IDENTITY = ("group", "line", "pid", "start", "uid")
-_AMOUNTS = ("size_bytes", *SUMMED)
+_IDENTITY = ("group", "line", "cgroup", "pid", "start", "uid")
+_AMOUNTS = tuple(dict.fromkeys((*CHARGED, *SUMMED)))
 
 
 def summed(rows: Iterable[Row]) -> Row:
@@ -169,20 +162,30 @@ def _sum(values: Iterable[int | None]) -> int | None:
     return sum(known) if known else None
 
 
-def report_of(seen: Look, columns: tuple[Column, ...]) -> Report:
+def report_of(seen: Look, columns: tuple[Column, ...], explains: bool = False) -> Report:
     """What there is."""
-    return _report(seen, columns, seen.rows, seen.kernel, 0.0)
+    words = explain.WORDS[seen.by](seen.rows, seen.total) if explains else None
+    return _report(seen, columns, seen.rows, seen.kernel, 0.0, words)
 
 
-def change_of(before: Look, seen: Look, columns: tuple[Column, ...]) -> Report:
+def change_of(
+    before: Look, seen: Look, columns: tuple[Column, ...], explains: bool = False
+) -> Report:
     """What changed."""
     rows = changes(before.rows, seen.rows, seen.total)
     kernel = difference(seen.kernel, before.kernel)
-    return _report(seen, columns, rows, kernel, seen.at_s - before.at_s)
+    seconds = seconds_between(before, seen)
+    words = explain.CHANGED[seen.by](rows, seconds) if explains else None
+    return _report(seen, columns, rows, kernel, seconds, words)
 
 
 def _report(
-    seen: Look, columns: tuple[Column, ...], rows: list[Row], kernel: Counters, interval_s: float
+    seen: Look,
+    columns: tuple[Column, ...],
+    rows: list[Row],
+    kernel: Counters,
+    interval_s: float,
+    words: list[str] | None,
 ) -> Report:
     return Report(
         name="ledger",
@@ -191,13 +194,17 @@ def _report(
         columns=columns,
         rows=rows,
         audit=procfs.audit(seen.read, seen.unread, kernel, _notes(seen)),
+        sections=() if words is None else (Section("explanation", "text", words),),
         totals=_totals(rows, columns, seen.total) if len(rows) > 1 else None,
     )
 
 
-def _totals(rows: list[Row], columns: tuple[Column, ...], total: int) -> Row:
-    """What all of it adds up to; that of lines is MemTotal."""
-    if any(column.name == "line" for column in columns):
+def _totals(rows: list[Row], columns: tuple[Column, ...], total: int) -> Row | None:
+    """What all of it adds up to; that of lines is MemTotal, and that of cgroups the first."""
+    names = {column.name for column in columns}
+    if "cgroup" in names:
+        return None
+    if "line" in names:
         size = sum(row["size_bytes"] for row in rows if row["group"] != BESIDE)
         return {"line": "MemTotal", "size_bytes": size, "share_pct": percentage(size, total)}
     sums = summed(rows)

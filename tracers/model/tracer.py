@@ -50,7 +50,8 @@ class Flag:
         name: without its dashes.
         letter: its short form, without the dash; "" if it has none.
         help: what --help says of it.
-        takes_file: whether it names a file to write; else it is given or not.
+        takes_file: whether it names a file; else it is given or not.
+        reads: whether that file is read, not written.
         wants: another flag without which this one means nothing, and why; "" for none.
         columns: those of the table that it adds, or puts in place of the usual one.
         section: the name and kind of the section that it adds; None for none.
@@ -61,6 +62,7 @@ class Flag:
     name: str
     help: str
     takes_file: bool = False
+    reads: bool = False
     wants: tuple[str, str] = ("", "")
     columns: tuple[Column, ...] = ()
     section: tuple[str, SectionKind] | None = None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from memtap.bpf.errors import MemtapError
 from memtap.tracers.ledger import memory
 from memtap.tracers.ledger.account import Facts, account
 from memtap.tracers.ledger.columns import ledger_columns
@@ -218,3 +219,9 @@ def test_processes_of_one_user_are_one_row(host: Path) -> None:
     whole = look("process").rows
     assert sum(each["processes"] for each in found) == pytest.approx(len(whole), abs=10)
     assert {each["uid"] for each in found} <= {each["uid"] for each in whole} | {0}
+
+
+def test_a_host_that_hides_its_files_is_told_in_words(host: Path) -> None:
+    (host / "proc/zoneinfo").unlink()
+    with pytest.raises(MemtapError, match="proc/zoneinfo cannot be read"):
+        memory.look(host)
