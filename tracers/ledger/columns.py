@@ -31,23 +31,32 @@ LEDGER_KEYS: dict[str, tuple[Column, ...]] = {
     "user": (UID, _USER),
 }
 
+_SIZE = Column(
+    "size_bytes", "SIZE", "kib", help="how much it is; of a cgroup with all below it, of / all used"
+)
 _SHARE = Column("share_pct", "SHARE", "pct", help="of MemTotal; a dash if it is no part of it")
 _LINE = (
-    Column("size_bytes", "SIZE", "kib", help="how much it is"),
+    _SIZE,
     _SHARE,
     Column(
         "more", "MORE", "text", unknown=True, help="the command that shows more of it: memtap ..."
     ),
     Column("source", "FROM", "path", help="the file and fields that it is from"),
 )
-_TOTAL = "all of the next five"
-_SPACE = (
-    Column("total_bytes", "TOTAL", "kib", unknown=True, help=_TOTAL),
-    replace(_SHARE, help="of MemTotal"),
+_KINDS = (
     Column("anon_bytes", "ANON", "kib", unknown=True, help="anonymous pages: heap, stack"),
-    Column("file_bytes", "FILE", "kib", unknown=True, help="pages of files that it maps"),
-    Column("shmem_bytes", "SHMEM", "kib", unknown=True, help="shared memory that it maps"),
-    Column("pgtables_bytes", "TABLES", "kib", help="its page tables"),
+    Column("file_bytes", "FILE", "kib", unknown=True, help="pages of files"),
+    Column("shmem_bytes", "SHMEM", "kib", unknown=True, help="shared memory, files on tmpfs"),
+)
+_TABLES = Column("pgtables_bytes", "TABLES", "kib", unknown=True, help="its page tables")
+_SWAP = Column("swap_bytes", "SWAP", "kib", unknown=True, help="what of its own is swapped out")
+_SPACE = (
+    Column(
+        "total_bytes", "TOTAL", "kib", unknown=True, help="all of ANON, FILE, SHMEM, TABLES, RINGS"
+    ),
+    _SHARE,
+    *_KINDS,
+    _TABLES,
     Column(
         "rings_bytes",
         "RINGS",
@@ -55,7 +64,7 @@ _SPACE = (
         unknown=True,
         help="buffers of the kernel that it maps: of perf events, io_uring, packet sockets",
     ),
-    Column("swap_bytes", "SWAP", "kib", unknown=True, help="what of its own is swapped out"),
+    _SWAP,
     Column(
         "hugetlb_bytes",
         "HUGETLB",
@@ -66,9 +75,7 @@ _SPACE = (
     ),
 )
 _CGROUP = (
-    Column(
-        "size_bytes", "SIZE", "kib", help="what it is charged for, all below it too; of / all used"
-    ),
+    _SIZE,
     _SHARE,
     Column(
         "own_bytes",
@@ -85,21 +92,12 @@ _CGROUP = (
         unknown=True,
         help="what it is slowed down above (memory.high)",
     ),
-    Column("anon_bytes", "ANON", "kib", unknown=True, help="anonymous pages: heap, stack"),
-    Column("file_bytes", "FILE", "kib", unknown=True, help="page cache of files"),
-    Column("shmem_bytes", "SHMEM", "kib", unknown=True, help="shared memory, and files on tmpfs"),
+    *_KINDS,
     Column("kernel_bytes", "KERNEL", "kib", unknown=True, help="what the kernel took for it"),
     Column("slab_bytes", "SLAB", "kib", table=False, unknown=True, help="of KERNEL, its objects"),
-    Column(
-        "pgtables_bytes",
-        "TABLES",
-        "kib",
-        table=False,
-        unknown=True,
-        help="of KERNEL, page tables",
-    ),
+    replace(_TABLES, table=False),
     Column("sockets_bytes", "SOCK", "kib", table=False, unknown=True, help="buffers of sockets"),
-    Column("swap_bytes", "SWAP", "kib", unknown=True, help="what of it is swapped out"),
+    _SWAP,
     Column(
         "refaults",
         "REFAULTS",

@@ -16,8 +16,8 @@ from memtap.tracers.host.hostile import one_line
 from memtap.tracers.ledger.columns import ledger_columns
 from memtap.tracers.model.report import Column, Row
 
-# No number is as large.
-_MOST = 1 << 62
+# No number is as large, and no cgroup is below so many others.
+_MOST, _DEPTHS = 1 << 62, range(1 << 10)
 
 # What such a file begins with, and the version of what is in it.
 _MARK, _VERSION = "memtap_ledger", 1
@@ -84,7 +84,9 @@ def _sound(found: Any) -> Look:
     columns = ledger_columns(look.by, "kib", changes=False)
     rows = [{name: _value(value) for name, value in row.items()} for row in look.rows]
     for row in rows:
-        if any(not _fits(column, row[column.name]) for column in columns):
+        if row.get("depth", 0) not in _DEPTHS or any(
+            not _fits(column, row[column.name]) for column in columns
+        ):
             raise ValueError("of another type")
     datetime.fromisoformat(look.time)
     kernel = {str(name): int(value) for name, value in look.kernel.items()}

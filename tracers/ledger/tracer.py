@@ -45,7 +45,7 @@ TRACER = Inspector(
         ("ledger -s size -r 8", "the largest"),
         ("ledger 10", "what grows, every 10 seconds"),
         ("ledger -b cgroup -k", "each container, and what is in it"),
-        ("ledger -b process -k", "what each process takes, each page once"),
+        ("ledger -b process -k", "what each process takes"),
         ("ledger --record monday", "keep it"),
         ("ledger --since monday --explain", "what came and went since"),
         ("ledger -f json", "for scripts"),

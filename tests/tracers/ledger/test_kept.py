@@ -58,6 +58,7 @@ def test_one_that_is_grouped_otherwise_is_refused(tmp_path: Path) -> None:
         {"rows": [line("anon", 7) | {"size_bytes": "7"}]},
         {"rows": [line("anon", 7) | {"size_bytes": 1 << 70}]},
         {"rows": [line("anon", 7) | {"group": []}]},
+        {"rows": [line("anon", 7) | {"depth": 1 << 40}]},
         {"time": "yesterday"},
         {"by": "colour"},
         {"kernel": {"MemFree": []}},
