@@ -242,7 +242,7 @@ def _ledger(root: Path) -> str:
         missing = untold(look(root))
     except MemtapError as error:
         return f"none: {error.what}"
-    return f"of this kernel without {', '.join(missing)}" if missing else "all of its lines"
+    return f"without {', '.join(missing)}, which nobody tells" if missing else "all of its lines"
 
 
 def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:

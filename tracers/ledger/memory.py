@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from mmap import PAGESIZE
 from pathlib import Path
 
@@ -28,7 +29,7 @@ _LISTED = (
 )
 _ZONE = re.compile(r"^ +(?:pages )?(count:|\w+) +(\d+)$", re.MULTILINE)
 
-# A process's /proc tells of its stack alone, and what has a stack in vmalloc has this function.
+# Kernels that have their stacks in what vmalloc takes have this function.
 _STACKS_IN_VMALLOC = b" free_vm_stack_cache"
 
 
@@ -182,9 +183,15 @@ def _huge_free(root: Path) -> int:
 def _has_stacks_in_vmalloc(root: Path, kib: Counters) -> bool:
     """CONFIG_VMAP_STACK; where nobody tells, they are there if they find room in it."""
     try:
-        return _STACKS_IN_VMALLOC in (root / "proc/kallsyms").read_bytes()
+        return _has_function(root)
     except OSError:
         return kib["VmallocUsed"] >= kib["KernelStack"]
+
+
+@cache
+def _has_function(root: Path) -> bool:
+    """Functions are many, and stay as they are."""
+    return _STACKS_IN_VMALLOC in (root / "proc/kallsyms").read_bytes()
 
 
 def _text(path: Path) -> str:
