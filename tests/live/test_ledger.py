@@ -23,10 +23,10 @@ from tests.live.limits import Limited, limited, members
 from tests.live.tracing import PAGE, Row, eventually, memtap, reports
 
 MIB = 1 << 20
-SIZE = 192 * MIB
+SIZE = 128 * MIB
 # Where PMDs and PTEs cover this much, a touched page costs itself and a page table.
 PMD_SPAN = 2 * MIB
-MAP_NORESERVE = 0x4000
+MAP_NORESERVE, MAP_HUGETLB = 0x4000, 0x40000
 NR_HUGEPAGES = Path("/proc/sys/vm/nr_hugepages")
 
 
@@ -41,6 +41,21 @@ def anon(_folder: Path) -> Iterator[int]:
     with mmap.mmap(-1, SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
         for at in range(0, SIZE, PAGE):
             area[at] = 1
+        yield SIZE
+
+
+@contextmanager
+def torn(_folder: Path) -> Iterator[int]:
+    """Huge pages of which one half is given back, so that the kernel cannot have it yet."""
+    thp = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not thp.exists() or "[never]" in thp.read_text():
+        pytest.skip("no transparent huge pages here")
+    with mmap.mmap(-1, 2 * SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+        area.madvise(mmap.MADV_HUGEPAGE)
+        for at in range(0, len(area), PAGE):
+            area[at] = 1
+        for at in range(0, len(area), PMD_SPAN):
+            area.madvise(mmap.MADV_DONTNEED, at, PMD_SPAN // 2)
         yield SIZE
 
 
@@ -132,6 +147,15 @@ def huge_pages(_folder: Path) -> Iterator[int]:
 
 
 @contextmanager
+def huge_pages_in_use(folder: Path) -> Iterator[int]:
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_HUGETLB
+    with huge_pages(folder) as size, mmap.mmap(-1, size, flags) as area:
+        for at in range(0, size, PMD_SPAN):
+            area[at] = 1
+        yield size
+
+
+@contextmanager
 def zram(_folder: Path) -> Iterator[int]:
     """A device of our own, filled with what does not compress."""
     control = Path("/sys/class/zram-control")
@@ -140,8 +164,9 @@ def zram(_folder: Path) -> Iterator[int]:
     number = (control / "hot_add").read_text().strip()
     Path(f"/sys/block/zram{number}/disksize").write_text(str(SIZE))
     with Path(f"/dev/zram{number}").open("wb", buffering=0) as device:
+        noise = os.urandom(MIB)
         for _ in range(SIZE // MIB):
-            device.write(os.urandom(MIB))
+            device.write(noise)
         os.fsync(device)
         os.posix_fadvise(device.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     yield SIZE
@@ -151,6 +176,7 @@ def zram(_folder: Path) -> Iterator[int]:
 
 LOADS: dict[str, Callable[[Path], AbstractContextManager[int]]] = {
     "anon": anon,
+    "anon-unmapped": torn,
     "file-unmapped": cached,
     "file-mapped": mapped,
     "shmem-unmapped": in_memfd,
@@ -159,6 +185,7 @@ LOADS: dict[str, Callable[[Path], AbstractContextManager[int]]] = {
     "sockets": sockets,
     "stacks": threads,
     "hugetlb-free": huge_pages,
+    "hugetlb-used": huge_pages_in_use,
     "zram": zram,
 }
 
