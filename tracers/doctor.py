@@ -24,15 +24,20 @@ from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Loaded, Request
 from memtap.bpf.plan import Variant
 from memtap.bpf.session import Session
-from memtap.tracers import every
+from memtap.tracers import every, every_declared
 from memtap.tracers.live.processes import Processes
 from memtap.tracers.model.report import Report, Row, now
 from memtap.tracers.model.schema import DIALECT, Schema, record, report_schema
+from memtap.tracers.model.tracer import Inspector
 
-# Every report that is built, and what it asks the kernel for.
+# Every report that is built, and what it asks the kernel for: what traces, and what looks.
 REPORTS = {
     tracer.name: Request(tracer.plan, settings=tracer.settings(tracer.usual()))
     for tracer in every()
+} | {
+    each.name: Request(each.plan, notes_who=False)
+    for each in every_declared()
+    if isinstance(each, Inspector) and each.plan
 }
 
 # A function and a map, to see whether the compiler works.
