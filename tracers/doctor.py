@@ -30,11 +30,13 @@ from memtap.tracers.model.report import Report, Row, now
 from memtap.tracers.model.schema import DIALECT, Schema, record, report_schema
 from memtap.tracers.model.tracer import Inspector
 
-# Every report that is built, and what it asks the kernel for: what traces, and what looks.
+# Every report that is built, and what it asks the kernel for.
 REPORTS = {
     tracer.name: Request(tracer.plan, settings=tracer.settings(tracer.usual()))
     for tracer in every()
-} | {
+}
+# The same of those that only look, and do so by BPF.
+LOOKS = {
     each.name: Request(each.plan, notes_who=False)
     for each in every_declared()
     if isinstance(each, Inspector) and each.plan
@@ -98,7 +100,7 @@ class Diagnosis:
 def diagnose(kernel: Kernel) -> Diagnosis:
     """Tries every report, one after the other being compiled while the last is attached."""
     sample = Compiling(_SAMPLE, cache=None)
-    begun = {name: _begin(request, kernel) for name, request in REPORTS.items()}
+    begun = {name: _begin(request, kernel) for name, request in (REPORTS | LOOKS).items()}
     rows = [_finish(name, attempts, kernel) for name, attempts in begun.items()]
     compiler = _compiler(sample, kernel)
     host = [*_needs(kernel), compiler, *_libraries(), *_helpers(kernel)]
@@ -141,7 +143,7 @@ def _unusable(name: str, error: MemtapError | OSError) -> Row:
 
 def _usable(name: str, loaded: Loaded, kernel: Kernel) -> Row:
     """A report that runs; what keeps it from a better variant, if there is one."""
-    variants, variant = REPORTS[name].plan.variants, loaded.variant
+    variants, variant = loaded.request.plan.variants, loaded.variant
     missing = [
         probe for each in variants[: variants.index(variant)] for probe in each.missing(kernel)
     ]
@@ -262,7 +264,7 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
 _SAID: Schema = {"type": "array", "items": {"type": "string"}}
 _MAYBE: Schema = {"type": ["string", "null"]}
 _ROW: dict[str, Schema] = {
-    "report": {"enum": list(REPORTS)},
+    "report": {"enum": [*REPORTS, *LOOKS]},
     "accuracy": {"enum": ["exact", "bounded", "estimated", None]},
     "way": _MAYBE,
     "probes": _SAID,

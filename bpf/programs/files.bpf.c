@@ -27,6 +27,7 @@
 #define BDEVFS_MAGIC      0x62646576
 #define HUGETLBFS_MAGIC   0x958458f6
 #define BTRFS_SUPER_MAGIC 0x9123683E
+#define BDI_CAP_WRITEBACK 1
 #define S_DAX             (1 << 13) /* of inode->i_flags: its pages are the device's own */
 
 /* A file, as far as its pages are charged to one cgroup. Counts are of pages. */
@@ -35,7 +36,8 @@ struct file_pages {
 	u64 parent; /* the dentry of its directory; 0 if it is in none */
 	u64 ino;
 	u64 bytes;
-	u64 cgroup; /* its number (kernfs); 0 if nobody is charged, or folios are not looked at */
+	u64 cgroup; /* its number (kernfs); 0 if nobody is charged, or folios are not looked at
+		     */
 	u32 resident;
 	u32 dirty;
 	u32 writeback;
@@ -61,6 +63,13 @@ struct walk {
 	u64 index; /* of the next page of it */
 	u64 slot;  /* of the node below; SLOTS if none is open */
 	u64 memcg; /* whom the pages of `file` are charged to */
+	u64 magic; /* of the super block, as are these */
+	u64 dev;
+	u64 is_written; /* whether it has anything written back */
+	u64 node;       /* that is gone down to, its shift, and what is in which of its slots */
+	u64 shift;
+	u64 entry;
+	u64 at;
 	struct file_pages file;
 	u64 marks[2];
 	u64 slots[SLOTS];
@@ -216,16 +225,16 @@ static inline u64 next_inode(struct walk *walk)
 	return inode;
 }
 
-static inline u32 volume_of(u64 inode, u64 super)
+static inline u32 volume_of(struct walk *walk, u64 inode)
 {
 #if HAVE(btrfs_inode, root)
-	if (PEEK(super, super_block, s_magic) == BTRFS_SUPER_MAGIC) {
+	if (NOTED(walk->magic) == BTRFS_SUPER_MAGIC) {
 		u64 root = PEEK(inode - OFFSET(btrfs_inode, vfs_inode), btrfs_inode, root);
 
 		return PEEK(root, btrfs_root, anon_dev);
 	}
 #endif
-	return PEEK(super, super_block, s_dev);
+	return NOTED(walk->dev);
 }
 
 static inline u64 dentry_of(u64 inode)
@@ -242,12 +251,12 @@ static inline u64 parent_of(u64 dentry)
 	return parent == dentry ? 0 : parent;
 }
 
-static inline u32 flags_of(u64 inode, u64 dentry)
+static inline u32 flags_of(u64 inode, u64 dentry, u64 parent)
 {
 	u32 flags = dentry ? 0 : NAMELESS;
 
 	if (PEEK(inode, inode, i_nlink) == 0 ||
-	    (parent_of(dentry) && PEEK(dentry, dentry, d_hash__pprev) == 0))
+	    (parent && PEEK(dentry, dentry, d_hash__pprev) == 0))
 		flags |= DELETED;
 	return flags;
 }
@@ -262,22 +271,21 @@ static inline void count_nothing(struct file_pages *file)
 static inline void begin(struct walk *walk, u64 inode)
 {
 	struct file_pages *file = &walk->file;
-	u64 super = NOTED(walk->super), dentry = dentry_of(inode);
 
 	NOTED(walk->inode) = inode;
 	NOTED(walk->seen) += 1;
-	if (!PEEK(inode, inode, i_data__i_pages__xa_head) || PEEK(inode, inode, i_flags) & S_DAX)
+	if (!PEEK(inode, inode, i_data__i_pages__xa_head) ||
+	    PEEK(inode, inode, i_flags) & S_DAX)
 		return;
+	u64 dentry = dentry_of(inode), parent = parent_of(dentry);
 	file->inode = inode;
-	file->parent = parent_of(dentry);
+	file->parent = parent;
 	file->ino = PEEK(inode, inode, i_ino);
 	file->bytes = PEEK(inode, inode, i_size);
 	file->cgroup = 0;
-	file->volume = volume_of(inode, super);
-	file->rdev = PEEK(super, super_block, s_magic) == BDEVFS_MAGIC
-			     ? PEEK(inode, inode, i_rdev)
-			     : 0;
-	file->flags = flags_of(inode, dentry);
+	file->volume = volume_of(walk, inode);
+	file->rdev = NOTED(walk->magic) == BDEVFS_MAGIC ? PEEK(inode, inode, i_rdev) : 0;
+	file->flags = flags_of(inode, dentry, parent);
 	count_nothing(file);
 	NOTED(walk->memcg) = 0;
 	NOTED(walk->index) = 0;
@@ -323,7 +331,8 @@ static inline int is_memcg(u64 memcg)
 	return cgroup && PEEK(cgroup, cgroup, self__cgroup) == cgroup;
 }
 
-/* Who pays is a cgroup's memory, or what stands for one after it is gone (struct obj_cgroup). */
+/* Who pays is a cgroup's memory, or what stands for one after it is gone (struct obj_cgroup).
+ */
 static inline u64 cgroup_of(u64 memcg)
 {
 	if (memcg && !is_memcg(memcg))
@@ -402,14 +411,17 @@ static inline void count_entry(struct walk *walk, u64 entry, u32 pages, u64 is_d
 	}
 }
 
-/* The only page of a file, where that is the first, needs no node. */
+/*
+ * The only page of a file, where that is the first, needs no node, and of its marks nobody
+ * knows where they are. In memory alone, as on tmpfs, what is dirty has no mark.
+ */
 static inline void count_only(struct walk *walk, u64 entry)
 {
-	u64 flags = entry & XA_KIND ? 0 : FOLIO_FLAGS(entry);
+	u64 looks = NOTED(walk->is_written) && (entry & XA_KIND) == 0;
+	u64 flags = looks ? FOLIO_FLAGS(entry) : 0;
 
-	if (NOTED(walk->index) == 0)
-		count_entry(walk, entry, 1, flags & 1ULL << ENUM(pageflags, PG_dirty),
-			    flags & 1ULL << ENUM(pageflags, PG_writeback));
+	count_entry(walk, entry, 1, flags & 1ULL << ENUM(pageflags, PG_dirty),
+		    flags & 1ULL << ENUM(pageflags, PG_writeback));
 	NOTED(walk->index) = 1;
 }
 
@@ -458,35 +470,41 @@ static inline void count_slot(struct walk *walk)
 }
 
 /* Looks what is at the index, from the top each time: nodes may come and go meanwhile. */
-#define DEEPEST 11 /* of 64 bits, 6 for each */
+#define DEEPEST 9 /* of the 51 bits that number the pages of the longest file, 6 for each */
 static inline void descend(struct walk *walk)
 {
-	u64 entry = PEEK(NOTED(walk->inode), inode, i_data__i_pages__xa_head);
-	u64 index = NOTED(walk->index), node = 0, shift = 0, slot = 0;
+	u64 top = PEEK(NOTED(walk->inode), inode, i_data__i_pages__xa_head);
+	u64 index = NOTED(walk->index);
 
-	if (!is_node(entry) && index == 0) {
-		count_only(walk, entry);
+	if (!is_node(top) && index == 0) {
+		count_only(walk, top);
 		return;
 	}
-	shift = is_node(entry) ? PEEK(entry - XA_INTERNAL, xa_node, shift) : 0;
-	if (!is_node(entry) || index >> (shift & 63) >= SLOTS) {
+	if (!is_node(top) || index >> (PEEK(top - XA_INTERNAL, xa_node, shift) & 63) >= SLOTS) {
 		tell_file(walk);
 		NOTED(walk->is_in) = 0;
 		return;
 	}
+	NOTED(walk->entry) = top;
 #pragma unroll
-	for (int depth = 0; depth < DEEPEST && is_node(entry); depth++) {
-		node = entry - XA_INTERNAL;
-		shift = PEEK(node, xa_node, shift) & 63;
+	for (int depth = 0; depth < DEEPEST && is_node(NOTED(walk->entry)); depth++) {
+		u64 node = NOTED(walk->entry) - XA_INTERNAL;
+		u64 shift = PEEK(node, xa_node, shift) & 63;
+		u64 slot = index >> shift & (SLOTS - 1);
+
+		NOTED(walk->node) = node;
+		NOTED(walk->shift) = shift;
+		NOTED(walk->at) = slot;
 		if (shift == 0)
 			break;
-		slot = index >> shift & (SLOTS - 1);
-		entry = PEEK_AS(u64, node, OFFSET(xa_node, slots) + slot * sizeof(u64));
+		NOTED(walk->entry) =
+			PEEK_AS(u64, node, OFFSET(xa_node, slots) + slot * sizeof(u64));
 	}
-	if (shift == 0)
-		open_lowest(walk, node);
+	if (NOTED(walk->shift) == 0)
+		open_lowest(walk, NOTED(walk->node));
 	else
-		count_large(walk, node, shift, entry, slot);
+		count_large(walk, NOTED(walk->node), NOTED(walk->shift), NOTED(walk->entry),
+			    NOTED(walk->at));
 }
 
 /* Is the inode where the last step ended the same, and on the list of its super block still? */
@@ -500,6 +518,19 @@ static inline int goes_on(struct walk *walk)
 		return 0;
 	return PEEK(inode, inode, i_sb) == NOTED(walk->super) &&
 	       next_of(inode + OFFSET(inode, i_sb_list));
+}
+
+/* A block device is written back as what it is, and not as its super block. */
+static inline void know_super(struct walk *walk)
+{
+	u64 super = NOTED(walk->super), magic = PEEK(super, super_block, s_magic);
+	u64 device = PEEK(super, super_block, s_bdi);
+
+	NOTED(walk->magic) = magic;
+	NOTED(walk->dev) = PEEK(super, super_block, s_dev);
+	NOTED(walk->is_written) =
+		magic == BDEVFS_MAGIC ||
+		PEEK(device, backing_dev_info, capabilities) & BDI_CAP_WRITEBACK;
 }
 
 static inline void go(struct walk *walk)
@@ -530,6 +561,7 @@ int on_walk(void *ctx)
 	NOTED(walk->rounds) = 0;
 	NOTED(walk->slot) = SLOTS;
 	NOTED(walk->state) = goes_on(walk) ? GOING : LOST;
+	know_super(walk);
 	AT_MOST(SHORT_STEP)
 	{
 		OR_BREAK;
@@ -551,7 +583,7 @@ static inline u64 begin_name(struct trail *trail)
 	    PEEK(inode, inode, i_ino) != trail->ino || !dentry)
 		return 0;
 	trail->parent = parent_of(dentry);
-	trail->flags = flags_of(inode, dentry);
+	trail->flags = flags_of(inode, dentry, trail->parent);
 	return dentry;
 }
 
@@ -563,20 +595,23 @@ static inline u64 collect_name(struct trail *trail, u64 dentry)
 	if (used >= NAME_BYTES)
 		return 0;
 	/* At the top is a root without a name; or a file that is in no directory. */
-	if (parent == dentry && (used || PEEK_AS(u8, PEEK(dentry, dentry, d_name__name), 0) == '/'))
+	if (parent == dentry &&
+	    (used || PEEK_AS(u8, PEEK(dentry, dentry, d_name__name), 0) == '/'))
 		return 0;
 	if (parent == dentry)
 		trail->flags |= TITLED;
 	VERIFIER_FORGET(used);
 	char *into = &trail->names[used & (NAME_BYTES - 1)];
-	int size = bpf_probe_read_kernel_str(into, 256, (void *)PEEK(dentry, dentry, d_name__name));
+	int size = bpf_probe_read_kernel_str(into, 256,
+					     (void *)PEEK(dentry, dentry, d_name__name));
 	if (size <= 0)
 		return 0;
 	NOTED(trail->used) += size;
 	return parent == dentry ? 0 : parent;
 }
 
-/* Run on demand: the names of those that `trails` ask for, up to the first that asks nothing. */
+/* Run on demand: the names of those that `trails` ask for, up to the first that asks nothing.
+ */
 int on_names(void *ctx)
 {
 	int first = 0;
@@ -596,7 +631,8 @@ int on_names(void *ctx)
 		if (!trail || !NOTED(trail->inode) || NOTED(naming->rounds)++ >= STEP)
 			break;
 		u64 dentry = NOTED(naming->dentry);
-		NOTED(naming->dentry) = dentry ? collect_name(trail, dentry) : begin_name(trail);
+		NOTED(naming->dentry) =
+			dentry ? collect_name(trail, dentry) : begin_name(trail);
 		if (!NOTED(naming->dentry))
 			NOTED(naming->at) += 1;
 	}

@@ -69,14 +69,14 @@ _AMOUNTS = (
         help="what was there and had to give way, as far as the kernel remembers; of shm, what "
         "is in swap",
     ),
-)
-_RECENT = Column(
-    "recently_evicted_bytes",
-    "RECENTLY",
-    "kib",
-    table=False,
-    unknown=True,
-    help="what of that was in use when it was evicted, so that memory is short",
+    Column(
+        "recently_evicted_bytes",
+        "RECENTLY",
+        "kib",
+        table=False,
+        unknown=True,
+        help="what of that had to go so lately that it would be in use still; only of PATHs",
+    ),
 )
 _AGE_COLUMNS = (
     Column("active_bytes", "ACTIVE", "kib", help="what is on the list of pages in use"),
@@ -86,18 +86,17 @@ _AGE_COLUMNS = (
 SUMMED = ("files", *(f"{name}_bytes" for name in COUNTS), "recently_evicted_bytes")
 
 
-def columns_of(by: tuple[str, ...], kind: Kind, ages: bool, named: bool) -> tuple[Column, ...]:
+def columns_of(by: tuple[str, ...], kind: Kind, ages: bool) -> tuple[Column, ...]:
     """The columns of the report.
 
     Args:
         by: the keys that the user groups by.
         kind: how the table shows sizes, `kib` or `human`.
         ages: whether to tell on which list pages are.
-        named: whether files were named, so that the kernel is asked of each.
     """
     keys = key_columns(KEYS, by)
     amounts = _AMOUNTS[1:] if "file" in by else _AMOUNTS
-    shown = (*amounts, *((_RECENT,) if named else ()), *(_AGE_COLUMNS if ages else ()))
+    shown = (*amounts, *(_AGE_COLUMNS if ages else ()))
     labels = tuple(column for column in keys if column.kind != "path")
     paths = tuple(column for column in keys if column.kind == "path")
     return tuple(sized(column, kind) for column in (*labels, *shown, *paths))

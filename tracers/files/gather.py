@@ -10,7 +10,7 @@ from memtap.bpf.stream import Events
 from memtap.tracers.files.columns import COUNTS
 
 # So many parts are waited for before they are added up.
-_TOGETHER = 1 << 17
+_TOGETHER = 1 << 15
 
 # Of single files so many have rows, those with the most; what others have is in the totals.
 MOST_FILES = 10_000
@@ -43,10 +43,23 @@ class Gatherer:
     """
 
     def __init__(
-        self, by: Sequence[str], holders: Events, sort: str, most: int = MOST_FILES
+        self,
+        by: Sequence[str],
+        holders: Events,
+        sort: str,
+        most: int = MOST_FILES,
+        has_parts: bool = True,
     ) -> None:
-        """`holders` are the pairs of inode and tgid; the `most` files by `sort` have rows."""
-        self._most = most
+        """Begins with nothing.
+
+        Args:
+            by: the keys.
+            holders: pairs of inode and tgid.
+            sort: one of COUNTS, of which the files that have rows have the most.
+            most: how many have, if rows are of files.
+            has_parts: whether a file can come in several parts.
+        """
+        self._most, self._has_parts = most, has_parts
         self._keys = tuple(_FIELDS[key] for key in by)
         self._is_cut, self._holders, self._sort = "file" in by, holders, sort
         self._waiting = [np.empty(0, ROW)]
@@ -66,21 +79,26 @@ class Gatherer:
         return self._groups
 
     def _settle(self, open_inode: int) -> None:
-        parts = np.concatenate(self._waiting)
-        self._waiting = []
-        files = merged(parts, dict.fromkeys(("inode", *self._keys)))
+        files = np.concatenate(self._waiting)
         is_open = files["inode"] == open_inode
-        self._waiting.append(files[is_open])
+        self._waiting = [files[is_open]]
         files = files[~is_open]
-        firsts = np.unique(files["inode"], return_index=True)[1]
+        if self._has_parts:
+            files = merged(files, dict.fromkeys(("inode", *self._keys)))
         files["files"] = 1
-        for name in COUNTS:
-            self.totals[name] += int(files[name].sum())
-        self.totals["files"] += len(firsts)
+        self._sum_up(files)
         if "tgid" in self._keys:
             files = held(files, self._holders)
-        self._groups = merged(np.concatenate([self._groups, files]), self._keys)
+        groups = np.concatenate([self._groups, files])
+        # Of a file there is nothing in another part: it was settled as a whole.
+        self._groups = groups if "inode" in self._keys else merged(groups, self._keys)
         self._cut()
+
+    def _sum_up(self, files: Events) -> None:
+        inodes = files["inode"]
+        self.totals["files"] += len(np.unique(inodes) if self._has_parts else inodes)
+        for name in COUNTS:
+            self.totals[name] += int(files[name].sum())
 
     def _cut(self) -> None:
         beyond = len(self._groups) - self._most

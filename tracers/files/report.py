@@ -34,11 +34,11 @@ class FilesInspection(Inspection):
     def __init__(self, query: Query, columns: tuple[Column, ...]) -> None:
         self._query, self._columns = query, columns
         self._ages = any(column.name == "active_bytes" for column in columns)
+        self._looks_at_folios = self._ages or "cgroup" in query.by
 
     def report(self) -> Report:
         """What there is now. Raises MemtapError where this kernel cannot tell."""
-        looks_at_folios = self._ages or "cgroup" in self._query.by
-        settings = (FOLIOS,) if looks_at_folios else ()
+        settings = (FOLIOS,) if self._looks_at_folios else ()
         kernel = Kernel()
         request = Request(PLAN, settings=settings, notes_who=False)
         attempts = Attempts(request, kernel, Cache())
@@ -50,7 +50,7 @@ class FilesInspection(Inspection):
         walker, counters = Walker(session), compared()
         holders = walker.holders() if "process" in by else np.empty(0, [("tgid", "u8")])
         comms = {pid: comm_of(pid) for pid in np.unique(holders["tgid"]).tolist()}
-        gatherer = Gatherer(by, holders, *self._most())
+        gatherer = Gatherer(by, holders, *self._most(), self._looks_at_folios)
         supers = walker.supers()
         for each in supers:
             for found in walker.files(each):
@@ -96,7 +96,8 @@ _TEXTS = ("path", "text")
 
 def amounts(sums: dict[str, int]) -> Row:
     """Counts of pages as columns of bytes, and how many files there are."""
-    return {"files": sums["files"]} | {f"{name}_bytes": sums[name] * PAGESIZE for name in COUNTS}
+    bytes_of: Row = {f"{name}_bytes": sums[name] * PAGESIZE for name in COUNTS}
+    return {"files": sums["files"], **bytes_of, "recently_evicted_bytes": None}
 
 
 def compared() -> Counters:

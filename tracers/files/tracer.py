@@ -12,8 +12,8 @@ from memtap.tracers.model.tracer import Flag, Inspection, Inspector, Query, Show
 
 def _columns(query: Query) -> tuple[Column, ...]:
     kind: Kind = "human" if query.has("human") else "kib"
-    named = bool(query.paths)
-    return columns_of(query.by, kind, not named and (query.wide or query.has("age")), named)
+    ages = not query.paths and (query.wide or query.has("age"))
+    return columns_of(query.by, kind, ages)
 
 
 def _check(query: Query) -> Sequence[str]:
@@ -45,10 +45,10 @@ TRACER = Inspector(
         "In sums of processes a file counts in full for each that has it open or mapped.",
     ),
     examples=(
-        ("files -k -r 10", "the ten files with most in memory"),
+        ("files -k -r 10", "the ten that have most"),
         ("files -b mount", "file system by file system"),
-        ("files -b directory -s dirty -r 5", "where what is to be written is"),
-        ("files -b cgroup --age", "who pays for the cache, and what is in use"),
+        ("files -b directory -s dirty", "where what is to be written is"),
+        ("files -b cgroup --age", "who pays, and for what is in use"),
         ("files /var/lib/mysql", "these, without root"),
         ("files -f json -r 100", "for scripts"),
     ),

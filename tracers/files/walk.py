@@ -14,7 +14,7 @@ from memtap.tracers.files.probes import MAPPED, NAMES, OPEN, SUPERS, WALK, Step
 
 # Of the C program: what a step fills at most, in `files` and `supers`; how many names it finds at
 # a time, and the bytes of one; the words of what it goes on from.
-STEP, WISHES, NAME_BYTES, WALK_WORDS = 2048, 64, 4096 + 256, 86
+STEP, WISHES, NAME_BYTES, WALK_WORDS = 2048, 64, 4096 + 256, 93
 
 # Inodes that go while they are looked at take the place away where a walk is to go on.
 MOST_RESTARTS = 1000
@@ -113,7 +113,7 @@ class Walker:
             found = self._step()
             if restarts:
                 found = found[~np.isin(found["inode"], np.concatenate(told))]
-            told.append(np.unique(found["inode"]))
+            told.append(found["inode"].copy())
             yield found
             if self._walk["state"][0] == Step.LOST:
                 restarts += 1
