@@ -70,6 +70,9 @@ struct walk {
 	u64 shift;
 	u64 entry;
 	u64 at;
+	u64 pages; /* that the entry stands for, if it is to be counted */
+	u64 is_dirty;
+	u64 is_in_writeback;
 	struct file_pages file;
 	u64 marks[2];
 	u64 slots[SLOTS];
@@ -395,19 +398,26 @@ static inline u64 home_of(u64 entry, u64 slot)
 	return (entry & XA_KIND) == XA_INTERNAL && home < LARGEST_SIBLING ? home : slot;
 }
 
-/* `is_dirty` and `is_written`: not 0 if so. */
-static inline void count_entry(struct walk *walk, u64 entry, u32 pages, u64 is_dirty,
-			       u64 is_written)
+/* Has what stands for so many pages counted at the end of the round; flags are not 0 if so. */
+static inline void note(struct walk *walk, u64 entry, u64 pages, u64 is_dirty, u64 is_written)
 {
+	NOTED(walk->entry) = entry;
+	NOTED(walk->pages) = pages;
+	NOTED(walk->is_dirty) = is_dirty;
+	NOTED(walk->is_in_writeback) = is_written;
+}
+
+static inline void count(struct walk *walk)
+{
+	u64 entry = NOTED(walk->entry), pages = NOTED(walk->pages);
+
 	if (entry & 1) {
 		walk->file.evicted += pages;
 	} else if (entry && (entry & XA_KIND) == 0) {
 		count_folio(walk, entry, pages);
 		walk->file.resident += pages;
-		if (is_dirty)
-			walk->file.dirty += pages;
-		if (is_written)
-			walk->file.writeback += pages;
+		walk->file.dirty += NOTED(walk->is_dirty) ? pages : 0;
+		walk->file.writeback += NOTED(walk->is_in_writeback) ? pages : 0;
 	}
 }
 
@@ -420,8 +430,8 @@ static inline void count_only(struct walk *walk, u64 entry)
 	u64 looks = NOTED(walk->is_written) && (entry & XA_KIND) == 0;
 	u64 flags = looks ? FOLIO_FLAGS(entry) : 0;
 
-	count_entry(walk, entry, 1, flags & 1ULL << ENUM(pageflags, PG_dirty),
-		    flags & 1ULL << ENUM(pageflags, PG_writeback));
+	note(walk, entry, 1, flags & 1ULL << ENUM(pageflags, PG_dirty),
+	     flags & 1ULL << ENUM(pageflags, PG_writeback));
 	NOTED(walk->index) = 1;
 }
 
@@ -432,9 +442,8 @@ static inline void count_large(struct walk *walk, u64 node, u64 shift, u64 entry
 
 	if (home != slot)
 		entry = PEEK_AS(u64, node, OFFSET(xa_node, slots) + home * sizeof(u64));
-	count_entry(walk, entry, 1U << shift,
-		    PEEK_AS(u64, node, OFFSET(xa_node, tags)) >> home & 1,
-		    PEEK_AS(u64, node, OFFSET(xa_node, tags) + sizeof(u64)) >> home & 1);
+	note(walk, entry, 1U << shift, PEEK_AS(u64, node, OFFSET(xa_node, tags)) >> home & 1,
+	     PEEK_AS(u64, node, OFFSET(xa_node, tags) + sizeof(u64)) >> home & 1);
 	NOTED(walk->index) = ((index >> shift) + 1) << shift;
 }
 
@@ -463,8 +472,8 @@ static inline void count_slot(struct walk *walk)
 	u64 slot = NOTED(walk->slot) % SLOTS;
 	u64 home = home_of(NOTED(walk->slots[slot]), slot) % SLOTS;
 
-	count_entry(walk, NOTED(walk->slots[home]), 1, NOTED(walk->marks[0]) >> home & 1,
-		    NOTED(walk->marks[1]) >> home & 1);
+	note(walk, NOTED(walk->slots[home]), 1, NOTED(walk->marks[0]) >> home & 1,
+	     NOTED(walk->marks[1]) >> home & 1);
 	NOTED(walk->slot) = slot + 1;
 	NOTED(walk->index) += 1;
 }
@@ -535,11 +544,14 @@ static inline void know_super(struct walk *walk)
 
 static inline void go(struct walk *walk)
 {
+	NOTED(walk->pages) = 0;
 	if (NOTED(walk->is_in)) {
 		if (NOTED(walk->slot) < SLOTS)
 			count_slot(walk);
 		else
 			descend(walk);
+		if (NOTED(walk->pages))
+			count(walk);
 	} else {
 		u64 inode = next_inode(walk);
 
