@@ -66,10 +66,8 @@ struct walk {
 	u64 magic; /* of the super block, as are these */
 	u64 dev;
 	u64 is_written; /* whether it has anything written back */
-	u64 node;       /* that is gone down to, its shift, and what is in which of its slots */
-	u64 shift;
+	u64 node;       /* to go down by; 0 to begin at the top */
 	u64 entry;
-	u64 at;
 	u64 pages; /* that the entry stands for, if it is to be counted */
 	u64 is_dirty;
 	u64 is_in_writeback;
@@ -135,12 +133,13 @@ BPF_ARRAY(layout_super, struct super, 1);
 BPF_ARRAY(layout_walk, struct walk_head, 1);
 BPF_ARRAY(layout_wish, struct wish, 1);
 
-/* The next of a list; 0 if what was at this place is on none any more. */
+/* The next of a list; 0 if what was at this place is on none any more: it leads to itself then.
+ */
 static inline u64 next_of(u64 list)
 {
 	u64 next = PEEK(list, list_head, next);
 
-	return next && PEEK(next, list_head, prev) == list ? next : 0;
+	return next && next != list && PEEK(next, list_head, prev) == list ? next : 0;
 }
 
 /* Is it a super block? All but the head of their list are; of that nobody tells the address. */
@@ -216,7 +215,7 @@ static inline u64 next_inode(struct walk *walk)
 	u64 head = super + OFFSET(super_block, s_inodes);
 	u64 next = next_of(inode ? inode + OFFSET(inode, i_sb_list) : head);
 
-	if (next == head) {
+	if (next == head || (!inode && PEEK(head, list_head, next) == head)) {
 		NOTED(walk->state) = ENDED;
 		return 0;
 	}
@@ -293,6 +292,7 @@ static inline void begin(struct walk *walk, u64 inode)
 	NOTED(walk->memcg) = 0;
 	NOTED(walk->index) = 0;
 	NOTED(walk->slot) = SLOTS;
+	NOTED(walk->node) = 0;
 	NOTED(walk->is_in) = 1;
 }
 
@@ -478,42 +478,39 @@ static inline void count_slot(struct walk *walk)
 	NOTED(walk->index) += 1;
 }
 
-/* Looks what is at the index, from the top each time: nodes may come and go meanwhile. */
-#define DEEPEST 9 /* of the 51 bits that number the pages of the longest file, 6 for each */
-static inline void descend(struct walk *walk)
+/* Looks what is at the top: a node to go down from, the only page, or nothing any more. */
+static inline void look_at_top(struct walk *walk)
 {
 	u64 top = PEEK(NOTED(walk->inode), inode, i_data__i_pages__xa_head);
 	u64 index = NOTED(walk->index);
 
-	if (!is_node(top) && index == 0) {
+	if (is_node(top) && index >> (PEEK(top - XA_INTERNAL, xa_node, shift) & 63) < SLOTS) {
+		NOTED(walk->node) = top - XA_INTERNAL;
+	} else if (!is_node(top) && index == 0) {
 		count_only(walk, top);
-		return;
-	}
-	if (!is_node(top) || index >> (PEEK(top - XA_INTERNAL, xa_node, shift) & 63) >= SLOTS) {
+	} else {
 		tell_file(walk);
 		NOTED(walk->is_in) = 0;
+	}
+}
+
+/* Goes down by a node; when it is through, from the top again: nodes may come and go meanwhile.
+ */
+static inline void go_down(struct walk *walk)
+{
+	u64 node = NOTED(walk->node), shift = PEEK(node, xa_node, shift) & 63;
+	u64 slot = NOTED(walk->index) >> shift & (SLOTS - 1);
+
+	NOTED(walk->node) = 0;
+	if (shift == 0) {
+		open_lowest(walk, node);
 		return;
 	}
-	NOTED(walk->entry) = top;
-#pragma unroll
-	for (int depth = 0; depth < DEEPEST && is_node(NOTED(walk->entry)); depth++) {
-		u64 node = NOTED(walk->entry) - XA_INTERNAL;
-		u64 shift = PEEK(node, xa_node, shift) & 63;
-		u64 slot = index >> shift & (SLOTS - 1);
-
-		NOTED(walk->node) = node;
-		NOTED(walk->shift) = shift;
-		NOTED(walk->at) = slot;
-		if (shift == 0)
-			break;
-		NOTED(walk->entry) =
-			PEEK_AS(u64, node, OFFSET(xa_node, slots) + slot * sizeof(u64));
-	}
-	if (NOTED(walk->shift) == 0)
-		open_lowest(walk, NOTED(walk->node));
+	u64 entry = PEEK_AS(u64, node, OFFSET(xa_node, slots) + slot * sizeof(u64));
+	if (is_node(entry))
+		NOTED(walk->node) = entry - XA_INTERNAL;
 	else
-		count_large(walk, NOTED(walk->node), NOTED(walk->shift), NOTED(walk->entry),
-			    NOTED(walk->at));
+		count_large(walk, node, shift, entry, slot);
 }
 
 /* Is the inode where the last step ended the same, and on the list of its super block still? */
@@ -548,8 +545,10 @@ static inline void go(struct walk *walk)
 	if (NOTED(walk->is_in)) {
 		if (NOTED(walk->slot) < SLOTS)
 			count_slot(walk);
+		else if (NOTED(walk->node))
+			go_down(walk);
 		else
-			descend(walk);
+			look_at_top(walk);
 		if (NOTED(walk->pages))
 			count(walk);
 	} else {
@@ -572,6 +571,7 @@ int on_walk(void *ctx)
 	NOTED(walk->seen) = 0;
 	NOTED(walk->rounds) = 0;
 	NOTED(walk->slot) = SLOTS;
+	NOTED(walk->node) = 0;
 	NOTED(walk->state) = goes_on(walk) ? GOING : LOST;
 	know_super(walk);
 	AT_MOST(SHORT_STEP)

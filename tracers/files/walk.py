@@ -14,7 +14,7 @@ from memtap.tracers.files.probes import MAPPED, NAMES, OPEN, SUPERS, WALK, Step
 
 # Of the C program: what a step fills at most, in `files` and `supers`; how many names it finds at
 # a time, and the bytes of one; the words of what it goes on from.
-STEP, WISHES, NAME_BYTES, WALK_WORDS = 2048, 64, 4096 + 256, 96
+STEP, WISHES, NAME_BYTES, WALK_WORDS = 2048, 64, 4096 + 256, 94
 
 # Inodes that go while they are looked at take the place away where a walk is to go on.
 MOST_RESTARTS = 1000
