@@ -338,12 +338,11 @@ static inline int is_memcg(u64 memcg)
  */
 static inline u64 cgroup_of(u64 memcg)
 {
-	if (memcg && !is_memcg(memcg))
+	if (!is_memcg(memcg))
 		memcg = PEEK(memcg, obj_cgroup, memcg);
-	if (!memcg || !is_memcg(memcg))
-		return 0;
-	u64 node = PEEK(PEEK(memcg, mem_cgroup, css__cgroup), cgroup, kn);
-	return PEEK(node, kernfs_node, id);
+	u64 cgroup = is_memcg(memcg) ? PEEK(memcg, mem_cgroup, css__cgroup) : 0;
+	return PEEK(PEEK(cgroup, cgroup, kn), kernfs_node,
+		    id); /* 0 where nothing can be read */
 }
 
 static inline void charge(struct walk *walk, u64 folio)
@@ -367,12 +366,12 @@ static inline void count_folio(struct walk *walk, u64 folio, u32 pages)
 	u64 flags = FOLIO_FLAGS(folio);
 
 	charge(walk, folio);
-	if (flags & 1ULL << ENUM(pageflags, PG_unevictable))
-		walk->file.unevictable += pages;
-	else if (flags & 1ULL << ENUM(pageflags, PG_active))
-		walk->file.active += pages;
-	else
-		walk->file.inactive += pages;
+	u64 is_locked = flags >> ENUM(pageflags, PG_unevictable) & 1;
+	u64 is_active = flags >> ENUM(pageflags, PG_active) & 1 & ~is_locked;
+
+	walk->file.unevictable += is_locked * pages;
+	walk->file.active += is_active * pages;
+	walk->file.inactive += pages - (is_locked + is_active) * pages;
 }
 #else
 #define LOOKS_AT_FOLIOS 0
@@ -398,7 +397,7 @@ static inline u64 home_of(u64 entry, u64 slot)
 	return (entry & XA_KIND) == XA_INTERNAL && home < LARGEST_SIBLING ? home : slot;
 }
 
-/* Has what stands for so many pages counted at the end of the round; flags are not 0 if so. */
+/* Has what stands for so many pages counted at the end of the round; what it is is 0 or 1. */
 static inline void note(struct walk *walk, u64 entry, u64 pages, u64 is_dirty, u64 is_written)
 {
 	NOTED(walk->entry) = entry;
@@ -416,8 +415,8 @@ static inline void count(struct walk *walk)
 	} else if (entry && (entry & XA_KIND) == 0) {
 		count_folio(walk, entry, pages);
 		walk->file.resident += pages;
-		walk->file.dirty += NOTED(walk->is_dirty) ? pages : 0;
-		walk->file.writeback += NOTED(walk->is_in_writeback) ? pages : 0;
+		walk->file.dirty += NOTED(walk->is_dirty) * pages;
+		walk->file.writeback += NOTED(walk->is_in_writeback) * pages;
 	}
 }
 
@@ -430,8 +429,8 @@ static inline void count_only(struct walk *walk, u64 entry)
 	u64 looks = NOTED(walk->is_written) && (entry & XA_KIND) == 0;
 	u64 flags = looks ? FOLIO_FLAGS(entry) : 0;
 
-	note(walk, entry, 1, flags & 1ULL << ENUM(pageflags, PG_dirty),
-	     flags & 1ULL << ENUM(pageflags, PG_writeback));
+	note(walk, entry, 1, flags >> ENUM(pageflags, PG_dirty) & 1,
+	     flags >> ENUM(pageflags, PG_writeback) & 1);
 	NOTED(walk->index) = 1;
 }
 
