@@ -177,6 +177,14 @@ def cgroup_mounts(mountinfo: str) -> list[CgroupMount]:
     return sorted(found, key=lambda mount: bool(mount.controllers))
 
 
+def memory_mounts() -> list[CgroupMount]:
+    """Where the cgroups that limit memory are mounted: v1's memory hierarchy, else v2."""
+    mounts = cgroup_mounts(Path("/proc/self/mountinfo").read_text())
+    return [m for m in mounts if "memory" in m.controllers] or [
+        m for m in mounts if not m.controllers
+    ]
+
+
 def find_cgroup(wanted: str, mounts: list[CgroupMount]) -> tuple[CgroupMount, Path]:
     """The hierarchy and directory of a cgroup given by its directory or its path in the hierarchy.
 

@@ -156,7 +156,7 @@ class Loaded:
             )
         if _FLUSH in compiled.programs:
             code = compiled.programs[_FLUSH].using(self.maps)
-            self.programs[_FLUSH] = objects.load_program(_FLUSH, None, "", code, kernel)
+            self.programs[_FLUSH] = objects.load_program(_FLUSH, "demand", "", code, kernel)
 
     @property
     def notes(self) -> tuple[str, ...]:

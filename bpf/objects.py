@@ -74,8 +74,8 @@ def _storage_types(options: libbpf.MapCreateOpts, value_bytes: int) -> int:
     return types
 
 
-def load_program(function: str, kind: Kind | None, target: str, code: bytes, kernel: Kernel) -> int:
-    """Loads the instructions of a function; `kind` None is for one that is only run on demand.
+def load_program(function: str, kind: Kind, target: str, code: bytes, kernel: Kernel) -> int:
+    """Loads the instructions of a function; `demand` is for one that is only run so.
 
     Raises LoadError with the verifier's words.
     """
@@ -116,23 +116,21 @@ def attach(kind: Kind, target: str, program: int, cpus: Sequence[int]) -> list[i
         return [_attach_kprobe(target, program)]
     if kind == "software":
         return _attach_software(target, program, cpus)
-    if kind in ("iter", "uprobe"):  # for iterate(), and for attach_to_process()
+    if kind in ("iter", "uprobe", "demand"):  # for iterate(), attach_to_process(), and run()
         return []
     name = target.encode() if kind == "raw_tp" else None  # others know since they were loaded
     link = libbpf.library().bpf_raw_tracepoint_open(name, program)
     return [libbpf.check(link, f"attaching {kind}:{target}")]
 
 
-def iterate(program: int, tid: int) -> bytes:
-    """What a program for an iterator writes of one task. Raises OSError."""
+def iterate(program: int, tid: int | None) -> bytes:
+    """What a program for an iterator writes of one task, or of all (None). Raises OSError."""
     lib = libbpf.library()
-    info = libbpf.IterTask(tid=tid)
-    options = libbpf.LinkCreateOpts(
-        sz=ct.sizeof(libbpf.LinkCreateOpts),
-        iter_info=ct.addressof(info),
-        iter_info_len=ct.sizeof(info),
-    )
-    what = f"iterating over task {tid}"
+    options = libbpf.LinkCreateOpts(sz=ct.sizeof(libbpf.LinkCreateOpts))
+    if tid is not None:
+        info = libbpf.IterTask(tid=tid)
+        options.iter_info, options.iter_info_len = ct.addressof(info), ct.sizeof(info)
+    what = f"iterating over task {tid}" if tid is not None else "iterating over all tasks"
     with ExitStack() as undo:
         link = libbpf.check(
             lib.bpf_link_create(program, 0, _TRACE_TYPES["iter"], ct.byref(options)), what

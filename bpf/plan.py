@@ -11,7 +11,9 @@ from memtap.bpf.errors import MemtapError
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.source import Words
 
-Kind = Literal["tp_btf", "raw_tp", "fentry", "fexit", "kprobe", "software", "iter", "uprobe"]
+Kind = Literal[
+    "tp_btf", "raw_tp", "fentry", "fexit", "kprobe", "software", "iter", "uprobe", "demand"
+]
 Accuracy = Literal["exact", "bounded", "estimated"]
 
 # Where events of our own are left out: by the kernel; of the rows that were made of all events; or
@@ -33,8 +35,9 @@ class Probe:
         function: its name in the program.
         kind: `tp_btf` (a tracepoint, arguments typed by BTF), `raw_tp` (the same, arguments just
             numbers), `fentry`, `fexit` (with what it returns), `kprobe`, `software` (each of a perf
-            software event), `iter` (of all things of a sort, when we ask), or `uprobe` (a function
-            of a process, when we have found it).
+            software event), `iter` (of all things of a sort, when we ask), `uprobe` (a function of
+            a process, when we have found it), or `demand` (attached to nothing, and run when we
+            ask; the target tells what it looks at).
         targets: names of tracepoints, kernel functions, perf events or iterators; the first that
             exists is taken.
         reads_user: whether it may read memory of the process, and is attached where that faults.
@@ -75,6 +78,8 @@ class Probe:
             return kernel.btf.has_function(name) and kernel.has_trampolines
         if self.kind == "iter":
             return kernel.btf.attach_id("iter", name) > 0
+        if self.kind == "demand":
+            return True
         if self.kind == "uprobe":  # whether the process has it is seen later
             return kernel.has_uprobes
         if self.kind == "software":  # perf is there, or our own rings would not be

@@ -50,6 +50,9 @@ _LANE_BYTES = 16 << 10
 # The map of the rings; a program that only counts has none. And that of what they did not take.
 _RINGS, _SPILLS = "records", "spills"
 
+# That of memtap/losses.h.
+_COUNTS = "counts"
+
 # What flush() of memtap/batch.h answers.
 _BUSY, _FULL, _NO_RING = 1, 2, 4
 
@@ -385,8 +388,18 @@ class Session:
         """Keys and values of a hash map, some thousand at a time; it stays as it is."""
         return batches(self._lib.bpf_map_lookup_batch, self.loaded.maps[name], key, value)
 
-    def iterate(self, function: str, tgid: int) -> bytes:
-        """What a function for an iterator writes of a process; nothing where there is no such."""
+    def run(self, function: str) -> int:
+        """Runs a function that is there for that, on this CPU; what it returns."""
+        options = libbpf.TestRunOpts(sz=ct.sizeof(libbpf.TestRunOpts))
+        failed = self._lib.bpf_prog_test_run_opts(self.loaded.programs[function], ct.byref(options))
+        libbpf.check(failed, f"running {function}")
+        return int(options.retval)
+
+    def iterate(self, function: str, tgid: int | None) -> bytes:
+        """What a function for an iterator writes of a process, or of all (None).
+
+        Nothing where there is no such function.
+        """
         program = self.loaded.programs.get(function)
         return b"" if program is None else objects.iterate(program, tgid)
 
@@ -416,8 +429,10 @@ class Session:
         return refused - self._count(_CAUGHT)
 
     def _count(self, number: int) -> int:
-        """A per-CPU counter of memtap/losses.h, summed."""
-        return int(np.frombuffer(self._read_of_all_cpus("counts", number, 8), np.uint64).sum())
+        """A per-CPU counter of memtap/losses.h, summed; 0 of a program that loses nothing."""
+        if _COUNTS not in self.loaded.maps:
+            return 0
+        return int(np.frombuffer(self._read_of_all_cpus(_COUNTS, number, 8), np.uint64).sum())
 
     def _read_of_all_cpus(self, name: str, number: int, size: int) -> bytes:
         """An element of a per-CPU array, `size` bytes of each possible CPU."""

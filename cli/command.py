@@ -122,6 +122,8 @@ def query_of(declared: Declared, options: Options) -> Query:
         replays=options.replay is not None,
         comms=options.comms,
         cgroups=options.cgroups,
+        paths=options.paths,
+        rows=None if options.reverse else options.rows,
     )
 
 

@@ -53,6 +53,7 @@ class Options(Shown):
     pids: tuple[int, ...] = ()
     comms: tuple[str, ...] = ()
     cgroups: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
     follow: bool = True
     own: bool = False
     record: Path | None = None
@@ -230,7 +231,9 @@ def pid_option(whom: str) -> Decorator:
     )
 
 
-# Of what traces nothing: the argument of what is about one process, and which it looks at.
+# Of what traces nothing: the arguments of what is about files; the argument of what is about one
+# process, and which it looks at.
+_PATHS = click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path())
 _PID = click.argument("pids", type=Number(min=1), nargs=1, metavar="PID", callback=_alone)
 _THIS_PROCESS = pid_option("this process")
 comm_option = click.option(
@@ -338,7 +341,7 @@ def inspecting(declared: Inspector) -> Decorator:
     """Adds the options of what traces nothing; the command is called with one `Options`."""
     some: list[Decorator] = [] if declared.of_host else [_THIS_PROCESS, comm_option]
     several: list[Decorator] = [*INTERVAL_AND_COUNT, *some]
-    whom = [_PID] if declared.of_one else several
+    whom = [_PATHS] if declared.of_paths else [_PID] if declared.of_one else several
     by = [by_option(declared.keys)] if len(declared.keys) > 1 else []
     own: list[Decorator] = [*by, *map(_option, declared.flags)]
     own += [sort_option(partial(columns_of, declared)), reverse_option, *SHOWING]

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 # In the order in which they are listed. Each is declared in tracer.py of a folder of its name.
 NAMES = ("cachestat", "cachetop", "faults", "malloc", "slab", "pages", "reclaim", "shm", "oom")
 
-# What reads /proc and traces nothing is declared in the same way.
-INSPECTORS = ("ps", "pmap", "ledger")
+# What looks at what there is and traces nothing is declared in the same way.
+INSPECTORS = ("ps", "pmap", "ledger", "files")
 
 # Two that read the same events, or the same files, share a folder.
 _FOLDERS = dict.fromkeys(("cachestat", "cachetop"), "pagecache") | {"pmap": "ps"}

@@ -24,17 +24,24 @@ from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Loaded, Request
 from memtap.bpf.plan import Variant
 from memtap.bpf.session import Session
-from memtap.tracers import every
+from memtap.tracers import every, every_declared
 from memtap.tracers.ledger.account import untold
 from memtap.tracers.ledger.memory import look
 from memtap.tracers.live.processes import Processes
 from memtap.tracers.model.report import Report, Row, now
 from memtap.tracers.model.schema import DIALECT, Schema, record, report_schema
+from memtap.tracers.model.tracer import Inspector
 
 # Every report that is built, and what it asks the kernel for.
 REPORTS = {
     tracer.name: Request(tracer.plan, settings=tracer.settings(tracer.usual()))
     for tracer in every()
+}
+# The same of those that only look, and do so by BPF.
+LOOKS = {
+    each.name: Request(each.plan, notes_who=False)
+    for each in every_declared()
+    if isinstance(each, Inspector) and each.plan
 }
 
 # A function and a map, to see whether the compiler works.
@@ -95,7 +102,7 @@ class Diagnosis:
 def diagnose(kernel: Kernel) -> Diagnosis:
     """Tries every report, one after the other being compiled while the last is attached."""
     sample = Compiling(_SAMPLE, cache=None)
-    begun = {name: _begin(request, kernel) for name, request in REPORTS.items()}
+    begun = {name: _begin(request, kernel) for name, request in (REPORTS | LOOKS).items()}
     rows = [_finish(name, attempts, kernel) for name, attempts in begun.items()]
     compiler = _compiler(sample, kernel)
     host = [*_needs(kernel), compiler, *_libraries(), *_helpers(kernel)]
@@ -138,7 +145,7 @@ def _unusable(name: str, error: MemtapError | OSError) -> Row:
 
 def _usable(name: str, loaded: Loaded, kernel: Kernel) -> Row:
     """A report that runs; what keeps it from a better variant, if there is one."""
-    variants, variant = REPORTS[name].plan.variants, loaded.variant
+    variants, variant = loaded.request.plan.variants, loaded.variant
     missing = [
         probe for each in variants[: variants.index(variant)] for probe in each.missing(kernel)
     ]
@@ -269,7 +276,7 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
 _SAID: Schema = {"type": "array", "items": {"type": "string"}}
 _MAYBE: Schema = {"type": ["string", "null"]}
 _ROW: dict[str, Schema] = {
-    "report": {"enum": list(REPORTS)},
+    "report": {"enum": [*REPORTS, *LOOKS]},
     "accuracy": {"enum": ["exact", "bounded", "estimated", None]},
     "way": _MAYBE,
     "probes": _SAID,

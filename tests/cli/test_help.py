@@ -44,7 +44,7 @@ def test_the_list_of_commands_has_them_all() -> None:
     lines = memtap("--help").lines
     listed = [line.split()[0] for line in lines[lines.index("Commands:") + 1 :] if line[2] != " "]
     assert listed == list(COMMANDS)
-    assert listed == [*NAMES, "run", "ps", "pmap", "ledger", "doctor", "schema"]
+    assert listed == [*NAMES, "run", "ps", "pmap", "ledger", "files", "doctor", "schema"]
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from memtap.bpf.compiled import Code, Compiled, Compiling
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Request
 from memtap.bpf.plan import Variant
-from memtap.tracers.doctor import REPORTS
+from memtap.tracers.doctor import LOOKS, REPORTS
 from tests.live.ahead import Found, ahead
 
 VARIANTS = [
     pytest.param(request, variant, id=f"{name}-{variant.name}")
-    for name, request in REPORTS.items()
+    for name, request in (REPORTS | LOOKS).items()
     for variant in request.plan.variants
 ]
 

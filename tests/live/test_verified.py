@@ -13,8 +13,9 @@ from memtap.bpf.cache import Cache
 from memtap.bpf.filters import Filter
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Attempts, Request
-from memtap.tracers.doctor import REPORTS
+from memtap.tracers.doctor import LOOKS, REPORTS
 from memtap.tracers.faults import probes as faultplan
+from memtap.tracers.files import probes as filesplan
 from memtap.tracers.malloc import probes as mallocplan
 from memtap.tracers.pages import probes as pagesplan
 from memtap.tracers.slab import probes as slabplan
@@ -40,7 +41,8 @@ WITH_SETTINGS = {
     for name, (report, *settings) in SETTINGS.items()
 }
 OF_ONE = {f"{name} -p": replace(r, filter=Filter(by_tgid=True)) for name, r in REPORTS.items()}
-ALL = REPORTS | WITH_SETTINGS | OF_ONE
+FOLIOS = {"files --age": replace(LOOKS["files"], settings=(filesplan.FOLIOS,))}
+ALL = REPORTS | WITH_SETTINGS | OF_ONE | LOOKS | FOLIOS
 
 
 # Of a kernel that does not tell (aba64c7da983).

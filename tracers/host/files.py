@@ -237,7 +237,8 @@ class Files:
         if record.flags & NameFlag.GONE:  # the next that has this number is another file
             self._lasting.pop(key, None)
         if record.rdev:
-            file.name = FileName(dev_text(record.volume), record.ino, self._device(record.rdev))
+            device = device_path(record.rdev, self._root)
+            file.name = FileName(dev_text(record.volume), record.ino, device)
             return file
         if record.names:
             file.where = (self._mounts, record.dev, record.mount, record.names)
@@ -272,13 +273,14 @@ class Files:
             self._sought.add((dev, mount))
             self._mounts = parse_mounts((self._root / "proc/self/mountinfo").read_bytes())
 
-    def _device(self, rdev: int) -> str:
-        """The block device whose own cache this is: its metadata and buffers."""
-        link = self._root / "sys/dev/block" / dev_text(rdev)
-        try:
-            return "/dev/" + printable(os.fsencode(link.readlink().name))
-        except OSError:
-            return f"[{dev_text(rdev)}]"
+
+def device_path(rdev: int, root: Path = Path("/")) -> str:
+    """The block device whose own cache a file is: its metadata and buffers."""
+    link = root / "sys/dev/block" / dev_text(rdev)
+    try:
+        return "/dev/" + printable(os.fsencode(link.readlink().name))
+    except OSError:
+        return f"[{dev_text(rdev)}]"
 
 
 def _called(where: _Where | None, volume: int, ino: int, deleted: bool) -> _Told:

@@ -86,6 +86,8 @@ class Query:
         sort: the column that was asked for; None if none was.
         replays: whether events come from a recording.
         comms, cgroups: which processes, by name and by cgroup.
+        paths: which files and directories.
+        rows: how many rows are shown, the first; None for all, or if they are the last.
     """
 
     by: tuple[str, ...]
@@ -100,6 +102,8 @@ class Query:
     replays: bool = False
     comms: tuple[str, ...] = ()
     cgroups: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    rows: int | None = None
 
     def has(self, *flags: str) -> bool:
         """Whether one of these flags was given."""
@@ -240,17 +244,21 @@ class Declared:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspector(Declared):
-    """What reads /proc and traces nothing.
+    """What looks at what there is, and traces nothing.
 
     Attributes:
         inspect: begins to look.
         of_one: whether it is about one process, which is its argument; it looks once then.
         of_host: whether it is about the whole host, so that no process can be asked for.
+        of_paths: whether it is about files, which may be its arguments; likewise.
+        plan: its C program, if it looks by one.
     """
 
     inspect: Callable[[Query], Inspection]
     of_one: bool = False
     of_host: bool = False
+    of_paths: bool = False
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memtap.bpf.errors import MemtapError
-from memtap.bpf.filters import CgroupMount, cgroup_mounts, find_cgroup
+from memtap.bpf.filters import CgroupMount, find_cgroup
 from memtap.tracers.host import procfs
 from memtap.tracers.host.counters import meminfo
 from memtap.tracers.live.processes import pick_cgroup
@@ -133,14 +133,6 @@ def cgroup_scope(cgroup: str, mounts: list[CgroupMount]) -> int:
 def _limit(path: Path) -> int:
     text = path.read_text().strip()
     return 1 << 63 if text == "max" else int(text)
-
-
-def memory_mounts() -> list[CgroupMount]:
-    """Where the cgroups that limit memory are mounted: v1's memory hierarchy, else v2."""
-    mounts = cgroup_mounts(Path("/proc/self/mountinfo").read_text())
-    return [m for m in mounts if "memory" in m.controllers] or [
-        m for m in mounts if not m.controllers
-    ]
 
 
 def look() -> Iterator[Score | None]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from memtap.bpf.filters import memory_mounts
 from memtap.bpf.session import Drained
 from memtap.bpf.stream import Events
 from memtap.tracers.host.hostile import printable
@@ -37,7 +38,7 @@ class OomEnricher(Enricher):
     def __init__(self, session: Source, log: KernelLog | None = None) -> None:
         """`log`: what the kernel says from now on; by default its own log."""
         self._session = session
-        self._mounts = badness.memory_mounts()
+        self._mounts = memory_mounts()
         self._log = log or KernelLog()
         self._looks: list[tuple[int, list[Score]]] = []
         self._cgroups: dict[int, str] = {}
