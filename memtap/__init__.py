@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from memtap.bpf.errors import MemtapError
     from memtap.tracers.api import Trace, read, trace
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["MemtapError", "Trace", "read", "trace"]
 
 

@@ -25,8 +25,6 @@ from memtap.bpf.loading import Attempts, Loaded, Request
 from memtap.bpf.plan import Variant
 from memtap.bpf.session import Session
 from memtap.tracers import every, every_declared
-from memtap.tracers.ledger.account import untold
-from memtap.tracers.ledger.memory import look
 from memtap.tracers.live.processes import Processes
 from memtap.tracers.model.report import Report, Row, now
 from memtap.tracers.model.schema import DIALECT, Schema, record, report_schema
@@ -214,7 +212,9 @@ def _helpers(kernel: Kernel) -> Iterator[Fact]:
     """What makes reports better, or only other ways possible."""
     yield from _processes(kernel)
     yield Fact("cgroups", _cgroups(kernel.root) or "none mounted")
-    yield Fact("ledger", _ledger(kernel.root))
+    for each in every_declared():
+        if isinstance(each, Inspector) and each.state:
+            yield Fact(each.name, each.state(kernel.root))
     for name, is_there in (("kprobes", kernel.has_kprobes), ("fentry", kernel.has_trampolines)):
         state = "present" if is_there else "absent"
         known = state if kernel.may_trace else "only root can tell"
@@ -241,15 +241,6 @@ def _cgroups(root: Path) -> str:
     mounts = cgroup_mounts((root / "proc/self/mountinfo").read_text())
     kinds = {"v1" if mount.controllers else "v2" for mount in mounts}
     return " and ".join(sorted(kinds))
-
-
-def _ledger(root: Path) -> str:
-    """Which lines an account of memory has not here."""
-    try:
-        missing = untold(look(root))
-    except MemtapError as error:
-        return f"none: {error.what}"
-    return f"without {', '.join(missing)}, which nobody tells" if missing else "all of its lines"
 
 
 def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:

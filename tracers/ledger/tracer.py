@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from memtap.bpf.errors import MemtapError
 from memtap.tracers.ledger.columns import LEDGER_KEYS, ledger_columns
 from memtap.tracers.model.report import Column, Kind
 from memtap.tracers.model.tracer import Flag, Inspection, Inspector, Query, Showing, UnfitError
@@ -28,6 +30,18 @@ def _inspect(query: Query) -> Inspection:
     from memtap.tracers.ledger.report import LedgerInspection
 
     return LedgerInspection(query, _columns(query))
+
+
+def _state(root: Path) -> str:
+    """Which lines an account has not here."""
+    from memtap.tracers.ledger.account import untold
+    from memtap.tracers.ledger.memory import look
+
+    try:
+        missing = untold(look(root))
+    except MemtapError as error:
+        return f"none: {error.what}"
+    return f"without {', '.join(missing)}, which nobody tells" if missing else "all of its lines"
 
 
 TRACER = Inspector(
@@ -67,4 +81,5 @@ TRACER = Inspector(
     check=_check,
     inspect=_inspect,
     of_host=True,
+    state=_state,
 )

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from memtap.bpf.filters import Filter, own_tgid
@@ -252,6 +253,7 @@ class Inspector(Declared):
         of_host: whether it is about the whole host, so that no process can be asked for.
         of_paths: whether it is about files, which may be its arguments; likewise.
         plan: its C program, if it looks by one.
+        state: what there is to say of it on a host, whose root that is; for `doctor`.
     """
 
     inspect: Callable[[Query], Inspection]
@@ -259,6 +261,7 @@ class Inspector(Declared):
     of_host: bool = False
     of_paths: bool = False
     plan: Plan | None = None
+    state: Callable[[Path], str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
