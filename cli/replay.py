@@ -50,7 +50,7 @@ def _replay(pattern: str, paths: list[Path], options: Options, jobs: Sequence[Jo
     """One job after the other; of several recordings, each with those that were made for it."""
     from memtap.tracers.reading import by_tracer, nothing_for, own
 
-    made = by_tracer(paths, options.trust) if len(jobs) + len(paths) > 2 else None
+    made = by_tracer(paths, options.trust) if len(jobs) > 1 else None
     displays: list[Display] = []
     with ExitStack() as stack:
         for number, job in enumerate(jobs):
@@ -61,18 +61,23 @@ def _replay(pattern: str, paths: list[Path], options: Options, jobs: Sequence[Jo
                     displays = make_displays(options, [(each, None) for each in jobs])
                     for each in displays:
                         stack.callback(each.close)
-                _show(recording, job, displays[number], several=len(mine) > 1)
+                _show(
+                    recording,
+                    job,
+                    displays[number],
+                    named=len(mine) > 1 and options.format == "table",
+                )
                 if displays[number].closed:
                     return
     if not displays:
         raise nothing_for([job.tracer for job in jobs], pattern, paths, options.trust)
 
 
-def _show(recording: Recording, job: Job, display: Display, several: bool) -> None:
-    """All reports of one recording; of several, the first of each says of which it is."""
+def _show(recording: Recording, job: Job, display: Display, named: bool) -> None:
+    """All reports of one recording; the first says of which it is, if that is to be `named`."""
     from memtap.tracers.reading import reports
 
-    source = [f"recorded in {one_line(str(recording.path))}"] if several else []
+    source = [f"recorded in {one_line(str(recording.path))}"] if named else []
     for report, interval in reports(recording, job.tracer, job.query):
         display.show(remarked(report, job.tracer.nothing, [*interval.remarks, *source]))
         source = []
