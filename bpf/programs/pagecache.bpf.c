@@ -594,8 +594,8 @@ static INLINE u64 is_late(u64 task, u64 first, int many)
 	u64 regs = user_regs(task), number = CALL_NUMBER(regs), place = CALL_ARGUMENT_3(regs);
 	enum way way = call_way(task);
 
-	if (!first || way != BY_READ)
-		return first && way != BY_OTHER;
+	if (way != BY_READ)
+		return way != BY_OTHER;
 	if (number == NR_READ && !many && CALL_ARGUMENT_2(regs) <= 1 << PAGE_SHIFT)
 		return 0;
 	if (number == NR_READ || number == NR_READV || place == NOWHERE)
@@ -608,7 +608,7 @@ static INLINE void ask_for(struct lookup *look, u64 task, u64 mapping)
 {
 	struct asking *asking = &look->asking;
 
-	if (!look->fresh && !look->late && NOTED(look->way) == BY_READ && !folio_shift(mapping))
+	if (!(look->fresh | look->late) && NOTED(look->way) == BY_READ && !folio_shift(mapping))
 		*asking = (struct asking){.way = BY_READ};
 	else
 		ask_closely(look, task, mapping);
@@ -705,21 +705,25 @@ static INLINE void divide(struct lookup *look)
 {
 	u64 from = look->from, last = look->last;
 
-	look->hit = 0;
-	look->begin = NOWHERE;
-	look->now = look->again = (struct part){.from = NOWHERE};
-	if (!look->fresh && (look->asking.way != BY_AIO || look->asking.start != NOWHERE)) {
-		if (look->late && look->before == NOWHERE)
-			look->begin = first_of_call(look);
-		READ_AGAIN();
-		look->hit = count_of(look->begin == NOWHERE ? from : look->begin, last);
-	} else if (look->before == NOWHERE) {
-		look->begin = first_of_call(look);
-		READ_AGAIN();
-		u64 unsure = look->begin == NOWHERE && (from || look->asking.way == BY_AIO);
+	u64 settled =
+		!look->fresh && (look->asking.way != BY_AIO || look->asking.start != NOWHERE);
 
-		look->now = (struct part){look->begin == NOWHERE ? from : look->begin, last,
-					  unsure || look->unsure ? UNSURE : 0};
+	look->hit = 0;
+	look->begin = from;
+	look->now = look->again = (struct part){.from = NOWHERE};
+	if (look->before == NOWHERE && (!settled || look->late))
+		look->begin = first_of_call(look);
+	READ_AGAIN();
+	u64 begin = NOTED(look->begin), is_known = begin != NOWHERE;
+	if (!is_known)
+		begin = from;
+
+	if (settled) {
+		look->hit = count_of(begin, last);
+	} else if (look->before == NOWHERE) {
+		u64 unsure = !is_known && (from || look->asking.way == BY_AIO);
+
+		look->now = (struct part){begin, last, unsure || look->unsure ? UNSURE : 0};
 	} else {
 		/* Of what came in since, a part may have been handed out without an event. */
 		look->now = (struct part){from, last, 0};
@@ -864,7 +868,8 @@ static INLINE void asked(void *ctx, u64 mapping, u64 first, u64 last)
 		return;
 	u64 fresh = unsettled(&who);
 	int many = is_long(who.task, first, last);
-	u64 late = fresh ? 0 : is_late(who.task, first, many);
+	NOTED(lane->state[0]) = fresh || !first ? 0 : is_late(who.task, first, many);
+	u64 late = NOTED(lane->state[0]);         /* the verifier need not follow how */
 	NOTED(lane->state[0]) = last - first + 1; /* so many are hit */
 	NOTED(lane->state[1]) = 0;                /* the request that asks for them */
 	int told = is_told_when_done(&who, mapping);
@@ -887,7 +892,7 @@ static INLINE void asked(void *ctx, u64 mapping, u64 first, u64 last)
 						     .request = NOTED(lane->state[1]),
 						     .unsure = is_squashfs(&who) |
 							       THREAD_IS_32_BIT(who.task)},
-				     many || late);
+				     many | late);
 	if (!NOTED(lane->state[0]) || hits(ctx, lane, &who, NOTED(lane->state[0])))
 		learn(ctx, lane, &who);
 	leave(lane);

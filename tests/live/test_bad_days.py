@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from memtap.tracers import NAMES
 from memtap.tracers.pagecache.probes import NAME_FILES
 from tests.live.held import are_gone, held_by, in_kernel, of_session, watched
 from tests.live.limits import limited as cgroup_of
@@ -321,8 +322,7 @@ def test_doctor_without_root_says_so() -> None:
 def test_doctor_of_this_host_finds_every_report_to_run() -> None:
     done, held = watched("doctor", "-f", "json")
     found = json.loads(done.stdout)
-    names = {"cachestat", "cachetop", "faults", "malloc", "slab", "pages", "shm", "reclaim", "oom"}
-    assert {row["report"] for row in found["rows"]} == names
+    assert {row["report"] for row in found["rows"]} == {*NAMES, "files"}
     assert all(row["way"] for row in found["rows"])
     assert done.returncode == 0
     assert held and are_gone(held)

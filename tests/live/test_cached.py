@@ -259,9 +259,10 @@ def test_files_that_are_named_need_no_root(disk: Path) -> None:
     os.mkfifo(folder / "fifo")
     for path in (disk, folder, folder / "below"):
         path.chmod(0o755)
-    subprocess.check_call(["chown", "-R", "nobody", folder])
+    other = somebody()
+    subprocess.check_call(["chown", "-R", str(other["user"]), folder])
     command = [*MEMTAP, "files", folder, "-f", "json"]
-    (report,) = reports(subprocess.check_output(command, text=True, **somebody()))
+    (report,) = reports(subprocess.check_output(command, text=True, **other))
     sizes = sorted(row["resident_bytes"] for row in report["rows"])
     assert sizes == [2 * MIB + PAGE, 3 * MIB]
     assert str(folder / "below" / "two\\n") in by_path(report)

@@ -65,7 +65,7 @@ class _Reader:
 
     def leave(self, uid: int) -> None:
         """Nobody asks it any more; it ends if it ever comes back."""
-        _stuck[uid] += 1
+        _count(uid, 1)
         self._uid, self._is_left = uid, True
         self._tasks.put(int)  # it may have come back just now
 
@@ -76,11 +76,18 @@ class _Reader:
                 self._answers.put((read(), None))
             except Exception as error:
                 self._answers.put((None, error))
-        _stuck[self._uid] -= 1
+        _count(self._uid, -1)
 
 
 _idle: list[_Reader] = []
 _stuck: Counter[int] = Counter()
+_counting = threading.Lock()  # many can come back at once
+
+
+def _count(uid: int, change: int) -> None:
+    """So many more threads wait for processes of a user."""
+    with _counting:
+        _stuck[uid] += change
 
 
 def patiently(tgid: int, read: Callable[[], T]) -> T:

@@ -30,7 +30,15 @@ SPILLED = np.dtype([("tgid", "u4"), ("kind", "u1"), ("events", "u8")])
 
 @pytest.fixture
 def anonymous() -> Iterator[int]:
-    yield from mapped(mmap.mmap(-1, BYTES, PRIVATE | mmap.MAP_ANONYMOUS))
+    """In the midst of memory that nobody may touch: right above a library's, it would be its bss."""
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = ctypes.c_void_p
+    flags = PRIVATE | mmap.MAP_ANONYMOUS
+    start = libc.mmap(None, 3 * BYTES, 0, flags, -1, 0)
+    middle = ctypes.c_void_p(start + BYTES)
+    assert libc.mprotect(middle, BYTES, mmap.PROT_READ | mmap.PROT_WRITE) == 0
+    yield start + BYTES
+    assert libc.munmap(ctypes.c_void_p(start), 3 * BYTES) == 0
 
 
 @pytest.fixture
