@@ -30,7 +30,7 @@ SPILLED = np.dtype([("tgid", "u4"), ("kind", "u1"), ("events", "u8")])
 
 @pytest.fixture
 def anonymous() -> Iterator[int]:
-    """In the midst of memory that nobody may touch: right above a library's, it would be its bss."""
+    """Amid memory that nobody may touch: right above a library it would be its bss."""
     libc = ctypes.CDLL(None)
     libc.mmap.restype = ctypes.c_void_p
     flags = PRIVATE | mmap.MAP_ANONYMOUS
