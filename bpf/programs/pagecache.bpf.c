@@ -592,7 +592,7 @@ static INLINE void ask_closely(struct lookup *look, u64 task, u64 mapping)
 static INLINE u64 is_late(u64 task, u64 first, int many)
 {
 	u64 regs = user_regs(task), number = CALL_NUMBER(regs), place = CALL_ARGUMENT_3(regs);
-	enum way way = call_way(task);
+	enum way way = way_of_call(task, regs);
 
 	if (way != BY_READ)
 		return way != BY_OTHER;

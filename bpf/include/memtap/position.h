@@ -194,10 +194,8 @@ static INLINE void ask_aio(struct asking *asking, u64 task, u64 regs, u64 mappin
 }
 
 /* How this thread comes to read, told by no more than the number of its call. */
-static INLINE enum way call_way(u64 task)
+static INLINE enum way way_of_call(u64 task, u64 regs)
 {
-	u64 regs = user_regs(task);
-
 	if (FIELD(task, task_struct, flags) & (PF_KTHREAD | PF_IO_WORKER) ||
 	    THREAD_IS_32_BIT(task) || !IN_CALL(regs))
 		return BY_OTHER;
@@ -216,6 +214,11 @@ static INLINE enum way call_way(u64 task)
 		return BY_AIO;
 	}
 	return BY_OTHER;
+}
+
+static INLINE enum way call_way(u64 task)
+{
+	return way_of_call(task, user_regs(task));
 }
 
 /* A call of read() and its like. */
