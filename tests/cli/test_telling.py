@@ -67,6 +67,9 @@ def test_of_names_those_are_told_that_nobody_has() -> None:
 def test_the_nearest_name_that_there_is_is_told() -> None:
     with subprocess.Popen(["sleep", "60"], executable="/usr/bin/sleep") as process:
         try:
+            comm = Path(f"/proc/{process.pid}/comm")
+            while comm.read_text() != "sleep\n":  # execve(2) closes Popen's pipe before it sets it
+                pass
             (sentence,) = absent(["slep"])
             assert sentence == "no process is called 'slep'; there is 'sleep'"
             assert absent(["sleep"]) == []
