@@ -32,6 +32,16 @@ def tmp_path(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Path]:
+    """A file system of our own, in memory."""
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    subprocess.check_call(["mount", "-t", "tmpfs", "none", mount])
+    yield mount
+    subprocess.check_call(["umount", mount])
+
+
 @pytest.fixture(scope="session")
 def disk() -> Iterator[Path]:
     """A folder on a file system that has a page cache of its own, which tmpfs has not."""

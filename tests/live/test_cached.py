@@ -7,7 +7,6 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,6 @@ from tests.live.tracing import MEMTAP, PAGE, memtap, reports, resident
 MIB = 1 << 20
 
 needs_cachestat = pytest.mark.skipif(not asked.has_cachestat(), reason="no cachestat(2)")
-
-
-@pytest.fixture
-def tmpfs(tmp_path: Path) -> Iterator[Path]:
-    """A file system of our own, in memory."""
-    mount = tmp_path / "mount"
-    mount.mkdir()
-    subprocess.check_call(["mount", "-t", "tmpfs", "none", mount])
-    yield mount
-    subprocess.check_call(["umount", mount])
 
 
 def looked(*arguments: object) -> dict[str, Any]:

@@ -25,16 +25,6 @@ Done = Counter[tuple[object, ...]]
 
 
 @pytest.fixture
-def tmpfs(tmp_path: Path) -> Iterator[Path]:
-    """A file system of our own, in memory."""
-    mount = tmp_path / "mount"
-    mount.mkdir()
-    subprocess.check_call(["mount", "-t", "tmpfs", "none", mount])
-    yield mount
-    subprocess.check_call(["umount", mount])
-
-
-@pytest.fixture
 def huge() -> Iterator[None]:
     """Some huge pages."""
     pool = Path("/proc/sys/vm/nr_hugepages")

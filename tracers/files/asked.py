@@ -20,6 +20,7 @@ from memtap.tracers.files.columns import KEYS, SUMMED
 from memtap.tracers.files.gather import MOST_FILES
 from memtap.tracers.files.report import compared
 from memtap.tracers.host import procfs
+from memtap.tracers.host.files import Mount, parse_mounts
 from memtap.tracers.host.hostile import one_line, printable
 from memtap.tracers.model.report import Column, Report, Row, key_columns, now
 from memtap.tracers.model.tracer import Inspection, Query
@@ -43,7 +44,6 @@ class AskedInspection(Inspection):
     def __init__(self, query: Query, columns: tuple[Column, ...]) -> None:
         self._query, self._columns = query, columns
         self._unread = 0
-        self._mount_of: dict[int, tuple[str, str]] = {}
 
     def report(self) -> Report:
         """What there is now. Raises MemtapError where a path leads nowhere."""
@@ -164,15 +164,19 @@ def _keys(by: tuple[str, ...], path: bytes, status: os.stat_result) -> Row:
 @cache
 def _mount_of(folder: bytes) -> tuple[str, str]:
     """Where the file system of a directory is mounted, and its type."""
-    text = Path("/proc/self/mountinfo").read_bytes()
-    best = (b"/", b"")
-    for line in text.splitlines():
-        before, _, after = line.partition(b" - ")
-        point = before.split(b" ")[4].decode("unicode_escape").encode("latin-1")
-        is_above = point == b"/" or folder == point or folder.startswith(point + b"/")
-        if is_above and len(point) >= len(best[0]):
-            best = point, after.split(b" ")[0]
-    return printable(best[0]), printable(best[1])
+    above = [mount for mount in _mounts() if _is_below(folder, mount.point)]
+    # Of two at one place the later hides the other.
+    mount = max(reversed(above), key=lambda each: len(each.point), default=Mount(b"/", b"/"))
+    return printable(mount.point), printable(mount.fstype)
+
+
+@cache
+def _mounts() -> list[Mount]:
+    return list(parse_mounts(Path("/proc/self/mountinfo").read_bytes()).by.values())
+
+
+def _is_below(folder: bytes, point: bytes) -> bool:
+    return folder == point or folder.startswith(point.rstrip(b"/") + b"/")
 
 
 def found(paths: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result]]:

@@ -21,9 +21,14 @@ Counters = dict[str, int]
 
 def vmstat(root: Path = Path("/"), names: tuple[str, ...] = VMSTAT) -> Counters:
     """Those of these counters that this kernel has. pgpgin counts KiB, others pages or events."""
+    values = all_vmstat(root)
+    return {name: values[name] for name in names if name in values}
+
+
+def all_vmstat(root: Path = Path("/")) -> Counters:
+    """/proc/vmstat as it is."""
     lines = (root / "proc/vmstat").read_text().splitlines()
-    values = dict(line.split() for line in lines)
-    return {name: int(values[name]) for name in names if name in values}
+    return {name: int(value) for name, value in map(str.split, lines)}
 
 
 def buffers_and_cached(root: Path = Path("/")) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
@@ -115,10 +115,14 @@ def dev_text(dev: int) -> str:
 
 @dataclass(frozen=True)
 class Mount:
-    """A line of /proc/PID/mountinfo: directory `root` of a file system stands at `point`."""
+    """A line of /proc/PID/mountinfo: directory `root` of a file system stands at `point`.
+
+    `fstype` is the type of that file system, and no part of what a mount is compared by.
+    """
 
     root: bytes
     point: bytes
+    fstype: bytes = field(default=b"", compare=False)
 
 
 @dataclass
@@ -160,8 +164,9 @@ def parse_mounts(mountinfo: bytes) -> Mounts:
     of: dict[str, list[Mount]] = defaultdict(list)
     by: dict[int, Mount] = {}
     for line in mountinfo.splitlines():
-        number, _, dev, root, point, *_ = line.split(b" ")
-        mount = Mount(_unescape(root), _unescape(point))
+        before, _, after = line.partition(b" - ")
+        number, _, dev, root, point, *_ = before.split(b" ")
+        mount = Mount(_unescape(root), _unescape(point), after.partition(b" ")[0])
         of[dev.decode()].append(mount)
         by[int(number)] = mount
     for found in of.values():

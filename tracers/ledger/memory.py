@@ -10,7 +10,7 @@ from mmap import PAGESIZE
 from pathlib import Path
 
 from memtap.bpf.errors import MemtapError
-from memtap.tracers.host.counters import Counters, meminfo
+from memtap.tracers.host.counters import Counters, all_vmstat, meminfo
 
 # Pages go from the free lists of all to those of a CPU by hundreds of MiB, and the two are told by
 # one file, and everything else by another. So often they are read, until both tell the same.
@@ -113,7 +113,7 @@ def _look(root: Path) -> Memory:
     kib, zones = min(_until_near(tries), key=_apart)
     return Memory(
         kib=kib,
-        pages=_vmstat(root),
+        pages=all_vmstat(root),
         zones=zones,
         sockets=_sockets(root),
         zram=_zram(root),
@@ -151,11 +151,6 @@ def zones_of(zoneinfo: str) -> Zones:
         present=sums["present"],
         managed=sums["managed"],
     )
-
-
-def _vmstat(root: Path) -> Counters:
-    lines = (root / "proc/vmstat").read_text().splitlines()
-    return {name: int(value) for name, value in map(str.split, lines)}
 
 
 def _sockets(root: Path) -> int:

@@ -71,14 +71,10 @@ class Sums:
     Attributes:
         shmem: pages of shared memory that are mapped.
         rings: buffers of the kernel that are mapped.
-        read: how many processes were read.
-        unread: of how many not all is known, which makes lower bounds of the sums.
     """
 
     shmem: int
     rings: int
-    read: int
-    unread: int
 
 
 def sums_of(spaces: list[Space]) -> Sums:
@@ -86,8 +82,6 @@ def sums_of(spaces: list[Space]) -> Sums:
     return Sums(
         shmem=sum(space.shmem or 0 for space in spaces),
         rings=sum(space.rings or 0 for space in spaces),
-        read=len(spaces),
-        unread=sum(not space.is_known for space in spaces),
     )
 
 
