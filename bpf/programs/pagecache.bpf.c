@@ -704,7 +704,6 @@ static INLINE void follow_call(struct call *kept, struct lookup *look)
 static INLINE void divide(struct lookup *look)
 {
 	u64 from = look->from, last = look->last;
-
 	u64 settled =
 		!look->fresh && (look->asking.way != BY_AIO || look->asking.start != NOWHERE);
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -15,6 +16,8 @@ ROUNDS = 6
 TRACERS = ("faults", "malloc", "cachetop", "reclaim")
 BLOCKS, TIMES = 200, 400  # that are taken, touched and given back; how often all of them
 PAGES, READS = 512, 200_000
+# All are measured for as long after the work, so that an interval ends that holds the last of it.
+AFTER_S = 1.5
 GOAL = 1.1
 
 
@@ -34,11 +37,8 @@ class Cost:
 class Work:
     """A program that takes and gives back large blocks, and one that reads cached pages."""
 
-    def __init__(self, folder: Path) -> None:
-        self._report = folder / "report"
-        self._toucher = Toucher(compiled(folder, "mallocs"), BLOCKS, "large", TIMES)
-        file = make_file(folder / "file", PAGES)
-        self._storm = Storm(compiled(folder, "preads"), file)
+    def __init__(self, folder: Path, toucher: Toucher, storm: Storm) -> None:
+        self._report, self._toucher, self._storm = folder / "report", toucher, storm
 
     def untraced(self) -> float:
         """What a block takes while nobody traces."""
@@ -50,13 +50,8 @@ class Work:
             before = cpu_s(process.pid)
             block = self._toucher.touch("large", TIMES).ratio
             self._storm.ask("read", READS)
-            time.sleep(1.5)  # until an interval has ended that holds the last of it
+            time.sleep(AFTER_S)
             return Cost(cpu_s(process.pid) - before, block)
-
-    def end(self) -> None:
-        """Ends both programs."""
-        self._toucher.end()
-        self._storm.__exit__()
 
 
 def measure() -> list[Row]:
@@ -66,12 +61,13 @@ def measure() -> list[Row]:
     what the parts cost when they are added up; one process, one set of processes and one clock
     should make the CPU time less.
     """
-    with workshop() as folder:
-        work = Work(folder)
-        try:
-            rounds = [one_round(work) for _ in range(ROUNDS)]
-        finally:
-            work.end()
+    with workshop() as folder, ExitStack() as stack:
+        toucher = Toucher(compiled(folder, "mallocs"), BLOCKS, "large", TIMES)
+        stack.callback(toucher.end)
+        file = make_file(folder / "file", PAGES)
+        storm = stack.enter_context(Storm(compiled(folder, "preads"), file))
+        work = Work(folder, toucher, storm)
+        rounds = [one_round(work) for _ in range(ROUNDS)]
     own = [(together.own_s, sum(cost.own_s for cost in alone)) for _, alone, together in rounds]
     added = [
         (together.malloc - untraced, sum(cost.malloc - untraced for cost in alone))
