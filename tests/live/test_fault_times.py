@@ -33,14 +33,21 @@ def traced(folder: Path, by: str, *program: object) -> tuple[str, dict[str, Any]
 
 @pytest.fixture(scope="module")
 def slow_file(disk: Path) -> Iterator[Path]:
-    """A file behind a loop device of little readahead."""
+    """A file on a loop device of little readahead, which the disk is read for.
+
+    What the page cache has of its image a loop device gives at once, on one CPU before whoever
+    asked for it runs on: then nobody waits.
+    """
     image, folder = make_file(disk / "image", 2 * FILE_PAGES + 8192), disk / "mounted"
     folder.mkdir()
     with ExitStack() as undo:
         try:
             subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
             found = subprocess.run(
-                ["losetup", "-f", "--show", image], check=True, capture_output=True, text=True
+                ["losetup", "-f", "--show", "--direct-io=on", image],
+                check=True,
+                capture_output=True,
+                text=True,
             )
         except (OSError, subprocess.CalledProcessError) as error:
             pytest.skip(f"no loop device: {error}")
