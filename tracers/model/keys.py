@@ -1,4 +1,4 @@
-"""The columns that tell of processes, in every report that has them."""
+"""The columns that describe a process, in every report that has them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROCESS = (
 
 
 def identity(tgid: int, who: Who) -> Row:
-    """What these columns say of a process."""
+    """The values of these columns for a process."""
     return {
         "pid": tgid,
         "uid": who.uid,
