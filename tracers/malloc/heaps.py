@@ -1,4 +1,4 @@
-"""The heaps of processes, as a table beside that of the paths."""
+"""The heaps of processes, as a table beside the report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Heaps:
         self._parts: dict[int, dict[int, int]] = defaultdict(dict)
 
     def feed(self, rows: Events) -> None:
-        """Takes in what heaps are like (Fact.WALKED)."""
+        """Takes in the state of heaps (Fact.WALKED)."""
         walked = rows[rows["kind"] == Fact.WALKED]
         for tgid in set(walked["tgid"].tolist()):
             self._parts[tgid].clear()
@@ -29,9 +29,9 @@ class Heaps:
             self._parts[int(row["tgid"])][int(row["part"])] = int(row["length"])
 
     def take(self, who: dict[int, Who]) -> list[Row] | None:
-        """A row for each process that was looked at in this interval; None if nobody looked.
+        """A row for each process whose heap was walked in this interval; None if none was.
 
-        What could not be told is None.
+        A value that could not be read is None.
         """
         parts, self._parts = self._parts, defaultdict(dict)
         return [
