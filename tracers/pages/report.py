@@ -1,4 +1,4 @@
-"""pages: which orders and migrate types the buddy allocator hands out, to whom; what is left."""
+"""pages: which orders and migrate types the buddy allocator hands out, by process; what is left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Key = tuple[int, int, int]
 
 @dataclass
 class Sums:
-    """What is counted of a key; blocks of pages."""
+    """The counts of a key, in blocks of pages."""
 
     allocs: int = 0
     frees: int = 0
@@ -45,7 +45,7 @@ class Pages:
         self._untold = 0
 
     def feed(self, chunk: Chunk) -> Report | None:
-        """Counts a chunk; the report if an interval ends with it."""
+        """Counts a chunk; returns the report if an interval ends with it."""
         tell(self._who, chunk.who)
         self._types |= chunk.texts.get("migratetype", {})
         kind = chunk.rows["kind"]
@@ -83,7 +83,7 @@ class Pages:
         )
 
     def _fold(self) -> None:
-        """Puts the least of what is held together, and forgets who nothing is told of any more."""
+        """Folds the owners that hold least, and forgets processes that no row names any more."""
         fold_least(self._live, self._sums, int)
         if are_many(self._who):
             forget_first(self._who, {tgid for tgid, _, _ in self._live})
@@ -108,7 +108,7 @@ class Pages:
         return tuple(identity[name] for name in names)
 
     def _always(self) -> set[Key]:
-        """What is told of though nobody asked for it: how much of each order is left."""
+        """The keys of rows that are always shown: how much of each order is left."""
         if self.by == ("order",):
             return {(0, order, UNTOLD) for order in range(len(self._blocks))}
         return set()
@@ -145,10 +145,10 @@ class Pages:
 
 
 def _untold_notes(pages: int) -> list[str]:
-    """What is to be said of pages of which only the kernel's own count (pgalloc_*) knows."""
+    """The note on pages that are only in the kernel's own count (pgalloc_*)."""
     if not pages:
         return []
     return [
         f"at most {pages:,} pages more were handed out on the whole host (pgalloc_*), many at a "
-        "time: no tracepoint tells to whom"
+        "time: no tracepoint says to which process"
     ]
