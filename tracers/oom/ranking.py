@@ -1,4 +1,4 @@
-"""oom --scores: who would be killed next, and what makes that so."""
+"""oom --scores: which process would be killed next, and why."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _PAGE = os.sysconf("SC_PAGESIZE")
 
 
 class Ranking(Inspection):
-    """Looks at all processes, or at some, each time that it is asked."""
+    """Reads all processes, or some, for each report."""
 
     def __init__(self, pids: tuple[int, ...], comms: tuple[str, ...], explains: bool) -> None:
         self._pids, self._comms, self._explains = pids, comms, explains
         self._at_s = time.monotonic()
 
     def report(self) -> Report:
-        """What there is now."""
+        """The ranking now."""
         scope = host_scope()
         looked = list(badness.look())
         seen = [score for score in looked if score and self._asked_for(score.pid)]
@@ -64,11 +64,11 @@ class Ranking(Inspection):
 
 
 def _notes(spared: int, unread: int) -> list[str]:
-    """Who is not in the ranking."""
+    """The notes on processes that are not in the ranking."""
     notes = []
     if spared:
         notes.append(
-            f"{spared} of the processes are left out, whom the OOM killer may not take: the "
+            f"{spared} of the processes are left out, as the OOM killer may not kill them: the "
             "first, those with an oom_score_adj of -1000, and those that share the memory of "
             "their parent or end already"
         )

@@ -1,4 +1,4 @@
-"""oom: who was killed, why that one, who asked."""
+"""oom: which process was killed, why that one, which process asked for memory."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from memtap.tracers.oom.rows import Constraint, Kind
 FORMULA = (
     "The OOM killer takes the process with the most points: the pages it has in memory (RSS) and "
     "in swap and those of its page tables, and oom_score_adj times a thousandth of all pages that "
-    "it could use (RAM and swap of the host, or the limit of its cgroup). Who has -1000 is never "
-    "killed. How long it ran, its niceness, its children and root's privileges count for nothing. "
-    "/proc/PID/oom_score is (1000 + 1000 x points / pages of the host) x 2 / 3."
+    "it could use (RAM and swap of the host, or the limit of its cgroup). A process with "
+    "-1000 is never killed. How long it ran, its niceness, its children and root's privileges "
+    "count for nothing. /proc/PID/oom_score is (1000 + 1000 x points / pages of the host) x 2 / 3."
 )
 
 _SIZES = ("total_vm", "anon_rss", "file_rss", "shmem_rss", "swap", "pgtables")
 
 
 class Oom:
-    """Chunks in; a report out of each interval in which somebody was killed, and of the first."""
+    """Takes chunks; makes a report of each interval with a kill, and of the first interval."""
 
     def __init__(self, origin: Origin, explains: bool = False) -> None:
         self._origin, self._explains = origin, explains
@@ -40,7 +40,7 @@ class Oom:
         self._has_told, self._has_begun = False, False
 
     def feed(self, chunk: Chunk) -> Report | None:
-        """Tells who was killed; a report if an interval ends with this chunk."""
+        """Takes a chunk; returns a report if an interval ends with it."""
         self._who |= chunk.who
         for kind, texts in chunk.texts.items():
             self._texts.setdefault(kind, {}).update(texts)
@@ -65,7 +65,7 @@ class Oom:
         return replace(report, goes_on=before)
 
     def _unseen(self, interval: Interval, seen: int) -> int:
-        """How many more the kernel counts (oom_kill)."""
+        """How many more kills the kernel counted (oom_kill)."""
         return 0 if self._origin.filtered else max(0, interval.kernel.get("oom_kill", 0) - seen)
 
     def _row(self, victim: Any) -> Row:
@@ -113,13 +113,13 @@ class Oom:
 
 
 def _others(chunk: Chunk, victim: Any) -> list[Any]:
-    """Who was there when this one was killed, the likeliest next first."""
+    """The other candidates when this process was killed, the likeliest first."""
     kind, of = chunk.rows["kind"] == Kind.CANDIDATE, chunk.rows["trigger"] == victim["tgid"]
     return list(chunk.rows[np.flatnonzero(kind & of)])
 
 
 def _points(row: Any, scope: int, page: int) -> str:
-    """What the OOM killer compares, and what it is made of."""
+    """The points that the OOM killer compares, and their parts."""
     resident = int(row["anon"]) + int(row["file"]) + int(row["shmem"])
     swap, tables, adj = int(row["swap"]), int(row["pgtables"]), int(row["adj"])
     added = adjustment(adj, scope, page)
@@ -131,7 +131,7 @@ def _points(row: Any, scope: int, page: int) -> str:
 
 
 def _notes(rows: list[Row], unseen: int) -> list[str]:
-    """What is not known of those that were killed."""
+    """The notes on what is not known of the victims."""
     notes = []
     if silent := sum(row["constraint"] == "?" for row in rows):
         notes.append(f"the kernel log does not say what was short of memory for {silent} of them")
@@ -141,7 +141,7 @@ def _notes(rows: list[Row], unseen: int) -> list[str]:
 
 
 def _timed(row: Row, interval: Interval, end_ns: int) -> Row:
-    """A row with the time of day, by how long before the end of the interval it was."""
+    """A row with its time of day, from how long before the end of the interval it was."""
     end = datetime.fromisoformat(interval.time)
     time = end - timedelta(microseconds=(end_ns - row.pop("ns")) // 1000)
     text = time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
