@@ -1,4 +1,4 @@
-"""How files, directories, mounts, cgroups and processes are called."""
+"""The names of files, directories, mounts, cgroups and processes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ NOBODY, UNKNOWN = "(nobody)", "?"
 
 
 class Namer:
-    """Turns groups of files into what their key columns say.
+    """Turns groups of files into the values of their key columns.
 
     Attributes:
-        nameless: of how many rows no name is in memory.
+        nameless: how many rows have no name in memory.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Namer:
 
 
 def placed(mounts: Mounts, dev: int, names: bytes) -> str:
-    """Where a path inside of a file system is found, by its names from the innermost on."""
+    """The full path of a file, from its names inside its file system, innermost first."""
     inside = b"/" + b"/".join(reversed(names.split(b"\0")[:-1]))
     return printable(mounts.place(inside, dev_text(dev), 0).rstrip(b"/") or b"/")
 
