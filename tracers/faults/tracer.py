@@ -50,7 +50,7 @@ TRACER = Tracer(
     examples=(
         ("faults", "the whole host, by process"),
         ("faults -b region,cause -- ./app", "one program, from its start on"),
-        ("faults -b process,file -s major 5", "which files faults read in, by process"),
+        ("faults -b process,file -s major 5", "which files faults read in"),
         ("faults -b site -r 10 -p 1234", "its code that faults most"),
     ),
     nothing="no page faults",

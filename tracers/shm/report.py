@@ -198,5 +198,5 @@ class Shm:
             )
         active = {segment for (_, _, segment), _ in self._done}
         if huge := len(active & self._huge):
-            notes.append(f"{huge} segments have huge pages: what grows or frees them is not known")
+            notes.append(f"{huge} segments have huge pages: who grows and frees those nobody tells")
         return notes
