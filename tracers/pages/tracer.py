@@ -34,7 +34,7 @@ def _make_reporter(origin: Origin, query: Query) -> Reporter:
 
 TRACER = Tracer(
     name="pages",
-    summary="What the buddy allocator hands out, to which process, what is left in large blocks.",
+    summary="What the buddy allocator hands out, to which process; what is left in large blocks.",
     question="What does the buddy allocator hand out, and what is left? A table per INTERVAL.",
     examples=(
         ("pages 5", "the host, by order, every 5 seconds"),
