@@ -356,7 +356,7 @@ MUTANTS = (
     Mutant(
         "enricher: a process that ended stays known",
         "tracers/malloc/enrich.py",
-        "            self._known.discard(told.tgid)\n",
+        "            self._known.discard(event.tgid)\n",
         "            pass\n",
         "tests/tracers/malloc/test_enrich.py",
     ),

@@ -35,7 +35,7 @@ from memtap.tracers.host import procfs
 from memtap.tracers.host.devices import Devices
 from memtap.tracers.host.patience import patiently
 from memtap.tracers.model.arrays import stable_order
-from memtap.tracers.model.labels import Word
+from memtap.tracers.model.labels import Label
 
 # Of mmap(2).
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
@@ -47,7 +47,7 @@ MAP_SHARED, MAP_HUGETLB = 1, 0x40000
 _MANY, _CALLS = 4096, 4
 
 
-class Region(Word):
+class Region(Label):
     """What a mapping is for."""
 
     UNKNOWN = 0
@@ -222,12 +222,12 @@ class Mappings:
         ns: U64,
         addresses: U64,
         counts: npt.NDArray[np.uint16],
-        told: Iterable[Heard],
+        heard: Iterable[Heard],
     ) -> Located:
         """Where each address was at its time.
 
         `tgids`, `ns` and `addresses` have one entry per row, in order of time; `counts` is the
-        number of pages from each address on. `told` has the side-band events since the last call,
+        number of pages from each address on. `heard` has the side-band events since the last call,
         in order of time as well.
         """
         for tgid in self._ended:
@@ -238,7 +238,7 @@ class Mappings:
         self._devices.look()
         self._forget()
         work = _Work(self._space, self._is_stack, tgids, ns, addresses, counts)
-        for each in told:
+        for each in heard:
             self._take(each, work.until)
         work.finish()
         self._latest.append(work.found)
@@ -306,39 +306,39 @@ class Mappings:
         self._numbers = {key: number for key, number in self._numbers.items() if number in used}
         self._many = max(_MANY, 2 * len(used))
 
-    def _take(self, told: Heard, until: Callable[[int, int], None]) -> None:
+    def _take(self, event: Heard, until: Callable[[int, int], None]) -> None:
         """Applies a side-band event, after all earlier addresses have been located."""
-        if isinstance(told, Mapped):
-            space = self._space(told.tgid)
-            number = self._number(space, told)
-            if self._changes(space, told, number):
-                self._settle(told, until)
-            self._put(space, told, number)
-        elif isinstance(told, Moved):
-            self._move(told, until)
-        elif isinstance(told, Forked):
-            self._leave(told.tgid)
-            self._spaces[told.tgid] = self._space(told.parent).copy()
-        elif isinstance(told, Shares):
-            self._join(told)
-        elif isinstance(told, Began):
-            until(told.tgid, told.ns)
-            self._former[told.tgid] = told.ns, self._space(told.tgid)
-            self._leave(told.tgid)
-            self._spaces[told.tgid] = Space()
-        elif isinstance(told, Ended):
-            self._ended.append(told.tgid)
+        if isinstance(event, Mapped):
+            space = self._space(event.tgid)
+            number = self._number(space, event)
+            if self._changes(space, event, number):
+                self._settle(event, until)
+            self._put(space, event, number)
+        elif isinstance(event, Moved):
+            self._move(event, until)
+        elif isinstance(event, Forked):
+            self._leave(event.tgid)
+            self._spaces[event.tgid] = self._space(event.parent).copy()
+        elif isinstance(event, Shares):
+            self._join(event)
+        elif isinstance(event, Began):
+            until(event.tgid, event.ns)
+            self._former[event.tgid] = event.ns, self._space(event.tgid)
+            self._leave(event.tgid)
+            self._spaces[event.tgid] = Space()
+        elif isinstance(event, Ended):
+            self._ended.append(event.tgid)
 
-    def _settle(self, told: Mapped | Moved, until: Callable[[int, int], None]) -> None:
+    def _settle(self, event: Mapped | Moved, until: Callable[[int, int], None]) -> None:
         """Locates all earlier addresses of the processes that share a space, before it changes."""
-        for tgid in self._sharers.get(told.tgid, (told.tgid,)):
-            until(tgid, told.ns)
+        for tgid in self._sharers.get(event.tgid, (event.tgid,)):
+            until(tgid, event.ns)
 
-    def _join(self, told: Shares) -> None:
-        self._spaces[told.tgid] = self._space(told.parent)
-        together = self._sharers.setdefault(told.parent, {told.parent})
-        together.add(told.tgid)
-        self._sharers[told.tgid] = together
+    def _join(self, event: Shares) -> None:
+        self._spaces[event.tgid] = self._space(event.parent)
+        together = self._sharers.setdefault(event.parent, {event.parent})
+        together.add(event.tgid)
+        self._sharers[event.tgid] = together
 
     def _leave(self, tgid: int) -> None:
         self._sharers.pop(tgid, set()).discard(tgid)

@@ -35,7 +35,7 @@ class _Reader:
     def __init__(self) -> None:
         self._symbols, self._rules = Symbols(), Rules()
         self._began, self._started = time.monotonic(), time.process_time()
-        self._told: set[str] = set()
+        self._sent: set[str] = set()
         self._characters = 0
 
     def answer(self, what: str, tgid: int, address: int, code: list[Any] | None) -> Any:
@@ -52,8 +52,8 @@ class _Reader:
     def _name(self, tgid: int, address: int, place: Code | None) -> Any:
         """A site; if it cannot be read now, it may be asked again, through another process."""
         site = self._symbols.name(tgid, address, place)
-        if site.function not in self._told:
-            self._told.add(site.function)
+        if site.function not in self._sent:
+            self._sent.add(site.function)
             self._characters += len(site.function)
         if self._characters > _MOST_CHARACTERS:
             return astuple(nameless(address, place))

@@ -174,8 +174,8 @@ class Sites:
         answers = self.aside.ask(questions, last) if questions else {}
         kept = {key: Site(*answer) for key, answer in answers.items() if answer and len(key) == 2}
         self._known |= kept
-        late = {spot[2:] for spot, code in codes.items() if _key(spot, code) == spot[2:]}
-        self._awaited |= {key: questions[key] for key in late if key not in answers}
+        pending = {spot[2:] for spot, code in codes.items() if _key(spot, code) == spot[2:]}
+        self._awaited |= {key: questions[key] for key in pending if key not in answers}
         self._rename()
         return {spot: self._site(spot, codes.get(spot), answers) for spot in dict.fromkeys(spots)}
 

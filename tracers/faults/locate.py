@@ -115,14 +115,14 @@ class Locator:
         settled = int(np.searchsorted(events["ns"], until, "right"))
         events, self._pending = events[:settled], events[settled:].copy()
         self._pending_sideband += drained.sideband
-        told = [each for each in self._pending_sideband if each.ns <= until]
-        self._pending_sideband = self._pending_sideband[len(told) :]
-        told += [Ended(drained.until_ns, tgid) for tgid in self.mappings.gone()]
-        events, heard = _apart(events, told)
+        sideband = [each for each in self._pending_sideband if each.ns <= until]
+        self._pending_sideband = self._pending_sideband[len(sideband) :]
+        sideband += [Ended(drained.until_ns, tgid) for tgid in self.mappings.gone()]
+        events, heard = _apart(events, sideband)
         events, where = self._place(ends_apart(events), heard, last)
         return Seen(events, where, heard)
 
-    def _place(self, events: Events, told: list[Heard], last: bool) -> tuple[Events, Events]:
+    def _place(self, events: Events, heard: list[Heard], last: bool) -> tuple[Events, Events]:
         """Events, each in one place, and their WHERE."""
         stacks = self._stacks_of(events)
         is_call = events["kind"] >= FIRST_CALL
@@ -132,7 +132,7 @@ class Locator:
         asked += [_single(take(events, calls), name) for name in self._callers]
         if self.sites:
             asked += [_single(events, "ip"), *(stack.asked() for stack in stacks)]
-        (own, *others), parts = self._find(asked, told)
+        (own, *others), parts = self._find(asked, heard)
         where = np.zeros(len(events), self._type)
         where["place"], where["offset"] = own
         for number in range(len(self._callers)):
@@ -161,13 +161,13 @@ class Locator:
             where["stack"][stack.events] = number
 
     def _find(
-        self, asked: list[_Asked], told: list[Heard]
+        self, asked: list[_Asked], heard: list[Heard]
     ) -> tuple[list[_Found], dict[int, Parts]]:
         """Locates all addresses at once; also gives the parts of sequential runs."""
         tgids, ns, addresses, counts = map(np.concatenate, zip(*asked, strict=True))
         order = np.argsort(ns, kind="stable")
         located = self.mappings.locate(
-            tgids[order], ns[order], addresses[order], counts[order], told
+            tgids[order], ns[order], addresses[order], counts[order], heard
         )
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
@@ -197,13 +197,13 @@ def _make_sites() -> Sites:
     return Sites()
 
 
-def _apart(events: Events, told: list[SidebandEvent]) -> tuple[Events, list[Heard]]:
+def _apart(events: Events, sideband: list[SidebandEvent]) -> tuple[Events, list[Heard]]:
     """Events without those about address spaces; and these, merged with the side-band events."""
     tells = (events["kind"] == Kind.MOVED) | (events["kind"] == Kind.SHARES)
     if not tells.any():
-        return events, list(told)
+        return events, list(sideband)
     heard = [_heard(*each) for each in events[tells][_HEARD].tolist()]
-    return take(events, ~tells), sorted([*told, *heard], key=lambda each: each.ns)
+    return take(events, ~tells), sorted([*sideband, *heard], key=lambda each: each.ns)
 
 
 _HEARD = ["kind", "ns", "tgid", "address", "seen", "ip", "marks", "tid"]

@@ -236,19 +236,19 @@ class _Joined:
         for kind in (*_ASIDE, Kind.WAITED, Kind.MINOR, Kind.MAJOR, Kind.BAD):
             telling = np.flatnonzero((events["kind"] == kind) & of_other)
             telling = telling[row[self.exception[telling]] >= 0]
-            told = row[self.exception[telling]]
+            at = row[self.exception[telling]]
             if kind in _ASIDE:
-                faults["found"][told] |= np.uint8(_ASIDE[kind])
+                faults["found"][at] |= np.uint8(_ASIDE[kind])
                 continue
             if kind == Kind.WAITED:  # the rest of the fault takes microseconds
-                faults["found"][told] |= np.uint8(Found.WAITED)
+                faults["found"][at] |= np.uint8(Found.WAITED)
             else:
-                faults["kind"][told] = kind
-                faults["marks"][told] |= events["marks"][telling] & np.uint8(Mark.UNMAPPED)
-            timed = faults["marks"][told] & Mark.UNTIMED == 0
-            told, telling = told[timed], telling[timed]
-            faults["time_ns"][told] = events["ns"][telling] - faults["ns"][told]
-            faults["found"][told] |= np.uint8(Found.TIMED)
+                faults["kind"][at] = kind
+                faults["marks"][at] |= events["marks"][telling] & np.uint8(Mark.UNMAPPED)
+            timed = faults["marks"][at] & Mark.UNTIMED == 0
+            at, telling = at[timed], telling[timed]
+            faults["time_ns"][at] = events["ns"][telling] - faults["ns"][at]
+            faults["found"][at] |= np.uint8(Found.TIMED)
 
     def _tell_seen(self, faults: Events, chosen: Places) -> None:
         """Sets huge pages and NUMA hints, by the growth of counters until a thread's next event."""

@@ -21,8 +21,8 @@ from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.durations import histogram, quantiles
 from memtap.tracers.model.enricher import BETWEEN, forget_first, tell
 from memtap.tracers.model.frames import pl
+from memtap.tracers.model.process import UNKNOWN_PROCESS, Process
 from memtap.tracers.model.report import FrameRows, Report, Row, Section, percentage
-from memtap.tracers.model.who import UNKNOWN_PROCESS, Who
 
 # The members of a row that each key of the report comes from.
 _NUMBERS = {
@@ -65,7 +65,7 @@ class Faults:
         numbers = [name for key in by for name in _NUMBERS[key]]
         numbers += [*(_EXPLAINED if explains else ()), *(_STACKED if stacks else ())]
         self._numbers = list(dict.fromkeys(numbers))
-        self._who: dict[int, Who] = {}
+        self._processes: dict[int, Process] = {}
         self._texts: dict[str, dict[int, str]] = {"place": {}, "site": {}, "stack": {}}
         self._tallies: list[pl.DataFrame] = []
         self._again = 0
@@ -73,7 +73,7 @@ class Faults:
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; returns the report if an interval ends with it."""
-        tell(self._who, chunk.who)
+        tell(self._processes, chunk.processes)
         for kind, texts in chunk.texts.items():
             tell(self._texts.setdefault(kind, {}), texts)
         if len(chunk.rows):
@@ -85,7 +85,7 @@ class Faults:
         tallied, self._tallies = self._tallies, []
         counted = merged(tallied, self._numbers)
         report = self._report(counted, chunk.interval)
-        forget_first(self._who)
+        forget_first(self._processes)
         forget_first(self._texts["place"])
         return report
 
@@ -155,8 +155,8 @@ class Faults:
     def _what(self, name: str, tgid: int) -> str:
         return str(getattr(self._of(tgid), name))
 
-    def _of(self, tgid: int) -> Who:
-        return self._who.get(tgid, UNKNOWN_PROCESS)
+    def _of(self, tgid: int) -> Process:
+        return self._processes.get(tgid, UNKNOWN_PROCESS)
 
     def _names(self, sums: pl.DataFrame) -> list[pl.Series]:
         """The columns of the keys, one value for each row."""
@@ -168,7 +168,7 @@ class Faults:
             series["pid"] = sums["tgid"].to_list()
             found = list(map(self._of, sums["tgid"].to_list()))
             for name in ("uid", "user", "comm", "cgroup", "args"):
-                series[name] = [getattr(who, name) for who in found]
+                series[name] = [getattr(processes, name) for processes in found]
         if "region" in sums.columns:
             series["region"] = Region.texts(sums["region"].to_list())
         if "cause" in sums.columns:

@@ -9,13 +9,13 @@ from memtap.bpf.stream import Events
 from memtap.tracers.code.mappings import Region
 from memtap.tracers.faults.match import Found
 from memtap.tracers.faults.probes import Kind, Mark
-from memtap.tracers.model.labels import Word
+from memtap.tracers.model.labels import Label
 from memtap.tracers.model.tracer import RowType
 
 Bools = npt.NDArray[np.bool_]
 
 
-class Cause(Word):
+class Cause(Label):
     """Why a fault was taken; docs/faults.md says what each means."""
 
     UNKNOWN = 0

@@ -18,7 +18,7 @@ from memtap.tracers.host.files import Mounts, dev_text, device_path, parse_mount
 from memtap.tracers.host.hostile import DELETED, printable
 from memtap.tracers.model.report import Row
 
-NOBODY, UNKNOWN = "(nobody)", "?"
+NO_PROCESS, UNKNOWN = "(nobody)", "?"
 
 
 class Namer:
@@ -110,7 +110,7 @@ class Namer:
 
     def _process(self, group: np.void, _trail: Trail) -> Row:
         pid = int(group["tgid"])
-        return {"pid": pid or None, "comm": self._comms.get(pid, NOBODY)}
+        return {"pid": pid or None, "comm": self._comms.get(pid, NO_PROCESS)}
 
 
 def placed(mounts: Mounts, dev: int, names: bytes) -> str:

@@ -106,14 +106,14 @@ class Walker:
 
         If the pages of a file are charged to several cgroups, it comes in several parts.
         """
-        places, told = [0], list[Numbers]()
+        places, reported = [0], list[Numbers]()
         restarts = 0
         self._begin(of.number)
         while self._walk["state"][0] == Step.GOING:
             found = self._step()
             if restarts:
-                found = found[~np.isin(found["inode"], np.concatenate(told))]
-            told.append(found["inode"].copy())
+                found = found[~np.isin(found["inode"], np.concatenate(reported))]
+            reported.append(found["inode"].copy())
             yield found
             if self._walk["state"][0] == Step.LOST:
                 restarts += 1

@@ -65,7 +65,7 @@ class FileName:
         self._told: _Told | Callable[[], _Told] = (dev, ino, path)
 
     @classmethod
-    def late(cls, tell: Callable[[], _Told]) -> FileName:
+    def lazy(cls, tell: Callable[[], _Told]) -> FileName:
         """What `tell` gives: dev, ino and path."""
         name = cls.__new__(cls)
         name._told = tell
@@ -249,7 +249,7 @@ class Files:
             file.where = (self._mounts, record.dev, record.mount, record.names)
         deleted = bool(record.flags & NameFlag.DELETED)
         tell = partial(_called, file.where, record.volume, record.ino, deleted)
-        file.name = FileName.late(tell)
+        file.name = FileName.lazy(tell)
         return file
 
     def _find(self, identity: int, key: tuple[int, ...] | None = None) -> _File:

@@ -136,11 +136,11 @@ def _named(folder: Path, where: Hierarchy, depth: int) -> Row:
 def called(path: str) -> str:
     """The container, pod or unit that a cgroup's path names; "" if it names none."""
     pod = _POD.search(path)
-    whose = f"pod {pod[1].replace('_', '-')}" if pod else ""
+    name = f"pod {pod[1].replace('_', '-')}" if pod else ""
     for pattern, kind in _NAMES:
         if found := pattern.search(path):
-            return f"{whose} {kind} {found[1]}".strip()
-    return whose if pod and re.search(r"pod[^/]*$", path) else ""
+            return f"{name} {kind} {found[1]}".strip()
+    return name if pod and re.search(r"pod[^/]*$", path) else ""
 
 
 def _host(memory: Memory, where: Hierarchy, root: Path) -> Row:

@@ -116,7 +116,7 @@ def _largest(rows: Sequence[Row], total: int) -> Iterator[str]:
     kind = max(kinds, key=lambda name: kinds[name] or 0)
     size, much = size_text(row["own_bytes"]), size_text(kinds[kind] or 0)
     whole = "" if row["own_bytes"] == row["size_bytes"] else f" of {size_text(row['size_bytes'])}"
-    yield f"{_who(row)} has the most of its own, {size}{whole}; most of it all is {kind} ({much})."
+    yield f"{_name(row)} has the most of its own, {size}{whole}; most of it all is {kind} ({much})."
 
 
 def _near_limit(rows: Sequence[Row], _total: int) -> Iterator[str]:
@@ -126,8 +126,8 @@ def _near_limit(rows: Sequence[Row], _total: int) -> Iterator[str]:
             limit = size_text(row["limit_bytes"])
             held = size_text(row["file_bytes"] or 0)
             yield (
-                f"{_who(row)} has {_filled(row):.0%} of its limit of {limit}; {held} of it is page "
-                "cache, which it gives up before anything of it is killed."
+                f"{_name(row)} has {_filled(row):.0%} of its limit of {limit}; {held} of it is "
+                "page cache, which it gives up before anything of it is killed."
             )
 
 
@@ -141,7 +141,7 @@ def _killed(rows: Sequence[Row], _total: int) -> Iterator[str]:
     if found:
         row = max(found, key=lambda row: (row["oom_kills"], row["depth"]))
         yield (
-            f"In {_who(row)} {row['oom_kills']} processes were killed for lack of memory since it "
+            f"In {_name(row)} {row['oom_kills']} processes were killed for lack of memory since it "
             "was made (memtap oom)."
         )
 
@@ -159,7 +159,7 @@ def _called(line: str) -> str:
     return _CALLED.get(line, line.replace("-", " "))
 
 
-def _who(row: Row) -> str:
+def _name(row: Row) -> str:
     return f"{row['cgroup']} ({row['called']})" if row["called"] else str(row["cgroup"])
 
 
@@ -180,9 +180,9 @@ def of_spaces(rows: Sequence[Row], total: int) -> list[str]:
         "page tables": row["pgtables_bytes"],
     }
     kind = max(kinds, key=lambda name: kinds[name] or 0)
-    whose = f"Process {row['pid']} ({row['comm']})" if "pid" in row else f"User {row['user']}"
+    name = f"Process {row['pid']} ({row['comm']})" if "pid" in row else f"User {row['user']}"
     said, much = _share(row["total_bytes"], total), size_text(kinds[kind] or 0)
-    first = f"{whose} takes the most, {said}; most of it is {kind}, {much}."
+    first = f"{name} takes the most, {said}; most of it is {kind}, {much}."
     own = sum(row["total_bytes"] for row in known)
     return [first, f"All of them take {_share(own, total)}; memtap ledger tells of the rest."]
 
@@ -211,7 +211,7 @@ def of_amounts(rows: Sequence[Row], seconds: float) -> list[str]:
 
 def _whose(row: Row) -> str:
     if "cgroup" in row:
-        return _who(row)
+        return _name(row)
     return f"process {row['pid']} ({row['comm']})" if "pid" in row else f"user {row['user']}"
 
 

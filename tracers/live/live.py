@@ -24,8 +24,8 @@ from memtap.tracers.live.privileges import notes_of
 from memtap.tracers.live.processes import Processes, descendants, read_parents
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.enricher import REMEMBERED, Divisible, Enricher, Texts
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import now
-from memtap.tracers.model.who import Who
 
 
 @dataclass
@@ -74,10 +74,10 @@ class Live:
         self.patience_s = math.inf
         self._own, self._left_out = loaded.request.filter.own, 0
         self._drops_own = bool(self._own) and loaded.request.plan.own != "report"
-        self._told: dict[int, Who] = {}
+        self._sent: dict[int, Process] = {}
         self._birth_of: dict[int, int] = {}  # of the processes of this interval
         self._births_before, self._reused = processes.births, set[int]()
-        self._told_threads: dict[int, str] | None = {} if names_threads else None
+        self._sent_threads: dict[int, str] | None = {} if names_threads else None
         self._pieces, self._given_up = Pieces(), 0
         self._notes: dict[str, None] = {}
         self._followed: set[int] = set()
@@ -173,7 +173,7 @@ class Live:
         return Chunk(
             rows=rows,
             until_ns=drained.until_ns,
-            who=self._news(rows),
+            processes=self._news(rows),
             paths=taken.paths,
             texts=taken.texts | self._thread_news(rows),
             interval=self._end_interval(taken.unsettled) if ends else None,
@@ -192,17 +192,21 @@ class Live:
         self._left_out += events_of(rows[own])
         return take(rows, ~own)
 
-    def _news(self, rows: Events) -> dict[int, Who]:
+    def _news(self, rows: Events) -> dict[int, Process]:
         """The processes of these rows that are new, or have changed since they were last sent."""
         self.processes.forget_unwatched()
-        found = {int(tgid): self.processes.who(int(tgid)) for tgid in np.unique(rows["tgid"])}
-        if unknown := [tgid for tgid, who in found.items() if who.uid < 0]:
+        found = {int(tgid): self.processes.known(int(tgid)) for tgid in np.unique(rows["tgid"])}
+        if unknown := [tgid for tgid, processes in found.items() if processes.uid < 0]:
             self.processes.consume()  # some ended while we looked: their exit records have come
-            found |= {tgid: self.processes.who(tgid) for tgid in unknown}
-        if len(self._told) > REMEMBERED:
-            self._told.clear()
-        news = {tgid: who for tgid, who in found.items() if self._told.get(tgid) != who}
-        self._told |= news
+            found |= {tgid: self.processes.known(tgid) for tgid in unknown}
+        if len(self._sent) > REMEMBERED:
+            self._sent.clear()
+        news = {
+            tgid: processes
+            for tgid, processes in found.items()
+            if self._sent.get(tgid) != processes
+        }
+        self._sent |= news
         self._see_reused(found)
         return news
 
@@ -216,17 +220,17 @@ class Live:
 
     def _thread_news(self, rows: Events) -> Texts:
         """The names of these rows' threads, if wanted, without those that were sent before."""
-        if self._told_threads is None:
+        if self._sent_threads is None:
             return {}
         _, one = np.unique(rows["tid"], return_index=True)
         threads = rows[["tid", "tgid"]][one].tolist()
         found = {tid: self.processes.thread(tgid, tid) for tid, tgid in threads}
-        if Who.comm in found.values():
+        if Process.comm in found.values():
             self.processes.consume()  # some ended while we looked
             found = {tid: self.processes.thread(tgid, tid) for tid, tgid in threads}
-        told = self._told_threads
-        news = {tid: name for tid, name in found.items() if told.get(tid) != name}
-        told |= news
+        sent = self._sent_threads
+        news = {tid: name for tid, name in found.items() if sent.get(tid) != name}
+        sent |= news
         return {"tid": news}
 
     def _counted(self) -> Counters:

@@ -24,7 +24,7 @@ from memtap.tracers.host.procfs import stat_fields, user_name
 from memtap.tracers.live.netlink import Listener, Wanted, column
 from memtap.tracers.live.noted import ARGUMENT_BYTES, Noted, arguments_text
 from memtap.tracers.live.targets import Targets
-from memtap.tracers.model.who import UNKNOWN_PROCESS, Who
+from memtap.tracers.model.process import UNKNOWN_PROCESS, Process
 
 if TYPE_CHECKING:
     from memtap.bpf.btf import Btf
@@ -49,7 +49,7 @@ _COUNTED = ("ac_minflt", "ac_majflt", "read_bytes", "write_bytes", "cpu_run_virt
 _LAST_WORDS = ("ac_pid", "ac_tgid", "ac_uid", "ac_comm")
 
 
-def read_who(pid: int, root: Path = Path("/")) -> Who | None:
+def read_process(pid: int, root: Path = Path("/")) -> Process | None:
     """A living process, from /proc/PID/status and /proc/PID/cgroup; None if it is gone.
 
     A process that is exiting has left its cgroup already, so that is "?".
@@ -62,7 +62,7 @@ def read_who(pid: int, root: Path = Path("/")) -> Who | None:
     fields = dict(line.partition(b":\t")[::2] for line in status.splitlines())
     uid, name = int(fields[b"Uid"].split()[0]), printable(_unescape_status(fields[b"Name"]))
     path = "?" if fields[b"State"].startswith((b"Z", b"X")) else pick_cgroup(cgroup)
-    return Who(name, uid, user_name(uid), path, _read_arguments(root / f"proc/{pid}", name))
+    return Process(name, uid, user_name(uid), path, _read_arguments(root / f"proc/{pid}", name))
 
 
 def _read_arguments(process: Path, name: str) -> str:
@@ -73,7 +73,7 @@ def _read_arguments(process: Path, name: str) -> str:
     try:
         return arguments_text(patiently(int(process.name), read)) or f"[{name}]"
     except OSError:
-        return Who.args
+        return Process.args
 
 
 def _is_gone(pid: int) -> bool:
@@ -138,13 +138,13 @@ class _Dead(NamedTuple):
         comm, uid: its name and user, as its exit record had them.
     """
 
-    known: Who | None
+    known: Process | None
     comm: bytes
     uid: int
 
-    def who(self) -> Who:
+    def process(self) -> Process:
         known = self.known or UNKNOWN_PROCESS
-        return Who(_name(self.comm), self.uid, user_name(self.uid), known.cgroup, known.args)
+        return Process(_name(self.comm), self.uid, user_name(self.uid), known.cgroup, known.args)
 
 
 def _name(comm: bytes) -> str:
@@ -198,7 +198,7 @@ class Processes:
         self.births = 0
         self.children: set[int] = set()
         self._dead_threads: OrderedDict[int, bytes] = OrderedDict()
-        self._living: dict[int, Who] = {}
+        self._living: dict[int, Process] = {}
         self._dead: OrderedDict[int, _Dead] = OrderedDict()
         self._parents: dict[int, int] = {}
         self._births_of: OrderedDict[int, tuple[int, int]] = OrderedDict()
@@ -212,7 +212,7 @@ class Processes:
             "short-lived processes",
         )
         size = max(place.offset + place.size for place in self._fields.values() if place)
-        self._words = self._try(
+        self._exits = self._try(
             lambda: _listen_to_exit_records(possible_cpus, size),
             "taskstats",
             "processes that ended",
@@ -229,7 +229,7 @@ class Processes:
     @property
     def readable(self) -> list[int]:
         """Descriptors that become readable when consume() has something to do."""
-        return [listener.fileno() for listener in (self._births, self._words) if listener]
+        return [listener.fileno() for listener in (self._births, self._exits) if listener]
 
     def consume(self) -> None:
         """Reads the messages that have come.
@@ -237,12 +237,12 @@ class Processes:
         Exit records are received first, but processed last: so the fork of every task that has one
         is known by then.
         """
-        words = [part.copy() for part in self._words.messages()] if self._words else []
+        exits = [part.copy() for part in self._exits.messages()] if self._exits else []
         for part in self._births.messages() if self._births else ():
             self._events(part)
-        for part in words:
+        for part in exits:
             self._exit_records(part)
-        for listener in (self._births, self._words):
+        for listener in (self._births, self._exits):
             if listener and listener.overflowed and _OVERFLOW not in self.notes:
                 self.notes.append(_OVERFLOW)
 
@@ -252,7 +252,7 @@ class Processes:
         self.consume()
         return self.targets.totals(looked)
 
-    def who(self, tgid: int) -> Who:
+    def known(self, tgid: int) -> Process:
         """The process of this number, dead or alive.
 
         Its cgroup is the one that it is in now, or was in when it ended.
@@ -261,15 +261,15 @@ class Processes:
         cgroup, args = noted or known.cgroup, self._arguments(tgid, known)
         if (cgroup, args) == (known.cgroup, known.args):
             return known
-        return Who(known.comm, known.uid, known.user, cgroup, args)
+        return Process(known.comm, known.uid, known.user, cgroup, args)
 
-    def _known(self, tgid: int) -> Who:
+    def _known(self, tgid: int) -> Process:
         dead = self._dead.get(tgid)
-        known = self._living.get(tgid) or (None if dead and _is_gone(tgid) else read_who(tgid))
+        known = self._living.get(tgid) or (None if dead and _is_gone(tgid) else read_process(tgid))
         if known and known.cgroup != "?":  # neither gone nor about to be
             self._living[tgid] = known
             return known
-        return dead.who() if dead else known or UNKNOWN_PROCESS
+        return dead.process() if dead else known or UNKNOWN_PROCESS
 
     def thread(self, tgid: int, tid: int) -> str:
         """The name of a thread, dead or alive."""
@@ -277,13 +277,13 @@ class Processes:
             comm = Path(f"/proc/{tgid}/task/{tid}/comm").read_bytes()
         except OSError:
             dead = self._dead_threads.get(tid)
-            return Who.comm if dead is None else _name(dead)
+            return Process.comm if dead is None else _name(dead)
         return printable(comm.removesuffix(b"\n"))
 
-    def _arguments(self, tgid: int, known: Who) -> str:
+    def _arguments(self, tgid: int, known: Process) -> str:
         """Its arguments; if it was never seen alive, those that were noted, or its parent's."""
         args = None
-        if known.args == Who.args and self.noted:
+        if known.args == Process.args and self.noted:
             args = self.noted.arguments(tgid)
             if args is None and (parent := self._parents.get(tgid)):
                 args = self._arguments(parent, self._known(parent))
@@ -307,7 +307,7 @@ class Processes:
 
     def close(self) -> None:
         """Stops listening."""
-        for listener in (self._births, self._words):
+        for listener in (self._births, self._exits):
             if listener:
                 listener.close()
 

@@ -102,17 +102,17 @@ class Targets:
         Two threads can have had one number: that of the process, if not the main thread calls
         execve.
         """
-        words = self._exit_records.setdefault(tgid, {})
-        words[tid] = total(words.get(tid, {}), counted)
+        records = self._exit_records.setdefault(tgid, {})
+        records[tid] = total(records.get(tid, {}), counted)
 
     def look(self) -> dict[int, Threads]:
         """The counters of living threads, for totals(). Processes that have ended are not in it.
 
         A thread that ends after this leaves an exit record; take that in before totals().
         """
-        for tgid, words in self._exit_records.items():
-            if tgid in words and not has_ended(self._proc / str(tgid)):
-                words[_FORMER] = total(words.get(_FORMER, {}), words.pop(tgid))
+        for tgid, records in self._exit_records.items():
+            if tgid in records and not has_ended(self._proc / str(tgid)):
+                records[_FORMER] = total(records.get(_FORMER, {}), records.pop(tgid))
         found = {tgid: read_threads(self._proc / str(tgid)) for tgid in self._at_start}
         return {tgid: threads for tgid, threads in found.items() if threads is not None}
 

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from memtap.tracers.code.intervals import Space
 from memtap.tracers.code.mappings import MAP_SHARED, PROT_WRITE, Region
-from memtap.tracers.malloc.owned import NOBODY, Held, Owned, Owner, Use, encoded, uses_and_sites
+from memtap.tracers.malloc.owned import NO_OWNER, Held, Owned, Owner, Use, encoded, uses_and_sites
 from memtap.tracers.malloc.probes import Call, CallMark
-from memtap.tracers.model.labels import Word
+from memtap.tracers.model.labels import Label
 
 # Of mmap(2), mremap(2) and madvise(2).
 _MAP_FIXED, _MAP_ANONYMOUS, _MAP_STACK, _MAP_FIXED_NOREPLACE = 0x10, 0x20, 0x20000, 0x100000
@@ -51,7 +51,7 @@ _BITS_64 = _Limits(arena=64 << 20, highest=32 << 20, extra=23)
 _BITS_32 = _Limits(arena=1 << 20, highest=512 << 10, extra=19)
 
 
-class Path(Word):
+class Path(Label):
     """The path by which a call got memory."""
 
     UNKNOWN = 0
@@ -162,12 +162,12 @@ class Allocator:
     Attributes:
         threshold: a chunk of so many bytes is mapped on its own (glibc's mmap_threshold).
         dynamic: whether it moves when such a chunk is freed, as far as we can see.
-        told: whether it was read from the process, so that it need not be inferred from calls.
+        is_read: whether it was read from the process, so that it need not be inferred from calls.
         heap: the program break at the first call that was seen, and now; None before that.
     """
 
     def __init__(self) -> None:
-        self.threshold, self.dynamic, self.told = THRESHOLD, True, False
+        self.threshold, self.dynamic, self.is_read = THRESHOLD, True, False
         self._before = THRESHOLD
         self.heap: tuple[int, int] | None = None
         self._owned, self._shares = Owned(), False  # with a parent or children, copied on change
@@ -177,7 +177,7 @@ class Allocator:
     def copy(self) -> Allocator:
         """The allocator of a forked child."""
         child = Allocator()
-        child.threshold, child.dynamic, child.told = self.threshold, self.dynamic, self.told
+        child.threshold, child.dynamic, child.is_read = self.threshold, self.dynamic, self.is_read
         child.heap = self.heap
         child._limits = self._limits
         child._owned = self._owned
@@ -192,9 +192,9 @@ class Allocator:
         """Switches to the limits of a 32-bit program."""
         self._limits = _BITS_32
 
-    def learn(self, threshold: int) -> None:
+    def set_threshold(self, threshold: int) -> None:
         """Sets the threshold that was read from the process at the end of the next call."""
-        self._before, self.threshold, self.told = self.threshold, threshold, True
+        self._before, self.threshold, self.is_read = self.threshold, threshold, True
 
     @property
     def least_mapped(self) -> int | None:
@@ -283,7 +283,7 @@ class Allocator:
         if not prot & PROT_WRITE:
             return self._use(asked, Use.OTHER, Rule.ANOTHER)
         # The chunk and its header, rounded up to a page, are more than the threshold.
-        if asked.length <= self.threshold and not self.told:
+        if asked.length <= self.threshold and not self.is_read:
             self._was_set(asked.length)
         return self._use(asked, Use.CHUNK, Rule.CHUNK_MAPPED)
 
@@ -347,7 +347,7 @@ class Allocator:
 
         Memory that it is moved over is given back.
         """
-        (use, site), before = self._moving.pop(asked.tid, (NOBODY, 0))
+        (use, site), before = self._moving.pop(asked.tid, (NO_OWNER, 0))
         owner = use or Use.OTHER, site
         back = _live(self._owned.put(asked.start, asked.length, owner, asked.ns))
         taken, given = max(0, asked.length - before), max(0, before - asked.length)
@@ -369,7 +369,7 @@ class Allocator:
 
     def _freed(self, length: int) -> Rule:
         """As glibc's free(): raises the threshold, so that the heap serves the next such chunk."""
-        if self.told:
+        if self.is_read:
             raised = self._before < length == self.threshold
             return Rule.THRESHOLD_RAISED if raised else Rule.CHUNK_FREED
         if not self.dynamic or not self.threshold < length <= self._limits.highest:
@@ -399,7 +399,7 @@ def owners_of(
     The heap is recognised by its region, as it may be older than tracing. Stacks are not malloc's,
     nor is memory that is not anonymous.
     """
-    uses, sites = uses_and_sites(np.where(np.isin(regions, _OURS), numbers, encoded(NOBODY)))
+    uses, sites = uses_and_sites(np.where(np.isin(regions, _OURS), numbers, encoded(NO_OWNER)))
     in_heap = regions == Region.HEAP
     paths = np.where(in_heap, Path.BRK, _PATHS[uses]).astype(np.uint8)
     return paths, np.where(in_heap & (uses != Use.HEAP), 0, sites)
@@ -427,4 +427,4 @@ def _live(held: Held) -> BySite:
 
 def _most(held: Held) -> Owner:
     """The owner of most of a range."""
-    return max(held, key=lambda owner: held[owner], default=NOBODY)
+    return max(held, key=lambda owner: held[owner], default=NO_OWNER)

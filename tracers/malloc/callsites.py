@@ -90,10 +90,10 @@ class CallSites:
         group = group_numbers(spots["place"], spots["offset"])
         _, one = np.unique(group, return_index=True)
         keys = [(number, offset - returns) for number, offset in spots[one].tolist()]
-        self._learn(dict(zip(keys, tgids[one].tolist(), strict=True)), last)
+        self._ask_rules(dict(zip(keys, tgids[one].tolist(), strict=True)), last)
         return frames.up([self._known.get(key) for key in keys], group)
 
-    def _learn(self, wanted: dict[tuple[int, int], int], last: bool) -> None:
+    def _ask_rules(self, wanted: dict[tuple[int, int], int], last: bool) -> None:
         """Asks for unknown rules, each through one of the processes that need it."""
         if len(self._known) > _REMEMBERED:
             self._known.clear()

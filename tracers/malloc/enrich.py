@@ -182,11 +182,11 @@ class MallocEnricher(Enricher):
             self._rank_of[number] = rank_of(self._place(number).path)
         return ALLOCATORS[min(map(self._rank_of.__getitem__, mapped), default=-1)]
 
-    def _lives(self, told: Iterable[Heard]) -> Events:
+    def _lives(self, heard: Iterable[Heard]) -> Events:
         """Forks, execs and exits of processes that we know."""
         lives = [
             (each.ns, each.tgid, _LIVES[type(each)], getattr(each, "parent", 0))
-            for each in told
+            for each in heard
             if self._concerns(each)
         ]
         rows = np.zeros(len(lives), ROW)
@@ -194,13 +194,13 @@ class MallocEnricher(Enricher):
             rows["ns"], rows["tgid"], rows["kind"], rows["parent"] = zip(*lives, strict=True)
         return rows
 
-    def _concerns(self, told: Heard) -> bool:
-        if isinstance(told, Forked) and told.parent in self._known:
-            self._known.add(told.tgid)
-        known = told.tgid in self._known
-        if isinstance(told, Ended):
-            self._known.discard(told.tgid)
-        return known and type(told) in _LIVES
+    def _concerns(self, event: Heard) -> bool:
+        if isinstance(event, Forked) and event.parent in self._known:
+            self._known.add(event.tgid)
+        known = event.tgid in self._known
+        if isinstance(event, Ended):
+            self._known.discard(event.tgid)
+        return known and type(event) in _LIVES
 
 
 _LIVES: dict[type, Fact] = {

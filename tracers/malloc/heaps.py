@@ -8,8 +8,8 @@ from memtap.bpf.stream import Events
 from memtap.tracers.malloc.columns import HEAPS
 from memtap.tracers.malloc.heapwalk import Part
 from memtap.tracers.malloc.rows import Fact
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Row
-from memtap.tracers.model.who import Who
 
 _PARTS = dict(zip((column.name for column in HEAPS[2:]), Part, strict=True))
 
@@ -28,14 +28,14 @@ class Heaps:
         for row in walked:
             self._parts[int(row["tgid"])][int(row["part"])] = int(row["length"])
 
-    def take(self, who: dict[int, Who]) -> list[Row] | None:
+    def take(self, processes: dict[int, Process]) -> list[Row] | None:
         """A row for each process whose heap was walked in this interval; None if none was.
 
         A value that could not be read is None.
         """
         parts, self._parts = self._parts, defaultdict(dict)
         return [
-            {"pid": tgid, "comm": who.get(tgid, Who()).comm}
+            {"pid": tgid, "comm": processes.get(tgid, Process()).comm}
             | {name: heap.get(part) for name, part in _PARTS.items()}
             for tgid, heap in sorted(parts.items())
         ] or None

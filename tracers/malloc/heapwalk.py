@@ -77,8 +77,8 @@ def _parts(tgid: int) -> dict[Part, int]:
         resident = int(present.sum()) * PAGE_BYTES
         parts = {Part.SIZE: end - start, Part.RESIDENT: resident}
         if blocks:
-            told = {Part.USED: blocks.used, Part.STUCK: blocks.stuck, Part.TOP: blocks.top}
-            return parts | told
+            sizes = {Part.USED: blocks.used, Part.STUCK: blocks.stuck, Part.TOP: blocks.top}
+            return parts | sizes
     return parts
 
 

@@ -28,7 +28,7 @@ class Use(IntEnum):
 # The use of a range, and the number of the code that got it; 0 if not known.
 Owner = tuple[Use, int]
 Held = dict[Owner, int]
-NOBODY: Owner = (Use.NOTHING, 0)
+NO_OWNER: Owner = (Use.NOTHING, 0)
 
 
 class Owned:
@@ -110,7 +110,7 @@ class Owned:
     def at(self, address: int) -> Owner:
         """The owner of an address."""
         first, last = self.space.overlapping(address, address + 1)
-        return decoded(self.space.numbers[first]) if first < last else NOBODY
+        return decoded(self.space.numbers[first]) if first < last else NO_OWNER
 
 
 def encoded(owner: Owner) -> int:

@@ -27,8 +27,8 @@ from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.enricher import forget_first, tell
 from memtap.tracers.model.frames import pl
 from memtap.tracers.model.keys import identity
+from memtap.tracers.model.process import UNKNOWN_PROCESS, Process
 from memtap.tracers.model.report import Report, Row, Section
-from memtap.tracers.model.who import UNKNOWN_PROCESS, Who
 
 # The allocator whose threshold is known.
 GLIBC = "glibc"
@@ -319,7 +319,7 @@ def _step(allocator: Allocator, call: Call, row: Row) -> Step:
     if marks & CallMark.IS_32_BIT:
         allocator.runs_32_bits()
     if marks & CallMark.TELLS_THRESHOLD:
-        allocator.learn(row["threshold"])
+        allocator.set_threshold(row["threshold"])
     asked = _asked(row)
     if call is Call.BRK:
         return allocator.call(call, asked)
@@ -360,7 +360,7 @@ class Malloc:
         self.by = by
         self._origin = origin
         self._allocators = Allocators()
-        self._who: dict[int, Who] = {}
+        self._processes: dict[int, Process] = {}
         self._names: dict[int, str] = {}
         self._sites: dict[int, str] = {}
         self._sizes, self._heaps = Sizes(), Heaps()
@@ -368,7 +368,7 @@ class Malloc:
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; returns the report if an interval ends with it."""
-        tell(self._who, chunk.who)
+        tell(self._processes, chunk.processes)
         tell(self._names, chunk.texts.get("allocator", {}))
         self._sites |= chunk.texts.get("site", {})
         is_call = chunk.rows["kind"] >= Call.BRK
@@ -382,9 +382,9 @@ class Malloc:
     def _report(self, interval: Interval) -> Report:
         notes = list(notes_of_times(self._origin.way, self._allocators.count_faults()))
         rows = self._rows()
-        heaps = self._heaps.take(self._who)
+        heaps = self._heaps.take(self._processes)
         self._allocators.end_interval()
-        forget_first(self._who)
+        forget_first(self._processes)
         forget_first(self._names)
         events, self._events = self._events, 0
         return Report(
@@ -419,7 +419,7 @@ class Malloc:
         return group
 
     def _identity(self, tgid: int, path: Path, site: int) -> Row:
-        return identity(tgid, self._who.get(tgid, UNKNOWN_PROCESS)) | {
+        return identity(tgid, self._processes.get(tgid, UNKNOWN_PROCESS)) | {
             "allocator": self._names.get(tgid, "?"),
             "path": path.text,
             "site": self._sites.get(site, "?"),

@@ -16,7 +16,7 @@ from memtap.bpf.stream import Events
 from memtap.tracers.host.counters import Counters
 from memtap.tracers.host.files import FileName
 from memtap.tracers.model import claims
-from memtap.tracers.model.who import Who
+from memtap.tracers.model.process import Process
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Chunk:
     Attributes:
         rows: the events.
         until_ns: all events before this are in this chunk or an earlier one.
-        who, paths: processes and files; of those named before, only the changed ones.
+        processes, paths: processes and files; of those named before, only the changed ones.
         texts: what other numbers in rows stand for, by kind and number; each once.
         interval: the interval that this chunk is the end of, if it is.
         last: whether nothing comes after it.
@@ -107,7 +107,7 @@ class Chunk:
 
     rows: Events
     until_ns: int
-    who: dict[int, Who] = field(default_factory=dict)
+    processes: dict[int, Process] = field(default_factory=dict)
     paths: dict[int, FileName] = field(default_factory=dict)
     texts: dict[str, dict[int, str]] = field(default_factory=dict)
     interval: Interval | None = None
@@ -118,7 +118,7 @@ class Chunk:
         return json.dumps(
             {
                 "until_ns": self.until_ns,
-                "who": [[tgid, *asdict(who).values()] for tgid, who in self.who.items()],
+                "who": [[n, *asdict(process).values()] for n, process in self.processes.items()],
                 "paths": [[number, *name] for number, name in self.paths.items()],
                 "texts": {kind: list(texts.items()) for kind, texts in self.texts.items()},
                 "interval": asdict(self.interval) if self.interval else None,
@@ -137,8 +137,9 @@ class Chunk:
         return Chunk(
             rows=rows,
             until_ns=claims.number(said["until_ns"], claims.LATEST_NS),
-            who={
-                claims.number32(tgid): _who(values) for tgid, *values in claims.listed(said["who"])
+            processes={
+                claims.number32(tgid): _process(values)
+                for tgid, *values in claims.listed(said["who"])
             },
             paths={
                 claims.number(number): FileName(
@@ -155,10 +156,10 @@ class Chunk:
         )
 
 
-def _who(values: list[Any]) -> Who:
+def _process(values: list[Any]) -> Process:
     """A process from a recording; raises if there are more values than fields."""
-    said = dict(zip([field.name for field in fields(Who)][: len(values)], values, strict=True))
-    return claims.made(Who, said, uid=claims.user(said.pop("uid")))
+    said = dict(zip([field.name for field in fields(Process)][: len(values)], values, strict=True))
+    return claims.made(Process, said, uid=claims.user(said.pop("uid")))
 
 
 def _interval(said: dict[str, Any] | None) -> Interval | None:

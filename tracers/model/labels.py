@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 
 
-class Word(IntEnum):
+class Label(IntEnum):
     """Members are labels of the contract; the member with the value 0 means unknown."""
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Who:
+class Process:
     """A process. `uid` is -1, and the texts are "?", where they can no longer be known.
 
     Attributes:
@@ -24,4 +24,4 @@ class Who:
 
 
 # A process of which nothing is known.
-UNKNOWN_PROCESS = Who()
+UNKNOWN_PROCESS = Process()

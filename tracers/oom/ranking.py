@@ -8,10 +8,10 @@ import time
 from memtap.tracers.host import procfs
 from memtap.tracers.host.counters import vmstat
 from memtap.tracers.host.procfs import user_name
-from memtap.tracers.live.processes import read_who
+from memtap.tracers.live.processes import read_process
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report, Row, Section, now
 from memtap.tracers.model.tracer import Inspection
-from memtap.tracers.model.who import Who
 from memtap.tracers.oom import badness
 from memtap.tracers.oom.badness import Score, adjustment, host_scope
 from memtap.tracers.oom.columns import SCORES
@@ -35,9 +35,9 @@ class Ranking(Inspection):
         killable = [score for score in seen if not score.is_spared(scope, _PAGE)]
         killable.sort(key=lambda score: score.precedence(scope, _PAGE), reverse=True)
         rows = [
-            _row(score, who, scope)
+            _row(score, process, scope)
             for score in killable
-            if (who := read_who(score.pid) or Who()) and self._wants(who)
+            if (process := read_process(score.pid) or Process()) and self._wants(process)
         ]
         began, self._at_s = self._at_s, time.monotonic()
         explanation = (Section("explanation", "text", _explained(rows, scope)),)
@@ -59,8 +59,8 @@ class Ranking(Inspection):
     def _asked_for(self, pid: int) -> bool:
         return not self._pids or pid in self._pids
 
-    def _wants(self, who: Who) -> bool:
-        return not self._comms or who.comm in self._comms
+    def _wants(self, process: Process) -> bool:
+        return not self._comms or process.comm in self._comms
 
 
 def _notes(spared: int, unread: int) -> list[str]:
@@ -77,12 +77,12 @@ def _notes(spared: int, unread: int) -> list[str]:
     return notes
 
 
-def _row(score: Score, who: Who, scope: int) -> Row:
+def _row(score: Score, process: Process, scope: int) -> Row:
     return {
         "pid": score.pid,
         "uid": score.uid,
         "user": user_name(score.uid),
-        "comm": who.comm,
+        "comm": process.comm,
         "oom_score": score.score,
         "oom_score_adj": score.adj,
         "adj_bytes": adjustment(score.adj, scope, _PAGE),

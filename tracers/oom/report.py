@@ -10,8 +10,8 @@ import numpy as np
 
 from memtap.tracers.model.audit import audit
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report, Row, Section
-from memtap.tracers.model.who import Who
 from memtap.tracers.oom.badness import adjustment
 from memtap.tracers.oom.columns import OOM
 from memtap.tracers.oom.rows import Constraint, Kind
@@ -33,34 +33,34 @@ class Oom:
 
     def __init__(self, origin: Origin, explains: bool = False) -> None:
         self._origin, self._explains = origin, explains
-        self._who: dict[int, Who] = {}
+        self._processes: dict[int, Process] = {}
         self._texts: dict[str, dict[int, str]] = {}
         self._rows: list[Row] = []
-        self._told: list[str] = []
+        self._sentences: list[str] = []
         self._has_told, self._has_begun = False, False
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Takes a chunk; returns a report if an interval ends with it."""
-        self._who |= chunk.who
+        self._processes |= chunk.processes
         for kind, texts in chunk.texts.items():
             self._texts.setdefault(kind, {}).update(texts)
         victims = chunk.rows[chunk.rows["kind"] == Kind.VICTIM]
         for victim in victims:
             self._rows.append(self._row(victim) | {"ns": int(victim["ns"])})
             if self._explains:
-                self._told += self._why(victim, _others(chunk, victim))
+                self._sentences += self._why(victim, _others(chunk, victim))
         if chunk.interval is None or not (self._rows or chunk.last or not self._has_begun):
             return None
         return self._report(chunk.interval, chunk.until_ns)
 
     def _report(self, interval: Interval, end_ns: int) -> Report:
         rows, self._rows = [_timed(row, interval, end_ns) for row in self._rows], []
-        told, self._told = self._told, []
+        sentences, self._sentences = self._sentences, []
         before, self._has_begun = self._has_told, True
         self._has_told |= bool(rows)
         unseen = self._unseen(interval, len(rows))
         found = audit(self._origin, interval, len(rows), unseen=unseen, notes=_notes(rows, unseen))
-        sections = (Section("explanation", "text", [*told, FORMULA]),) if told else ()
+        sections = (Section("explanation", "text", [*sentences, FORMULA]),) if sentences else ()
         report = Report("oom", interval.time, interval.seconds, OOM, rows, found, sections)
         return replace(report, goes_on=before)
 
@@ -70,12 +70,12 @@ class Oom:
 
     def _row(self, victim: Any) -> Row:
         tgid, trigger = int(victim["tgid"]), int(victim["trigger"])
-        who = self._who.get(tgid, Who())
+        process = self._processes.get(tgid, Process())
         known = bool(victim["known"])
         return {
             "pid": tgid,
-            "comm": self._text("victim", tgid) or who.comm,
-            "uid": int(victim["uid"]) if known else who.uid,
+            "comm": self._text("victim", tgid) or process.comm,
+            "uid": int(victim["uid"]) if known else process.uid,
             "oom_score_adj": int(victim["adj"]) if known else None,
             **{
                 f"{n}_bytes": int(victim[n.removesuffix("_rss")]) if known else None for n in _SIZES
@@ -83,7 +83,7 @@ class Oom:
             "trigger_pid": trigger,
             "trigger_comm": self._text("trigger", trigger) or "?",
             "constraint": Constraint(victim["constraint"]).text,
-            "cgroup": self._text("cgroup", tgid) or who.cgroup,
+            "cgroup": self._text("cgroup", tgid) or process.cgroup,
             "limited_cgroup": self._text("limited", tgid) or None,
         }
 
@@ -100,16 +100,16 @@ class Oom:
             "?": "it is not known what was short of memory",
         }.get(row["constraint"], f"a {row['constraint']} was out of memory")
         asked = f"{row['trigger_comm']} ({row['trigger_pid']}) asked for memory"
-        told = [f"{name} was killed: {asked}, and {short}."]
+        sentences = [f"{name} was killed: {asked}, and {short}."]
         if victim["known"]:
-            told.append(f"It had {_points(victim, scope, self._origin.page_bytes)}.")
-        told += [self._other(each, scope) for each in others]
-        return [" ".join(told)]
+            sentences.append(f"It had {_points(victim, scope, self._origin.page_bytes)}.")
+        sentences += [self._other(each, scope) for each in others]
+        return [" ".join(sentences)]
 
     def _other(self, other: Any, scope: int) -> str:
-        who = self._who.get(int(other["tgid"]), Who())
+        process = self._processes.get(int(other["tgid"]), Process())
         points = _points(other, scope, self._origin.page_bytes)
-        return f"{who.comm} ({other['tgid']}) had {points}."
+        return f"{process.comm} ({other['tgid']}) had {points}."
 
 
 def _others(chunk: Chunk, victim: Any) -> list[Any]:

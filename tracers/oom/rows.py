@@ -7,7 +7,7 @@ from enum import IntEnum
 import numpy as np
 
 from memtap.bpf.stream import Events
-from memtap.tracers.model.labels import Word
+from memtap.tracers.model.labels import Label
 from memtap.tracers.model.tracer import RowType
 
 
@@ -18,7 +18,7 @@ class Kind(IntEnum):
     CANDIDATE = 2  # a process that was alive when another was killed
 
 
-class Constraint(Word):
+class Constraint(Label):
     """What was short of memory: the kernel's enum oom_constraint."""
 
     UNKNOWN = 0

@@ -13,8 +13,8 @@ from memtap.tracers.host.files import UNKNOWN, FileName, forget
 from memtap.tracers.model.chunk import Chunk, Origin
 from memtap.tracers.model.enricher import forget_first, tell
 from memtap.tracers.model.frames import pl
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import FrameRows, Report
-from memtap.tracers.model.who import Who
 from memtap.tracers.pagecache.columns import CACHETOP_KEYS, cachetop_columns
 from memtap.tracers.pagecache.counts import COUNTS, PageCache, page_audit
 
@@ -41,13 +41,13 @@ class Cachetop:
         self.cache = PageCache(origin.own)
         self._origin = origin
         self.by = by
-        self._who: dict[int, Who] = {}
+        self._processes: dict[int, Process] = {}
         self._paths: OrderedDict[int, FileName] = OrderedDict()
         self._before = 0  # how many of them were sent before this interval
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; returns the report if an interval ends with it."""
-        tell(self._who, chunk.who)
+        tell(self._processes, chunk.processes)
         self._paths |= chunk.paths
         self.cache.feed(chunk.rows, chunk.until_ns, chunk.last)
         if chunk.interval is None:
@@ -65,7 +65,7 @@ class Cachetop:
             self._paths.move_to_end(file)
         forget(self._paths, len(files))
         self._before = len(self._paths)
-        forget_first(self._who)
+        forget_first(self._processes)
 
     def report(self) -> Report:
         """The report of the last interval, grouped by what is now in `by`."""
@@ -83,7 +83,7 @@ class Cachetop:
         groups = [key for key in _keys(self.by) if key not in _FILE]
         tally = self._tally
         if groups:
-            tally = tally.join(self._who_table(), on="tgid")
+            tally = tally.join(self._processes_table(), on="tgid")
         if "file" in self.by:  # two files that had one name, one after the other, are two
             groups.append("file")
         sums = _shares(self._shown(tally.group_by(groups).agg(pl.col(COUNTS).sum())))
@@ -94,9 +94,9 @@ class Cachetop:
         shown = COUNTS if "file" in self.by else COUNTS[: COUNTS.index("inserted")]
         return sums.filter(pl.any_horizontal(pl.col(shown) > 0))
 
-    def _who_table(self) -> pl.DataFrame:
+    def _processes_table(self) -> pl.DataFrame:
         tgids = self._tally["tgid"].unique().to_list()
-        found = [(tgid, self._who.get(tgid, Who())) for tgid in tgids]
+        found = [(tgid, self._processes.get(tgid, Process())) for tgid in tgids]
         return pl.DataFrame(
             [(tgid, tgid, w.uid, w.user, w.comm, w.cgroup, w.args) for tgid, w in found],
             schema={
@@ -122,8 +122,8 @@ def _made(by: tuple[str, ...], names: Names, sums: pl.DataFrame) -> pl.DataFrame
 
 def _named(names: Names, sums: pl.DataFrame) -> pl.DataFrame:
     """Adds the names of files, only for the lines given."""
-    told = [tuple(names.get(file, UNKNOWN)) for file in sums["file"].to_list()]
-    columns = zip(*told, strict=True) if told else [()] * len(_FILE)
+    named = [tuple(names.get(file, UNKNOWN)) for file in sums["file"].to_list()]
+    columns = zip(*named, strict=True) if named else [()] * len(_FILE)
     types = (pl.String, pl.UInt64, pl.String)
     return sums.with_columns(
         pl.Series(name, values, dtype)

@@ -11,8 +11,8 @@ from memtap.tracers.model.audit import audit
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.enricher import are_many, fold_least, forget_first, tell
 from memtap.tracers.model.keys import identity
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report, Row
-from memtap.tracers.model.who import Who
 from memtap.tracers.pages.columns import PAGES_KEYS, pages_columns
 from memtap.tracers.pages.free import unusable
 from memtap.tracers.pages.rows import UNTOLD, Kind
@@ -36,7 +36,7 @@ class Pages:
     def __init__(self, origin: Origin, by: tuple[str, ...] = ("order",)) -> None:
         self.by = by
         self._origin = origin
-        self._who: dict[int, Who] = {}
+        self._processes: dict[int, Process] = {}
         self._types: dict[int, str] = {UNTOLD: "?"}
         self._sums: dict[Key, Sums] = {}
         self._live: defaultdict[Key, int] = defaultdict(int)
@@ -46,7 +46,7 @@ class Pages:
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; returns the report if an interval ends with it."""
-        tell(self._who, chunk.who)
+        tell(self._processes, chunk.processes)
         self._types |= chunk.texts.get("migratetype", {})
         kind = chunk.rows["kind"]
         self._count(chunk.rows[kind == Kind.COUNTED])
@@ -85,8 +85,8 @@ class Pages:
     def _fold(self) -> None:
         """Folds the owners that hold least, and forgets processes that no row names any more."""
         fold_least(self._live, self._sums, int)
-        if are_many(self._who):
-            forget_first(self._who, {tgid for tgid, _, _ in self._live})
+        if are_many(self._processes):
+            forget_first(self._processes, {tgid for tgid, _, _ in self._live})
 
     def _rows(self) -> list[Row]:
         names = [column.name for key in self.by for column in PAGES_KEYS[key]]
@@ -114,7 +114,7 @@ class Pages:
         return set()
 
     def _identity(self, tgid: int, order: int, migratetype: int) -> Row:
-        return identity(tgid, self._who.get(tgid, Who())) | {
+        return identity(tgid, self._processes.get(tgid, Process())) | {
             "order": order,
             "migratetype": self._types.get(migratetype, str(migratetype)),
         }

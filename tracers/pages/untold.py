@@ -34,10 +34,10 @@ class UntoldPages:
 
     def _look(self) -> tuple[int, int]:
         """How many there are so far, plus an unknown constant: at least, and at most."""
-        early, told, late = _handed_out(), self._told(), _handed_out()
-        return early - told, late - told
+        early, seen, late = _handed_out(), self._seen(), _handed_out()
+        return early - seen, late - seen
 
-    def _told(self) -> int:
+    def _seen(self) -> int:
         of_cpus = self._session.look_up("told_pages", _FIRST, self._bytes) or b""
         return int(np.frombuffer(of_cpus, np.uint64).sum())
 

@@ -12,7 +12,7 @@ from memtap.tracers.live.processes import process_of
 from memtap.tracers.model.report import Column, Report, Row, key_columns
 from memtap.tracers.model.tracer import Inspection, Query
 from memtap.tracers.ps.columns import FAULTS, PS_KEYS, SUMMED
-from memtap.tracers.ps.snapshot import Reader, Snapshot, Whom
+from memtap.tracers.ps.snapshot import Reader, Snapshot, Wanted
 
 
 class PsInspection(Inspection):
@@ -20,7 +20,7 @@ class PsInspection(Inspection):
 
     def __init__(self, query: Query, columns: tuple[Column, ...]) -> None:
         pids = tuple(dict.fromkeys(map(process_of, query.pids)))
-        self._reader = Reader(Whom(pids, query.comms, cgroups="cgroup" in query.by))
+        self._reader = Reader(Wanted(pids, query.comms, cgroups="cgroup" in query.by))
         self._reports = Ps(query.by, columns)
         self._changes = query.interval_s is not None
 
@@ -40,7 +40,7 @@ class PsInspection(Inspection):
     @property
     def has_ended(self) -> bool:
         """Whether all processes that were asked for have ended; they may still be zombies."""
-        is_some = bool(self._reader.whom.pids)
+        is_some = bool(self._reader.wanted.pids)
         return is_some and not any(row["virt_bytes"] for row in self._seen.rows)
 
 

@@ -23,16 +23,16 @@ _SWAPPED = re.compile(_MAPPED + rb".*?\nSwap: +(\d+) kB", re.MULTILINE | re.DOTA
 Object = bytes
 
 
-def shares(spaces: dict[int, str], everybody: Iterable[str]) -> dict[int, int]:
+def shares(spaces: dict[int, str], folders: Iterable[str]) -> dict[int, int]:
     """The part of each process in swapped-out shared memory, in bytes.
 
     Args:
         spaces: the folder of /proc that has the memory of each process, by its number.
-        everybody: the folders of all existing processes.
+        folders: the folders of all existing processes.
     """
     swapped = {pid: _swapped(space) for pid, space in spaces.items()}
     wanted = {each for objects in swapped.values() for each in objects}
-    sharers = Counter(each for space in everybody for each in _mapped(space) & wanted)
+    sharers = Counter(each for space in folders for each in _mapped(space) & wanted)
     return {
         pid: sum(size // max(1, sharers[each]) for each, size in objects.items())
         for pid, objects in swapped.items()

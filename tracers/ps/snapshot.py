@@ -50,7 +50,7 @@ _UNKNOWN = dict.fromkeys(_NOTHING)
 
 
 @dataclass(frozen=True)
-class Whom:
+class Wanted:
     """Which processes to read, and how much of each.
 
     Attributes:
@@ -91,12 +91,12 @@ class Reader:
     """Reads processes.
 
     Attributes:
-        whom: which processes.
+        wanted: which processes.
     """
 
-    def __init__(self, whom: Whom) -> None:
-        self.whom = whom
-        self._comms = {os.fsencode(comm) for comm in whom.comms}
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self._comms = {os.fsencode(comm) for comm in wanted.comms}
         self._unread = self._without_memory = 0
         self._spaces: dict[int, Space] = {}
         self._with_shared_swap: dict[int, str] = {}  # the folder of each that has its memory
@@ -106,7 +106,7 @@ class Reader:
         self._unread = self._without_memory = 0
         self._spaces, self._with_shared_swap = {}, {}
         kernel = _counters()
-        pids = self.whom.pids or _pids()
+        pids = self.wanted.pids or _pids()
         rows = [row for pid in pids if (row := self._try(pid))]
         self._divide_shared_spaces(rows)
         self._add_shared_swap(rows)
@@ -116,7 +116,7 @@ class Reader:
 
     def _divide_shared_spaces(self, rows: list[Row]) -> None:
         """Divides amounts of a shared address space, which the kernel shows for each process."""
-        others = set(_pids()) - self._spaces.keys() if self.whom.pids or self._comms else ()
+        others = set(_pids()) - self._spaces.keys() if self.wanted.pids or self._comms else ()
         found = {pid: space for pid in others if (space := _space(f"/proc/{pid}/"))}
         counts = sharedspace.sharers(self._spaces | found)
         for row in rows:
@@ -128,9 +128,9 @@ class Reader:
     def _add_shared_swap(self, rows: list[Row]) -> None:
         """Adds each process's share of swapped-out shared memory; there seldom is any."""
         if self._with_shared_swap:
-            everybody = {f"/proc/{pid}/" for pid in _pids()}
-            everybody.update(self._with_shared_swap.values())
-            shares = sharedswap.shares(self._with_shared_swap, everybody)
+            folders = {f"/proc/{pid}/" for pid in _pids()}
+            folders.update(self._with_shared_swap.values())
+            shares = sharedswap.shares(self._with_shared_swap, folders)
             for row in rows:
                 if row["pid"] in shares:
                     row["swap_bytes"] += shares[row["pid"]]
@@ -157,7 +157,7 @@ class Reader:
             return None
         status = procfs.read(proc + "status")
         space, sizes = _address_space(pid, status)
-        if sizes is None and not self.whom.pids:
+        if sizes is None and not self.wanted.pids:
             self._without_memory += 1
             return None
         fields = after.split()
@@ -178,7 +178,11 @@ class Reader:
             "oom_score": int(procfs.read(proc + "oom_score")),
             "oom_score_adj": int(procfs.read(proc + "oom_score_adj")),
             "processes": 1,
-            **({"cgroup": pick_cgroup(procfs.read(space + "cgroup"))} if self.whom.cgroups else {}),
+            **(
+                {"cgroup": pick_cgroup(procfs.read(space + "cgroup"))}
+                if self.wanted.cgroups
+                else {}
+            ),
         }
 
     def _shares(self, pid: int, space: str, anon_swap: int) -> Row:

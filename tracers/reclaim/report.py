@@ -12,8 +12,8 @@ from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.durations import bucket_of, quantile
 from memtap.tracers.model.enricher import forget_first, tell
 from memtap.tracers.model.frames import pl
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report, Row, percentage
-from memtap.tracers.model.who import Who
 from memtap.tracers.reclaim.columns import RECLAIM_KEYS, reclaim_columns
 from memtap.tracers.reclaim.pairs import Spans
 from memtap.tracers.reclaim.probes import STALLS, Kind
@@ -31,14 +31,14 @@ class Reclaim:
     def __init__(self, origin: Origin, by: tuple[str, ...] = ("process",)) -> None:
         self.by = by
         self._origin = origin
-        self._who: dict[int, Who] = {}
+        self._processes: dict[int, Process] = {}
         self._spans = Spans(ROW)
         self._tallies: list[pl.DataFrame] = []
         self._events = 0
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; returns the report if an interval ends with it."""
-        tell(self._who, chunk.who)
+        tell(self._processes, chunk.processes)
         self._events += len(chunk.rows)
         ends, begins = self._spans.feed(chunk.rows, chunk.until_ns, chunk.last)
         self._tallies.append(tally(ends, ends["ns"] - begins["ns"]))
@@ -50,7 +50,7 @@ class Reclaim:
         counted = merged(self._tallies)
         rows = self._rows(counted)
         self._tallies.clear()
-        forget_first(self._who)
+        forget_first(self._processes)
         events, self._events = self._events, 0
         unseen = 0 if self._origin.filtered else unseen_pages(interval, counted)
         return Report(
@@ -81,9 +81,9 @@ class Reclaim:
 
     def _names(self, counted: pl.DataFrame) -> list[pl.Series]:
         """The columns of the keys, one value for each row."""
-        who = [self._who.get(tgid, Who()) for tgid in counted["tgid"]]
+        processes = [self._processes.get(tgid, Process()) for tgid in counted["tgid"]]
         names = ("uid", "user", "comm", "cgroup", "args")
-        series = [pl.Series(name, [getattr(each, name) for each in who]) for name in names]
+        series = [pl.Series(name, [getattr(each, name) for each in processes]) for name in names]
         return [counted["tgid"].alias("pid"), *series]
 
 

@@ -15,8 +15,8 @@ from memtap.tracers.model.audit import audit
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.enricher import forget_first, tell
 from memtap.tracers.model.keys import identity
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report, Row
-from memtap.tracers.model.who import Who
 from memtap.tracers.shm.columns import SHM_KEYS, shm_columns
 from memtap.tracers.shm.probes import Kind
 from memtap.tracers.shm.rows import NOW, Sort, shown
@@ -52,7 +52,7 @@ class Shm:
     def __init__(self, origin: Origin, by: tuple[str, ...] = ("segment",)) -> None:
         self.by = by
         self._origin = origin
-        self._who: dict[int, Who] = {}
+        self._processes: dict[int, Process] = {}
         self._paths: dict[int, FileName] = {}
         self._sorts: dict[int, int] = {}
         self._huge: set[int] = set()
@@ -64,7 +64,7 @@ class Shm:
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; returns the report if an interval ends with it."""
-        tell(self._who, chunk.who)
+        tell(self._processes, chunk.processes)
         tell(self._paths, chunk.paths)
         self._count(chunk.rows[np.isin(chunk.rows["kind"], [*Kind])])
         self._look(chunk.rows[chunk.rows["kind"] == NOW])
@@ -79,16 +79,16 @@ class Shm:
             segment = int(row["segment"])
             owner = int(row["tgid"]), int(row["tid"]), segment
             self._done[owner, int(row["kind"])] += count
-            self._learn(segment, row)
+            self._note(segment, row)
 
     def _look(self, rows: Events) -> None:
         for row in rows:
             segment = int(row["segment"])
             members = (int(row[name]) for name in ("bytes", "count", "swapped", "alloced"))
             self._now[segment] = Now(*members)
-            self._learn(segment, row)
+            self._note(segment, row)
 
-    def _learn(self, segment: int, row: Any) -> None:
+    def _note(self, segment: int, row: Any) -> None:
         self._sorts[segment] = int(row["sort"])
         if row["is_huge"]:
             self._huge.add(segment)
@@ -106,7 +106,7 @@ class Shm:
     def _end(self) -> None:
         """Forgets what was done, and of segments all but the state that the next interval needs."""
         self._alloced |= {segment: now.alloced for segment, now in self._now.items()}
-        forget_first(self._who)
+        forget_first(self._processes)
         forget_first(self._paths)
         forget_first(self._sorts)
         forget_first(self._alloced)
@@ -134,7 +134,7 @@ class Shm:
         sort = self._sorts[segment]
         if sort == Sort.TMPFS and name.path.startswith(_POSIX):
             sort = Sort.POSIX
-        return identity(tgid, self._who.get(tgid, Who())) | {
+        return identity(tgid, self._processes.get(tgid, Process())) | {
             "tid": tid,
             "kind": shown(sort),
             "segment": name.path,

@@ -21,8 +21,8 @@ from memtap.tracers.model.enricher import (
     tell,
 )
 from memtap.tracers.model.keys import identity
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report, Row, Section, percentage
-from memtap.tracers.model.who import Who
 from memtap.tracers.slab.columns import LEAKS, SLAB_KEYS, slab_columns
 from memtap.tracers.slab.rows import Kind
 
@@ -31,9 +31,9 @@ NOBODY = 0xFFFFFFFF
 
 # Rows without a process; 0 is the idle task, in which interrupts of an idle CPU run.
 _NO_PROCESS = {
-    0: Who("[interrupt]", 0, "root", "/"),
-    NOBODY: Who("[earlier]", -1, "-", "-"),
-    OTHERS: Who("[others]", -1, "-", "-"),
+    0: Process("[interrupt]", 0, "root", "/"),
+    NOBODY: Process("[earlier]", -1, "-", "-"),
+    OTHERS: Process("[others]", -1, "-", "-"),
 }
 
 # Which number of an owner each key comes from.
@@ -86,7 +86,7 @@ class Slab:
     def __init__(self, origin: Origin, by: tuple[str, ...] = ("cache",), leaks: bool = False):
         self.by = by
         self._origin, self._leaks = origin, leaks
-        self._who: dict[int, Who] = {}
+        self._processes: dict[int, Process] = {}
         kinds = ("cache", "site", "stack", "unseen", "unbounded")
         self._texts: dict[str, dict[int, str]] = {kind: {} for kind in kinds}
         self._tallies: dict[Owner, Tally] = defaultdict(Tally)
@@ -97,7 +97,7 @@ class Slab:
 
     def feed(self, chunk: Chunk) -> Report | None:
         """Counts a chunk; returns the report if an interval ends with it."""
-        tell(self._who, chunk.who)
+        tell(self._processes, chunk.processes)
         for name, texts in self._texts.items():
             texts |= chunk.texts.get(name, {})
         kind = chunk.rows["kind"]
@@ -182,9 +182,9 @@ class Slab:
     def _fold(self) -> None:
         """Folds the owners that hold least, and forgets processes that no row names any more."""
         fold_least(self._live, self._tallies, lambda tally: tally.live_bytes)
-        if are_many(self._who):
+        if are_many(self._processes):
             named = {tgid for tgid, _, _ in self._live} | set(self._kept["tgid"].tolist())
-            forget_first(self._who, named)
+            forget_first(self._processes, named)
 
     def _group(self, owner: Owner, parts: dict[tuple[str, int], tuple[Any, ...]]) -> Any:
         """The values that identify the row of an owner; `parts` caches those already worked out."""
@@ -198,8 +198,8 @@ class Slab:
         return group
 
     def _identity(self, tgid: int, cache: int, site: int) -> Row:
-        who = _NO_PROCESS.get(tgid) or self._who.get(tgid, Who())
-        return identity(0 if tgid in _NO_PROCESS else tgid, who) | {
+        process = _NO_PROCESS.get(tgid) or self._processes.get(tgid, Process())
+        return identity(0 if tgid in _NO_PROCESS else tgid, process) | {
             "cache": self._texts["cache"].get(cache, "?"),
             "site": self._texts["site"].get(site, "?"),
         }
