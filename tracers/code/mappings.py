@@ -41,8 +41,8 @@ from memtap.tracers.model.labels import Label
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 MAP_SHARED, MAP_HUGETLB = 1, 0x40000
 
-# Places without a mapping are forgotten when there are so many places, or twice as many as were in
-# use the last time; and only after so many calls of locate(), as the last fault of a thread becomes
+# Places without a mapping are forgotten when there are _MANY places, or twice as many as were in
+# use the last time; and only after _CALLS calls of locate(), as the last fault of a thread becomes
 # a row only in the next call.
 _MANY, _CALLS = 4096, 4
 

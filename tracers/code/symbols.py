@@ -263,7 +263,7 @@ class _Table:
         at: where in `names` the name of each begins; a NUL ends it.
     """
 
-    _BLOCK = 512  # so many names are demangled at a time
+    _BLOCK = 512  # names that are demangled at a time
 
     def __init__(
         self, starts: U64, sizes: U64, ends: U64, local: Bools, at: U64, names: bytes

@@ -45,7 +45,7 @@ class Mark(IntFlag):
 # it rests; see enrich.py.
 TIMING = "on_minor"
 
-# A macro of the C program: take the user stack of each exception, and keep so many.
+# A macro of the C program: take the user stack of each exception, and keep this many stacks.
 STACKS = "STACKS 16384"
 
 # The function that reports pages from swap; attached only where there is swap.

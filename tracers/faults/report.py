@@ -1,4 +1,4 @@
-"""faults: who faults, where, why, from which code, at what cost."""
+"""faults: which processes fault, where, why, from which code, at what cost."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def ends_apart(events: Events) -> Events:
 
 
 def _advance(events: Events, which: npt.NDArray[np.intp], by: npt.NDArray[np.uint16]) -> None:
-    """Moves each event so many exceptions forward in its sequential run.
+    """Moves each event forward in its sequential run, `by` so many exceptions.
 
     Each exception added one anonymous page to the process, or none.
     """

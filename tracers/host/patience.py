@@ -40,7 +40,7 @@ class _Reader:
         self._thread.start()
 
     def ask(self, read: Callable[[], Any], most_s: float) -> Any:
-        """What `read` returns or raises; raises Empty if the thread makes no progress so long."""
+        """What `read` returns or raises; raises Empty if the thread stands still for `most_s`."""
         self._tasks.put(read)
         before = b""
         while True:

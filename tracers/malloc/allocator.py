@@ -160,7 +160,7 @@ class Allocator:
     """One process.
 
     Attributes:
-        threshold: a chunk of so many bytes is mapped on its own (glibc's mmap_threshold).
+        threshold: a chunk of at least this size is mapped on its own (glibc's mmap_threshold).
         dynamic: whether it moves when such a chunk is freed, as far as we can see.
         is_read: whether it was read from the process, so that it need not be inferred from calls.
         heap: the program break at the first call that was seen, and now; None before that.

@@ -1,4 +1,4 @@
-"""reclaim: who stalls in reclaim, compaction or swap, and what kswapd does."""
+"""reclaim: which processes stall in reclaim, compaction or swap, and what kswapd does."""
 
 from __future__ import annotations
 
