@@ -49,14 +49,14 @@ class Request:
         plan: the C program and the variants in which it can be attached.
         filter: whose events are kept.
         settings: further macros of the program (`NAME value`).
-        notes_who: whether cgroups and arguments of processes are noted, also of those that are
+        notes_processes: whether cgroups and arguments of processes are noted, also of those that are
             gone before anybody looks.
     """
 
     plan: Plan
     filter: Filter = field(default_factory=Filter)
     settings: tuple[str, ...] = ()
-    notes_who: bool = True
+    notes_processes: bool = True
 
     def text(self, kernel: Kernel, variant: Variant) -> str:
         """The text handed to the compiler: what --dump-c shows."""
@@ -66,8 +66,8 @@ class Request:
         settings += [*self.settings, *self.filter.defines(kernel.btf)]
         if self.filter.own and self.plan.own == "kernel":
             settings.append("LEAVE_OWN_OUT 1")
-        if self.notes_who:
-            settings += ["NOTE_WHO 1", *cgroup_defines(kernel.btf)]
+        if self.notes_processes:
+            settings += ["NOTE_PROCESSES 1", *cgroup_defines(kernel.btf)]
         return compose(self.plan.name, settings, kernel.btf, self.plan.words)
 
     def probes(self, variant: Variant) -> tuple[Probe, ...]:
@@ -76,7 +76,7 @@ class Request:
         joining = (_ON_FORK,) if self.filter.by_tgid and self.filter.follow else ()
         starting = (_ON_EXEC,) if self.filter.starts else ()
         awaiting = (_ON_NEW_CGROUP,) if self.filter.cgroups else ()
-        noting = _NOTING if self.notes_who else ()
+        noting = _NOTING if self.notes_processes else ()
         return variant.probes + joining + keeping + starting + awaiting + noting
 
 

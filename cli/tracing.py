@@ -72,9 +72,9 @@ def _run(options: Options, jobs: Sequence[Job]) -> None:
 def _requests(options: Options, jobs: Sequence[Job]) -> list[Request]:
     """What the kernel is asked for; what is to be noted of processes, once is enough."""
     kept = filter_of(jobs[0].query, options.follow, options.own)
-    notes_who = _shows_who(options) or any(job.query.regroups for job in jobs)
+    notes_processes = _shows_who(options) or any(job.query.regroups for job in jobs)
     return [
-        Request(job.plan, kept, job.tracer.settings(job.query), notes_who and job is jobs[0])
+        Request(job.plan, kept, job.tracer.settings(job.query), notes_processes and job is jobs[0])
         for job in jobs
     ]
 
