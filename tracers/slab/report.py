@@ -27,12 +27,12 @@ from memtap.tracers.slab.columns import LEAKS, SLAB_KEYS, slab_columns
 from memtap.tracers.slab.rows import Kind
 
 # Of the C program: the process whose objects from before it began are.
-NOBODY = 0xFFFFFFFF
+NO_PROCESS = 0xFFFFFFFF
 
 # Rows of no process: the task of a CPU with nothing to do is all that an interrupt runs in then.
 _NO_PROCESS = {
     0: Who("[interrupt]", 0, "root", "/"),
-    NOBODY: Who("[earlier]", -1, "-", "-"),
+    NO_PROCESS: Who("[earlier]", -1, "-", "-"),
     OTHERS: Who("[others]", -1, "-", "-"),
 }
 
