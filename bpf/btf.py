@@ -70,7 +70,7 @@ class _Parameter(ct.Structure):
 
 @dataclass(frozen=True)
 class Member:
-    """Where a member stands in its struct, in bytes; and its first bit in the first of them."""
+    """A member's place in its struct, in bytes, and its first bit within the first byte."""
 
     offset: int
     size: int
@@ -99,7 +99,7 @@ class Btf:
         return self.attach_id("fentry", name) > 0
 
     def has_variable(self, name: str) -> bool:
-        """Is there such a variable of each CPU? Others are not in the BTF."""
+        """Is there a per-CPU variable of this name? Other variables are not in the BTF."""
         return self._find(name, _VAR) > 0
 
     def attach_id(self, kind: Literal["tp_btf", "fentry", "fexit", "iter"], target: str) -> int:
@@ -157,7 +157,7 @@ class Btf:
         return None
 
     def _find(self, name: str, kind: int) -> int:
-        """A type's number, 0 or less if there is none; libbpf looks at each of 100,000."""
+        """A type's number, 0 or less if there is none; kept, as libbpf looks at 100,000 types."""
         if (name, kind) not in self._numbers:
             number = self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind)
             self._numbers[name, kind] = number
@@ -206,7 +206,7 @@ def vmlinux() -> Btf:
     return Btf()
 
 
-# What two of the macros mention; the others mention a member.
+# What these two macros mention; the others mention a member.
 _MENTIONS = {"ENUM": "enum", "FLAG": "flag"}
 
 
@@ -248,7 +248,7 @@ def _arguments(text: str, start: int) -> list[str]:
 def defines(btf: Btf, text: str) -> str:
     """The #define lines that give the macros in `text` this kernel's offsets and values.
 
-    A member that this kernel does not have gets none, so using it outside of an
+    A member that this kernel does not have gets no line, so its use outside of an
     #if HAVE(...) is a compile error that names it.
     """
     lines: list[str] = []

@@ -37,7 +37,7 @@ REPORTS = {
 }
 # The same for reports that read the present state by BPF.
 LOOKS = {
-    each.name: Request(each.plan, notes_who=False)
+    each.name: Request(each.plan, notes_processes=False)
     for each in every_declared()
     if isinstance(each, Inspector) and each.plan
 }

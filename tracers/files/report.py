@@ -40,7 +40,7 @@ class FilesInspection(Inspection):
         """The present state. Raises MemtapError if this kernel cannot run the walk."""
         settings = (FOLIOS,) if self._looks_at_folios else ()
         kernel = Kernel()
-        request = Request(PLAN, settings=settings, notes_who=False)
+        request = Request(PLAN, settings=settings, notes_processes=False)
         attempts = Attempts(request, kernel, Cache())
         with Session(attempts.wait(), kernel) as session:
             return self._report(session)

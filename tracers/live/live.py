@@ -67,7 +67,7 @@ class Live:
         self.origin = origin_of(loaded, kernel)
         self.processes = processes
         self.session = Session(loaded, kernel)
-        if loaded.request.notes_who:
+        if loaded.request.notes_processes:
             processes.noted = Noted(self.session)
         self.enricher = enricher(self.session)
         self.notes = [*self.session.notes, *notes_of(kernel, loaded.request.plan)]

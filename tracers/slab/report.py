@@ -27,12 +27,12 @@ from memtap.tracers.slab.columns import LEAKS, SLAB_KEYS, slab_columns
 from memtap.tracers.slab.rows import Kind
 
 # As in the C program: the process of objects that are older than tracing.
-NOBODY = 0xFFFFFFFF
+NO_PROCESS = 0xFFFFFFFF
 
 # Rows without a process; 0 is the idle task, in which interrupts of an idle CPU run.
 _NO_PROCESS = {
     0: Process("[interrupt]", 0, "root", "/"),
-    NOBODY: Process("[earlier]", -1, "-", "-"),
+    NO_PROCESS: Process("[earlier]", -1, "-", "-"),
     OTHERS: Process("[others]", -1, "-", "-"),
 }
 

@@ -40,13 +40,13 @@
 	})
 
 /*
- * bpf_probe_read_user(), under another name: wherever BCC sees that one it looks all of
- * /proc/kallsyms through for it, which took a tenth of the time to compile.
+ * bpf_probe_read_user() under another name. Wherever BCC sees the real name, it searches all of
+ * /proc/kallsyms for it, which took a tenth of the time to compile.
  */
 static long (*read_user)(void *to, u32 bytes,
 			 const void *from) = (void *)BPF_FUNC_probe_read_user;
 
-/* Before 3ca1032ab7ab nobody gives the current task as a typed pointer. */
+/* Before 3ca1032ab7ab no helper gives the current task as a typed pointer. */
 #if !HELPER(get_current_task_btf) && !defined(UNTYPED_POINTERS)
 #define UNTYPED_POINTERS
 #endif
@@ -68,12 +68,12 @@ static long (*read_user)(void *to, u32 bytes,
 #endif
 
 /*
- * An argument of a traced function, whatever its type: of most kernels the verifier lets
- * programs load no pointer to a pointer or to a function.
+ * An argument of a traced function, whatever its type. On most kernels, the verifier lets no
+ * program load a pointer to a pointer or to a function.
  */
 #define FUNCTION_ARGUMENT(ctx, number) PEEK_AS(u64, ctx, (number) * sizeof(u64))
 
-/* A pointer as a number. The verifier lets it become one by its negation. */
+/* A pointer as a number. To the verifier, a pointer that is negated becomes one. */
 #define NUMBER_OF(pointer)                                                                     \
 	({                                                                                     \
 		u64 number = (u64)(pointer);                                                   \
@@ -83,19 +83,21 @@ static long (*read_user)(void *to, u32 bytes,
 
 #define GOLDEN                 0x9e3779b97f4a7c15 /* spreads numbers that are close */
 
-/* BCC cannot call functions of its own. */
+/* A program of BCC cannot call functions of its own. */
 #define INLINE                 inline __attribute__((always_inline))
 
 /*
- * What is written into a map and read again the verifier knows nothing of. So it goes on from
- * there once, and not once for each way in which that came about.
+ * The verifier knows nothing of a value that was written into a map and read again. So it goes
+ * on from there once, and not once for each way in which the value came about.
  */
 #define NOTED(member)          (*(volatile u64 *)&(member))
 
-/* Has the compiler read again what lies in maps. */
+/* Makes the compiler read again what is in maps. */
 #define READ_AGAIN()           asm volatile("" : : : "memory")
 
-/* The compiler may drop or turn around a bound that the verifier wants to see; not behind this.
+/*
+ * The compiler may drop or reverse a comparison that the verifier needs to see; not behind
+ * this.
  */
 #define VERIFIER_FORGET(value) asm volatile("" : "+r"(value))
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The registers of a task, as it was in user space. */
+/* The registers of a task, as they were in user space. */
 #ifndef MEMTAP_REGS_H
 #define MEMTAP_REGS_H
 
@@ -20,13 +20,15 @@
 /* THREAD_SIZE: a kernel stack without KASAN */
 #define THREAD_SHIFT (PAGE_SHIFT > 14 ? PAGE_SHIFT : 14)
 
-/* The registers of a task as it was in user space, a struct pt_regs. */
+/* The registers of a task as they were in user space, a struct pt_regs. */
 static inline u64 user_regs(u64 task)
 {
 #if HELPER(task_pt_regs) && !defined(UNTYPED_POINTERS)
 	return (u64)bpf_task_pt_regs((struct task_struct *)task);
 #else
-	/* Before dd6e10fbd9fb nobody tells; they are what a kernel stack begins with. */
+	/*
+	 * Before dd6e10fbd9fb there is no helper; a kernel stack begins with these registers.
+	 */
 	return PEEK(task, task_struct, stack) + (1 << THREAD_SHIFT) - SIZE(pt_regs);
 #endif
 }

@@ -13,7 +13,7 @@ from memtap.tracers.model.chunk import Chunk
 from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report
 from memtap.tracers.slab.enrich import LARGE, UNKNOWN, _is_ours, _name, _shown
-from memtap.tracers.slab.report import NOBODY, Slab, waste
+from memtap.tracers.slab.report import NO_PROCESS, Slab, waste
 from memtap.tracers.slab.rows import ROW, Kind
 from tests.tracers.builders import make_interval, make_origin
 
@@ -187,7 +187,7 @@ def test_frames_of_tracing_itself_are_known() -> None:
 
 
 def test_what_is_no_process_is_named() -> None:
-    idle, early = row(tgid=0, allocs=2), row(tgid=NOBODY, frees=5)
+    idle, early = row(tgid=0, allocs=2), row(tgid=NO_PROCESS, frees=5)
     found = rows_by(Slab(make_origin(), ("process",)), "comm", idle, early)
     assert {name: (each["pid"], each["live"]) for name, each in found.items()} == {
         "[interrupt]": (0, 2),
