@@ -108,6 +108,10 @@ class Btf:
             return self._find(f"btf_trace_{target}", _TYPEDEF)
         return self._find(f"bpf_iter_{target}" if kind == "iter" else target, _FUNC)
 
+    def struct_id(self, struct: str) -> int:
+        """The id of a struct's type; below 1 if the kernel has no such struct."""
+        return self._find(struct, _STRUCT)
+
     def argument(self, tracepoint: str, number: int) -> str | None:
         """The struct that an argument of a tracepoint points to, counted from 0; None if none."""
         function = self._find(f"btf_trace_{tracepoint}", _TYPEDEF)
@@ -208,23 +212,26 @@ def vmlinux() -> Btf:
 
 # What these two macros mention; the others mention a member.
 _MENTIONS = {"ENUM": "enum", "FLAG": "flag"}
+_MENTION = re.compile(r"\b(FIELD|PEEK|FLAG|OFFSET|HAVE|ENUM|SIZE|CAST|KFUNC|HELPER)\(")
+_OF_ONE_NAME = ("SIZE", "CAST", "KFUNC", "HELPER")
 
 
 def mentions(text: str) -> set[tuple[str, ...]]:
     """What a program mentions by the macros of memtap/fields.h, as tuples.
 
     ("member", struct, member), ("flag", struct, member), ("enum", enum, enumerator),
-    ("size", struct), ("kfunc", function) and ("helper", name).
+    ("size", struct), ("cast", struct), ("kfunc", function) and ("helper", name).
     """
     found: set[tuple[str, ...]] = set()
-    for match in re.finditer(r"\b(FIELD|PEEK|FLAG|OFFSET|HAVE|ENUM|SIZE|KFUNC|HELPER)\(", text):
+    for match in _MENTION.finditer(text):
         names = _arguments(text, match.end())
-        if not all(re.fullmatch(r"\w+", name) for name in names[-2:]):
+        mentioned = names[-1:] if match[1] in _OF_ONE_NAME else names[-2:]
+        if not all(re.fullmatch(r"\w+", name) for name in mentioned):
             continue
-        if match[1] in ("SIZE", "KFUNC", "HELPER"):
-            found.add((match[1].lower(), names[-1]))
-        elif len(names) >= 2:
-            found.add((_MENTIONS.get(match[1], "member"), *names[-2:]))
+        if match[1] in _OF_ONE_NAME:
+            found.add((match[1].lower(), *mentioned))
+        elif len(mentioned) == 2:
+            found.add((_MENTIONS.get(match[1], "member"), *mentioned))
     return found
 
 
@@ -256,6 +263,9 @@ def defines(btf: Btf, text: str) -> str:
         if kind == "size":
             size = btf.size(name)
             lines += [] if size is None else [f"#define SIZE_{name} {size}"]
+        elif kind == "cast":
+            number = btf.struct_id(name)
+            lines += [f"#define TYPE_{name} {number}"] if number > 0 else []
         elif kind == "kfunc":
             number = btf.attach_id("fentry", name)
             lines += [f"#define KFUNC_{name} {KFUNC_CALL | number:#x}"] if number > 0 else []

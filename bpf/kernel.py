@@ -86,6 +86,12 @@ class Kernel:
         return kind in ("tp_btf", "raw_tp") and self.is_preemptible and allows
 
     @property
+    def has_casts(self) -> bool:
+        """Can programs have an address taken for a struct (a35b9af4ec2c)? Only the JIT can."""
+        jit = self._read("proc/sys/net/core/bpf_jit_enable").strip()
+        return jit != "0" and self.btf.has_function("bpf_rdonly_cast")
+
+    @property
     def has_swap(self) -> bool:
         """Is there any swap space (/proc/swaps has a line besides its heading)?"""
         return len(self._read("proc/swaps").splitlines()) > 1

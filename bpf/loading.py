@@ -63,6 +63,8 @@ class Request:
         settings = [f"{name} 1" for name in variant.defines]
         if standbys := max(probe.standbys(kernel) for probe in variant.probes):
             settings.append(f"STANDBYS {standbys}")
+        if kernel.has_casts:
+            settings.append("CASTS 1")
         settings += [*self.settings, *self.filter.defines(kernel.btf)]
         if self.filter.own and self.plan.own == "kernel":
             settings.append("LEAVE_OWN_OUT 1")

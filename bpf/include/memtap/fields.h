@@ -12,10 +12,11 @@
  * HELPER(task_pt_regs) tells in an #if whether this kernel has a helper, bpf_task_pt_regs().
  *
  * FIELD is a plain load: the verifier knows the pointers of BTF-typed programs (tp_btf,
- * fentry), and the kernel handles a fault in it. PEEK calls bpf_probe_read_kernel(): 30 ns
- * instead of 1, but it works in every type of program and on every address. A kprobe's pointers
- * are just numbers, so a build that has kprobes in it defines UNTYPED_POINTERS, and FIELD is
- * PEEK.
+ * fentry), and the kernel handles a fault in it. PEEK works in every type of program and on
+ * every address. Where CASTS are to be had, it takes the address for a struct, and is a plain
+ * load, too; else it calls bpf_probe_read_kernel(), which takes 30 ns. A kprobe's pointers are
+ * just numbers, so a build that has kprobes in it defines UNTYPED_POINTERS, and FIELD is PEEK.
+ * CAST(address, pt_regs) is a pointer that FIELD can be used with.
  */
 #ifndef MEMTAP_FIELDS_H
 #define MEMTAP_FIELDS_H
@@ -31,13 +32,6 @@
 
 #define FLAG(pointer, type, member)                                                            \
 	(FIELD_AS(u8, pointer, OFFSET_##type##__##member) & BIT_##type##__##member)
-
-#define PEEK_AS(type, pointer, offset)                                                         \
-	({                                                                                     \
-		type peeked = 0;                                                               \
-		bpf_probe_read_kernel(&peeked, sizeof(peeked), (void *)(pointer) + (offset));  \
-		peeked;                                                                        \
-	})
 
 /*
  * bpf_probe_read_user() under another name. Wherever BCC sees the real name, it searches all of
@@ -60,6 +54,22 @@ static long (*read_user)(void *to, u32 bytes,
 			     : "r"(pointer), "i"(offset));                                     \
 		loaded;                                                                        \
 	})
+
+#ifdef CASTS
+/* The verifier makes a move of it (a35b9af4ec2c). */
+#define CAST(address, type)                                                                    \
+	((u64(*)(u64, u64))KFUNC(bpf_rdonly_cast))((u64)(address), TYPE_##type)
+
+/* A word of any kind: this struct begins with one that is no pointer. */
+#define PEEK_AS(type, pointer, offset) LOAD_AS(type, CAST((pointer) + (offset), pt_regs), 0)
+#else
+#define PEEK_AS(type, pointer, offset)                                                         \
+	({                                                                                     \
+		type peeked = 0;                                                               \
+		bpf_probe_read_kernel(&peeked, sizeof(peeked), (void *)(pointer) + (offset));  \
+		peeked;                                                                        \
+	})
+#endif
 
 #ifdef UNTYPED_POINTERS
 #define FIELD_AS(type, pointer, offset) PEEK_AS(type, pointer, offset)
