@@ -97,8 +97,8 @@ MUTANTS = (
     Mutant(
         "signal number",
         "bpf/include/memtap/outcomes.h",
-        "#define SIGBUS      7",
-        "#define SIGBUS      10",
+        "#define SIGBUS             7",
+        "#define SIGBUS             10",
         NUMBERS,
     ),
     Mutant(
