@@ -95,6 +95,20 @@ MUTANTS = (
         NUMBERS,
     ),
     Mutant(
+        "casts without a JIT",
+        "bpf/kernel.py",
+        'return jit != "0" and self',
+        "return self",
+        "tests/bpf/test_kernel.py",
+    ),
+    Mutant(
+        "place of a task's registers: not from the low end of its stack",
+        "bpf/include/memtap/regs.h",
+        "(struct task_struct *)task)) - stack;",
+        "(struct task_struct *)task)) - stack - 8;",
+        "tests/live/test_malloc.py",
+    ),
+    Mutant(
         "signal number",
         "bpf/include/memtap/outcomes.h",
         "#define SIGBUS             7",

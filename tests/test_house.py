@@ -10,6 +10,7 @@ from statistics import median
 import pytest
 
 from memtap.tracers import INSPECTORS, NAMES, load
+from tests.mutants import MUTANTS, Mutant
 
 HOME = Path(__file__).resolve().parent.parent
 TRACERS = {load(name).plan.name for name in NAMES} | {*INSPECTORS} - {"pmap"}
@@ -169,3 +170,9 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         done = {name for name, others in graph.items() if not others & graph.keys()}
         assert done, f"a circle among {', '.join(sorted(graph))}"
         graph = {name: others for name, others in graph.items() if name not in done}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.what)
+def test_a_mutant_changes_what_is_there(mutant: Mutant) -> None:
+    """Or no test can notice it."""
+    assert (HOME / mutant.file).read_text().count(mutant.before) == 1
