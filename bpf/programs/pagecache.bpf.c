@@ -573,6 +573,7 @@ static INLINE void ask_closely(struct lookup *look, u64 task, u64 mapping)
 		look->last = (asking->stop - 1) >> PAGE_SHIFT;
 	/* Of whole blocks, not all may be asked for. */
 	look->unsure |= is_same(asking->stop, NOWHERE) & (folio_shift(mapping) + 31) >> 5;
+	look->unsure |= asking->early;
 	look->fresh |= look->unsure;
 	if (asking->start == NOWHERE)
 		asking->id = look->last;
