@@ -19,6 +19,7 @@ enum {
 	LANE_WRITE,
 	LANE_DELAYED_WRITE,
 	LANE_MAPPED_WRITE,
+	LANE_EMPTY,
 	LANE_RING,
 	LANE_DEVICE,
 	LANES
@@ -28,7 +29,7 @@ struct event {
 	u64 file;  /* see identity() */
 	u64 index; /* of the first page */
 	u32 dt_ns; /* since the base of the batch */
-	u32 whole; /* DIRTY: pages of the folio; ADD: see WRITTEN */
+	u32 whole; /* DIRTY: pages of the folio; ADD: see WRITTEN; WRITE: see UNSURE */
 	u32 tgid;
 	u32 tid;
 	u32 pages;
@@ -158,6 +159,13 @@ static INLINE int is_memory(struct subject *who)
 static INLINE int is_squashfs(struct subject *who)
 {
 	return FIELD(who->super, super_block, s_magic) == SQUASHFS_MAGIC;
+}
+
+static inline int is_mapped_to_write(struct subject *who)
+{
+	u64 mapping = FIELD(who->inode, inode, i_mapping);
+
+	return (int)FIELD(mapping, address_space, i_mmap_writable) > 0;
 }
 
 /* Tells the name of a file, if that is asked for and not done yet; 0 if it has to be tried
@@ -356,6 +364,7 @@ struct call {
 	u64 fault_mapping;
 	u64 fault_index;
 	u64 faults;
+	u64 doubted; /* see doubt() */
 	u64 written_mapping;
 	struct reach written; /* as its file system told */
 	u64 told_in;          /* see call_stamp(); 0 if it holds until it is taken back */
@@ -573,6 +582,7 @@ static INLINE void ask_closely(struct lookup *look, u64 task, u64 mapping)
 		look->last = (asking->stop - 1) >> PAGE_SHIFT;
 	/* Of whole blocks, not all may be asked for. */
 	look->unsure |= is_same(asking->stop, NOWHERE) & (folio_shift(mapping) + 31) >> 5;
+	look->unsure |= asking->early;
 	look->fresh |= look->unsure;
 	if (asking->start == NOWHERE)
 		asking->id = look->last;
@@ -1084,6 +1094,24 @@ static INLINE void find_wanted(void *ctx, int lane, struct subject *who, struct 
 	what->call = page - what->index;
 }
 
+/*
+ * A store through a mapping to a folio that is dirty already fires nothing. So from the first
+ * fault on, after which it can be reached, it is not known of a file's folios of which not all
+ * pages were, whether they are by now. A thread tells that once, until there are more of them.
+ */
+static INLINE void doubt(void *ctx, struct lane *lane, struct subject *who, struct call *call)
+{
+	struct bucket *bucket = bucket_of(who);
+
+	if (!bucket || !bucket->partial || !is_mapped_to_write(who))
+		return;
+	u64 now = who->file + bucket->partial;
+	if (call->doubted == now)
+		return;
+	call->doubted = now;
+	keep(ctx, lane, who, (struct event){.kind = WRITE, .flags = UNSURE, .whole = ~0U});
+}
+
 static INLINE void faulted(void *ctx, int number, struct subject *who, struct call *call,
 			   u64 mapping, u64 page, struct event what)
 {
@@ -1091,6 +1119,7 @@ static INLINE void faulted(void *ctx, int number, struct subject *who, struct ca
 
 	if (!lane)
 		return;
+	doubt(ctx, lane, who, call);
 	int again = same_fault(call, mapping, faults_done(who->task)), learns = 1;
 	if (is_settled(who)) {
 		learns = hits(ctx, lane, who, again ? 0 : 1);
@@ -1539,13 +1568,6 @@ int on_delete(u64 *ctx)
 	return 0;
 }
 
-static inline int is_mapped_to_write(struct subject *who)
-{
-	u64 mapping = FIELD(who->inode, inode, i_mapping);
-
-	return (int)FIELD(mapping, address_space, i_mmap_writable) > 0;
-}
-
 /* The page of a folio that a store through a mapping reaches: its first, if it is not known. */
 static inline u64 stored_to(struct subject *who, u64 mapping, struct pages folio)
 {
@@ -1752,6 +1774,42 @@ int on_write(u64 *ctx)
 int on_delayed_write(u64 *ctx)
 {
 	return claim(ctx, LANE_DELAYED_WRITE, ctx[1]) ? copied_in(ctx, LANE_DELAYED_WRITE) : 0;
+}
+
+/*
+ * The file is cut, or gets a hole, in the middle of a folio. If that is dirty it stays as it
+ * is, but of its pages that the file has no more the blocks are clean.
+ */
+static inline void emptied(u64 *ctx, u64 folio, struct pages pages)
+{
+	struct subject who;
+
+	if (!about(&who, folio_mapping(folio)))
+		return;
+	struct lane *lane = enter(LANE_EMPTY);
+	if (!lane)
+		return;
+	keep(ctx, lane, &who,
+	     (struct event){.kind = WRITE,
+			    .index = pages.first,
+			    .pages = pages.end - pages.first,
+			    .flags = EMPTIED});
+	count_partial(&who); /* nobody writes to the file meanwhile */
+	leave(lane);
+}
+
+/* tp_btf/ext4_invalidate_folio(folio, offset, length) */
+int on_empty(u64 *ctx)
+{
+	u64 folio = ctx[0], start = (folio_index(folio) << PAGE_SHIFT) + ctx[1];
+	struct pages pages = filled((struct reach){start, start + ctx[2]});
+	u64 dirty = folio_flags_anywhere(folio) >> ENUM(pageflags, PG_dirty) & 1;
+
+	/* Some of its pages, and not all */
+	if (pages.end - pages.first - 1 < (folio_pages(folio) - 1) * dirty &&
+	    claim(ctx, LANE_EMPTY, start))
+		emptied(ctx, folio, pages);
+	return 0;
 }
 
 #if HAVE(iomap_iter, flags)

@@ -306,6 +306,23 @@ def test_reads_that_do_not_wait_are_bounded(size: int, disk: Path, trace: Run) -
     assert done.audit["accuracy"] == "bounded"
 
 
+def test_requests_that_do_not_wait_are_bounded(
+    disk: Path, workload: Build, tmp_path: Path, trace: Run
+) -> None:
+    """Of io_submit(2), as those of preadv2(2)."""
+    file = make_file(disk / "nowait-aio", 1000)
+    evict(file)
+    reads = [(at * PAGE, 16 * PAGE) for at in range(0, 1000, 20)]
+    case = Case("aio-nowait", file, 1, reads)
+    with kept(file, 405):
+        done = run([case], (workload("asker"), disk / "copied"), tmp_path, trace)
+    truth = case.truth(*done.stdout.splitlines())
+    off, bound = off_by(done, file, truth)
+    assert sum(truth) in range(325, 1000)
+    assert off <= bound
+    assert done.audit["accuracy"] == "bounded"
+
+
 def test_pages_that_a_read_drops_behind_it_were_missed(disk: Path, trace: Run) -> None:
     file = make_file(disk / "dropped", 1000)
     evict(file)

@@ -430,6 +430,47 @@ for page in pages: view[page * {PAGE}] = 1
         assert row["dirties_pages"] + bound_of(done) >= 300
 
 
+def test_stores_to_folios_that_writes_made_dirty_are_bounded(file: Path, trace: Run) -> None:
+    """Nothing is told of them; and nobody had the file mapped when its folios became dirty."""
+    code = f"""
+import mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+for at in range(0, {PAGES * PAGE}, 1 << 17): os.pread(fd, 1 << 17, at)
+for page in range(0, {PAGES}, 64): os.pwrite(fd, b"x", page * {PAGE})
+view = mmap.mmap(fd, 0)
+for page in range(3, {PAGES}, 64): view[page * {PAGE}] = 1
+for page in range(5, {PAGES}, 64): os.pwrite(fd, b"x", page * {PAGE})
+"""
+    evict(file)
+    done = trace("/usr/bin/python3", "-c", code, file)
+    truth = sum(len(range(first, PAGES, 64)) for first in (0, 3, 5))
+    assert done.counts(file)[2] <= truth <= done.counts(file)[2] + bound_of(done)
+    assert done.counts(file)[2] == truth or done.audit["accuracy"] == "bounded"
+
+
+@pytest.mark.usefixtures("no_writeback")
+@pytest.mark.parametrize("how", ["truncate", "hole"])
+def test_pages_that_are_cut_off_a_dirty_folio_are_dirtied_again(
+    how: str, disk: Path, trace: Run
+) -> None:
+    """The folio stays, and dirty; its pages behind the end, or in the hole, are clean."""
+    cut = {
+        "truncate": f"os.ftruncate(fd, 21 * {PAGE} + 7)",
+        "hole": f"libc.fallocate(fd, 3, ctypes.c_long(21 * {PAGE}), ctypes.c_long(9 * {PAGE}))",
+    }
+    code = f"""{LARGE}
+libc = ctypes.CDLL(None)
+os.pwrite(fd, bytes(64 * {PAGE}), 0)
+{cut[how]}
+os.pwrite(fd, bytes(10 * {PAGE}), 20 * {PAGE})
+"""
+    with file_system("ext4", disk) as folder:
+        done = trace("/usr/bin/python3", "-c", code, folder / "file")
+        again = 8 if how == "truncate" else 9
+        assert done.counts(folder / "file")[2] == 64 + 64 + again
+    assert done.audit["accuracy"] == "exact"
+
+
 # What no storage is behind.
 
 

@@ -4,11 +4,12 @@
  * A case is a line `METHOD FILE ADVICE COUNT` and COUNT lines `OFFSET BYTES`. METHOD: read,
  * pread, readv, preadv2, sendfile, splice, copy (copy_file_range to OUT), uring, uring-async,
  * uring-sqpoll, uring-batch (all at once), the same with uring-skip (nothing is told of what is
- * done), uring-direct (O_DIRECT), aio, aio-batch, aio-vectors, map (touches each page of the
- * range), twice (pread, by two processes at the same time) or mixed (each line has a method
- * before it). ADVICE is a number for posix_fadvise(). Per case it prints two lines: a digit for
- * each page of the file, 1 if mincore() says that it is cached before the reads; and what each
- * read returned, or for map a digit for each page touched, 1 if that was a fault.
+ * done), uring-direct (O_DIRECT), aio, aio-batch, aio-vectors, aio-nowait (RWF_NOWAIT), map
+ * (touches each page of the range), twice (pread, by two processes at the same time) or mixed
+ * (each line has a method before it). ADVICE is a number for posix_fadvise(). Per case it
+ * prints two lines: a digit for each page of the file, 1 if mincore() says that it is cached
+ * before the reads; and what each read returned, or for map a digit for each page touched, 1 if
+ * that was a fault.
  *
  * Mixed can do more: touch (one page, through a mapping: 1 if that was a fault), ahead
  * (readahead()), willneed (posix_fadvise()), advise (madvise()), direct (O_DIRECT) and truncate
@@ -195,7 +196,7 @@ static void by_ring(ssize_t *got)
 	}
 }
 
-static void by_aio(ssize_t *got, int at_once, int vectors)
+static void by_aio(ssize_t *got, int at_once, int vectors, int flags)
 {
 	static aio_context_t context;
 	static struct iovec parts[MOST][2];
@@ -210,6 +211,7 @@ static void by_aio(ssize_t *got, int at_once, int vectors)
 					  .aio_buf = (uintptr_t)buffer,
 					  .aio_nbytes = sizes[i],
 					  .aio_offset = offsets[i],
+					  .aio_rw_flags = flags,
 					  .aio_data = i};
 		list[i] = &blocks[i];
 		if (!vectors)
@@ -360,7 +362,8 @@ static void run(void)
 	if (!strncmp(method, "uring", 5))
 		by_ring(got);
 	else if (!strncmp(method, "aio", 3))
-		by_aio(got, strcmp(method, "aio") ? count : 1, !strcmp(method, "aio-vectors"));
+		by_aio(got, strcmp(method, "aio") ? count : 1, !strcmp(method, "aio-vectors"),
+		       strcmp(method, "aio-nowait") ? 0 : RWF_NOWAIT);
 	else if (!strcmp(method, "mixed"))
 		for (int i = 0; i < count; i++)
 			got[i] = mixed(methods[i], offsets[i], sizes[i]);

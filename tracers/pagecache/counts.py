@@ -263,7 +263,7 @@ def _may_go_on(rows: Events, until_ns: int) -> Bools:
 def _is_unsure(rows: Events) -> Bools:
     """Which rows are of reads that may have accessed other pages, or more."""
     unsure: Bools = (rows["flags"] & Flag.UNSURE > 0) & ~np.isin(
-        rows["kind"], (Kind.DIRTY, Kind.ADD)
+        rows["kind"], (Kind.DIRTY, Kind.ADD, Kind.WRITE)
     )
     return unsure
 
@@ -312,15 +312,16 @@ def _changes(rows: Events, found: npt.NDArray[np.void]) -> _Contributions:
     kind, flags, pages = rows["kind"], rows["flags"], rows["pages"].astype(np.uint64)
     added, left, dirty = kind == Kind.ADD, kind == Kind.DELETE, kind == Kind.DIRTY
     device, removed = flags & Flag.DEVICE > 0, flags & Flag.REMOVED > 0
-    short = steps.is_short(rows)
-    dirties = pages * dirty + found["unreached"] * ((kind == Kind.WRITE) & ~short)
+    short = steps.is_write(rows, Flag.SHORT)
+    plain = (kind == Kind.WRITE) & ~steps.is_write(rows, Flag.SHORT | Flag.EMPTIED | Flag.UNSURE)
+    dirties = pages * dirty + found["unreached"] * plain
     from_storage = np.minimum(found["fresh"], dirties)
     return {
         "dirties": dirties.astype(np.int64) - (pages * short).astype(np.int64),
         "dirty_misses": (from_storage + found["filled"] * dirty) * ~device,
         "device_dirties": pages * (dirty & device),
         "dirty_folios": rows["whole"].astype(np.uint64) * dirty,
-        "unsure": _unsure(rows),
+        "unsure": _unsure(rows) + found["unreached"] * steps.is_write(rows, Flag.UNSURE),
         "inserted": pages * added,
         "written_in": rows["whole"] * (added & (flags & Flag.WRITTEN > 0)) + from_storage * ~device,
         "evicted": pages * (left & ~removed),

@@ -34,8 +34,11 @@ class Flag(IntFlag):
     WRITTEN = 16
     REMOVED = 32  # DELETE: the file no longer has these pages
     SHORT = 32  # WRITE: these pages were announced as reached, but were not
+    # WRITE: the file has nothing in these pages any more; they are clean, though their folio is not
+    EMPTIED = 16
     # DIRTY: other writes to the folio are not seen; READ, MAP: it may have begun with an earlier
-    # page; HITS: pages are asked for, but it is not known which.
+    # page; HITS: pages are asked for, but it is not known which; WRITE: the same of `whole` pages,
+    # which can be stored to from now on.
     UNSURE = 64
     OVER = 128  # READ: the call is done, no more events of it follow
 
@@ -56,6 +59,7 @@ _WRITES = (
     _write("on_write", "ext4_write_end"),
     _write("on_delayed_write", "ext4_da_write_end"),
     _write("on_iterate", "iomap_iter"),
+    _write("on_empty", "ext4_invalidate_folio"),
 )
 
 _COMINGS_AND_GOINGS = (

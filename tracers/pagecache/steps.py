@@ -70,19 +70,24 @@ def filled(rows: Events) -> Steps:
 def unreached(rows: Events) -> Steps:
     """The rest of a folio that becomes dirty, if later writes to it are sure to be seen.
 
-    So are pages that the write was announced to reach, and did not reach in the end.
+    So are pages that the write was announced to reach, and did not reach in the end; and those in
+    which a file has nothing any more, of a folio that stays dirty.
     """
     dirty = rows["kind"] == Kind.DIRTY
     rest = dirty & (rows["flags"] & Flag.UNSURE == 0) & (rows["whole"] > rows["pages"])
     start = rows["index"] - np.where(dirty, rows["call"], 0).astype(np.uint64)
-    pages = np.where(dirty, rows["whole"], rows["pages"])
-    return _steps(rows, rest | is_short(rows), (start, pages), rest, (rows["index"], rows["pages"]))
+    pages = np.where(dirty | is_write(rows, Flag.UNSURE), rows["whole"], rows["pages"])
+    enters = rest | is_write(rows, Flag.SHORT) | is_write(rows, Flag.EMPTIED)
+    return _steps(rows, enters, (start, pages), rest, (rows["index"], rows["pages"]))
 
 
-def is_short(rows: Events) -> Bools:
-    """Which rows take back pages that a write was announced to reach."""
-    short: Bools = (rows["kind"] == Kind.WRITE) & (rows["flags"] & Flag.SHORT > 0)
-    return short
+def is_write(rows: Events, flag: Flag) -> Bools:
+    """Which rows are no plain writes, but tell something else of pages in dirty folios.
+
+    SHORT takes back pages that a write was announced to reach; of EMPTIED and UNSURE see Flag.
+    """
+    marked: Bools = (rows["kind"] == Kind.WRITE) & (rows["flags"] & flag > 0)
+    return marked
 
 
 def _steps(

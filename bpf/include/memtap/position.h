@@ -47,6 +47,7 @@ struct asking {
 	u64 room; /* how many more pages it can take: a pipe may be full */
 	u64 at;   /* how far up the stack was looked at */
 	u64 found;
+	u64 early; /* not 0 if it ends at a page for which it would have to wait */
 };
 
 static INLINE u64 file_mapping(u64 file)
@@ -187,6 +188,7 @@ static INLINE void ask_aio(struct asking *asking, u64 task, u64 regs, u64 mappin
 #if HAVE(aio_kiocb, ki_res__obj)
 	u64 request = request_at_hand(asking, BY_AIO, NUMBER_OF(regs), mapping, page);
 	u64 iocb = request ? PEEK(request, aio_kiocb, ki_res__obj) : 0;
+	u64 flags = request ? (u32)PEEK(request, kiocb, ki_flags) : 0;
 	u64 what = user_word(iocb + IOCB_OPCODE), bytes = user_word(iocb + IOCB_BYTES);
 	u64 file = file_of(task, what >> 32), start = user_word(iocb + IOCB_OFFSET);
 
@@ -196,6 +198,7 @@ static INLINE void ask_aio(struct asking *asking, u64 task, u64 regs, u64 mappin
 		bytes = bytes_of_parts(user_word(iocb + IOCB_BUFFER), bytes);
 	ask(asking, BY_AIO, file, start, bytes);
 	asking->id = start + iocb * MOST_BYTES + bytes;
+	asking->early = flags & RWF_NOWAIT; /* as IOCB_NOWAIT */
 #endif
 }
 

@@ -34,7 +34,7 @@ from tests.tracers.builders import (
 
 SECOND = 10**9
 AGAIN, WANTED, DEVICE, WRITTEN = Flag.AGAIN, Flag.WANTED, Flag.DEVICE, Flag.WRITTEN
-REMOVED, SHORT, UNSURE = Flag.REMOVED, Flag.SHORT, Flag.UNSURE
+REMOVED, SHORT, UNSURE, EMPTIED = Flag.REMOVED, Flag.SHORT, Flag.UNSURE, Flag.EMPTIED
 
 
 def sums(cache: PageCache) -> dict[str, int]:
@@ -162,6 +162,18 @@ STORIES: dict[str, tuple[list[Event], dict[str, int]]] = {
     "it is dirtied once it is reached": (
         [dirty(2, 10, call=2, whole=16), write(6, 6, flags=SHORT), write(5, 3), write(0, 16)],
         {"dirties": 16, "dirty_folios": 16},
+    ),
+    "what was cut off a dirty folio is dirtied again when it is reached": (
+        [dirty(0, 16, call=0, whole=16), write(8, 8, flags=EMPTIED), write(4, 6), write(4, 6)],
+        {"dirties": 18, "dirty_folios": 16},
+    ),
+    "of what can be stored to, that was not reached, nothing is sure any more": (
+        [dirty(5, 1, call=5, whole=16), write(0, 0, flags=UNSURE, whole=99), write(0, 16)],
+        {"dirties": 1, "dirty_folios": 16, "unsure": 15},
+    ),
+    "what is fresh stays so when it can be stored to": (
+        [add(0, 4), write(0, 0, flags=UNSURE, whole=99), read(0, 4)],
+        {"inserted": 4, "misses": 4},
     ),
     "writes to pages that are in no such folio are of no interest": ([write(0, 4)], {}),
     "of a folio whose writes are not seen nothing is counted later": (
