@@ -171,14 +171,14 @@ def test_who_has_a_file_open_or_mapped_is_told(tmpfs: Path) -> None:
     for child in children.values():
         assert child.stdout
         child.stdout.readline()
-    report = looked("-b", "process,file")
+    report, (cached, *_) = looked("-b", "process,file"), told(path)  # some can be swapped out
     rows = [row for row in report["rows"] if row["path"] == str(path)]
     for child in children.values():
         child.communicate()
     tells_mapped = vmlinux().attach_id("iter", "task_vma") > 0
-    told = children if tells_mapped else ("open",)
-    assert {row["pid"] for row in rows} == {children[how].pid for how in told}
-    assert {row["resident_bytes"] for row in rows} == {100 * PAGE}
+    found = children if tells_mapped else ("open",)
+    assert {row["pid"] for row in rows} == {children[how].pid for how in found}
+    assert {row["resident_bytes"] for row in rows} == {cached}
     assert any("mapped" in note for note in report["audit"]["notes"]) != tells_mapped
     others = [row for row in report["rows"] if row["pid"] is None]
     assert {row["comm"] for row in others} == {"(nobody)"}

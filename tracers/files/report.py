@@ -17,7 +17,7 @@ from memtap.bpf.session import Session
 from memtap.tracers.files.columns import COUNTS, KEYS
 from memtap.tracers.files.gather import MOST_FILES, Gatherer
 from memtap.tracers.files.named import Namer, comm_of
-from memtap.tracers.files.probes import FOLIOS, MAPPED, PLAN
+from memtap.tracers.files.probes import FOLIOS, PLAN
 from memtap.tracers.files.walk import Walker
 from memtap.tracers.host import procfs
 from memtap.tracers.host.counters import Counters, meminfo
@@ -66,7 +66,6 @@ class FilesInspection(Inspection):
             *_notes_of_walk(walker, took_s),
             *_notes_of_rows(gatherer, namer, self._query.rows),
             *(_notes_of_ages() if self._ages else ()),
-            *(_notes_of_holders(session) if "process" in by else ()),
         ]
         return Report(
             name="files",
@@ -148,12 +147,6 @@ def _notes_of_rows(gatherer: Gatherer, namer: Namer, asked: int | None) -> list[
             "number (--wide): find -inum tells it"
         )
     return notes
-
-
-def _notes_of_holders(session: Session) -> list[str]:
-    if MAPPED in session.programs:
-        return []
-    return ["who has a file mapped, and not open, is not told: this kernel has no iter:task_vma"]
 
 
 def _notes_of_ages() -> list[str]:
