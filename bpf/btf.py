@@ -73,7 +73,7 @@ class _Parameter(ct.Structure):
 
 @dataclass(frozen=True)
 class Member:
-    """Where a member stands in its struct, in bytes; and its first bit in the first of them."""
+    """A member's place in its struct, in bytes, and its first bit within the first byte."""
 
     offset: int
     size: int
@@ -106,7 +106,7 @@ class Btf:
         return self.attach_id("fentry", name) > 0
 
     def has_variable(self, name: str) -> bool:
-        """Is there such a variable of each CPU? Others are not in the BTF."""
+        """Is there a per-CPU variable of this name? Other variables are not in the BTF."""
         return self._find(name, _VAR) > 0
 
     def attach_id(self, kind: Literal["tp_btf", "fentry", "fexit", "iter"], target: str) -> int:
@@ -114,6 +114,10 @@ class Btf:
         if kind == "tp_btf":
             return self._find(f"btf_trace_{target}", _TYPEDEF)
         return self._find(f"bpf_iter_{target}" if kind == "iter" else target, _FUNC)
+
+    def struct_id(self, struct: str) -> int:
+        """The id of a struct's type; below 1 if the kernel has no such struct."""
+        return self._find(struct, _STRUCT)
 
     def argument(self, tracepoint: str, number: int) -> str | None:
         """The struct that an argument of a tracepoint points to, counted from 0; None if none."""
@@ -174,7 +178,7 @@ class Btf:
         return self._modules.get(name)
 
     def _find(self, name: str, kind: int) -> int:
-        """A type's number, 0 or less if there is none; libbpf looks at each of 100,000."""
+        """A type's number, 0 or less if there is none; kept, as libbpf looks at 100,000 types."""
         if (name, kind) not in self._numbers:
             number = self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind)
             self._numbers[name, kind] = number
@@ -234,25 +238,28 @@ def vmlinux() -> Btf:
     return Btf()
 
 
-# What two of the macros mention; the others mention a member.
+# What these two macros mention; the others mention a member.
 _MENTIONS = {"ENUM": "enum", "FLAG": "flag"}
+_MENTION = re.compile(r"\b(FIELD|PEEK|FLAG|OFFSET|HAVE|ENUM|SIZE|CAST|KFUNC|HELPER)\(")
+_OF_ONE_NAME = ("SIZE", "CAST", "KFUNC", "HELPER")
 
 
 def mentions(text: str) -> set[tuple[str, ...]]:
     """What a program mentions by the macros of memtap/fields.h, as tuples.
 
     ("member", struct, member), ("flag", struct, member), ("enum", enum, enumerator),
-    ("size", struct), ("kfunc", function) and ("helper", name).
+    ("size", struct), ("cast", struct), ("kfunc", function) and ("helper", name).
     """
     found: set[tuple[str, ...]] = set()
-    for match in re.finditer(r"\b(FIELD|PEEK|FLAG|OFFSET|HAVE|ENUM|SIZE|KFUNC|HELPER)\(", text):
+    for match in _MENTION.finditer(text):
         names = _arguments(text, match.end())
-        if not all(re.fullmatch(r"\w+", name) for name in names[-2:]):
+        mentioned = names[-1:] if match[1] in _OF_ONE_NAME else names[-2:]
+        if not all(re.fullmatch(r"\w+", name) for name in mentioned):
             continue
-        if match[1] in ("SIZE", "KFUNC", "HELPER"):
-            found.add((match[1].lower(), names[-1]))
-        elif len(names) >= 2:
-            found.add((_MENTIONS.get(match[1], "member"), *names[-2:]))
+        if match[1] in _OF_ONE_NAME:
+            found.add((match[1].lower(), *mentioned))
+        elif len(mentioned) == 2:
+            found.add((_MENTIONS.get(match[1], "member"), *mentioned))
     return found
 
 
@@ -276,7 +283,7 @@ def _arguments(text: str, start: int) -> list[str]:
 def defines(btf: Btf, text: str) -> str:
     """The #define lines that give the macros in `text` this kernel's offsets and values.
 
-    A member that this kernel does not have gets none, so using it outside of an
+    A member that this kernel does not have gets no line, so its use outside of an
     #if HAVE(...) is a compile error that names it.
     """
     lines: list[str] = []
@@ -284,6 +291,9 @@ def defines(btf: Btf, text: str) -> str:
         if kind == "size":
             size = btf.size(name)
             lines += [] if size is None else [f"#define SIZE_{name} {size}"]
+        elif kind == "cast":
+            number = btf.struct_id(name)
+            lines += [f"#define TYPE_{name} {number}"] if number > 0 else []
         elif kind == "kfunc":
             number = btf.attach_id("fentry", name)
             lines += [f"#define KFUNC_{name} {KFUNC_CALL | number:#x}"] if number > 0 else []

@@ -1,7 +1,7 @@
 """Keeps what was compiled, so that only the first start of a report needs the compiler.
 
-What is found here is given to the kernel, so nobody else may be able to write it: the folder and
-the file must be ours alone. A cache that cannot be used is none; nobody is told.
+What is found here is given to the kernel, so no other user may be able to write it: the folder and
+the file must be ours alone. A cache that cannot be used is as good as none, and no message says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from memtap.bpf import compiler
 
 FOLDER = Path("/var/cache/memtap")
 
-# Filters are part of a text, so there can be many; those used last stay. Each takes some 60 KB.
+# Filters are part of a text, so there can be many texts. The files that were used last are kept;
+# each takes some 60 KB.
 MOST_FILES = 256
 
 _HEX_DIGITS = 64  # of a SHA-256
@@ -37,7 +38,7 @@ class Cache:
         with suppress(OSError, UnicodeDecodeError):
             if _is_ours(self._folder.lstat()):
                 kept = _read(path)
-                with suppress(OSError):  # a disk that is read-only has its order for good
+                with suppress(OSError):  # on a read-only disk the order stays as it is
                     os.utime(path)
                 return kept
         return None
@@ -71,7 +72,7 @@ class Cache:
 
 
 def _compiled_with() -> Iterator[bytes]:
-    """What else than the text decides what the compiler makes of it."""
+    """What decides, besides the text, what the compiler makes of it."""
     yield Path(compiler.__file__).read_bytes()
     for header in sorted((compiler.HEADERS / "include").rglob("*.h")):
         yield header.read_bytes()
@@ -82,7 +83,7 @@ def _compiled_with() -> Iterator[bytes]:
 
 
 def _is_ours(status: os.stat_result) -> bool:
-    """Whether a folder or file belongs to us, and nobody else may write it; no symbolic link."""
+    """Whether a folder or file is ours, no other user may write it, and it is no symbolic link."""
     shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return status.st_uid == os.geteuid() and not shared and not stat.S_ISLNK(status.st_mode)
 

@@ -15,8 +15,8 @@ from memtap.bpf.btf import KFUNC_CALL
 from memtap.bpf.cache import Cache
 from memtap.bpf.errors import LoadError
 
-# Of uapi/linux/bpf.h: an instruction that calls, and that it is a function of the kernel; one that
-# loads a number.
+# Of uapi/linux/bpf.h: an instruction that calls, and the mark that it calls a function of the
+# kernel; an instruction that loads a number.
 _CALL, _PSEUDO_KFUNC_CALL = 0x85, 2
 _LOAD_NUMBER = 0xB7
 
@@ -40,8 +40,9 @@ class Code:
     def using(self, maps: dict[str, int], standby: int = 0, own: int = 0) -> bytes:
         """The instructions with descriptors of real maps in them, and calls of kernel functions.
 
-        What calls a helper that cannot be (KFUNC in memtap/fields.h) is made to call that. And it
-        is told which of its program's standbys it is, from 1 on; none is 0; and who is left out.
+        A call of a helper that cannot exist (KFUNC in memtap/fields.h) becomes one of the kernel
+        function. Two numbers are filled in: which standby of its program this is, from 1 on, or 0
+        for the program itself; and the process that is left out (`own`).
         """
         code = bytearray(self.instructions)
         numbers = {STANDBY_NUMBER: standby, OWN_TGID: own}
@@ -114,12 +115,12 @@ class Compiling:
         return self._child is not None
 
     def abandon(self) -> None:
-        """Gives up; nothing is left of the child."""
+        """Gives up, and ends the child."""
         if self._child:
             self._child.end()
 
     def wait(self) -> Compiled:
-        """The compiled text. Raises LoadError with the compiler's words."""
+        """The compiled text. Raises LoadError with the compiler's message."""
         if self._found:
             return Compiled.from_json(self._found)
         assert self._child
@@ -130,7 +131,7 @@ class Compiling:
         return compiled
 
 
-# CPATH and others would have the compiler look for headers elsewhere.
+# CPATH and others would make the compiler look for headers elsewhere.
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
 
 
@@ -151,7 +152,7 @@ class _Child:
             )
 
     def answer(self) -> str:
-        """What it says at its end. Raises LoadError if that is an error, or nothing."""
+        """The answer, when the child has ended. Raises LoadError if it is an error, or nothing."""
         try:
             answer, _ = self._process.communicate()
             if self._process.returncode:
@@ -175,7 +176,7 @@ class _Child:
 
 
 def _in_memory(name: str) -> BinaryIO:
-    """A file of no file system: none may have room, or may be written to."""
+    """A file outside of all file systems, which may be full or read-only."""
     return os.fdopen(os.memfd_create(name), "w+b")
 
 

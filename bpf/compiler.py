@@ -1,4 +1,4 @@
-"""Compiles one text with BCC, in a process of its own that then goes away.
+"""Compiles one text with BCC, in a process of its own that then ends.
 
 BCC brings LLVM, some hundred megabytes; so a child compiles, and the process that reads the
 events never has them. The text comes on stdin; the answer, the JSON of compiled.py or an error,
@@ -20,14 +20,14 @@ from memtap.bpf.errors import MemtapError
 
 HEADERS = Path(__file__).resolve().parent
 
-# Of uapi/linux/bpf.h: an instruction that loads 64 bits, and that these are a map.
+# Of uapi/linux/bpf.h: an instruction that loads 64 bits, and the mark that these are a map.
 _LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1
 _INSTRUCTION_BYTES = 8
 
-# So often the child looks whether its parent is still there.
+# How often the child looks whether its parent is still there.
 _LOOK_S = 0.1
 
-# A map of this name is there to tell of its struct alone.
+# Maps whose names begin so only describe a struct.
 _LAYOUT = "layout_"
 
 
@@ -130,9 +130,9 @@ def _compiler(version: str) -> str:
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process when nobody waits for the answer any more, as its parent was killed.
+    """Ends this process when its parent was killed, so that no process waits for the answer.
 
-    That can have been before this process looked for the first time.
+    The parent may have been killed before this process looked for the first time.
     """
     while os.getppid() == parent:
         time.sleep(_LOOK_S)

@@ -1,6 +1,6 @@
 """Counters that programs keep for each key and CPU (memtap/counters.h), read in batches.
 
-For what happens millions of times a second: an event for each would cost too much.
+They are for what happens millions of times a second, where an event for each costs too much.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from memtap.bpf import libbpf
 from memtap.bpf.loading import IN_USE, TABLES, Loaded
 from memtap.bpf.stream import Events, dtype_of
 
-# So many keys are read at a time; the kernel wants room for a whole bucket of its hash.
+# How many keys are read at a time; the kernel wants room for a whole bucket of its hash.
 _TOGETHER = 4096
 
 Values = npt.NDArray[np.void]
@@ -26,7 +26,7 @@ class Counters:
     """What the programs count: `struct key` to `struct sums` of each CPU, all of it u64.
 
     Attributes:
-        row: the members of both, sums over all CPUs.
+        row: the members of key and sums; sums are over all CPUs.
     """
 
     def __init__(self, loaded: Loaded) -> None:
@@ -40,13 +40,13 @@ class Counters:
         self._exchange()
 
     def _exchange(self) -> None:
-        """Lets the programs count in the first table, in the other no more from then on."""
+        """Makes the programs count in the first table, and no longer in the other."""
         first, number = ct.c_uint32(0), ct.c_uint32(self._tables[0])
         failed = self._lib.bpf_map_update_elem(self._in_use, ct.byref(first), ct.byref(number), 0)
         libbpf.check(failed, "changing the table of counters")
 
     def take(self) -> Events:
-        """A row for each key of which something was counted since the last time."""
+        """A row for each key for which something was counted since the last time."""
         full = self._tables[0]
         self._tables.reverse()
         self._exchange()
@@ -71,7 +71,7 @@ def batches(
         read: the function of libbpf that reads a batch, and deletes it or not.
         table: the map's descriptor.
         key: the type of a key.
-        value: that of a value, an array of them where the map is per CPU.
+        value: the type of a value, an array of them where the map is per CPU.
     """
     token, is_first, ended = ct.c_uint32(), True, False
     while not ended:

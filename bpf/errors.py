@@ -7,7 +7,7 @@ import os
 
 
 class MemtapError(Exception):
-    """Something memtap cannot do here, said in one line, with a line of what to do.
+    """Something that memtap cannot do here, in one line, with a line of what to do.
 
     Attributes:
         what: what went wrong, without a full stop.
@@ -23,7 +23,7 @@ class MemtapError(Exception):
 class LoadError(MemtapError):
     """A program did not compile, load or attach.
 
-    `log` is what compiler or verifier said; `what` ends with the line of it that tells the cause.
+    `log` is the output of compiler or verifier; `what` ends with its line that names the cause.
     """
 
     def __init__(self, what: str, hint: str = "", log: str = "") -> None:
@@ -33,31 +33,31 @@ class LoadError(MemtapError):
 
     @classmethod
     def of(cls, error: OSError, log: str = "") -> LoadError:
-        """What a system call said."""
+        """The error of a system call."""
         hint = ""
         if error.errno == errno.EPERM:
             hint = "run it as root; if you are root, memtap doctor tells what forbids it"
         return cls(error.strerror or os.strerror(error.errno or 0), hint, log)
 
 
-# What the verifier counts, below its last word.
+# Figures of the verifier, which stand below its message.
 _FIGURES = ("processed ", "verification time ", "stack depth ")
 
 
 def cause_in(log: str) -> str:
-    """The first error of a compiler, or the last word of the verifier; "" if nothing was said."""
+    """The first error of a compiler, or the verifier's last message; "" if the log is empty."""
     lines = [line.strip() for line in log.splitlines()]
     errors = [line for line in lines if " error: " in line]
     words = [line for line in lines if line and not line.startswith(_FIGURES)]
     return next(iter(errors or words[::-1]), "")
 
 
-# What the C library says of a shared object that does not fit, and Python of a thread.
+# Messages of the C library about a shared object that does not fit, and of Python about a thread.
 _NO_ROOM = ("failed to map segment", "cannot allocate memory", "can't start new thread")
 
 
 def shortage(error: BaseException) -> MemtapError | None:
-    """What there was too little of, if an error came of that; None if it is of another kind."""
+    """What an error says there was too little of; None if it is an error of another kind."""
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.EMFILE, errno.ENFILE):
         return MemtapError("too many files are open", "raise that limit first: ulimit -n 4096")

@@ -16,20 +16,20 @@ COMM_BYTES = 16  # TASK_COMM_LEN, the NUL included
 TGIDS_PER_BLOCK = 64
 CGROUP_PATH = 256  # of memtap/cgroups.h, the NUL included
 
-# PROC_PID_INIT_INO: in another, processes have other numbers than in the kernel.
+# PROC_PID_INIT_INO: in another namespace, processes have other numbers than in the kernel.
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Whose events are kept; filters of different kinds must all agree.
+    """The processes whose events are kept; filters of different kinds must all agree.
 
     Attributes:
         tgids: only these processes, if `by_tgid`.
         by_tgid: also true with no tgid yet, when a program is about to be started.
         starts: a program is about to be started; it counts from its first instruction on.
-        own: the number of this process, if what it does itself is left out; else 0.
-        follow: children join their parents.
+        own: the number of this process, if its own events are left out; else 0.
+        follow: children of traced processes are traced, too.
         comms: only processes of one of these names.
         cgroups: only processes in one of these cgroups or below; they may be made later.
     """
@@ -47,13 +47,13 @@ class Filter:
 
     @cached_property
     def places(self) -> list[CgroupPlace]:
-        """Where the cgroups are, or can be made. Raises MemtapError where that is nowhere."""
+        """Where the cgroups are, or can be made. Raises MemtapError if there is no such place."""
         mounts = cgroup_mounts(Path("/proc/self/mountinfo").read_text())
         return [place for wanted in self.cgroups for place in find_or_await(wanted, mounts)]
 
     @property
     def awaited(self) -> list[str]:
-        """Those of the cgroups that are not there yet."""
+        """The cgroups that do not exist yet."""
         return [str(place.folder) for place in self.places if not place.id()]
 
     def defines(self, btf: Btf) -> list[str]:
@@ -73,13 +73,13 @@ class Filter:
 
 
 def own_tgid() -> int:
-    """The number of this process as the kernel has it; 0 where that cannot be told."""
+    """The number of this process as the kernel has it; 0 where that is not known."""
     inode = Path("/proc/self/ns/pid").stat().st_ino
     return os.getpid() if inode == _FIRST_PID_NAMESPACE else 0
 
 
 def cgroup_defines(btf: Btf, own: str | None = None) -> list[str]:
-    """The macro that memtap/cgroups.h looks at: where v1 accounts memory, its hierarchy tells.
+    """The macro that memtap/cgroups.h looks at, where a v1 hierarchy accounts memory.
 
     `own` is the text of /proc/self/cgroup.
     """
@@ -110,7 +110,7 @@ class CgroupMount:
     """A mounted cgroup hierarchy: v2 if `controllers` is empty, else v1.
 
     Attributes:
-        root: what of the hierarchy is mounted there.
+        root: the directory of the hierarchy that is mounted there.
     """
 
     path: Path
@@ -118,7 +118,7 @@ class CgroupMount:
     root: str = "/"
 
     def number(self) -> int:
-        """That of the hierarchy; v2 has 0."""
+        """The number of the hierarchy; v2 has 0."""
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             number, controllers, _ = line.split(":", 2)
             if self.controllers and set(controllers.split(",")) <= {*self.controllers}:
@@ -128,14 +128,14 @@ class CgroupMount:
 
 @dataclass(frozen=True)
 class CgroupPlace:
-    """A cgroup that is there, or can be made: its hierarchy, and its directory."""
+    """A cgroup that exists, or can be made: its hierarchy, and its directory."""
 
     mount: CgroupMount
     folder: Path
 
     @property
     def can_be_made(self) -> bool:
-        """Whether it can be in the hierarchy that memory is accounted by, or in v2."""
+        """Whether it can be made, in the hierarchy that accounts memory or in v2."""
         accounts = not self.mount.controllers or "memory" in self.mount.controllers
         is_free = b"\0" not in self._path and not os.path.lexists(self.folder)
         is_free &= len(self._path) < CGROUP_PATH
@@ -154,7 +154,7 @@ class CgroupPlace:
         return [0, self.mount.number(), *(int.from_bytes(part, sys.byteorder) for part in parts)]
 
     def id(self) -> int:
-        """The inode of its directory, by which the kernel knows it; 0 if it is not there."""
+        """The inode of its directory, by which the kernel knows it; 0 if it does not exist."""
         try:
             return self.folder.stat().st_ino  # kernfs gives a directory the id of its node
         except OSError:
@@ -202,9 +202,9 @@ def find_cgroup(wanted: str, mounts: list[CgroupMount]) -> tuple[CgroupMount, Pa
 
 
 def find_or_await(wanted: str, mounts: list[CgroupMount]) -> list[CgroupPlace]:
-    """Where a cgroup is; if it is not there yet, where it can be made.
+    """Where a cgroup is; if it does not exist yet, where it can be made.
 
-    That is wherever the one that it is to be in is. Raises MemtapError if there is none.
+    It can be made wherever its parent exists. Raises MemtapError if there is no such place.
     """
     with suppress(MemtapError):
         return [CgroupPlace(*find_cgroup(wanted, mounts))]
@@ -218,7 +218,7 @@ def find_or_await(wanted: str, mounts: list[CgroupMount]) -> list[CgroupPlace]:
 
 
 def _under_cgroup(place: CgroupPlace, number: int, btf: Btf) -> str:
-    """C that tells whether `task` is in a cgroup or below it, by its number in wanted_cgroups."""
+    """C that tests whether `task` is in or below a cgroup, by its number in wanted_cgroups."""
     mount = place.mount
     if not mount.controllers:
         return f"is_under_v2(task, wanted_id({number}))"

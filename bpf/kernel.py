@@ -1,4 +1,4 @@
-"""What the running kernel has, and what it lets us do. Features are asked for, never versions.
+"""What the running kernel has, and what it lets us do. It is asked for features, never versions.
 
 Every path starts at `root`, so a test can lay out another kernel's /proc and /sys.
 """
@@ -34,7 +34,7 @@ class Kernel:
 
     @property
     def release(self) -> str:
-        """As `uname -r` prints it."""
+        """The release, as `uname -r` prints it."""
         return platform.release()
 
     @property
@@ -65,25 +65,31 @@ class Kernel:
 
     @cached_property
     def has_trampolines(self) -> bool:
-        """Can programs be attached to functions (fentry, fexit)? Who may not try is told yes."""
+        """Can programs be attached to functions (fentry, fexit)? True if we may not try."""
         return not self.may_trace or (self.has_btf and trampoline.works(self.btf))
 
     @cached_property
     def is_preemptible(self) -> bool:
-        """Can a task be preempted in the kernel? `uname -v` tells how it was built."""
+        """Can a task be preempted in the kernel? `uname -v` shows how it was built."""
         return "PREEMPT" in platform.version()
 
     def preempts(self, kind: str) -> bool:
         """Can a task be preempted while a program of that kind runs (Probe.kind)?
 
-        Tracepoints forbade that until a46023d5616e, which brought this variable back: one that had
-        the name before had readers of one flavor.
+        Tracepoints forbade preemption until a46023d5616e, which brought this variable back. An
+        earlier variable of this name had readers of one flavor.
         """
         if kind in ("fentry", "fexit"):
             return self.is_preemptible
         readers = self.btf.member("srcu_data", "srcu_reader_flavor")
         allows = readers is not None and self.btf.has_variable("tracepoint_srcu_srcu_data")
         return kind in ("tp_btf", "raw_tp") and self.is_preemptible and allows
+
+    @property
+    def has_casts(self) -> bool:
+        """Can programs have an address taken for a struct (a35b9af4ec2c)? Only the JIT can."""
+        jit = self._read("proc/sys/net/core/bpf_jit_enable").strip()
+        return jit != "0" and self.btf.has_function("bpf_rdonly_cast")
 
     @property
     def has_swap(self) -> bool:
@@ -125,7 +131,7 @@ class Kernel:
     def numbers_agree(self) -> bool:
         """Does the kernel number processes as we see them: is our PID namespace the first one?
 
-        PID_NS_INIT_INO of uapi/linux/nsfs.h is the inode of that.
+        The inode of the first one is PID_NS_INIT_INO of uapi/linux/nsfs.h.
         """
         try:
             return (self.root / "proc/self/ns/pid").readlink() == Path("pid:[4026531836]")
@@ -154,12 +160,12 @@ class Kernel:
         return frozenset(line.split()[2] for line in lines if line.split()[1] in "tT")
 
     def require_proc(self) -> None:
-        """MemtapError, with what to do, where /proc does not tell of this process."""
+        """Raises MemtapError, with what to do, where /proc does not have this process."""
         if not (self.root / "proc/self/status").exists():
             raise MemtapError("/proc is not mounted", "mount -t proc proc /proc")
 
     def require_tracing(self) -> None:
-        """MemtapError, with what to do, unless BPF programs can be loaded at all."""
+        """Raises MemtapError, with what to do, unless BPF programs can be loaded at all."""
         self.require_proc()
         if not self.may_trace:
             raise MemtapError("tracing needs root, or CAP_BPF and CAP_PERFMON", "run it with sudo")

@@ -1,7 +1,7 @@
 """The few functions of libbpf that memtap calls, with errors as OSError.
 
-libbpf is what libbcc itself links, so it is there wherever BCC is; it is small, while libbcc
-brings LLVM along. Only the child that compiles needs that.
+libbcc itself links libbpf, so it is there wherever BCC is. It is small, while libbcc brings LLVM
+along, which only the child that compiles needs.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def library() -> ct.CDLL:
 
 
 def check(result: int | None, doing: str) -> int:
-    """`result`, or OSError with errno and what was being done if it says failure."""
+    """`result`; if it means failure, raises OSError with errno and what was being done."""
     if result is None or result < 0:
         number = ct.get_errno() or -(result or 0)
         raise OSError(number, f"{doing}: {os.strerror(number)}")

@@ -1,4 +1,4 @@
-"""From a request to programs in the kernel: the best variant that it lets through."""
+"""From a request to programs in the kernel: the best variant that the kernel accepts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ON_FREE = Probe("on_free", "tp_btf", ("sched_process_free",))
 _ON_EXEC = Probe("on_exec", "tp_btf", ("task_rename",))
 _ON_NEW_CGROUP = Probe("on_new_cgroup", "tp_btf", ("cgroup_mkdir",), is_event=False)
 
-# Which cgroups processes are in (memtap/cgroups.h), and their arguments (memtap/arguments.h).
+# These note the cgroups of processes (memtap/cgroups.h) and their arguments (memtap/arguments.h).
 _NOTING = tuple(
     Probe(function, "tp_btf", (target,), is_event=False)
     for function, target in (
@@ -34,10 +34,10 @@ _NOTING = tuple(
     )
 )
 
-# The tables of memtap/counters.h, and the map of maps in which the one that is in use stands.
+# The tables of memtap/counters.h, and the map of maps that holds the one in use.
 TABLES, IN_USE = ("totals_0", "totals_1"), "totals"
 
-# The function that empties the batches; attached to nothing, it is run on each CPU on demand.
+# The function that empties the batches. It is attached to nothing, but run on each CPU on demand.
 _FLUSH = "flush"
 
 
@@ -47,36 +47,38 @@ class Request:
 
     Attributes:
         plan: the C program and the variants in which it can be attached.
-        filter: whose events are kept.
+        filter: the processes whose events are kept.
         settings: further macros of the program (`NAME value`).
-        notes_who: whether cgroups and arguments of processes are noted, also of those that are
-            gone before anybody looks.
+        notes_processes: whether cgroups and arguments of processes are noted, also of processes
+            that are gone before we can look.
     """
 
     plan: Plan
     filter: Filter = field(default_factory=Filter)
     settings: tuple[str, ...] = ()
-    notes_who: bool = True
+    notes_processes: bool = True
 
     def text(self, kernel: Kernel, variant: Variant) -> str:
         """The text handed to the compiler: what --dump-c shows."""
         settings = [f"{name} 1" for name in variant.defines]
         if standbys := max(probe.standbys(kernel) for probe in variant.probes):
             settings.append(f"STANDBYS {standbys}")
+        if kernel.has_casts:
+            settings.append("CASTS 1")
         settings += [*self.settings, *self.filter.defines(kernel.btf)]
         if self.filter.own and self.plan.own == "kernel":
             settings.append("LEAVE_OWN_OUT 1")
-        if self.notes_who:
-            settings += ["NOTE_WHO 1", *cgroup_defines(kernel.btf)]
+        if self.notes_processes:
+            settings += ["NOTE_PROCESSES 1", *cgroup_defines(kernel.btf)]
         return compose(self.plan.name, settings, kernel.btf, self.plan.words)
 
     def probes(self, variant: Variant) -> tuple[Probe, ...]:
-        """The variant's, those that keep the set of processes, and those that note who is who."""
+        """The variant's probes, those that keep the set of processes, and those of _NOTING."""
         keeping = (_ON_FREE,) if self.filter.by_tgid else ()
         joining = (_ON_FORK,) if self.filter.by_tgid and self.filter.follow else ()
         starting = (_ON_EXEC,) if self.filter.starts else ()
         awaiting = (_ON_NEW_CGROUP,) if self.filter.cgroups else ()
-        noting = _NOTING if self.notes_who else ()
+        noting = _NOTING if self.notes_processes else ()
         return variant.probes + joining + keeping + starting + awaiting + noting
 
 
@@ -94,10 +96,10 @@ class _Attachment:
 
 
 def _attachments(probe: Probe, kernel: Kernel) -> list[_Attachment]:
-    """In the order in which they are attached.
+    """A program and its standbys, in the order in which they are attached.
 
-    Standbys run behind their program. Of a tracepoint's programs the first that was attached runs
-    first, of a function's the last.
+    Standbys must run behind their program. At a tracepoint the program that was attached first
+    runs first, at a function the one that was attached last.
     """
     target = probe.target(kernel) or ""
     in_turn = [_Attachment(probe, target, standby) for standby in range(1 + probe.standbys(kernel))]
@@ -106,23 +108,23 @@ def _attachments(probe: Probe, kernel: Kernel) -> list[_Attachment]:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A variant that was tried, as the kernel has all that it takes, and that did not load."""
+    """A variant that did not load, though the kernel has all that it needs."""
 
     variant: Variant
     error: LoadError
 
     def __str__(self) -> str:
-        """In one line, with the last word of the kernel."""
+        """One line, with the kernel's reason."""
         name, accuracy = self.variant.name, self.variant.accuracy
         return f"the variant {name!r}, which is {accuracy}, was refused: {self.error.what}"
 
 
 class Loaded:
-    """Programs in the kernel, not attached yet. Making one raises LoadError.
+    """Programs in the kernel, not attached yet. Raises LoadError when it is made.
 
     Attributes:
         request, variant: what was loaded.
-        refused: the better variants that were tried before, in vain.
+        refused: the better variants, which were tried before and refused.
         programs, maps: descriptors by name.
         entries: how many elements each map has room for.
         layouts: the structs of the records, see Compiled.
@@ -160,12 +162,12 @@ class Loaded:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What its variant cannot see, and why it is not a better one."""
+        """What the variant cannot see, and why no better one is used."""
         return (*self.variant.notes, *map(str, self.refused))
 
     @property
     def countable(self) -> list[str]:
-        """The functions of which each run that the kernel refused is an event that was missed."""
+        """The functions for which each run that the kernel refused means a missed event."""
         return [
             each.name
             for each in self._attached
@@ -174,7 +176,7 @@ class Loaded:
 
     @property
     def probes(self) -> tuple[str, ...]:
-        """What sees the events, as `kind:target`."""
+        """The probes that see the events, as `kind:target`."""
         return tuple(
             f"{each.probe.kind}:{each.target}"
             for each in self._attached
@@ -182,12 +184,12 @@ class Loaded:
         )
 
     def attach(self, cpus: Sequence[int]) -> dict[str, list[int]]:
-        """Attaches everything; the descriptors keep it so until the last holder closes them.
+        """Attaches everything, and gives the descriptors by function.
 
-        They are given by function.
+        A function stays attached until all of its descriptors are closed.
 
         Args:
-            cpus: those that are on; a perf event is of one CPU.
+            cpus: the CPUs that are online; a perf event is of one CPU.
         """
         links: dict[str, list[int]] = {}
         with ExitStack() as undo:
@@ -219,9 +221,9 @@ class Loaded:
 
 
 class Attempts:
-    """Loads the best variant that this kernel lets through, trying each that could work.
+    """Loads the best variant that this kernel accepts, trying each that could work.
 
-    The first is being compiled and loaded when this returns; wait() is for the end of it.
+    The first is being compiled and loaded when this returns; wait() waits for the end.
     """
 
     def __init__(self, request: Request, kernel: Kernel, cache: Cache | None) -> None:
@@ -230,7 +232,7 @@ class Attempts:
         self._variants = request.plan.require(kernel)
         self._best = next(self._variants)
         self._compiling = self._compile(self._best)
-        # The verifier takes its time, and needs no Python meanwhile.
+        # The verifier takes time, during which other Python code can run.
         self._thread = ThreadPoolExecutor(1)
         self._first = self._thread.submit(self._load, self._best, self._compiling)
 
@@ -242,7 +244,7 @@ class Attempts:
 
     @property
     def takes_time(self) -> bool:
-        """Whether the first has to be compiled, which takes seconds; see Cache."""
+        """Whether the first variant has to be compiled, which takes seconds; see Cache."""
         return self._compiling.takes_time
 
     def abandon(self) -> None:
@@ -251,7 +253,7 @@ class Attempts:
         self._thread.shutdown()
 
     def wait(self) -> Loaded:
-        """What was loaded; LoadError if no variant could be, which then speaks of the best."""
+        """What was loaded. If no variant could be, raises the LoadError of the best one."""
         try:
             return self._first.result()
         except LoadError as error:

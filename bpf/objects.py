@@ -1,4 +1,4 @@
-"""Maps, programs and links in the kernel, each a descriptor that is closed to be rid of it."""
+"""Maps, programs and links in the kernel: each is a descriptor, and goes when that is closed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _ANY_TASK = _ANY_CPU = _NO_GROUP = -1
 _TYPE_SOFTWARE = 1
 
 _BTF_INT_SIGNED = 1
-# Of linux/bpf_verifier.h: the verifier says what it stumbled over, and figures. All that it went
-# through before can be longer than any buffer, and the cause is at the end.
+# Of linux/bpf_verifier.h: the verifier logs its reason, and figures. A log of all that it went
+# through can be longer than any buffer, and the cause is at the end.
 _BPF_LOG_STATS, _LOG_BYTES = 4, 64 << 10
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 _INSTRUCTION_BYTES = 8
@@ -37,7 +37,7 @@ _INSTRUCTION_BYTES = 8
 
 @contextmanager
 def _as_load_error() -> Iterator[None]:
-    """Makes an OSError a LoadError, which says what can be done."""
+    """Turns an OSError into a LoadError, which says what can be done."""
     try:
         yield
     except OSError as error:
@@ -46,7 +46,7 @@ def _as_load_error() -> Iterator[None]:
 
 @_as_load_error()
 def create_map(spec: Map, inner: int | None = None) -> int:
-    """Creates a map; `inner` is like what a map of maps holds. Raises LoadError."""
+    """Creates a map; a map of maps holds maps like `inner`. Raises LoadError."""
     lib = libbpf.library()
     options = libbpf.MapCreateOpts(sz=ct.sizeof(libbpf.MapCreateOpts), map_flags=spec.flags)
     entries, types = spec.entries, None
@@ -64,7 +64,7 @@ def create_map(spec: Map, inner: int | None = None) -> int:
 
 
 def _storage_types(options: libbpf.MapCreateOpts, value_bytes: int) -> int:
-    """Tells of an int and a struct of that size: storage of tasks has to have types."""
+    """Describes an int and a struct of that size: task storage must have types."""
     lib = libbpf.library()
     types: int = lib.btf__new_empty()
     options.btf_key_type_id = lib.btf__add_int(types, b"int", 4, _BTF_INT_SIGNED)
@@ -75,9 +75,9 @@ def _storage_types(options: libbpf.MapCreateOpts, value_bytes: int) -> int:
 
 
 def load_program(function: str, kind: Kind, target: str, code: bytes, kernel: Kernel) -> int:
-    """Loads the instructions of a function; `demand` is for one that is only run so.
+    """Loads the instructions of a function; of kind `demand` it is only run on demand.
 
-    Raises LoadError with the verifier's words.
+    Raises LoadError with the verifier's message.
     """
     lib = libbpf.library()
     options = libbpf.ProgLoadOpts(sz=ct.sizeof(libbpf.ProgLoadOpts))
@@ -98,7 +98,7 @@ def load_program(function: str, kind: Kind, target: str, code: bytes, kernel: Ke
 
 
 def _verdict(arguments: tuple[object, ...], options: libbpf.ProgLoadOpts) -> str:
-    """What the verifier says of a program that was refused."""
+    """The verifier's message about a program that was refused."""
     log = ct.create_string_buffer(_LOG_BYTES)
     options.log_level, options.log_size = _BPF_LOG_STATS, len(log)
     options.log_buf = ct.cast(log, ct.c_char_p)
@@ -108,7 +108,7 @@ def _verdict(arguments: tuple[object, ...], options: libbpf.ProgLoadOpts) -> str
 
 @_as_load_error()
 def attach(kind: Kind, target: str, program: int, cpus: Sequence[int]) -> list[int]:
-    """Attaches a loaded program; it stays so until all descriptors that come back are closed.
+    """Attaches a loaded program; it stays attached until all returned descriptors are closed.
 
     Raises LoadError.
     """
@@ -118,13 +118,13 @@ def attach(kind: Kind, target: str, program: int, cpus: Sequence[int]) -> list[i
         return _attach_software(target, program, cpus)
     if kind in ("iter", "uprobe", "demand"):  # for iterate(), attach_to_process(), and run()
         return []
-    name = target.encode() if kind == "raw_tp" else None  # others know since they were loaded
+    name = target.encode() if kind == "raw_tp" else None  # others were loaded for their target
     link = libbpf.library().bpf_raw_tracepoint_open(name, program)
     return [libbpf.check(link, f"attaching {kind}:{target}")]
 
 
 def iterate(program: int, tid: int | None) -> bytes:
-    """What a program for an iterator writes of one task, or of all (None). Raises OSError."""
+    """What an iterator's program writes about one task, or all (None). Raises OSError."""
     lib = libbpf.library()
     options = libbpf.LinkCreateOpts(sz=ct.sizeof(libbpf.LinkCreateOpts))
     if tid is not None:
@@ -190,7 +190,7 @@ def _attach_software(event: str, program: int, cpus: Sequence[int]) -> list[int]
 def _attach_event(
     attributes: libbpf.PerfEventAttr, cpu: int, program: int, what: str, tgid: int = _ANY_TASK
 ) -> int:
-    """Opens a perf event of a process or all on a CPU or all, with a program on it."""
+    """Opens a perf event for one process or all, on one CPU or all, with a program on it."""
     number = _PERF_EVENT_OPEN[platform.machine()]
     libc = ct.CDLL(None, use_errno=True)
     event = libbpf.check(

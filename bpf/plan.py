@@ -16,11 +16,11 @@ Kind = Literal[
 ]
 Accuracy = Literal["exact", "bounded", "estimated"]
 
-# Where events of our own are left out: by the kernel; of the rows that were made of all events; or
-# by the report, as it has to know what they did to others.
+# Where memtap's own events are left out: in the kernel; in the rows that were made of all events;
+# or in the report, which has to know what these events did to other processes.
 LeftOut = Literal["kernel", "rows", "report"]
 
-# When a program has a standby: another program that runs where it was refused.
+# When a program has a standby: another program that runs where the kernel refused it.
 StandbyUse = Literal["never", "always", "preempted"]
 
 # perf_sw_ids of uapi/linux/perf_event.h, by the names that perf(1) has for them.
@@ -34,22 +34,22 @@ class Probe:
     Attributes:
         function: its name in the program.
         kind: `tp_btf` (a tracepoint, arguments typed by BTF), `raw_tp` (the same, arguments just
-            numbers), `fentry`, `fexit` (with what it returns), `kprobe`, `software` (each of a perf
-            software event), `iter` (of all things of a sort, when we ask), `uprobe` (a function of
-            a process, when we have found it), or `demand` (attached to nothing, and run when we
-            ask; the target tells what it looks at).
+            numbers), `fentry`, `fexit` (with the return value), `kprobe`, `software` (each count of
+            a perf software event), `iter` (over all objects of a type, when we ask), `uprobe` (a
+            function of a process, when we have found it), or `demand` (attached to nothing, and run
+            when we ask; the target names what it looks at).
         targets: names of tracepoints, kernel functions, perf events or iterators; the first that
             exists is taken.
-        reads_user: whether it may read memory of the process, and is attached where that faults.
-            A run that the kernel refuses because it runs already is of its own making then, and
-            no event.
+        reads_user: whether it may read memory of the process, and is attached where faults occur.
+            Then its own read can fault and run it again. The kernel refuses such a run, which is no
+            event.
         standby: when another program takes its place where it runs already (memtap/standby.h):
             always, as it is also run in interrupts, or only where tasks are preempted in the midst
             of a program; see Kernel.preempts().
         takes: an argument of a tracepoint, by its number, and the struct that it must point to.
-        is_event: whether what it sees are events of the report, so that it is said to see them,
-            and a run that the kernel refuses is one that was missed.
-        wanted: whether it has anything to tell on this kernel; if not, it is left out.
+        is_event: whether it sees events of the report. Then it is named in the report, and a run
+            that the kernel refuses means a missed event.
+        wanted: whether it is of any use on this kernel; if not, it is left out.
     """
 
     function: str
@@ -80,9 +80,9 @@ class Probe:
             return kernel.btf.attach_id("iter", name) > 0
         if self.kind == "demand":
             return True
-        if self.kind == "uprobe":  # whether the process has it is seen later
+        if self.kind == "uprobe":  # whether the process has the function is found out later
             return kernel.has_uprobes
-        if self.kind == "software":  # perf is there, or our own rings would not be
+        if self.kind == "software":  # the kernel has perf, which our own rings need
             return name in SOFTWARE
         return kernel.has_kprobes and name in kernel.functions
 
@@ -92,17 +92,17 @@ class Probe:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to see a tracer's events: all its probes and calls must exist.
+    """One set of probes that sees a tracer's events: all its probes and calls must exist.
 
     Attributes:
         name: what `doctor` and --dry-run call it.
         accuracy: how far its numbers can be believed.
-        of_host: the same of a report of the whole host, where that is less.
+        of_host: the accuracy of a report of the whole host, where that is lower.
         probes: what is attached.
         defines: macros that select it in the C program.
         notes: what it cannot see; goes into the audit.
         calls: kernel functions that the C program calls (KFUNC in memtap/fields.h).
-        members: struct and member of what it reads that not every kernel has.
+        members: structs and members that it reads and that not every kernel has.
     """
 
     name: str
@@ -115,7 +115,7 @@ class Variant:
     of_host: Accuracy | None = None
 
     def missing(self, kernel: Kernel) -> list[str]:
-        """What this kernel does not have though it is wanted, as `kind:name`."""
+        """What the variant needs and this kernel does not have, as `kind:name`."""
         probes = [
             f"{probe.kind}:{probe.targets[0]}"
             for probe in self.probes
@@ -131,14 +131,14 @@ class Plan:
     """A C program and the variants in which it can be attached, best first.
 
     Attributes:
-        name: of the tracer; what its recordings say they are, and its file without `.bpf.c`.
-        variants: the ways to attach it.
-        words: enums that its C program has from here.
-        mappings: whether the tracer also has to hear of what processes map; see sideband.py.
-        own: where what we do ourselves is left out of reports of the whole host.
-        wakeup: after so many batches of a CPU the reader wakes up; 0 is when its ring is an eighth
-            full, because the reader looks at the end of an interval anyway.
-        least_mib: what it takes of a cgroup's memory, with its maps in the kernel: the least with
+        name: the tracer's name, which its recordings carry too; its file is NAME.bpf.c.
+        variants: the variants, best first.
+        words: enums of Python that its C program uses.
+        mappings: whether the tracer also needs the side-band events of mappings; see sideband.py.
+        own: where memtap's own events are left out of reports of the whole host.
+        wakeup: the reader wakes up after so many batches of a CPU; with 0, when the CPU's ring is
+            an eighth full, because the reader looks at the end of an interval anyway.
+        least_mib: the memory that it needs in a cgroup, with its maps in the kernel: the least with
             which it ran twice, in steps of 4, on two CPUs and compiled before, and 8 more.
     """
 
@@ -153,7 +153,7 @@ class Plan:
     def possible(self, kernel: Kernel) -> Iterator[Variant]:
         """The variants whose probes all exist here, best first; loading them may still fail.
 
-        Each is looked at when it is asked for: to list what kprobes can be set on takes long.
+        Each is checked only when it is asked for: it takes long to list what kprobes can be set on.
         """
         return (variant for variant in self.variants if not variant.missing(kernel))
 

@@ -1,7 +1,7 @@
 """The rings in which records wait to be read, one for each CPU, also for CPUs that come and go.
 
-A perf event dies with its CPU: a CPU that comes back needs a new one. The kernel tells of that
-by uevents.
+A perf event dies with its CPU: a CPU that comes back needs a new one. The kernel reports CPUs that
+go and come by uevents.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from memtap.bpf import libbpf
 from memtap.bpf.errors import MemtapError
 
-# 32 MiB hold what one CPU can produce while nobody reads for half a second; all CPUs together
-# get no more than 128 MiB.
+# 32 MiB hold what one CPU can produce in half a second without a reader; all CPUs together get no
+# more than 128 MiB.
 RING_BYTES = 32 << 20
 RINGS_BYTES = 128 << 20
 RING_LEAST_BYTES = 512 << 10
@@ -37,7 +37,7 @@ class Rings:
     """The rings of a map of type BPF_MAP_TYPE_PERF_EVENT_ARRAY.
 
     Attributes:
-        bytes: the size of each; less than what was asked for where we may not lock so much.
+        bytes: the size of each ring; less than was asked for where we may not lock so much.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Rings:
         size: int,
         on_record: Callable[[int, int, int], int],
     ) -> None:
-        """Opens none yet.
+        """Opens no ring yet.
 
         Args:
             records: the map's descriptor.
@@ -81,7 +81,7 @@ class Rings:
                 self._poll.register(self._lib.perf_buffer__epoll_fd(ring), select.EPOLLIN)
 
     def _open(self, cpu: int) -> int:
-        """A ring, as small as it has to be; 0 if the CPU is offline."""
+        """A ring, smaller if need be; 0 if the CPU is offline."""
         one = (ct.c_int * 1)(cpu)
         options = libbpf.PerfBufferRawOpts(
             sz=ct.sizeof(libbpf.PerfBufferRawOpts), cpu_cnt=1, cpus=one, map_keys=one
@@ -127,7 +127,7 @@ class Rings:
         return cpus
 
     def _heard(self) -> Iterator[bytes]:
-        """The kernel's messages; if some did not fit, a dead ring is found out when it is used."""
+        """The kernel's messages. If some did not fit, a dead ring is noticed when it is used."""
         while self._uevents:
             try:
                 message, (sender, _) = self._uevents.recvfrom(_MESSAGE_BYTES)
@@ -139,7 +139,7 @@ class Rings:
                 yield message
 
     def consume(self) -> None:
-        """Takes what stands in the rings, so that they do not overflow."""
+        """Takes what is in the rings, so that they do not overflow."""
         for ring in self._rings.values():
             self._lib.perf_buffer__consume(ring)
 
@@ -154,7 +154,7 @@ class Rings:
 
 
 def _listen() -> socket.socket | None:
-    """Hears of the kernel's uevents; None where that is not allowed."""
+    """A socket for the kernel's uevents; None where that is not allowed."""
     kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     try:
         uevents = socket.socket(socket.AF_NETLINK, kind, _NETLINK_KOBJECT_UEVENT)

@@ -1,4 +1,4 @@
-"""An attached program: its events, what it lost, and the end of it."""
+"""An attached program: its events, its losses, and its end."""
 
 from __future__ import annotations
 
@@ -33,24 +33,25 @@ _SAMPLE_TIME, _SAMPLE_RAW = 1 << 2, 1 << 10
 _RECORD_SAMPLE = 9
 
 # Bits of struct perf_event_attr: mmap, comm, task, mmap_data, sample_id_all, mmap2, comm_exec and
-# use_clockid. With them a ring also holds what sideband.py knows.
+# use_clockid. With them a ring also holds the side-band events of sideband.py.
 _SIDEBAND = sum(1 << bit for bit in (8, 9, 13, 17, 18, 23, 24, 25))
 _TEST_RUN_ON_CPU = 1
 
 _BIRTHS = (sideband.Forked, sideband.Began)
 
-# A sample's data stands behind its header, {u64 time; u32 size}.
+# A sample's data follows its header, {u64 time; u32 size}.
 _RAW_AT = 20
 
 _CONTINUE = -2  # LIBBPF_PERF_EVENT_CONT
 
-# LANE_BYTES of memtap/batch.h; a record of a full batch and its headers has no more.
+# LANE_BYTES of memtap/batch.h: at most so much has the record of a full batch, with its headers.
 _LANE_BYTES = 16 << 10
 
-# The map of the rings; a program that only counts has none. And that of what they did not take.
+# The map of the rings, which a program that only counts does not have; and the map of the events
+# that no ring had room for.
 _RINGS, _SPILLS = "records", "spills"
 
-# That of memtap/losses.h.
+# The map of memtap/losses.h.
 _COUNTS = "counts"
 
 # What flush() of memtap/batch.h answers.
@@ -68,7 +69,7 @@ _AT_EXEC = 5
 
 _FLUSH_TRIES = 1000
 
-# So long a task that was preempted waits for its turn, mostly.
+# How long a task that was preempted waits for its turn, mostly.
 _TURN_S = 0.02
 
 
@@ -78,11 +79,11 @@ class Losses:
 
     Attributes:
         lost: events dropped because a ring was full, in the units of the report's rows.
-        missed: times the kernel did not run a program because it was running already on that
-            CPU (recursion_misses of struct bpf_prog_info), nor a standby in its place.
+        missed: how often the kernel did not run a program because it was running already on that
+            CPU (recursion_misses of struct bpf_prog_info), and ran no standby in its place.
         map_full: updates that a full map refused.
         records: side-band records that a ring had no room for (sideband.py).
-        spilled: events that were added up in the kernel because a ring was full, in those units.
+        spilled: events that were added up in the kernel because a ring was full, in units of rows.
     """
 
     lost: int = 0
@@ -105,12 +106,12 @@ class Drained:
     Attributes:
         events: in order of time; see Stream.take(). Some can be later than `until_ns`.
         runs: events that the kernel counted instead of keeping each.
-        names: files that were seen for the first time.
-        sideband: what the kernel said of mappings, forks and new programs, in order of time.
+        names: names of files that were seen for the first time.
+        sideband: side-band events of mappings, forks and new programs, in order of time.
         until_ns: CLOCK_MONOTONIC; every event before it was drained now or earlier.
         frames: registers and stacks of calls; see Stream.take_frames().
-        spilled: sums of events that no ring had room for, see Spills.take().
-        goes_on: whether another part of what was drained follows; see tracers/live/pieces.py.
+        spilled: sums of events that no ring had room for; see Spills.take().
+        goes_on: whether another piece of the same drain follows; see tracers/live/pieces.py.
     """
 
     events: Events
@@ -128,8 +129,8 @@ class Session:
 
     Attributes:
         loaded: the program.
-        counters: what it counts, if it does.
-        births: how many processes were told to be born, or to begin a program.
+        counters: its counters in the kernel, if it has any.
+        births: how many forks and execs the kernel has reported.
     """
 
     def __init__(self, loaded: Loaded, kernel: Kernel) -> None:
@@ -138,7 +139,7 @@ class Session:
         self._lib = libbpf.library()
         self._stream = Stream(loaded.layouts)
         self._records: list[bytes] = []
-        self._told: list[SidebandEvent] = []
+        self._sideband: list[SidebandEvent] = []
         self._lost_records = 0
         self.births = 0
         self._rings = self._open_rings() if _RINGS in loaded.maps else None
@@ -146,7 +147,7 @@ class Session:
         self.counters = Counters(loaded) if IN_USE in loaded.maps else None
         cgroups = self._name_cgroups(loaded.request.filter.places)
         self._links = loaded.attach(kernel.online_cpus)
-        for place, wanted in cgroups:  # it may have been made since
+        for place, wanted in cgroups:  # the cgroup may have been made since
             wanted[0] = place.id() or wanted[0]
         # Attaching is not atomic: a standby that is attached first counts work that its program
         # never refused. Subtract what was counted before tracing began.
@@ -189,18 +190,21 @@ class Session:
         return _CONTINUE
 
     def _decode(self) -> None:
-        """Decodes the records that have come in: not where C calls, as nothing ends it there."""
+        """Decodes the records that have come in.
+
+        Not in the callback from C, where an exception could not end it.
+        """
         records, self._records = self._records, []
-        for told in map(sideband.decode, records):
-            if isinstance(told, Lost):
-                self._lost_records += told.count
-            elif told:
-                self._told.append(told)
-                self.births += isinstance(told, _BIRTHS)
+        for event in map(sideband.decode, records):
+            if isinstance(event, Lost):
+                self._lost_records += event.count
+            elif event:
+                self._sideband.append(event)
+                self.births += isinstance(event, _BIRTHS)
 
     @property
     def way(self) -> str:
-        """The name of the way that was attached."""
+        """The name of the variant that is attached."""
         return self.loaded.variant.name
 
     @property
@@ -220,7 +224,7 @@ class Session:
 
     @property
     def notes(self) -> list[str]:
-        """What to say of the buffers."""
+        """What the user should know about the buffers."""
         asked = ring_bytes(len(self._kernel.online_cpus))
         if not self._rings or self._rings.bytes >= asked:
             return []
@@ -235,7 +239,7 @@ class Session:
         return self._rings.readable if self._rings else []
 
     def consume(self) -> None:
-        """Takes what stands in the rings, so that they do not overflow."""
+        """Takes what is in the rings, so that they do not overflow."""
         if self._rings:
             self._rings.consume()
             self._decode()
@@ -243,26 +247,26 @@ class Session:
                 self._join(self._rings, cpu)
 
     def _join(self, rings: Rings, cpu: int) -> None:
-        """A CPU has come, or come back: whatever is attached to CPUs has died with it."""
+        """Takes in a CPU that has come, or come back: what was attached to it died with it."""
         rings.renew(cpu)
         for function, links in self._links.items():
             links += self.loaded.attach_to_cpu(function, cpu)
 
     @property
     def waiting(self) -> int:
-        """How many batches of events came in since the last drain()."""
+        """How many batches of events have come in since the last drain()."""
         return self._stream.waiting
 
     @property
     def received(self) -> int:
-        """How many batches of events came in since it began."""
+        """How many batches of events have come in since the session began."""
         return self._stream.received
 
     def rest(self, function: str) -> None:
         """Detaches one function for a while.
 
-        Where perf events are concerned, one that is there costs a page fault two per cent though
-        it is disabled.
+        It is not enough to disable a perf event: one that exists still costs each page fault two
+        per cent.
         """
         for link in self._links.pop(function, []):
             os.close(link)
@@ -270,25 +274,25 @@ class Session:
     def attach_to(
         self, function: str, path: Path, offset: int, tgid: int, *, returns: bool = False
     ) -> None:
-        """Attaches a function for uprobes to that at an offset of a file, for one process."""
+        """Attaches a function as a uprobe at an offset in a file, for one process."""
         program = self.loaded.programs[function]
         link = objects.attach_to_process(path, offset, tgid, program, returns=returns)
         self._links.setdefault(function, []).append(link)
 
     def resume(self, function: str) -> None:
-        """Attaches it again, unless all of them were detached meanwhile."""
+        """Attaches a function that rests, unless the session has been detached meanwhile."""
         if self._links:
             self._links[function] = self.loaded.attach_one(function, self._kernel.online_cpus)
 
     def drain(self) -> Drained:
-        """Everything up to now, also what was still in the batches of each CPU."""
+        """Takes everything up to now, also what is still in the batches of each CPU."""
         until = time.monotonic_ns()
         self.consume()  # makes room for what the batches hold
         if self._rings:
             self._flush_all(self._rings)
         self.consume()
-        told, self._told = self._told, []
-        in_order = sorted(told, key=lambda each: each.ns)
+        events, self._sideband = self._sideband, []
+        in_order = sorted(events, key=lambda each: each.ns)
         spilled = self._spills.take(self._count(_SPILLED)) if self._spills else NOTHING_SPILLED
         return Drained(*self._stream.take(), in_order, until, self._stream.take_frames(), spilled)
 
@@ -302,7 +306,7 @@ class Session:
             self._take_from_offline(rings.cpus - set(online))
 
     def _take_from_offline(self, cpus: frozenset[int]) -> None:
-        """What CPUs that went offline still hold; nothing runs any more that could change it."""
+        """Takes what CPUs that went offline still hold; no program runs that could change it."""
         places = [parse_cpus(self._kernel.possible_cpus).index(cpu) for cpu in cpus]
         for number in range(self.loaded.entries["lanes"] if places else 0):
             of_all = self._read_of_all_cpus("lanes", number, _LANE_BYTES)
@@ -310,7 +314,7 @@ class Session:
                 self._stream.add_lane(of_all[place * _LANE_BYTES : (place + 1) * _LANE_BYTES])
 
     def _flush(self, rings: Rings, cpu: int) -> None:
-        """Runs flush() on a CPU, again while a lane is in use or a ring is full."""
+        """Runs flush() on a CPU, and again as long as a lane is in use or a ring is full."""
         options = libbpf.TestRunOpts(sz=ct.sizeof(libbpf.TestRunOpts), cpu=cpu)
         options.flags = _TEST_RUN_ON_CPU
         for _ in range(_FLUSH_TRIES):
@@ -330,19 +334,19 @@ class Session:
                 time.sleep(0.0001)
 
     def follow(self, tgid: int) -> None:
-        """Adds a process to those whose events are kept."""
+        """Adds a process to the traced ones."""
         self._targets()[tgid] = _FOLLOWED
 
     def expect(self, tgid: int) -> None:
-        """Adds a process as soon as it executes a program; see Filter.starts."""
+        """Traces a process from when it executes a program; see Filter.starts."""
         self._targets()[tgid] = _PENDING
 
     def followed(self) -> list[int]:
-        """The processes whose events are kept: those asked for, and children, while they live."""
+        """The traced processes: those asked for, and their children, while they live."""
         return [int(tgid) for tgid in np.flatnonzero(self._targets() == _FOLLOWED)]
 
     def at_exec(self) -> list[int]:
-        """What the expected process had counted when it executed its program; else only zeros.
+        """What was counted for the expected process when it executed its program; else zeros.
 
         Its minor and major faults, bytes read from and written to storage, and ns on a CPU.
         """
@@ -357,7 +361,7 @@ class Session:
     def _name_cgroups(
         self, places: list[CgroupPlace]
     ) -> list[tuple[CgroupPlace, npt.NDArray[np.uint64]]]:
-        """Tells which cgroups to look for; the places, and what the kernel knows of each."""
+        """Gives the kernel the cgroups to look for; returns each place with its kernel entry."""
         if not places:
             return []
         words = np.array([place.words() for place in places], np.uint64)
@@ -370,12 +374,12 @@ class Session:
         return self.shared("targets", blocks, TGIDS_PER_BLOCK // 8).view(np.uint8).reshape(-1)
 
     def shared(self, name: str, rows: int, columns: int) -> npt.NDArray[np.uint64]:
-        """A map of u64 that is shared memory (BPF_F_MMAPABLE), as a writable table."""
+        """A map of u64 in shared memory (BPF_F_MMAPABLE), as a writable table."""
         view = mmap.mmap(self.loaded.maps[name], rows * columns * 8)
         return np.frombuffer(view, np.uint64).reshape(rows, columns)
 
     def stack(self, number: int) -> list[int]:
-        """The addresses of a user stack, from the innermost on; none where there is no such."""
+        """The addresses of a user stack, innermost first; none if there is no such stack."""
         name = "more_stacks" if number & _IN_MORE else "stacks"
         key, frames = ct.c_uint32(number & ~_IN_MORE), np.zeros(_STACK_DEPTH, np.uint64)
         if self._lib.bpf_map_lookup_elem(self.loaded.maps[name], ct.byref(key), frames.ctypes.data):
@@ -385,27 +389,27 @@ class Session:
     def read_map(
         self, name: str, key: np.dtype[np.void], value: np.dtype[np.void]
     ) -> Iterator[tuple[Events, Events]]:
-        """Keys and values of a hash map, some thousand at a time; it stays as it is."""
+        """Keys and values of a hash map, some thousands at a time; the map is not changed."""
         return batches(self._lib.bpf_map_lookup_batch, self.loaded.maps[name], key, value)
 
     def run(self, function: str) -> int:
-        """Runs a function that is there for that, on this CPU; what it returns."""
+        """Runs a function of kind `demand` on this CPU; gives its return value."""
         options = libbpf.TestRunOpts(sz=ct.sizeof(libbpf.TestRunOpts))
         failed = self._lib.bpf_prog_test_run_opts(self.loaded.programs[function], ct.byref(options))
         libbpf.check(failed, f"running {function}")
         return int(options.retval)
 
     def iterate(self, function: str, tgid: int | None) -> bytes:
-        """What a function for an iterator writes of a process, or of all (None).
+        """What an iterator's function writes about a process, or about all (None).
 
-        Nothing where there is no such function.
+        Nothing if there is no such function.
         """
         program = self.loaded.programs.get(function)
         return b"" if program is None else objects.iterate(program, tgid)
 
     def losses(self) -> Losses:
         """What was lost so far; the programs need not be attached any more."""
-        # One by one: of such a map the kernel gives several at once since f008d732ab18 alone.
+        # One by one: only since f008d732ab18 the kernel gives several values of such a map at once.
         lost, map_full, spilled, refused = map(self._count, (_LOST, _MAP_FULL, _SPILLED, _REFUSED))
         self._see_missed()
         missed = self._missed - self._missed_early
@@ -413,23 +417,23 @@ class Session:
         return Losses(lost, missed, map_full, records, spilled)
 
     def left_out(self) -> int:
-        """How many events of our own the kernel has left out so far; see Filter.own."""
+        """How many of memtap's own events the kernel has left out so far; see Filter.own."""
         return self._count(_OWN)
 
     def _see_missed(self) -> None:
-        """Brings `_missed` up to date, unless a standby is gone that would have had some of it."""
+        """Brings `_missed` up to date, unless standbys that could have caught some are detached."""
         missed = self._missed_by_all() if self._links else self._missed
         if missed > self._missed:
             time.sleep(_TURN_S)  # a standby's turn may still come, if its task was preempted
             self._missed = max(self._missed, min(missed, self._missed_by_all()))
 
     def _missed_by_all(self) -> int:
-        """How often no standby took the place of a program that was refused (COUNT_CAUGHT)."""
-        refused = sum(map(self._refused, self.loaded.countable))  # first: the others come later
+        """How often a program was refused and no standby took its place (COUNT_CAUGHT)."""
+        refused = sum(map(self._refused, self.loaded.countable))  # first, as standbys run later
         return refused - self._count(_CAUGHT)
 
     def _count(self, number: int) -> int:
-        """A per-CPU counter of memtap/losses.h, summed; 0 of a program that loses nothing."""
+        """A per-CPU counter of memtap/losses.h, summed; 0 for a program that loses nothing."""
         if _COUNTS not in self.loaded.maps:
             return 0
         return int(np.frombuffer(self._read_of_all_cpus(_COUNTS, number, 8), np.uint64).sum())
@@ -454,7 +458,7 @@ class Session:
         return int.from_bytes(info.raw[place.offset :], "little")
 
     def detach(self) -> None:
-        """Ends tracing; what was collected until now can still be drained."""
+        """Ends tracing; what was collected so far can still be drained."""
         self._see_missed()
         for function in reversed(list(self._links)):  # a standby goes before its program
             self.rest(function)

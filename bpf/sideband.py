@@ -1,7 +1,7 @@
-"""What the kernel itself tells beside our events: memory mapped, processes forked, programs begun.
+"""The kernel's side-band events: memory mapped, processes forked, programs begun.
 
-These are records of perf (uapi/linux/perf_event.h), in the same rings as our own, so that what is
-told of a mapping is there before the first event in it. All numbers are u32 or u64.
+These are records of perf (uapi/linux/perf_event.h), in the same rings as our own, so that the
+record of a mapping is there before the first event in it. All numbers are u32 or u64.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ KINDS = (MMAP2, LOST, COMM, EXIT, FORK)
 
 _MISC_COMM_EXEC = 1 << 13
 _HEADER = struct.Struct("=IHH")
-_TASK = struct.Struct("=8xIIIIQ")  # tgid, that of its parent, tid, that of its parent, when
+_TASK = struct.Struct("=8xIIIIQ")  # tgid, the parent's tgid, tid, the parent's tid, when
 _MAP = struct.Struct("=IIQQQIIQQII")  # up to the name
 _TIME = struct.Struct("=Q")  # ends every record: sample_id_all, PERF_SAMPLE_TIME
 
@@ -26,7 +26,7 @@ class Mapped(NamedTuple):
 
     Attributes:
         ns: when (CLOCK_MONOTONIC).
-        offset: where in the file it begins, in bytes.
+        offset: where in the file the mapping begins, in bytes.
         dev, ino: the file (the kernel's dev_t: major << 20 | minor); 0 if there is none.
         prot, flags: as of mmap(2).
         path: of the file; `//anon`, `[heap]`, `[stack]`, `[vdso]` where there is none.
@@ -45,7 +45,7 @@ class Mapped(NamedTuple):
 
 
 class Forked(NamedTuple):
-    """A process was born: it has all that its parent has mapped."""
+    """A process was born: it has all mappings of its parent."""
 
     ns: int
     tgid: int
@@ -53,7 +53,7 @@ class Forked(NamedTuple):
 
 
 class Began(NamedTuple):
-    """A process began another program: all that it had mapped is gone."""
+    """A process began another program: all its earlier mappings are gone."""
 
     ns: int
     tgid: int
@@ -68,7 +68,7 @@ class Ended(NamedTuple):
 
 @dataclass(frozen=True)
 class Lost:
-    """The ring was full: so many records are missing before this one."""
+    """The ring was full: `count` records are missing before this one."""
 
     ns: int
     count: int
@@ -78,7 +78,7 @@ SidebandEvent = Mapped | Forked | Began | Ended
 
 
 def decode(record: bytes) -> SidebandEvent | Lost | None:
-    """A record of one of KINDS, header included; None if it says nothing new."""
+    """Decodes a record of one of KINDS, header included; None if it says nothing new."""
     kind, misc, size = _HEADER.unpack_from(record)
     if kind in (FORK, EXIT):  # by far the most
         tgid, parent, tid, _, ns = _TASK.unpack_from(record)

@@ -15,7 +15,7 @@ HERE = Path(__file__).resolve().parent
 _OUR_INCLUDE = re.compile(r"^#include <(memtap/\w+\.h)>\n", re.MULTILINE)
 
 
-# Numbers that a program and whoever reads its events write by the same names.
+# Numbers with the same names in a C program and in the Python that reads its events.
 Words = type[IntEnum] | type[IntFlag]
 
 
@@ -26,7 +26,7 @@ def compose(program: str, settings: list[str], btf: Btf, words: Iterable[Words] 
 
     Args:
         program: the name of the C file, without `.bpf.c`.
-        settings: macros of this run (`NAME value`), which select a way and a filter.
+        settings: macros of this run (`NAME value`), which select a variant and a filter.
         btf: where the offsets and sizes of kernel structs come from.
         words: enums that the program uses, and Python has.
     """
@@ -37,7 +37,7 @@ def compose(program: str, settings: list[str], btf: Btf, words: Iterable[Words] 
 
 
 def declaration(words: Words) -> str:
-    """An enum as C has it, `enum call_mark` for CallMark, with what it says first of itself."""
+    """An enum in C, `enum call_mark` for CallMark, with the first line of its docstring."""
     tag = re.sub(r"(?<!^)(?=[A-Z])", "_", words.__name__).lower()
     about = (words.__doc__ or "").partition("\n")[0]
     members = (f"\t{name} = {member.value},\n" for name, member in words.__members__.items())
@@ -45,7 +45,7 @@ def declaration(words: Words) -> str:
 
 
 def with_includes(text: str) -> str:
-    """A text with our own includes in it, and theirs; their guards keep each to one time."""
+    """A text with our own includes put in, and their includes; guards let each count once."""
     return _OUR_INCLUDE.sub(
         lambda match: with_includes((HERE / "include" / match[1]).read_text()), text
     )

@@ -1,7 +1,7 @@
-"""What no ring had room for, added up in the kernel by a coarse key (memtap/batch.h).
+"""Events that no ring had room for, added up in the kernel by a coarse key (memtap/batch.h).
 
-The sums there only grow, so that nobody who adds to them is disturbed; what was added since the
-last look is the difference.
+The sums there only grow, so that programs that add to them are not disturbed; what was added since
+the last look is the difference.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from memtap.bpf.stream import Events, dtype_of
 # `struct spilled` of memtap/batch.h.
 _SUMS = np.dtype([("events", "u8"), ("units", "u8")])
 
-# Of a program that has no such map.
+# For a program that has no such map.
 NOTHING_SPILLED: Events = np.empty(0, _SUMS)
 
 
@@ -33,7 +33,7 @@ class Spills:
     def take(self, spilled: int) -> Events:
         """What was added since the last time: the members of the key and of `struct spilled`.
 
-        `spilled` is all that was ever added; if it is what it was, the map is not looked at.
+        `spilled` is all that was ever added; if it has not changed, the map is not read.
         """
         rows = np.empty(0, self._row)
         if spilled == self._spilled:

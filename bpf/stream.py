@@ -7,29 +7,29 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-# So many batches are decoded at a time, because they fit into a CPU's cache.
+# How many batches are decoded at a time: so many fit into a CPU's cache.
 _TOGETHER = 16
 
 Events = npt.NDArray[np.void]
 
-# Of what a program does not send.
+# The type of records that a program does not send.
 _NOTHING = np.dtype([("record", "u4")])
 
 # The first word of every record, an enum in memtap/batch.h.
 RECORD_EVENTS, RECORD_NAME, RECORD_RUNS, RECORD_FRAME = 1, 2, 3, 4
 
-# Of a `struct lane`: what stands before its table of runs, how many these are, and the last member
-# of that table, which tells whether one is open.
+# Of a `struct lane`: the bytes before its table of runs, how many runs it has, and the bytes of the
+# table's last member, which shows whether a run is open.
 LANE_HEAD_BYTES, RUNS, _OPEN_BYTES = 32, 64, 8
 
-# What follows a `struct frame` of a call's stack, in words.
+# How many words of a call's stack follow a `struct frame`.
 STACK_WORDS = 128
 
 
 class NameRecord(NamedTuple):
     """`struct name_head` of memtap/names.h, and the names: the file's own, its folder's, ... .
 
-    Each of the names is ended by NUL.
+    Each name ends with NUL.
     """
 
     ns: int
@@ -66,7 +66,7 @@ def _with_stack(head: np.dtype[np.void]) -> np.dtype[np.void]:
 
 
 def take(rows: npt.NDArray[Any], which: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """rows[which], copied as wholes; numpy would copy structs member by member."""
+    """rows[which], with whole rows copied; numpy would copy structs member by member."""
     wholes: npt.NDArray[Any] = rows.view(np.dtype((np.void, rows.dtype.itemsize)))[which]
     return wholes.view(rows.dtype)
 
@@ -114,13 +114,14 @@ class Stream:
 
     @property
     def waiting(self) -> int:
-        """How many batches of events were not taken yet."""
+        """How many batches of events have not been taken yet."""
         return len(self._batches)
 
     def _decode_names(self, records: list[bytes]) -> list[NameRecord]:
-        """In order of time, as a task may be on another CPU when its file has another name.
+        """Decodes names in order of time: a task may have moved to another CPU between two names.
 
-        All at once: hundreds of thousands may come in a second, and each member takes time.
+        All are decoded at once: hundreds of thousands may come in a second, and each member takes
+        time.
         """
         if not records:
             return []
@@ -147,13 +148,13 @@ class Stream:
     def take_frames(self) -> Events:
         """Registers and stacks of calls so far, with the members of `struct frame` and `words`.
 
-        Of `words` only the first `used` bytes are of the stack.
+        Only the first `used` bytes of `words` are of the stack.
         """
         frames, self._frames = self._frames, []
         return np.frombuffer(b"".join(frames), self._frame)
 
     def _open_runs(self, records: list[bytes]) -> Events:
-        """The runs that were counted in the epoch that just ended, out of whole tables."""
+        """The runs of the epoch that just ended, picked out of whole tables."""
         tables = [np.empty(0, self._run)]
         for record in records:
             head = np.frombuffer(record, self._head, count=1)[0]
@@ -178,12 +179,12 @@ class Stream:
             for name in names:
                 into[name] = raw[name]
         ns = events["ns"]
-        if (ns[1:] >= ns[:-1]).all():  # as it mostly is where one CPU is busy
+        if (ns[1:] >= ns[:-1]).all():  # mostly so where one CPU is busy
             return events
         return take(events, np.argsort(ns, kind="stable"))
 
     def _body(self, batch: bytes) -> memoryview:
-        """The events of a batch, without its head and without what perf pads it with."""
+        """The events of a batch, without its head and perf's padding."""
         used = int(np.frombuffer(batch, self._head, count=1)[0]["used"])
         start = self._head.itemsize
         return memoryview(batch)[start : start + used * self._event.itemsize]

@@ -1,4 +1,4 @@
-"""Whether programs can be attached to the kernel's functions (fentry, fexit): it is tried."""
+"""Tries whether programs can be attached to the kernel's functions (fentry, fexit)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _FUNCTION = "begin_new_exec"
 
 
 def works(btf: Btf) -> bool:
-    """Does the kernel take a program for a function, and let it be attached?
+    """Does the kernel load a program for a function, and attach it?
 
-    It takes none without CONFIG_DYNAMIC_FTRACE, and on arm64 attaches none before 6.4
+    Without CONFIG_DYNAMIC_FTRACE it loads none, and on arm64 before 6.4 it attaches none
     (2aa6ac03516d).
     """
     lib = libbpf.library()

@@ -11,14 +11,14 @@ from memtap.tracers.model.report import Column, FrameRows, Report, Row, Section
 
 @dataclass(frozen=True)
 class Order:
-    """Rows by a column, numbers falling and texts rising; what has no value comes last.
+    """Orders rows by a column, numbers falling and texts rising; rows without a value come last.
 
     Attributes:
         column: the name of the column.
-        reverse: the other way round.
+        reverse: whether the order is reversed.
         rows: how many are kept; None for all.
-        ties: the column by which those come that have the same in the first, largest first; None
-            where they keep their order.
+        ties: the column that orders rows with the same value in the first, largest first; None
+            where such rows keep their order.
     """
 
     column: str
@@ -27,26 +27,26 @@ class Order:
     ties: str | None = None
 
     def arrange(self, report: Report) -> Report:
-        """The report with its rows in this order, and no more than `rows` of whatever it lists."""
+        """The report with its rows in this order, and at most `rows` of whatever it lists."""
         sections = tuple(map(self._cut, report.sections))
         return replace(report, rows=self._first(report.rows), sections=sections)
 
     def _cut(self, section: Section) -> Section:
-        """What can be cut has as many as is asked for; and if nothing is, a table decides."""
+        """A section with as many items as are asked for; if no number is, the table decides."""
         if section.most is None or self.rows is None:
             return section
         return replace(section, data=section.data[: self.rows])
 
     def by(self, column: str) -> Order:
-        """The same by another column."""
+        """The same order, by another column."""
         return replace(self, column=column)
 
     def at_most(self, rows: int) -> Order:
-        """The same, and no more rows than that."""
+        """The same order, with no more rows than that."""
         return replace(self, rows=rows if self.rows is None else min(rows, self.rows))
 
     def turned(self) -> Order:
-        """The same the other way round."""
+        """The same order, reversed."""
         return replace(self, reverse=not self.reverse)
 
     def _first(self, rows: Sequence[Row]) -> Sequence[Row]:
@@ -69,7 +69,7 @@ class Order:
 
 
 class AsTheyCome(Order):
-    """No order but that of the report."""
+    """Keeps the order of the report."""
 
     def _ordered(self, rows: Sequence[Row]) -> list[Row]:
         return list(reversed(rows)) if self.reverse else list(rows)
@@ -91,8 +91,8 @@ class Tree(Order):
 def _nested(children: dict[int | None, list[Row]]) -> Iterator[Row]:
     """Each row before its children.
 
-    A number can be used again while we look, so that two are parents of each other: then the first
-    of them that is found is on top.
+    A process number can be used again while we look, so that two processes are parents of each
+    other: then the first of them that is found is on top.
     """
     for top in list(children):
         left = [(row, 0) for row in reversed(children.pop(top, []))]

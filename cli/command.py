@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from memtap.cli.output import Printer
     from memtap.tracers.model.tracer import Inspection
 
-# Of what is redrawn in place on a terminal.
+# For tracers with a screen, which is redrawn in place on a terminal.
 _BATCH = Flag("batch", "Print tables, also on a terminal.")
 
 
 class _Declared(Command):
-    """The command of what is declared, whose help is made when somebody asks for it."""
+    """The command of a tracer or inspector. Its help is made only when it is asked for."""
 
     declared: Declared
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes what is declared."""
+        """Writes the help that is made from the declaration."""
         from memtap.cli.manual import help_of
 
         self.help = help_of(self.declared)
@@ -53,7 +53,7 @@ class _TracerCommand(_Declared, TracingCommand):
 
 
 def command_of(declared: Declared) -> click.Command:
-    """The command by which people use what is declared."""
+    """The command of a tracer or inspector."""
     if isinstance(declared, Tracer):
         return _tracer_command(declared)
     assert isinstance(declared, Inspector)
@@ -96,7 +96,7 @@ def _answer(tracer: Tracer, options: Options) -> None:
 
 
 def checked(declared: Declared, query: Query, options: Options) -> Order:
-    """The order of the rows of a query that fits; says what the user should know before."""
+    """Checks that a query fits, prints its notes, and gives the order of its rows."""
     try:
         notes = declared.check(query)
     except UnfitError as error:
@@ -108,7 +108,7 @@ def checked(declared: Declared, query: Query, options: Options) -> Order:
 
 
 def query_of(declared: Declared, options: Options) -> Query:
-    """What a command line asks; by what is usual, if it does not say."""
+    """The query of a command line; grouped by the usual keys if it names none."""
     return Query(
         by=options.by or declared.usual_by,
         wide=options.wide,
@@ -128,7 +128,7 @@ def query_of(declared: Declared, options: Options) -> Query:
 
 
 def order_of(declared: Declared, query: Query, rows: int | None, reverse: bool = False) -> Order:
-    """How rows are ordered, and how many are shown; a line for each report is never cut off."""
+    """How rows are ordered, and how many are shown; a rolling report shows all of its lines."""
     showing = declared.showing(query)
     rows = None if showing.style == "rolling" else rows
     if query.sort is None and showing.sort is None:
@@ -139,7 +139,7 @@ def order_of(declared: Declared, query: Query, rows: int | None, reverse: bool =
 
 
 def _look(inspection: Inspection, options: Options, order: Order, nothing: str = "") -> None:
-    """Shows what there is: once, or at the end of each interval."""
+    """Shows the reports of an inspection: one, or one at the end of each interval."""
     from memtap.bpf.kernel import Kernel
     from memtap.cli.output import Printer
     from memtap.cli.pace import pace
@@ -153,7 +153,7 @@ def _look(inspection: Inspection, options: Options, order: Order, nothing: str =
         return
     if mistaken := process_called(options.interval):
         note(f"{mistaken} is taken for an interval, in seconds; of a process it is -p {mistaken}")
-    with pace() as is_told_to_end:  # what begins threads is in it: they leave its signals alone
+    with pace() as is_told_to_end:  # threads begin inside, so that they leave its signals alone
         _begin(inspection)
         _follow(inspection, options, printer, is_told_to_end, nothing)
 
@@ -170,7 +170,7 @@ def _follow(
     is_told_to_end: Callable[[float], bool],
     nothing: str,
 ) -> None:
-    """Until COUNT reports are out, or a signal, or the end of the reader or of all that is seen."""
+    """Shows reports until COUNT, a signal, or the end of the reader or of what is looked at."""
     from memtap.cli.telling import absent, partial_remarks, remarked
 
     interval, count = options.interval or math.inf, options.count or math.inf

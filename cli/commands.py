@@ -1,4 +1,4 @@
-"""The commands by their names, and what is said of a name that is none."""
+"""The commands by their names, and the error for a name that no command has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from memtap import __version__
 from memtap.tracers import INSPECTORS, NAMES, declared, every_declared
 
-# What is declared nowhere has a module of its own here. Name, and what --help says of it.
+# Commands that no tracer or inspector declares, with a module each in cli/: name and summary.
 _OWN = {
     "run": "What a program does with memory: several of these reports out of one run.",
     "doctor": "What this host can trace, how exactly, and what to do for more.",
@@ -18,7 +18,7 @@ _OWN = {
 }
 COMMANDS = (*NAMES, "run", *INSPECTORS, "doctor", "schema")
 
-# Other tools that people know, and what of memtap does their work.
+# Other tools that people know, and the command of memtap that does their work.
 PEERS = {
     "memleak": "slab --leaks",
     "oomkill": "oom",
@@ -39,7 +39,7 @@ PEERS = {
 
 
 class Commands(click.Group):
-    """A group whose commands are made when they are run."""
+    """A group of commands; each is made only when it is run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, in the order of COMMANDS."""
@@ -59,7 +59,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that is meant; of a name that is none, which one may be."""
+        """The command of this name; an unknown name is a usage error with what may be meant."""
         name = args[0]
         if name in COMMANDS or name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
@@ -78,7 +78,7 @@ def summaries() -> dict[str, str]:
 
 
 def _meant(name: str) -> str:
-    """What was meant, as far as can be told, as a sentence behind another."""
+    """A sentence that says which command may be meant, to stand behind another sentence."""
     known = name.lower().removesuffix("-bpfcc").removesuffix(".bt").removesuffix(".py")
     if known in PEERS:
         return f" Its work is done by 'memtap {PEERS[known]}'."

@@ -1,7 +1,7 @@
-"""Work on what strangers have made: in a process that may take so much memory and time.
+"""Work on files from strangers, in a process with limits on memory and time.
 
-A bound that is checked beforehand holds only what a file says of itself, and some libraries end
-the process when there is no memory. So it is a child that may end in whichever way.
+A bound that is checked beforehand limits only what a file says about itself, and some libraries end
+the process when there is no memory. So a child does the work, and may end in any way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from memtap.bpf.errors import MemtapError
 from memtap.cli.endings import ENDINGS
 from memtap.tracers.host.hostile import one_line
 
-# What the child's own data may take. Its code and that of libraries takes some 80 MiB beside that.
+# What the child's own data may take. Its code and its libraries take some 80 MiB more.
 _MOST_BYTES = 400 << 20
 _PDEATHSIG = 1  # of uapi/linux/prctl.h
 
@@ -40,7 +40,7 @@ def run_confined(work: Callable[[], None], about: str, cpu_s: int, hint: str) ->
 
     Args:
         work: what to do.
-        about: the file, for what is said.
+        about: the file, for error messages.
         cpu_s: how long it may take on a CPU.
         hint: what to do if it needs more of something.
     """
@@ -86,7 +86,7 @@ def _confine(cpu_s: int) -> None:
         hard = resource.getrlimit(kind)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (most, hard))
-    # Libraries that end the process say so in their own words.
+    # Libraries that end the process write messages of their own to stderr.
     sys.stderr = os.fdopen(os.dup(2), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
@@ -102,7 +102,7 @@ def _status(work: Callable[[], None], about: str, hint: str) -> int:
     except MemoryError:
         complain(_too_large(about, hint))
         return 1
-    except BaseException as error:  # what strangers write can be wrong in more ways than one knows
+    except BaseException as error:  # a file from strangers can be wrong in ways not known here
         what = f"cannot read {about}: it contradicts itself ({type(error).__name__})"
         complain(MemtapError(what, "it is damaged, or was not recorded by memtap"))
         return 1

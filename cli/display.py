@@ -15,7 +15,7 @@ from memtap.cli.output import Display, Printer
 
 
 def make_displays(options: Options, asked: Sequence[tuple[Job, Any]]) -> list[Display]:
-    """What shows the reports of each job, which these reporters make."""
+    """The displays for the reports of each job; each job comes with its reporter."""
     if len(asked) == 1:
         return [_alone(options, *asked[0])]
     first, *others = (job.order for job, _ in asked)
@@ -40,7 +40,7 @@ def _alone(options: Options, job: Job, reporter: Any) -> Display:
 
 
 def _is_on_screen(options: Options) -> bool:
-    """Redrawn in place, if a terminal is all ours and can be drawn on."""
+    """Whether reports are redrawn in place: on a terminal that is all ours and can be drawn on."""
     elsewhere = options.flags["batch"] or options.output or options.program or options.replay
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if options.format != "table" or elsewhere or not terminal:

@@ -49,7 +49,7 @@ def command(format: str, output: Path | None, verbose: bool) -> None:
     stream = open_output(output)
     kernel = Kernel()
     kernel.require_proc()
-    # What tracers ask of the kernel depends on what /proc says.
+    # Imported only now: what tracers ask of the kernel depends on /proc.
     from memtap.tracers.doctor import diagnose, to_dict
 
     diagnosis = diagnose(kernel)
@@ -65,7 +65,7 @@ def command(format: str, output: Path | None, verbose: bool) -> None:
 
 
 def _csv(rows: Sequence[Row]) -> str:
-    """One line per report; what is a list in JSON has semicolons."""
+    """One line per report; semicolons separate what is a list in JSON."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(rows[0])
@@ -75,7 +75,7 @@ def _csv(rows: Sequence[Row]) -> str:
 
 
 def _table(diagnosis: Diagnosis, verbose: bool, look: Look) -> Iterator[str]:
-    """A line per report, a line per fact, and below each what is amiss and what to do."""
+    """A line per report and a line per fact; below each, what is amiss and what to do."""
     wide = max(7, *(len(row["way"] or "-") for row in diagnosis.rows)) + 2
     yield look.heading(f"{'REPORT':<12}{'ACCURACY':<12}{'VARIANT':<{wide}}PROBES")
     for row in diagnosis.rows:

@@ -1,8 +1,8 @@
 """Stacks with counts: as collapsed text, and as a page with a flame graph.
 
-The page is flame.html with the stacks put in. It holds no text of a traced process but in one
-block of JSON, which its script writes with textContent alone; its policy lets no other script or
-style run and nothing be fetched.
+The page is flame.html with the stacks put in. Texts of traced processes are only in one block of
+JSON, and its script writes them with textContent alone. Its policy allows no other script or style,
+and fetches nothing.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _LIKE_A_COUNT = re.compile(r" +(?=[0-9]+(\.[0-9]*)?$)")
 def folded(stacks: Stacks) -> str:
     """One line per stack, frames joined by `;`, then a space and the count; sorted.
 
-    What would break the format is replaced: `;` by `:` as stackcollapse-perf.pl does, what does
-    not print as in hostile.py, and the space before a number that ends a frame by `_`. Stacks
+    What would break the format is replaced: `;` by `:` as stackcollapse-perf.pl does, unprintable
+    characters as in hostile.py, and the space before a number that ends a frame by `_`. Stacks
     that are the same after this become one.
     """
     counts = _spelled(stacks, _folded_frame)
@@ -42,10 +42,10 @@ def folded(stacks: Stacks) -> str:
 
 
 def flame_page(stacks: Stacks, title: str, unit: str) -> str:
-    """A flame graph of stacks: one HTML page that needs nothing but itself and a browser.
+    """A flame graph of stacks: one HTML page that needs nothing but a browser.
 
     Args:
-        stacks: what to draw; without any, the page says so.
+        stacks: what to draw; if there are none, the page says so.
         title: of the page, as plain text.
         unit: what the counts count, in the plural: `faults`.
     """
@@ -69,7 +69,7 @@ def _folded_frame(name: str) -> str:
 
 
 def _spelled(stacks: Stacks, spell: Callable[[str], str]) -> Counter[tuple[str, ...]]:
-    """Stacks with every frame respelled. A name is in many stacks, but is respelled once."""
+    """Stacks with every frame respelled. A name is in many stacks, but respelled only once."""
     spelling = {name: spell(name) for name in set(chain.from_iterable(stacks))}
     counts: Counter[tuple[str, ...]] = Counter()
     for stack, count in stacks.items():
@@ -87,7 +87,7 @@ def _tree(counts: Stacks) -> dict[str, list[Any]]:
     names = {"all": 0}
     name, depth, own = [0], [0], [0]
     previous: tuple[str, ...] = ()
-    # In this order a stack stands right behind those that it shares most of its frames with.
+    # In this order, a stack comes right after the stacks with which it shares most frames.
     for stack in sorted(counts):
         for level in range(_shared(previous, stack), len(stack)):
             name.append(names.setdefault(stack[level], len(names)))
@@ -105,13 +105,13 @@ def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
 
 
 def _inert_json(value: object) -> str:
-    """JSON in ASCII that can end no script element and begin no comment."""
+    """JSON in ASCII, which can neither end a script element nor begin a comment."""
     text = json.dumps(value, separators=(",", ":"))
     return re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _policy(page: str) -> str:
-    """A Content-Security-Policy for the style and the script that the page comes with, only."""
+    """A Content-Security-Policy that allows only the page's own style and script."""
     (style,) = re.findall("<style>(.*?)</style>", page, re.DOTALL)
     (script,) = re.findall('<script type="module">(.*?)</script>', page, re.DOTALL)
     return (

@@ -1,4 +1,4 @@
-"""What one tracer of a run is asked."""
+"""The question to one tracer of a run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Job:
     """What one tracer is asked, and how its reports are to be shown.
 
     Attributes:
-        tracer: whom.
-        query: what.
-        order: of rows.
+        tracer: the tracer that is asked.
+        query: what it is asked.
+        order: the order of rows.
     """
 
     tracer: Tracer
@@ -25,5 +25,5 @@ class Job:
 
     @property
     def plan(self) -> Plan:
-        """By which it is attached."""
+        """The plan by which the tracer is attached."""
         return self.tracer.plan_of(self.query)

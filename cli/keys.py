@@ -1,4 +1,4 @@
-"""The keys that were pressed on a terminal, out of what it sends.
+"""The keys that were pressed on a terminal, from what the terminal sends.
 
 Most keys send one character. Arrows, F keys, Alt with a key and the mouse send several, of which
 the first is Esc; so Esc itself was pressed if nothing comes after it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 
-# So long the rest of a sequence may take to come, as with ncurses (ESCDELAY).
+# How long the rest of a sequence may take to come, as with ncurses (ESCDELAY).
 REST_S = 1.0
 
 _PASTE = "\x1b[200~"
@@ -37,7 +37,7 @@ class Keys:
         self._came_s = 0.0
 
     def feed(self, data: bytes) -> str:
-        """The keys of one character in it, in order; nothing of sequences, nothing pasted."""
+        """The keys in `data` that send one character, in order; no sequences, nothing pasted."""
         if self._is_overdue():
             self._rest = ""
         text, at, keys = self._rest + data.decode("ascii", "replace"), 0, ""
@@ -56,11 +56,11 @@ class Keys:
         return self._rest.strip("\x1b") == "" and self._is_overdue()
 
     def _is_overdue(self) -> bool:
-        """Whether the sequence that has begun will have no end."""
+        """Whether a sequence has begun and its rest will not come."""
         late = time.monotonic() > self._came_s + REST_S
         return bool(self._rest) and late and not self._rest.startswith(_PASTE)
 
 
 def _beginning(rest: str) -> str:
-    """A sequence that has begun; of pasted text, which can be long, as much as its end takes."""
+    """A sequence that has begun; of pasted text, which can be long, only enough to find its end."""
     return _PASTE + rest[len(_PASTE) :][-len(_PASTE) :] if rest.startswith(_PASTE) else rest

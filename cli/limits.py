@@ -1,4 +1,4 @@
-"""What this process may have: whether that is enough, said before libraries fail for want of it."""
+"""Whether the limits of this process are high enough, checked before libraries fail for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from memtap.bpf.plan import Plan
 from memtap.cli.telling import note
 from memtap.tracers.host.hostile import one_line
 
-# Who has less is warned: to compile took up to 116 MiB, and a crowd takes more than an idle host.
+# With less, the user is warned: to compile took up to 116 MiB, and many processes take more than an
+# idle host.
 _ENOUGH_MIB = 192
 
 
@@ -29,7 +30,10 @@ class _Need:
 
 
 def _needs(cpus: int) -> list[_Need]:
-    """Measured on two CPUs: 72 files, 690 MB of addresses, 170 MB of data, 128 KB of stack."""
+    """What memtap needs.
+
+    Measured on two CPUs: 72 files, 690 MB of addresses, 170 MB of data, 128 KB of stack.
+    """
     return [
         _Need(resource.RLIMIT_NOFILE, 72 + 8 * cpus, "open files", "ulimit -n 1024"),
         _Need(resource.RLIMIT_AS, 1 << 30, "bytes of addresses", "ulimit -v unlimited"),
@@ -39,9 +43,9 @@ def _needs(cpus: int) -> list[_Need]:
 
 
 def require_room(plans: Iterable[Plan]) -> None:
-    """MemtapError if a limit of this process leaves too little to trace or to read a recording.
+    """Raises MemtapError if a limit leaves too little to trace or to read a recording.
 
-    Where it may be too little it is said, as the kernel kills without a word.
+    Where it may be too little a note says so, as the kernel kills without one.
     """
     for need in _needs(os.cpu_count() or 1):
         allowed = resource.getrlimit(need.limit)[0]
@@ -64,10 +68,10 @@ def require_room(plans: Iterable[Plan]) -> None:
 
 
 def _memory_limits() -> Iterator[tuple[Path, int]]:
-    """What this process's cgroup, and each above it, may have of memory; where that is told."""
+    """The memory limits of this process's cgroup and of each above it, as far as they are known."""
     try:
         own, mounts = (Path(f"/proc/self/{name}").read_text() for name in ("cgroup", "mountinfo"))
-    except OSError:  # no /proc: who needs it says so
+    except OSError:  # no /proc: the code that needs it says so
         return
     for mount in cgroup_mounts(mounts):
         for line in own.splitlines():
@@ -79,7 +83,7 @@ def _memory_limits() -> Iterator[tuple[Path, int]]:
 
 
 def _limits_memory(mount: CgroupMount, controllers: list[str]) -> bool:
-    """Whether a line of /proc/PID/cgroup is of this hierarchy, and memory may be limited there."""
+    """Whether a line of /proc/PID/cgroup is for this hierarchy, and this may limit memory."""
     if mount.controllers:
         return "memory" in mount.controllers and "memory" in controllers
     return controllers == [""]

@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from memtap.tracers.model.chunk import Chunk
     from memtap.tracers.model.tracer import Reporter
 
-# However long an interval is, events are taken in this often, so that memory stays small.
+# How often events are taken in, however long an interval is, so that memory stays small.
 TICK_S = 1.0
 
-# What processes do is heard so often at most: to be woken by each birth and end costs more than
-# what they tell. The kernel keeps it for us meanwhile, some ten thousand messages.
+# How often messages about processes are read, at most: to wake up for each birth and end costs more
+# than they are worth. The kernel keeps some ten thousand messages meanwhile.
 _PAUSE_S = 0.05
 
-# When we are told to end, what is not worked on in this time is given up.
+# When we are told to end, work that is not done in this time is given up.
 _PATIENCE_S = 0.2
 
 
 class Signals:
-    """Signals that end a run, as something to wait for; from its making on, they are noted."""
+    """Signals that end a run, as something to wait for; they are noted once this is made."""
 
     def __init__(self) -> None:
         self._ours, self.readable = socket.socketpair()
@@ -58,12 +58,12 @@ class Signals:
 
     @property
     def terminated(self) -> bool:
-        """Whether another one came."""
+        """Whether another signal came."""
         return len(self._noted) > self.interrupts
 
     @property
     def told_s(self) -> float:
-        """When the last one came; never, if none did."""
+        """When the last signal came; infinity if none did."""
         return told_s()
 
     def listen(self) -> None:
@@ -78,10 +78,10 @@ class Strand:
     Attributes:
         live: where they come from.
         reporter: what makes reports of them.
-        nothing: what did not happen where a report has no rows.
+        nothing: what a report without rows says did not happen.
         display: where reports are shown.
-        recorder: where events are kept; None if they are not.
-        has_rows: whether something has come in since the last report.
+        recorder: where events are recorded; None if they are not.
+        has_rows: whether rows have come in since the last report.
     """
 
     live: Live
@@ -126,11 +126,11 @@ class Loop:
             self._selector.register(descriptor, selectors.EVENT_READ, react)
 
     def _unwatch(self, pidfd: int) -> None:
-        """It stays readable for good, so it is looked at once; then the loop sees for itself."""
+        """A pidfd stays readable, so it may wake the loop only once, which then checks for ends."""
         self._selector.unregister(pidfd)
 
     def _hear(self) -> None:
-        """Takes in what processes did, and then does not listen to them for a while."""
+        """Takes in messages about processes, and then does not listen to them for a while."""
         self._together.consume()
         if math.isinf(self._deaf_until):
             self._deaf_until = time.monotonic() + _PAUSE_S
@@ -138,25 +138,25 @@ class Loop:
                 self._selector.unregister(descriptor)
 
     def _listen(self) -> None:
-        """Listens to processes again, if it is time."""
+        """Listens to messages about processes again, if it is time."""
         if time.monotonic() >= self._deaf_until:
             self._deaf_until = math.inf
             self._watch(self._together.processes.readable, self._hear)
 
     def run(self) -> None:
-        """Until COUNT reports are out, or a signal, PROGRAM's end, the targets' or the reader's."""
+        """Runs until COUNT reports, a signal, or the end of PROGRAM, the targets or the reader."""
         try:
             try:
                 self._run()
             finally:
-                end_undisturbed()  # or what is said next could be broken off as well
+                end_undisturbed()  # or the next message could be broken off as well
         except OutOfTime:
             end_undisturbed()  # it may have been raised just before that was done
             note("a last report would have taken too long: it was not made")
 
     def _run(self) -> None:
         if self._program:
-            self._together.begin_interval()  # others may have been compiled until now
+            self._together.begin_interval()  # other tracers may have been compiling until now
             self._program.go()
         end = self._together.interval_began_s + self._interval
         while True:
@@ -193,7 +193,7 @@ class Loop:
         return self._program.has_ended() if self._program else self._targets_are_gone()
 
     def _is_told_to_end(self) -> bool:
-        """By a signal. Ctrl-C reaches PROGRAM too, which may want to end in its own way."""
+        """Whether by a signal. Ctrl-C reaches PROGRAM too, which may want to end in its own way."""
         return self._signals.terminated or self._signals.interrupts > bool(self._program)
 
     def _hurries(self) -> bool:
@@ -218,7 +218,7 @@ class Loop:
         return replace(chunk, interval=replace(chunk.interval, remarks=tuple(remarks)))
 
     def _reasons(self) -> list[str]:
-        """Why nothing came in, if that can be seen."""
+        """Why nothing came in, as far as can be seen."""
         ended = [str(pid) for pid, pidfd in self._pidfds.items() if _is_dead(pidfd)]
         gone = [f"process {' and '.join(ended)} ended"] if ended else []
         return gone + absent(self._options.comms)

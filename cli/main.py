@@ -11,7 +11,7 @@ STDERR = 2
 
 
 def _open_standard_streams() -> None:
-    """Opens what we were started without, so that no other descriptor takes its number."""
+    """Opens standard streams that are closed, so that no other descriptor takes their numbers."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
         os.set_inheritable(fd, True)
     os.close(fd)

@@ -1,4 +1,4 @@
-"""What --help says of a command, out of what is declared."""
+"""The text of a command's --help, made from what is declared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from memtap.tracers import every_declared
 from memtap.tracers.model.report import Column
 from memtap.tracers.model.tracer import Declared, Query
 
-# Of a line, less what click indents it by; and of what is explained, at its left.
+# The widths of a line, without click's indentation, and of the words at its left.
 _WIDTH, _LEFT = 76, 12
 
 _SCREEN = (
@@ -19,7 +19,7 @@ _SCREEN = (
 
 
 def help_of(declared: Declared) -> str:
-    """The text of --help: what it answers, its columns, words of its own, examples."""
+    """The text of --help: the question it answers, its columns, its terms, examples."""
     shown, hidden = _columns(declared)
     of_keys = {column.name for columns in declared.keys.values() for column in columns}
     paragraphs = [declared.question, *declared.about, *([_SCREEN] if declared.has_screen else [])]
@@ -31,12 +31,12 @@ def help_of(declared: Declared) -> str:
         *(_headed(f"--{flag.name} shows", _explained(flag.columns)) for flag in declared.flags),
         _examples(declared.examples),
     ]
-    # What click is to leave as it is begins so.
+    # click leaves a block as it is if it begins so.
     return "\n\n".join([*paragraphs, *("\b\n" + "\n".join(block) for block in blocks if block)])
 
 
 def _columns(declared: Declared) -> tuple[list[Column], list[Column]]:
-    """Those that a table of some report shows without being asked to, and all others."""
+    """The columns that a table of some report shows by default, and all others."""
     queries = [Query(by=(key,), wide=wide) for wide in (False, True) for key in declared.keys]
     reports = [(query.wide, column) for query in queries for column in declared.columns(query)]
     shown = {column.name: column for wide, column in reports if column.table and not wide}
@@ -45,12 +45,12 @@ def _columns(declared: Declared) -> tuple[list[Column], list[Column]]:
 
 
 def _explained(columns: Iterable[Column]) -> list[str]:
-    """What columns mean, but for those whose meaning everybody knows."""
+    """What columns mean, except for the obvious ones."""
     return _entries((column.heading, column.help) for column in columns if not column.obvious)
 
 
 def _entries(entries: Iterable[tuple[str, str]]) -> list[str]:
-    """A word at the left, what it means beside it."""
+    """Lines with a word at the left and its meaning beside it."""
     return [line for word, meaning in entries for line in _entry(word, meaning)]
 
 
@@ -64,7 +64,7 @@ def _headed(heading: str, lines: Sequence[str]) -> list[str]:
 
 
 def _examples(examples: Sequence[tuple[str, str]]) -> list[str]:
-    """Command lines, what each is for beside it."""
+    """Command lines, each with what it is for beside it."""
     left = max(len(line) for line, _ in examples)
     return [f"memtap {line:<{left}}  {what}" for line, what in examples]
 

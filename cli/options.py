@@ -38,8 +38,8 @@ class Shown:
 class Options(Shown):
     """What the user asked for; see `shared` for what the fields mean.
 
-    `flags` are the options of the command's own, by their names; `each` is what comes as things
-    happen, where that is not a report for each interval.
+    `flags` are the command's own options, by their names; `each` names what is printed as it
+    happens, for commands without a report for each interval.
     """
 
     sort: str | None
@@ -64,12 +64,12 @@ class Options(Shown):
     each: str | None = None
 
     def file(self, flag: str) -> Path | None:
-        """What an option of the command's own names, if it has that and it was given."""
+        """The file that one of the command's own options names, if it was given."""
         path: Path | None = self.flags.get(flag)
         return path
 
 
-# Options of other tools, or of habit, and what does the same here.
+# Options of other tools, or of habit, and what does the same in memtap.
 _HABITS = {
     **dict.fromkeys(
         ("-i", "--interval", "-d", "--delay", "--duration"),
@@ -90,10 +90,10 @@ _HABITS = {
 
 
 class Command(click.Command):
-    """A command that knows the habits of those who use other tools."""
+    """A command that knows the options that users of other tools are used to."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Says what is meant by an option that does not exist, where that can be known."""
+        """For an option that does not exist, says what does the same, where that is known."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -103,7 +103,7 @@ class Command(click.Command):
             raise click.UsageError(said, ctx) from error
 
 
-# Of a click context's `meta`: whether what comes next is a word of PROGRAM.
+# A key of a click context's `meta`: whether the next word is one of PROGRAM's.
 _IN_PROGRAM = "memtap.in_program"
 
 
@@ -126,13 +126,13 @@ class TracingCommand(Command):
             raise
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Options; files behind `--`, where INTERVAL and COUNT stand before it."""
+        """Completes options; files behind `--`, if INTERVAL and COUNT stand before it."""
         if ctx.meta.get(_IN_PROGRAM):
             return [CompletionItem(incomplete, type="file")]
         return super().shell_complete(ctx, incomplete)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        """The usage line, with what `--` is for."""
+        """The usage line, with PROGRAM behind `--`."""
         return [*super().collect_usage_pieces(ctx), "[-- PROGRAM ARG...]"]
 
 
@@ -148,15 +148,15 @@ def seconds(text: str) -> float:
 
 
 class Number(click.IntRange):
-    """A whole number within bounds; what is no number is refused as no integer."""
+    """A whole number within bounds; the error for anything else says `integer`."""
 
     name = "integer"
 
 
 def keys_out_of(known: Mapping[str, Sequence[Column]]) -> Callable[[str], tuple[str, ...]]:
-    """Makes what turns `KEY,KEY` into keys, each once, or into a usage error that lists them.
+    """Makes a function that turns `KEY,KEY` into keys, each once, or a usage error that lists them.
 
-    The heading of a column will do for a key that has it.
+    The heading of a column stands for a key that has this column.
     """
 
     def keys(text: str) -> tuple[str, ...]:
@@ -166,7 +166,7 @@ def keys_out_of(known: Mapping[str, Sequence[Column]]) -> Callable[[str], tuple[
 
 
 def last_of(known: Iterable[str]) -> Callable[..., list[str]]:
-    """Makes what completes the last key of `KEY,KEY` in a shell."""
+    """Makes a function that completes the last key of `KEY,KEY` in a shell."""
 
     def complete(_context: click.Context, _parameter: click.Parameter, word: str) -> list[str]:
         before, comma, last = word.rpartition(",")
@@ -176,7 +176,7 @@ def last_of(known: Iterable[str]) -> Callable[..., list[str]]:
 
 
 def _key(word: str, known: Mapping[str, Sequence[Column]]) -> str:
-    """The key that is called so, or else the one that has the fewest columns with such a one."""
+    """The key of this name; else, of the keys with a column of this name, the one with fewest."""
     if word.lower() in known:
         return word.lower()
     having = [key for key, columns in known.items() if _column(word, columns)]
@@ -186,7 +186,7 @@ def _key(word: str, known: Mapping[str, Sequence[Column]]) -> str:
 
 
 def _near(word: str, known: Iterable[str]) -> str:
-    """What may have been meant, in brackets behind what is wrong."""
+    """What may have been meant, in brackets, to stand behind the wrong word."""
     near = get_close_matches(word.lower(), known, 1)
     return f" (Did you mean {near[0]!r}?)" if near else ""
 
@@ -194,7 +194,7 @@ def _near(word: str, known: Iterable[str]) -> str:
 def complete_files(
     _context: click.Context, _parameter: click.Parameter, word: str
 ) -> list[CompletionItem]:
-    """Has the shell complete names of files."""
+    """Makes the shell complete names of files."""
     return [CompletionItem(word, type="file")]
 
 
@@ -204,7 +204,7 @@ _FILE = click.Path(path_type=Path)
 def _complete_program(
     ctx: click.Context, parameter: click.Parameter, word: str
 ) -> list[CompletionItem]:
-    """Files, behind `--`: to click any word there is one of the arguments before it."""
+    """Completes files behind `--`: click takes any word there for an argument before it."""
     return complete_files(ctx, parameter, word) if ctx.meta.get(_IN_PROGRAM) else []
 
 
@@ -218,8 +218,8 @@ def _alone(_context: click.Context, _parameter: click.Parameter, value: int) -> 
     return (value,)
 
 
-def pid_option(whom: str) -> Decorator:
-    """Which processes, by their numbers."""
+def pid_option(which: str) -> Decorator:
+    """The option that chooses processes by their numbers."""
     return click.option(
         "-p",
         "--pid",
@@ -227,12 +227,12 @@ def pid_option(whom: str) -> Decorator:
         type=Number(min=1),
         multiple=True,
         metavar="PID",
-        help=f"Only {whom}. Repeatable.",
+        help=f"Only {which}. Repeatable.",
     )
 
 
-# Of what traces nothing: the arguments of what is about files; the argument of what is about one
-# process, and which it looks at.
+# For inspectors, which trace nothing: the arguments of one for files, the argument of one for a
+# single process, and the option that chooses processes.
 _PATHS = click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path())
 _PID = click.argument("pids", type=Number(min=1), nargs=1, metavar="PID", callback=_alone)
 _THIS_PROCESS = pid_option("this process")
@@ -244,7 +244,7 @@ comm_option = click.option(
     metavar="NAME",
     help="Only processes of exactly this name. Repeatable.",
 )
-WHOSE: list[Decorator] = [
+PROCESSES: list[Decorator] = [
     pid_option("this process and its children"),
     comm_option,
     click.option(
@@ -329,27 +329,27 @@ def shared(
     Args:
         keys: what the command can group by, the default first; with their columns, if they have
             some.
-        flags: options of the command's own.
+        flags: the command's own options.
         sorts: gives the columns by which rows can be ordered, for completion.
     """
     order: list[Decorator] = [sort_option(sorts), reverse_option]
     own: list[Decorator] = [by_option(keys), *order, *SHOWING, *map(_option, flags)]
-    return asking([*INTERVAL_AND_COUNT, *WHOSE, *own, *RECORDING, *INSIDE], flags)
+    return asking([*INTERVAL_AND_COUNT, *PROCESSES, *own, *RECORDING, *INSIDE], flags)
 
 
 def inspecting(declared: Inspector) -> Decorator:
-    """Adds the options of what traces nothing; the command is called with one `Options`."""
+    """Adds the options of an inspector; the command is called with one `Options`."""
     some: list[Decorator] = [] if declared.of_host else [_THIS_PROCESS, comm_option]
     several: list[Decorator] = [*INTERVAL_AND_COUNT, *some]
-    whom = [_PATHS] if declared.of_paths else [_PID] if declared.of_one else several
+    targets = [_PATHS] if declared.of_paths else [_PID] if declared.of_one else several
     by = [by_option(declared.keys)] if len(declared.keys) > 1 else []
     own: list[Decorator] = [*by, *map(_option, declared.flags)]
     own += [sort_option(partial(columns_of, declared)), reverse_option, *SHOWING]
-    return asking([*whom, *own], declared.flags)
+    return asking([*targets, *own], declared.flags)
 
 
 def asking(parameters: Sequence[Decorator], flags: Sequence[Flag]) -> Decorator:
-    """Adds parameters; what they say becomes one `Options`, once it is known to fit."""
+    """Adds parameters; their values are checked and become one `Options`."""
 
     def decorate(function: Callable[[Options], None]) -> Callable[..., None]:
         def call(**values: Any) -> None:
@@ -386,7 +386,7 @@ def sort_option(names: Callable[[], list[str]]) -> Decorator:
 
 
 def _option(flag: Flag) -> Decorator:
-    """A flag as click has it."""
+    """A flag as an option of click."""
     names = [*([f"-{flag.letter}"] if flag.letter else []), f"--{flag.name}"]
     if flag.takes_file:
         return click.option(*names, type=_FILE, metavar="FILE", help=flag.help)
@@ -405,7 +405,7 @@ def together(*parameters: Decorator) -> Decorator:
 
 
 def by_option(keys: Iterable[str]) -> Decorator:
-    """What a command groups by: any of its keys, the first if nothing else is wanted."""
+    """The option for what a command groups by: any of its keys, by default the first."""
     known = keys if isinstance(keys, Mapping) else dict.fromkeys(keys, ())
     return click.option(
         "-b",
@@ -420,7 +420,7 @@ def by_option(keys: Iterable[str]) -> Decorator:
 
 
 def check(options: Options, flags: Sequence[Flag] = ()) -> None:
-    """A usage error where options contradict each other."""
+    """Raises a usage error where options contradict each other."""
     for (one, first), (other, second) in combinations(_files(options, flags).items(), 2):
         if first == second and (one == "--record" or first.is_file() or not first.exists()):
             raise click.UsageError(f"{one} and {other} name the same file")
@@ -449,7 +449,7 @@ def check(options: Options, flags: Sequence[Flag] = ()) -> None:
 
 
 def _files(options: Options, flags: Sequence[Flag]) -> dict[str, Path]:
-    """The files that are written, by their options."""
+    """The files that will be written, by their options."""
     named = {"--record": options.record, "--output": options.output}
     named |= {
         f"--{flag.name}": options.file(flag.name)
@@ -462,7 +462,7 @@ def _files(options: Options, flags: Sequence[Flag]) -> dict[str, Path]:
 def sort_column(wanted: str | None, columns: Sequence[Column], default: str) -> str:
     """The name of the column to sort by, given by its name or its heading in any case.
 
-    Both may lack their unit.
+    The unit at the end of a name or a heading may be left out.
     """
     if wanted is None:
         return default
@@ -476,14 +476,14 @@ def sort_column(wanted: str | None, columns: Sequence[Column], default: str) -> 
     raise click.UsageError(f"no column {wanted!r} to sort by{near}; there are {', '.join(known)}")
 
 
-# What ends a name or a heading and need not be said.
+# The unit that ends a name or a heading and may be left out.
 _UNIT = re.compile(r"(_(bytes|pages|pct|ns|kb|mb|ms|us)|%)$")
 # Names that ps and top have for columns of ours.
 _ALSO = {"rss": "res", "res": "rss", "vsz": "virt", "vsize": "virt", "command": "comm"}
 
 
 def _column(wanted: str, columns: Sequence[Column]) -> Column | None:
-    """The column that is called so: by its whole name, if one is, before one without its unit."""
+    """The column of this name: one with this whole name comes before one that lacks its unit."""
     word = wanted.lower()
     for called in (word, _ALSO.get(word)):
         for names in (_names, _short_names):

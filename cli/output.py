@@ -26,7 +26,7 @@ from memtap.tracers.host.caller import caller
 from memtap.tracers.host.hostile import one_line
 from memtap.tracers.model.report import Report
 
-# So many characters fit into a pipe that has room (PIPE_BUF), however they are written.
+# How many characters fit into a pipe that has room (PIPE_BUF), however they are encoded.
 _PIECE = select.PIPE_BUF // 10
 _PATIENCE_MS = 500
 
@@ -34,7 +34,7 @@ _PATIENCE_MS = 500
 def open_output(path: Path | None) -> TextIO:
     """The file, or stdout. Raises MemtapError if the file cannot be written."""
     if path is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # names have any characters
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names can have any characters
             sys.stdout.reconfigure(errors="backslashreplace")
         return sys.stdout
     try:
@@ -44,7 +44,7 @@ def open_output(path: Path | None) -> TextIO:
 
 
 def _create(path: Path) -> int:
-    """Opens a file for writing; one that was not there before is the user's who called sudo."""
+    """Opens a file for writing; a new file belongs to the user who called sudo."""
     flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY
     try:
         return os.open(path, flags | os.O_TRUNC)
@@ -63,7 +63,7 @@ def _unwritable(path: Path, error: OSError) -> MemtapError:
 
 @contextmanager
 def readers_of(paths: Iterable[Path | None]) -> Iterator[None]:
-    """Waits until each of the files that is a FIFO has a reader, and lets none lack one again."""
+    """Waits until each FIFO among the files has a reader, and keeps it open so that none leaves."""
     held: list[int] = []
     try:
         for path in paths:
@@ -88,8 +88,9 @@ def _open_fifo(path: Path) -> int:
 def write(stream: TextIO, text: str, what: str = "the report", option: str = "--output") -> bool:
     """Writes at once, so that a pipe has it now; False if its reader has gone away.
 
-    The same if a pipe is full, nobody reads from it, and we are told to end. Raises MemtapError if
-    it cannot be written for another reason, such as a full disk, which names what and the option.
+    Also False if a pipe is full, its reader does not read, and we are told to end. Raises
+    MemtapError, which names `what` and the option, if it cannot write for another reason, such as a
+    full disk.
     """
     try:
         for piece in _pieces(stream, text):
@@ -107,13 +108,13 @@ def write(stream: TextIO, text: str, what: str = "the report", option: str = "--
 
 
 def _has_gone(stream: TextIO, error: OSError) -> bool:
-    """Whether nobody can read any more: from a pipe, or on a terminal that was closed."""
+    """Whether the reader is gone: of a pipe, or on a terminal that was closed."""
     is_device = stat.S_ISCHR(os.fstat(stream.fileno()).st_mode)
     return error.errno == errno.EPIPE or (error.errno == errno.EIO and is_device)
 
 
 def _pieces(stream: TextIO, text: str) -> Iterator[str]:
-    """The text, where it can be written without waiting for long; else in pieces, each in time."""
+    """The text as a whole, if it can be written without a long wait; else pieces, as they fit."""
     try:
         descriptor = stream.fileno()
     except io.UnsupportedOperation:  # it is no file
@@ -128,7 +129,7 @@ def _pieces(stream: TextIO, text: str) -> Iterator[str]:
 
 
 def _wait_for_room(descriptor: int) -> None:
-    """Until something can be written; OSError (EPIPE) if we are told to end before."""
+    """Waits until something can be written; raises EPIPE if we are told to end before."""
     room = select.poll()
     room.register(descriptor, select.POLLOUT)
     while not room.poll(_PATIENCE_MS):
@@ -139,7 +140,7 @@ def _wait_for_room(descriptor: int) -> None:
 def is_styled(stream: TextIO) -> bool:
     """Whether headings may be bold and warnings coloured: on a terminal that can, unless NO_COLOR.
 
-    What has no TERM, or a dumb one, cannot.
+    A terminal without TERM, or with TERM=dumb, cannot.
     """
     can = os.environ.get("TERM", "dumb") != "dumb"
     return can and stream.isatty() and not os.environ.get("NO_COLOR")
@@ -169,20 +170,20 @@ class Display(Protocol):
     """Where reports are shown.
 
     Attributes:
-        inputs: descriptors on which the user can say something.
+        inputs: descriptors on which the user's input comes.
     """
 
     inputs: list[int]
 
     @property
     def closed(self) -> bool:
-        """Whether nobody looks any more."""
+        """Whether the reports have no reader any more."""
 
     def show(self, report: Report) -> None:
         """Shows a report."""
 
     def listen(self) -> None:
-        """Something can be read from one of the inputs."""
+        """Takes in what can be read from the inputs."""
 
     def close(self) -> None:
         """Gives the terminal back."""
@@ -199,16 +200,16 @@ class Printer:
         self.inputs: list[int] = []
 
     def beside(self, order: Order) -> Printer:
-        """Another one to the same place, for reports that are ordered in another way."""
+        """Another printer to the same place, for reports in another order."""
         other = copy(self)
         other._order = order
         return other
 
     def listen(self) -> None:
-        """Nobody says anything on a pipe."""
+        """Does nothing: there are no inputs."""
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Does nothing: there is nothing to give back."""
 
     def show(self, report: Report) -> None:
         """Writes a report."""

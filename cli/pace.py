@@ -12,9 +12,9 @@ from memtap.cli.endings import ENDINGS
 
 @contextmanager
 def pace() -> Iterator[Callable[[float], bool]]:
-    """Gives what waits until a moment of the monotonic clock; it says whether we are to end.
+    """Gives a function that waits until a time (CLOCK_MONOTONIC) and says whether we are to end.
 
-    Signals wait in the meantime, so that none comes in the middle of a report.
+    Otherwise signals are blocked, so that none comes in the middle of a report.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
 

@@ -22,17 +22,17 @@ _SIGNAL_STATUS = 128  # a shell's status for a program that a signal ended is 12
 
 
 class Program:
-    """A child process that waits, before it becomes PROGRAM, to be told to go.
+    """A child process that becomes PROGRAM when it is told to go.
 
-    It is forked before this process has threads. What it does as long as it is ours is not
+    It is forked before this process has threads. What it does before it executes PROGRAM is not
     traced, but that is as little as can be: it waits as the user who called sudo, with nothing
     left to do but to execute PROGRAM. If we die before go(), it never does.
     """
 
     def __init__(self, argv: Sequence[str]) -> None:
-        """Raises MemtapError if there is no such program; go() does what is found out later."""
+        """Raises MemtapError if there is no such program; go() raises what is found out later."""
         self._name = argv[0]
-        if shutil.which(self._name) is None:  # it is not worth it to compile first
+        if shutil.which(self._name) is None:  # before the time for compiling is spent
             raise self._cannot_run(errno.EACCES if Path(self._name).exists() else errno.ENOENT)
         wait, self._go = os.pipe()
         self._failure, fail = os.pipe()
@@ -47,8 +47,8 @@ class Program:
         self._status: int | None = None
 
     def go(self) -> None:
-        """Lets it start. Raises MemtapError if it cannot be run."""
-        with suppress(BrokenPipeError):  # somebody has ended it: its status will tell
+        """Lets PROGRAM start. Raises MemtapError if it cannot be run."""
+        with suppress(BrokenPipeError):  # the child was killed: its status will show it
             os.write(self._go, b"g")
         os.close(self._go)
         number = os.read(self._failure, 16)
@@ -61,24 +61,24 @@ class Program:
         return MemtapError(what, "name a program to trace")
 
     def status(self) -> int:
-        """Waits for its end; its exit status as a shell gives it."""
+        """Waits for its end; gives its exit status as a shell would."""
         if self._status is None:
             code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
             self._status = code if code >= 0 else _SIGNAL_STATUS - code
         return self._status
 
     def has_ended(self) -> bool:
-        """Whether it has, without waiting."""
+        """Whether it has ended, without waiting."""
         return bool(select.select([self.pidfd], [], [], 0)[0])
 
     def end(self) -> None:
-        """Ends it, if it still runs: gently if it got as far as to start."""
+        """Ends it by SIGTERM if it still runs; PROGRAM, once started, may end in its own way."""
         if self._status is None and not self.has_ended():
             signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
 
 
 def _become(argv: list[str], wait: int, fail: int) -> None:
-    """The child: gives up root, waits for the word, and becomes the program; never returns."""
+    """The child: gives up root, waits for go(), and becomes the program; never returns."""
     try:
         for number in _OURS:
             signal.signal(number, signal.SIG_DFL)
@@ -93,7 +93,7 @@ def _become(argv: list[str], wait: int, fail: int) -> None:
 
 
 def _be_the_caller() -> None:
-    """Becomes the user who called sudo, if somebody did."""
+    """Becomes the user who called sudo, if there is one."""
     numbers = caller()
     if numbers is None:
         return

@@ -15,18 +15,18 @@ import click
 
 from memtap.tracers.model.report import Column, FrameRows, Kind, Report, Row, Section, SectionKind
 
-# Of a line that nobody gave a width.
+# The width of a line where none is given.
 WIDTH = 79
 
-# What is left of a column that gives way, at least; and of a process's name, which has 15
-# characters but for the kernel's workers.
+# The least width of a column that gives way; and of a process's name, which has 15 characters,
+# except for the kernel's workers.
 _LEAST = 6
 COMM_WIDTH = 15
 
-# What a line begins with that goes on where another one ended.
+# Begins a line that continues the one before.
 _INDENT = "    "
 
-# What stands last in a line, cut to fit; and what begins at the left of its column.
+# Kinds of columns that come last in a line, cut to fit; and kinds that are aligned to the left.
 _LONG = ("path", "tree")
 _LEFT = ("text", "user", *_LONG)
 
@@ -95,7 +95,7 @@ class Look:
         return click.style(text, bold=True) if self.styled else text
 
     def warning(self, text: str) -> str:
-        """A line that should be read."""
+        """A line that should be noticed."""
         return click.style(text, fg="yellow") if self.styled else text
 
 
@@ -108,7 +108,7 @@ def human(size: int) -> str:
 
 
 def _cut(name: str) -> str:
-    """A user's name as ps shows it: of one that is longer than 8 characters, 7 and a plus."""
+    """A user's name as ps shows it: if it is longer than 8 characters, the first 7 and a plus."""
     return name if len(name) <= 8 else name[:7] + "+"
 
 
@@ -157,7 +157,7 @@ def table_lines(columns: Sequence[Column], rows: Sequence[Row], width: int | Non
 def table_blocks(
     columns: Sequence[Column], rows: Sequence[Row], width: int | None, totals: Row | None = None
 ) -> list[list[str]]:
-    """What table_lines() gives, the lines of each row together.
+    """The lines of table_lines(), those of each row together.
 
     Long columns give way; where that is not enough, each line goes on in others, indented. The
     totals stand below a rule.
@@ -175,9 +175,9 @@ def table_blocks(
 
 
 def _parts(columns: Sequence[Column], widths: list[int], width: int) -> list[slice]:
-    """Which columns stand in one line; those that can give way do, so that lines are not wider.
+    """The columns of each line; those that can give way become narrower, so that lines fit.
 
-    `widths` is changed to what is left of each.
+    `widths` is changed to what is left of each column.
     """
     least = [_least(column, wide) for column, wide in zip(columns, widths, strict=True)]
     parts, begin, used = [], 0, 0
@@ -201,7 +201,7 @@ def _least(column: Column, width: int) -> int:
 
 
 def _shrunk(widths: Sequence[int], least: Sequence[int], width: int) -> list[int]:
-    """The widths, the widest made narrower until all fit, or none can become so."""
+    """The widths; the widest is made narrower until all fit, or none can become narrower."""
     widths = list(widths)
     while sum(widths) > width:
         can = [at for at, wide in enumerate(widths) if wide > least[at]]
@@ -343,7 +343,7 @@ def is_flawless(audit: dict[str, Any]) -> bool:
 
 
 def happened(audit: dict[str, Any]) -> bool:
-    """Was there anything of which an audit could be?"""
+    """Is there anything that an audit could be about?"""
     return any(audit[name] for name in ("events", "lost", "missed", "map_full"))
 
 
@@ -353,14 +353,14 @@ def local_time(time: str) -> str:
 
 
 class _Audits:
-    """What is said of how far tables can be believed: each note once, however often it is true."""
+    """The lines on how far tables can be believed: each note once, however often it is true."""
 
     def __init__(self, look: Look) -> None:
         self._look = look
         self._told: set[str] = set()
 
     def lines(self, report: Report) -> list[str]:
-        """The audit, if not all is exact or it is wanted, and notes that were not told before."""
+        """The audit, if it is wanted or not all is exact, and notes that were not shown before."""
         look, flawless = self._look, is_flawless(report.audit)
         line = audit_line(report.audit)
         if not look.verbose and report.audit["notes"]:
@@ -398,7 +398,7 @@ class Blocks:
         return gap + "".join(f"{line}\n" for line in lines)
 
     def _table(self, report: Report) -> list[str]:
-        """Headings and rows; nothing where there are only no more of those told before."""
+        """Headings and rows; nothing if a report that goes on has no new rows."""
         if report.goes_on and not report.rows:
             return []
         columns = table_columns(report, self._look)

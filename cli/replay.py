@@ -23,7 +23,7 @@ from memtap.tracers.host.hostile import one_line
 if TYPE_CHECKING:
     from memtap.tracers.live.recording import Recording
 
-# What a replay may take of a CPU: so many seconds, and one more for so many bytes. The slowest
+# The CPU time that a replay may take: so many seconds, and one more for so many bytes. The slowest
 # report takes a fifth of that.
 _CPU_S, _BYTES_PER_CPU_S = 50, 64 << 10
 
@@ -31,7 +31,7 @@ _NO_END = "has no end: its recorder was killed, or still records. All that is th
 
 
 def replay(pattern: str, options: Options, jobs: Sequence[Job]) -> None:
-    """Replays what somebody has recorded; in a process of its own, unless that is trusted."""
+    """Replays recordings; in a process of its own, unless they are trusted."""
     from memtap.tracers.live.recording import TRUST, find
 
     paths, output = find(pattern), options.output
@@ -47,7 +47,7 @@ def replay(pattern: str, options: Options, jobs: Sequence[Job]) -> None:
 
 
 def _replay(pattern: str, paths: list[Path], options: Options, jobs: Sequence[Job]) -> None:
-    """One job after the other; of several recordings, each with those that were made for it."""
+    """Does one job after the other, each with the recordings that were made for its tracer."""
     from memtap.tracers.reading import by_tracer, nothing_for, own
 
     made = by_tracer(paths, options.trust) if len(jobs) > 1 else None
@@ -57,7 +57,7 @@ def _replay(pattern: str, paths: list[Path], options: Options, jobs: Sequence[Jo
             mine = paths if made is None else made.get(job.tracer.plan.name, [])
             _require_kept(mine, job, options.trust)
             for recording in own(job.tracer, mine, options.trust):
-                if not displays:  # only now it is known that there is something to show
+                if not displays:  # made only now that there is something to show
                     displays = make_displays(options, [(each, None) for each in jobs])
                     for each in displays:
                         stack.callback(each.close)
@@ -74,7 +74,7 @@ def _replay(pattern: str, paths: list[Path], options: Options, jobs: Sequence[Jo
 
 
 def _show(recording: Recording, job: Job, display: Display, named: bool) -> None:
-    """All reports of one recording; the first says of which it is, if that is to be `named`."""
+    """Shows all reports of one recording; if `named`, the first says which recording it is."""
     from memtap.tracers.reading import reports
 
     source = [f"recorded in {one_line(str(recording.path))}"] if named else []
@@ -88,7 +88,7 @@ def _show(recording: Recording, job: Job, display: Display, named: bool) -> None
 
 
 def _require_kept(paths: list[Path], job: Job, trusted: bool) -> None:
-    """MemtapError if none of the recordings kept what the job wants, though events are there."""
+    """Raises MemtapError if the recordings have events, but not what the job wants of them."""
     from memtap.tracers.reading import own
 
     field, what = job.tracer.kept(job.query)

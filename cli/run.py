@@ -12,9 +12,9 @@ from memtap.cli.job import Job
 from memtap.cli.options import (
     INSIDE,
     INTERVAL_AND_COUNT,
+    PROCESSES,
     RECORDING,
     SHOWING,
-    WHOSE,
     Decorator,
     Options,
     TracingCommand,
@@ -40,7 +40,7 @@ _PARAMETERS: tuple[Decorator, ...] = (
         help=f"Any of: {', '.join(NAMES)}.  [default: {','.join(_USUAL)}; with --from, all "
         "that was recorded]",
     ),
-    *WHOSE,
+    *PROCESSES,
     *SHOWING,
     *RECORDING,
     *INSIDE,
@@ -72,7 +72,7 @@ def command(tracers: tuple[str, ...] | None, **values: Any) -> None:
 
 
 def _job(name: str, options: Options) -> Job:
-    """What a tracer is asked if nothing is said but its name."""
+    """The job of a tracer of which only the name is given."""
     tracer = load(name)
     interval_s = options.interval or 1.0
     query = replace(query_of(tracer, options), interval_s=interval_s, regroups=False)

@@ -41,15 +41,15 @@ class Regrouped(Protocol):
     by: tuple[str, ...]
 
     def report(self) -> Report:
-        """The last interval, grouped as is wanted now."""
+        """The last interval, grouped by the current keys."""
 
 
 class Screen:
-    """Shows the reports of a tracer, and listens to keys."""
+    """Shows the reports of a tracer, and reacts to keys."""
 
     def __init__(self, tracer: Tracer, reporter: Regrouped, order: Order, options: Options) -> None:
         self._name, self._groups = tracer.name, list(tracer.keys)
-        # One of these columns is in every grouping.
+        # Every grouping has one of these columns.
         self._usual = (order.column, tracer.showing(tracer.usual()).sort or "")
         self._is_left = False
         self._keys = Keys()
@@ -71,13 +71,13 @@ class Screen:
         return self._is_left
 
     def show(self, report: Report) -> None:
-        """Shows a report, unless the user wants to look at another one for longer."""
+        """Shows a report, unless the user has paused at an earlier one."""
         if not self._paused:
             self._report = report
             self._draw()
 
     def listen(self) -> None:
-        """Does what the keys that were pressed ask for."""
+        """Carries out the keys that were pressed."""
         data = _read(self._terminal)
         if not data:
             self._is_left = True
@@ -86,7 +86,7 @@ class Screen:
         self._draw()
 
     def close(self) -> None:
-        """Gives the terminal back; after COUNT reports the last one stays on it."""
+        """Gives the terminal back; after COUNT reports the last report stays on it."""
         with suppress(curses.error):  # it is gone
             curses.endwin()
         if self._keeps_last and self._report and not self.closed:
@@ -107,7 +107,7 @@ class Screen:
             self._order = self._order.by(next_column(columns, self._order.column, step))
 
     def _group(self) -> None:
-        """Goes on from one key to the next; the last interval is shown anew by it."""
+        """Groups by the next key, and shows the last interval anew."""
         place = self._groups.index(self._reporter.by[0])
         self._reporter.by = (self._groups[(place + 1) % len(self._groups)],)
         self._report = self._reporter.report()
@@ -171,7 +171,7 @@ def can_be_drawn_on() -> bool:
 
 
 def terminal_size(descriptor: int) -> tuple[int, int]:
-    """Lines and columns of a terminal; those of a usual one if it does not know (a serial line)."""
+    """Lines and columns of a terminal; usual ones where they are not known (a serial line)."""
     size = os.get_terminal_size(descriptor)
     return size.lines or 24, size.columns or 80
 

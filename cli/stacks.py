@@ -26,7 +26,7 @@ class StackFiles:
 
     @property
     def closed(self) -> bool:
-        """Whether nobody looks any more."""
+        """Whether the reports have no reader any more."""
         return self._display.closed
 
     def show(self, report: Report) -> None:
@@ -36,7 +36,7 @@ class StackFiles:
             self._stacks[tuple(stack["frames"])] += stack["count"]
 
     def listen(self) -> None:
-        """Something can be read from one of the inputs."""
+        """Takes in what can be read from the inputs."""
         self._display.listen()
 
     def close(self) -> None:

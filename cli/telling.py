@@ -19,14 +19,14 @@ from memtap.tracers.model.report import Report
 
 
 def note(text: str) -> None:
-    """Something that the user should know, on stderr."""
+    """Prints something that the user should know, on stderr."""
     click.echo(f"memtap: note: {one_line(text)}", err=True)
 
 
 def remarked(report: Report, nothing: str = "", remarks: Iterable[str] = ()) -> Report:
-    """A report with remarks; without rows, with one more: that `nothing` was in its interval.
+    """A report with remarks; one without rows also says that `nothing` was in its interval.
 
-    What looks once, as `ps` does, has no interval in which something could have happened.
+    A report of one look, as of `ps`, has no interval in which something could have happened.
     """
     remarks = tuple(remarks)
     is_empty = not report.rows and not report.goes_on
@@ -36,20 +36,20 @@ def remarked(report: Report, nothing: str = "", remarks: Iterable[str] = ()) -> 
 
 
 def partial_remarks(seconds: float, interval: float) -> list[str]:
-    """That an interval was cut short, if it was; what has no end cannot be."""
+    """A remark that an interval was cut short, if it was; one without an end cannot be."""
     is_short = seconds < interval < math.inf
     return [f"a partial interval: {seconds:.1f} s of {interval:g} s"] if is_short else []
 
 
 def process_called(interval: float) -> int | None:
-    """The process whose number was given for an interval, as one of over ten minutes may be."""
+    """The process that an interval may be meant for: one of over ten minutes can be its number."""
     number = int(interval)
     is_one = interval > 600 and number == interval and Path(f"/proc/{number}").exists()
     return number if is_one else None
 
 
 def absent(comms: Sequence[str]) -> list[str]:
-    """Of these names, those that no process has now, each as a sentence."""
+    """A sentence for each of these names that no process has now."""
     if not comms:
         return []
     present = set(_names())
@@ -79,23 +79,23 @@ def _names(root: Path = Path("/")) -> Iterable[str]:
 
 
 def compiles() -> None:
-    """That the start takes its time, as it is the first."""
+    """Says that this start takes time, as it is the first."""
     _say_on_terminal("compiling for this kernel, once, which takes some seconds")
 
 
 def begun(command: str, options: Options) -> None:
-    """That tracing has begun, and when a report comes."""
-    _say_on_terminal(f"{command} traces {_whom(options)}; {_when(options)}")
+    """Says that tracing has begun, and when a report comes."""
+    _say_on_terminal(f"{command} traces {_traced(options)}; {_when(options)}")
 
 
 def _say_on_terminal(text: str) -> None:
-    """For those who look; a file or a pipe does not get it."""
+    """Prints on stderr if that is a terminal, and not into a file or a pipe."""
     if sys.stderr.isatty():
         click.echo(f"memtap: {one_line(text)}", err=True)
 
 
-def _whom(options: Options) -> str:
-    """Whose events are kept; all that is said must be true of them."""
+def _traced(options: Options) -> str:
+    """The processes that are traced: all that is named here must be true of them."""
     kinds = [
         ("process", list(map(str, options.pids))),
         ("program", list(options.program[:1])),

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from memtap.tracers.live.together import Together
     from memtap.tracers.model.chunk import Origin
 
-# After so many more objects Python looks for cycles among the new ones; after so many times among
-# those that lasted, and after so many of these among all.
+# After how many new objects Python looks for cycles among the new ones; after how many such looks,
+# among those that lasted; and after how many of these, among all.
 _OBJECTS, _YOUNG, _OLD = 20_000, 10, 10
 
 
@@ -70,16 +70,16 @@ def _run(options: Options, jobs: Sequence[Job]) -> None:
 
 
 def _requests(options: Options, jobs: Sequence[Job]) -> list[Request]:
-    """What the kernel is asked for; what is to be noted of processes, once is enough."""
+    """What the kernel is asked for; only the first request notes cgroups and arguments."""
     kept = filter_of(jobs[0].query, options.follow, options.own)
-    notes_who = _shows_who(options) or any(job.query.regroups for job in jobs)
+    notes_processes = _shows_processes(options) or any(job.query.regroups for job in jobs)
     return [
-        Request(job.plan, kept, job.tracer.settings(job.query), notes_who and job is jobs[0])
+        Request(job.plan, kept, job.tracer.settings(job.query), notes_processes and job is jobs[0])
         for job in jobs
     ]
 
 
-def _shows_who(options: Options) -> bool:
+def _shows_processes(options: Options) -> bool:
     """Whether cgroups or arguments of processes are shown, or recorded."""
     return (
         options.format != "table"
@@ -96,7 +96,7 @@ def _trace(
     kernel: Kernel,
     pids: tuple[int, ...],
 ) -> int:
-    """Compiles, attaches, runs, reports; the status of PROGRAM, or 0."""
+    """Compiles, attaches, runs, reports; returns the status of PROGRAM, or 0."""
     # Forked before there are threads, and before compiling takes its time.
     program = Program(options.program) if options.program else None
     with ExitStack() as stack:
@@ -120,7 +120,7 @@ def _trace(
             return 0
         if not _shows_notes(options):
             _tell(together)
-        signals = Signals()  # before a display changes the terminal, which then must be given back
+        signals = Signals()  # before a display changes the terminal and has to give it back
         strands = _strands(options, jobs, together.lives, stack)
         if not any(strand.display.inputs for strand in strands):
             begun(click.get_current_context().info_name or "memtap", options)
@@ -132,7 +132,7 @@ def _trace(
 
 
 def _say_what_is_awaited(options: Options, kept: Filter) -> None:
-    """What is to be traced and is not there yet."""
+    """Says which processes and cgroups do not exist yet."""
     if not options.program:
         for absence in absent(options.comms):
             note(f"{absence}; it waits for one")
@@ -141,7 +141,7 @@ def _say_what_is_awaited(options: Options, kept: Filter) -> None:
 
 
 def _tell(together: Together) -> None:
-    """What cannot be seen, each once."""
+    """Says what cannot be seen, each thing once."""
     told = [text for live in together.lives for text in (*live.origin.notes, *live.notes)]
     for text in dict.fromkeys([*told, *together.processes.notes]):
         note(text)
@@ -150,7 +150,7 @@ def _tell(together: Together) -> None:
 def _strands(
     options: Options, jobs: Sequence[Job], lives: Sequence[Live], stack: ExitStack
 ) -> list[Strand]:
-    """What becomes of the events of each."""
+    """The strand of each job."""
     reporters = [
         job.tracer.make_reporter(live.origin, job.query)
         for job, live in zip(jobs, lives, strict=True)
@@ -165,7 +165,7 @@ def _strands(
 
 
 def _records(options: Options, jobs: Sequence[Job]) -> list[Path | None]:
-    """Where the events of each are kept: a file, or one of several in a folder."""
+    """Where the events of each job are recorded: a file, or one of several in a folder."""
     if options.record is None or len(jobs) == 1:
         return [options.record] * len(jobs)
     _make_folder(options.record)
@@ -178,7 +178,7 @@ def _records(options: Options, jobs: Sequence[Job]) -> list[Path | None]:
 
 
 def _make_folder(path: Path) -> None:
-    """A folder for its owner's eyes only: for the user who called sudo, if it was called."""
+    """Makes a folder that only its owner can read: the user who called sudo, if there is one."""
     try:
         path.mkdir(mode=0o700)
         if owner := caller():
@@ -200,17 +200,17 @@ def _recorder(path: Path | None, live: Live) -> Recorder | None:
 
 
 def _collect_seldom() -> None:
-    """Python looks for cycles of garbage whenever some hundred objects were made.
+    """Makes Python look for cycles of garbage more seldom than after some hundred new objects.
 
-    Where names of files and processes come in by the thousand that takes a third of all time, and
-    finds next to nothing.
+    Where names of files and processes come in by the thousand, those looks take a third of all
+    time, and find next to nothing.
     """
     gc.freeze()
     gc.set_threshold(_OBJECTS, _YOUNG, _OLD)
 
 
 def _shows_notes(options: Options) -> bool:
-    """Whether the reports show them to the same person."""
+    """Whether the reports on the terminal show the notes anyway."""
     return options.verbose and options.format == "table" and options.output is None
 
 

@@ -97,8 +97,8 @@ MUTANTS = (
     Mutant(
         "signal number",
         "bpf/include/memtap/outcomes.h",
-        "#define SIGBUS      7",
-        "#define SIGBUS      10",
+        "#define SIGBUS             7",
+        "#define SIGBUS             10",
         NUMBERS,
     ),
     Mutant(
@@ -356,7 +356,7 @@ MUTANTS = (
     Mutant(
         "enricher: a process that ended stays known",
         "tracers/malloc/enrich.py",
-        "            self._known.discard(told.tgid)\n",
+        "            self._known.discard(event.tgid)\n",
         "            pass\n",
         "tests/tracers/malloc/test_enrich.py",
     ),

@@ -1,4 +1,4 @@
-"""Events into reports: a folder for each tracer, and four that know none of them."""
+"""Events into reports: a folder for each tracer, and four folders that know no tracer."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from memtap.tracers.model.tracer import Declared, Tracer
 
-# In the order in which they are listed. Each is declared in tracer.py of a folder of its name.
+# In the order in which help lists them. Each is declared in `tracer.py` of the folder of its name.
 NAMES = ("cachestat", "cachetop", "faults", "malloc", "slab", "pages", "reclaim", "shm", "oom")
 
-# What looks at what there is and traces nothing is declared in the same way.
+# Commands that read the present state and trace nothing are declared in the same way.
 INSPECTORS = ("ps", "pmap", "ledger", "files")
 
-# Two that read the same events, or the same files, share a folder.
+# Two commands that read the same events, or the same files, share a folder.
 _FOLDERS = dict.fromkeys(("cachestat", "cachetop"), "pagecache") | {"pmap": "ps"}
 
 
@@ -37,15 +37,15 @@ def every() -> Iterator[Tracer]:
 
 
 def every_declared() -> Iterator[Declared]:
-    """All that makes reports, in order."""
+    """All tracers and inspectors, in order."""
     return map(declared, (*NAMES, *INSPECTORS))
 
 
 def reports_of(recorded: str) -> list[Tracer]:
-    """Those that make reports of what was recorded under this name, that of their plan."""
+    """The tracers that make reports of recordings of this name, which is the name of their plan."""
     return [tracer for tracer in every() if tracer.plan.name == recorded]
 
 
 def readers() -> dict[str, str]:
-    """For each name under which something is recorded, the tracer that tells most of it."""
+    """For each name under which events are recorded, the tracer that reports most of them."""
     return {tracer.plan.name: tracer.name for tracer in every()}

@@ -9,9 +9,9 @@
     for report in memtap.read("recording.parquet"):
         print(report.frame(), report.audit["accuracy"])
 
-Nothing global is touched: no signal handler, no setting of the interpreter, and several traces can
-run beside each other in threads of their own. The end of the `with` ends the tracing, also where an
-exception ends it, such as that of Ctrl-C.
+Nothing global is changed: no signal handler, no setting of the interpreter. Several traces can run
+at once, each in its own thread. The end of the `with` block ends the tracing, also when an
+exception (such as Ctrl-C) ends the block.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from memtap.tracers.model.tracer import Query, Tracer, filter_of
 Some = int | Sequence[int]
 Names = str | Sequence[str]
 
-# However long an interval is, events are taken in so often, so that nothing overflows.
+# Events are read from the buffers this often, however long an interval is, so that no buffer
+# overflows.
 _TICK_S = 1.0
 
 
@@ -47,7 +48,7 @@ class Trace:
     """A running trace; `trace()` begins one.
 
     Attributes:
-        tracer: what traces.
+        tracer: the tracer.
         notes: what cannot be seen on this host.
     """
 
@@ -73,10 +74,10 @@ class Trace:
         self.notes = (*live.origin.notes, *live.notes, *self._together.processes.notes)
 
     def reports(self, interval: float = 1.0, count: int | None = None) -> Iterator[Report]:
-        """A report at the end of each interval, in seconds; without `count`, until it is left.
+        """A report after each `interval` seconds, `count` times or until the caller stops.
 
-        Whoever takes long over a report should choose a long interval: the kernel keeps some
-        hundred thousand events meanwhile, and the audit says what it lost.
+        If your code takes long over a report, choose a long interval. The kernel buffers some
+        hundred thousand events meanwhile, and the audit says how many were lost.
         """
         left = math.inf if count is None else count
         end = self._together.interval_began_s + interval
@@ -90,7 +91,7 @@ class Trace:
                 end = max(end + interval, time.monotonic())
 
     def _wait(self, end: float) -> bool:
-        """Takes events in until the end of the interval, or for a while; whether it is the end."""
+        """Reads events until the interval ends, or for a tick; says whether it has ended."""
         until = min(end, time.monotonic() + _TICK_S)
         readable = (*self._together.readable, *self._together.processes.readable)
         with selectors.DefaultSelector() as selector:
@@ -109,7 +110,7 @@ class Trace:
         return report if chunk.interval else None
 
     def close(self) -> None:
-        """Ends the tracing and the recording, if there is one; nothing stays attached."""
+        """Ends the tracing, and the recording if there is one; nothing stays attached."""
         self._stack.close()
 
     def __enter__(self) -> Trace:
@@ -135,15 +136,15 @@ def trace(
     """Begins to trace.
 
     Args:
-        name: of a tracer, one of memtap.tracers.NAMES.
-        by: the keys to group by; its first if none are given.
-        pid: only events of these processes are kept; of the whole host if none are given.
-        comm: only those of processes of these names.
-        cgroup: only those of processes in these cgroups or below.
+        name: the tracer's name, one of memtap.tracers.NAMES.
+        by: the keys to group by; if none are given, the tracer's first.
+        pid: only events of these processes are kept; if none are given, those of the whole host.
+        comm: only events of processes with these names.
+        cgroup: only events of processes in these cgroups or below them.
         follow: whether children of traced processes are traced too.
-        own: whether what this process does itself is in reports of the host.
-        wide: whether reports have the columns that a table leaves out, where that costs something.
-        record: where to keep the events as well.
+        own: whether reports of the host include what this process itself does.
+        wide: whether reports have the columns that a table leaves out, also where they cost time.
+        record: a file in which to keep the events as well.
         **flags: the tracer's own options, such as `hist=True`.
 
     Raises:
@@ -178,11 +179,11 @@ def read(
 
     Args:
         path: where they are.
-        name: of the tracer; if none is given, the one that recorded the first.
+        name: the tracer's name; if none is given, that of the tracer that made the first recording.
         by: as in trace().
         wide: as in trace().
         **flags: as in trace().
-        trust: whether they may take as much memory as they like; see docs/recordings.md.
+        trust: whether the recordings may take any amount of memory; see docs/recordings.md.
 
     Raises:
         ValueError: there is no such tracer, key or flag.
@@ -203,7 +204,7 @@ def read(
 
 
 def _reader(recorded: str) -> str:
-    """The one that tells most of what was recorded under this name."""
+    """The tracer that reports most of the events that were recorded under this name."""
     known = readers()
     if recorded not in known:
         raise MemtapError(f"nothing here reads recordings of {recorded}", "get a newer memtap")

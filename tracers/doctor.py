@@ -1,8 +1,8 @@
 """doctor: what this host can trace, by which probes, how exactly, and what to do for more.
 
-Every report's probes are really loaded and attached; what the kernel said is what is shown. They
-are compiled unless that was done before, by the same compiler from the same text; that it still
-works is tried on a text of its own. Facts about the host stand beside that, to explain it.
+It really loads and attaches every report's probes, and shows what the kernel said. It compiles
+them, unless the same compiler has compiled the same text before; a small sample shows that the
+compiler still works. Facts about the host stand beside that, to explain it.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from memtap.tracers.model.report import Report, Row, now
 from memtap.tracers.model.schema import DIALECT, Schema, record, report_schema
 from memtap.tracers.model.tracer import Inspector
 
-# Every report that is built, and what it asks the kernel for.
+# Every report that traces, and what it needs of the kernel.
 REPORTS = {
     tracer.name: Request(tracer.plan, settings=tracer.settings(tracer.usual()))
     for tracer in every()
 }
-# The same of those that only look, and do so by BPF.
+# The same for reports that read the present state by BPF.
 LOOKS = {
-    each.name: Request(each.plan, notes_who=False)
+    each.name: Request(each.plan, notes_processes=False)
     for each in every_declared()
     if isinstance(each, Inspector) and each.plan
 }
@@ -54,7 +54,7 @@ int sample(void *context)
 }
 """
 
-# Where the programs that we start are, whatever PATH says.
+# The folders of the programs that we start, whatever PATH says.
 _PATH = "/usr/bin:/bin"
 
 
@@ -80,10 +80,10 @@ class Diagnosis:
     Attributes:
         time: when, UTC, ISO 8601.
         rows: one per report: `report`, `accuracy` and `way` (None if it cannot run), `probes`,
-            `missing` (what a better variant would take: what the kernel lacks, and the variants
-            that it refused, with its last word), `todo`, `notes`.
+            `missing` (what a better variant would need: what the kernel lacks, and the variants
+            that it refused, with the last line of its message), `todo`, `notes`.
         host: facts that explain the rows.
-        compiles: whether the compiler works; what was compiled before runs without it.
+        compiles: whether the compiler works; programs that were compiled before run without it.
     """
 
     time: str
@@ -98,7 +98,7 @@ class Diagnosis:
 
 
 def diagnose(kernel: Kernel) -> Diagnosis:
-    """Tries every report, one after the other being compiled while the last is attached."""
+    """Tries every report: compiles each one while the one before it is attached."""
     sample = Compiling(_SAMPLE, cache=None)
     begun = {name: _begin(request, kernel) for name, request in (REPORTS | LOOKS).items()}
     rows = [_finish(name, attempts, kernel) for name, attempts in begun.items()]
@@ -142,7 +142,7 @@ def _unusable(name: str, error: MemtapError | OSError) -> Row:
 
 
 def _usable(name: str, loaded: Loaded, kernel: Kernel) -> Row:
-    """A report that runs; what keeps it from a better variant, if there is one."""
+    """The row of a report that runs; says why no better variant runs, if there is one."""
     variants, variant = loaded.request.plan.variants, loaded.variant
     missing = [
         probe for each in variants[: variants.index(variant)] for probe in each.missing(kernel)
@@ -160,7 +160,7 @@ def _usable(name: str, loaded: Loaded, kernel: Kernel) -> Row:
 
 
 def _todo(loaded: Loaded, best: Variant) -> str | None:
-    """What would help to a better variant."""
+    """What would make a better variant run."""
     if loaded.refused:
         return "report what was refused, with the output of memtap doctor -f json"
     return (
@@ -171,7 +171,7 @@ def _todo(loaded: Loaded, best: Variant) -> str | None:
 
 
 def _needs(kernel: Kernel) -> Iterator[Fact]:
-    """What nothing works without."""
+    """What every tracer needs."""
     yield Fact("kernel", f"{kernel.release}, {platform.machine()}")
     held = kernel.may_trace
     yield Fact("privileges", "enough" if held else "too few", "" if held else "run it with sudo")
@@ -209,7 +209,7 @@ def _libraries() -> Iterator[Fact]:
 
 
 def _helpers(kernel: Kernel) -> Iterator[Fact]:
-    """What makes reports better, or only other ways possible."""
+    """What makes reports better, or other variants possible."""
     yield from _processes(kernel)
     yield Fact("cgroups", _cgroups(kernel.root) or "none mounted")
     for each in every_declared():
@@ -225,7 +225,7 @@ def _helpers(kernel: Kernel) -> Iterator[Fact]:
 
 
 def _processes(kernel: Kernel) -> Iterator[Fact]:
-    """The two netlink families that tell of processes, if they can be listened to."""
+    """The two netlink families that report processes, if we can listen to them."""
     if not kernel.may_trace or not kernel.has_btf:
         return
     processes = Processes(kernel.btf, kernel.possible_cpus)

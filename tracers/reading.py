@@ -1,4 +1,4 @@
-"""Reports of what was recorded, for whichever tracer is asked."""
+"""Reports from recordings, by the tracer that is asked for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from memtap.tracers.model.tracer import Query, Tracer
 
 
 def by_tracer(paths: Iterable[Path], trusted: bool) -> dict[str, list[Path]]:
-    """Recordings by what they were recorded under, see Plan.name."""
+    """Recordings by the name that they were recorded under; see Plan.name."""
     found: dict[str, list[Path]] = {}
     for path in paths:
         found.setdefault(Recording(path, trusted).origin.tracer, []).append(path)
@@ -23,9 +23,9 @@ def by_tracer(paths: Iterable[Path], trusted: bool) -> dict[str, list[Path]]:
 
 
 def own(tracer: Tracer, paths: list[Path], trusted: bool) -> Iterator[Recording]:
-    """The recordings that were made for a tracer, each opened in its turn.
+    """The recordings that were made for a tracer; each is opened when it is its turn.
 
-    Raises MemtapError if what is named alone was made for another.
+    Raises MemtapError if there is one file alone and it was made for another tracer.
     """
     for path in paths:
         recording = Recording(path, trusted)
@@ -41,7 +41,7 @@ def own(tracer: Tracer, paths: list[Path], trusted: bool) -> Iterator[Recording]
 def nothing_for(
     tracers: Iterable[Tracer], place: str, paths: list[Path], trusted: bool
 ) -> MemtapError:
-    """That none of several recordings was made for any of these, and what there is."""
+    """The error that none of the recordings fits these tracers; it names those that do."""
     names = " or ".join(tracer.name for tracer in tracers)
     what = f"nothing at {place} was recorded for {names}"
     recorded = by_tracer(paths, trusted)
@@ -52,7 +52,7 @@ def nothing_for(
 def reports(
     recording: Recording, tracer: Tracer, query: Query
 ) -> Iterator[tuple[Report, Interval]]:
-    """What a tracer reports of a recording, with the interval that each report is of."""
+    """What a tracer reports of a recording, each report with its interval."""
     reporter = tracer.make_reporter(recording.origin, query)
     for chunk in checked(recording, tracer.row()):
         report = reporter.feed(chunk)

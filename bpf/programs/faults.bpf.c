@@ -18,7 +18,7 @@ struct run {
 	u32 epoch;
 };
 
-/* Events that no ring had room for are added up by these. */
+/* Events that no ring had room for are added up by this key. */
 #define SPILLS
 struct spill {
 	u32 tgid;

@@ -1,20 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the page cache holds, file by file. No tracepoint tells what is there already, so this
- * walks where the kernel keeps it: from one super block to all (s_list), of each through its
- * inodes (s_inodes), of each through the nodes of its pages (i_data.i_pages).
+ * What the page cache holds, file by file. No tracepoint reports what is there already, so this
+ * walks the kernel's own structures: from one super block to all (s_list), through the inodes
+ * of each (s_inodes), and through the nodes of each inode's pages (i_data.i_pages).
  *
  * No lock is taken. Inodes and nodes are freed after a grace period, and a program runs inside
- * of one: so nothing that it finds is another's meanwhile. A program looks at STEP things and
- * ends; user space has it go on from there, and the inode where it stopped must be on its list
- * still. docs/files.md tells what that leaves open.
+ * of one: so nothing that it finds is used for something else meanwhile. A program looks at
+ * STEP things and ends. User space lets it go on from there, if the inode where it stopped is
+ * still on its list. docs/files.md says what that leaves open.
  */
 #include <linux/types.h>
 #include <uapi/linux/ptrace.h>
+#ifdef LOOK_AT_FOLIOS
+#undef CASTS /* the verifier would follow more than twice as many ways */
+#endif
+
 #include <memtap/fields.h>
 #include <memtap/loops.h>
 
-/* So many rounds a program goes at most: a few milliseconds; fewer where loops are short. */
+/* The most rounds of one run, a few milliseconds; fewer where loops are short. */
 #define STEP       2048
 #define SHORT_STEP 256
 
@@ -30,14 +34,13 @@
 #define BDI_CAP_WRITEBACK 1
 #define S_DAX             (1 << 13) /* of inode->i_flags: its pages are the device's own */
 
-/* A file, as far as its pages are charged to one cgroup. Counts are of pages. */
+/* The part of a file whose pages are charged to one cgroup. Counts are of pages. */
 struct file_pages {
 	u64 inode;
 	u64 parent; /* the dentry of its directory; 0 if it is in none */
 	u64 ino;
 	u64 bytes;
-	u64 cgroup; /* its number (kernfs); 0 if nobody is charged, or folios are not looked at
-		     */
+	u64 cgroup; /* its number (kernfs); 0 if none is charged, or folios are not looked at */
 	u32 resident;
 	u32 dirty;
 	u32 writeback;
@@ -62,10 +65,10 @@ struct walk {
 	u64 is_in; /* whether the inode's pages are looked at */
 	u64 index; /* of the next page of it */
 	u64 slot;  /* of the node below; SLOTS if none is open */
-	u64 memcg; /* whom the pages of `file` are charged to */
+	u64 memcg; /* that the pages of `file` are charged to */
 	u64 magic; /* of the super block, as are these */
 	u64 dev;
-	u64 is_written; /* whether it has anything written back */
+	u64 is_written; /* whether its pages are ever written back */
 	u64 node;       /* to go down by; 0 to begin at the top */
 	u64 entry;
 	u64 pages; /* that the entry stands for, if it is to be counted */
@@ -86,7 +89,7 @@ struct super {
 	u64 type_3;
 };
 
-/* What user space wants to know the name of, and that: see collect_name(). */
+/* An inode whose name user space wants to know, and the name: see collect_name(). */
 #define NAME_BYTES 4096
 #define WISHES     64
 struct trail {
@@ -133,8 +136,7 @@ BPF_ARRAY(layout_super, struct super, 1);
 BPF_ARRAY(layout_walk, struct walk_head, 1);
 BPF_ARRAY(layout_wish, struct wish, 1);
 
-/* The next of a list; 0 if what was at this place is on none any more: it leads to itself then.
- */
+/* The next on a list; 0 if this node is on no list any more: then it points to itself. */
 static inline u64 next_of(u64 list)
 {
 	u64 next = PEEK(list, list_head, next);
@@ -142,7 +144,7 @@ static inline u64 next_of(u64 list)
 	return next && next != list && PEEK(next, list_head, prev) == list ? next : 0;
 }
 
-/* Is it a super block? All but the head of their list are; of that nobody tells the address. */
+/* Is it a super block? All are but the head of their list, whose address is not known. */
 static inline int is_super(u64 super)
 {
 	u64 root = PEEK(super, super_block, s_root);
@@ -208,7 +210,7 @@ int on_supers(void *ctx)
 	return 0;
 }
 
-/* The inode that an inode's list goes on with; or the step ends. */
+/* The next inode on the super block's list; 0 if there is none, and the step ends. */
 static inline u64 next_inode(struct walk *walk)
 {
 	u64 super = NOTED(walk->super), inode = NOTED(walk->inode);
@@ -326,7 +328,7 @@ static inline void tell_file(struct walk *walk)
 #endif
 
 #if defined(LOOK_AT_FOLIOS) && defined(MEMCG_OF)
-/* Is it a cgroup's memory? Its cgroup's own state says so in turn. */
+/* Is it a struct mem_cgroup? Then its cgroup's own state points back to the cgroup. */
 static inline int is_memcg(u64 memcg)
 {
 	u64 cgroup = PEEK(memcg, mem_cgroup, css__cgroup);
@@ -334,7 +336,9 @@ static inline int is_memcg(u64 memcg)
 	return cgroup && PEEK(cgroup, cgroup, self__cgroup) == cgroup;
 }
 
-/* Who pays is a cgroup's memory, or what stands for one after it is gone (struct obj_cgroup).
+/*
+ * The number of the cgroup that is charged: `memcg` is a struct mem_cgroup, or what stands for
+ * one after it is gone (struct obj_cgroup).
  */
 static inline u64 cgroup_of(u64 memcg)
 {
@@ -378,18 +382,23 @@ static inline void count_folio(struct walk *walk, u64 folio, u32 pages)
 #define count_folio(walk, folio, pages)
 #endif
 
-/* Of an entry of an xarray: bit 0 is set in a value, bit 1 alone in what is its own. */
+/*
+ * Of an entry of an xarray: bit 0 is set in a value, bit 1 alone in an entry of the xarray's
+ * own.
+ */
 #define XA_KIND         3
 #define XA_INTERNAL     2
 #define LARGEST_SIBLING 64
-#define LARGEST_OWN     4096 /* a node is beyond */
+#define LARGEST_OWN     4096 /* a node is above */
 
 static inline int is_node(u64 entry)
 {
 	return (entry & XA_KIND) == XA_INTERNAL && entry > LARGEST_OWN;
 }
 
-/* In which slot a folio of several begins, if this entry says that it goes on here. */
+/*
+ * The slot in which a folio of several pages begins, if this entry says that it goes on here.
+ */
 static inline u64 home_of(u64 entry, u64 slot)
 {
 	u64 home = entry >> 2;
@@ -397,7 +406,10 @@ static inline u64 home_of(u64 entry, u64 slot)
 	return (entry & XA_KIND) == XA_INTERNAL && home < LARGEST_SIBLING ? home : slot;
 }
 
-/* Has what stands for so many pages counted at the end of the round; what it is is 0 or 1. */
+/*
+ * Notes an entry that stands for so many pages, to be counted at the end of the round;
+ * `is_dirty` and `is_written` are 0 or 1.
+ */
 static inline void note(struct walk *walk, u64 entry, u64 pages, u64 is_dirty, u64 is_written)
 {
 	NOTED(walk->entry) = entry;
@@ -421,8 +433,9 @@ static inline void count(struct walk *walk)
 }
 
 /*
- * The only page of a file, where that is the first, needs no node, and of its marks nobody
- * knows where they are. In memory alone, as on tmpfs, what is dirty has no mark.
+ * The only page of a file, if it is the first, needs no node, and it is not known where its
+ * marks are: so its flags are read. Where files are in memory alone, as on tmpfs, dirty pages
+ * have no mark.
  */
 static inline void count_only(struct walk *walk, u64 entry)
 {
@@ -477,7 +490,7 @@ static inline void count_slot(struct walk *walk)
 	NOTED(walk->index) += 1;
 }
 
-/* Looks what is at the top: a node to go down from, the only page, or nothing any more. */
+/* Looks at the top entry: a node to go down from, the only page, or nothing any more. */
 static inline void look_at_top(struct walk *walk)
 {
 	u64 top = PEEK(NOTED(walk->inode), inode, i_data__i_pages__xa_head);
@@ -493,7 +506,9 @@ static inline void look_at_top(struct walk *walk)
 	}
 }
 
-/* Goes down by a node; when it is through, from the top again: nodes may come and go meanwhile.
+/*
+ * Goes down by one node; from the lowest, the walk starts again at the top: nodes may come and
+ * go meanwhile.
  */
 static inline void go_down(struct walk *walk)
 {
@@ -512,7 +527,7 @@ static inline void go_down(struct walk *walk)
 		count_large(walk, node, shift, entry, slot);
 }
 
-/* Is the inode where the last step ended the same, and on the list of its super block still? */
+/* Is the inode where the last step ended still the same, and on the list of its super block? */
 static inline int goes_on(struct walk *walk)
 {
 	u64 inode = NOTED(walk->inode);
@@ -525,7 +540,7 @@ static inline int goes_on(struct walk *walk)
 	       next_of(inode + OFFSET(inode, i_sb_list));
 }
 
-/* A block device is written back as what it is, and not as its super block. */
+/* A block device is written back, whatever its super block (that of bdevfs) says. */
 static inline void know_super(struct walk *walk)
 {
 	u64 super = NOTED(walk->super), magic = PEEK(super, super_block, s_magic);
@@ -621,7 +636,9 @@ static inline u64 collect_name(struct trail *trail, u64 dentry)
 	return parent == dentry ? 0 : parent;
 }
 
-/* Run on demand: the names of those that `trails` ask for, up to the first that asks nothing.
+/*
+ * Run on demand: the names of the inodes that `trails` ask for, up to the first that asks for
+ * none.
  */
 int on_names(void *ctx)
 {
@@ -650,7 +667,7 @@ int on_names(void *ctx)
 	return NOTED(naming->at);
 }
 
-/* Whose inode has pages: a block device's own, and not that of the node in /dev. */
+/* The inode that has the pages: a block device's own, and not that of the node in /dev. */
 static inline u64 host_of(u64 file)
 {
 	return PEEK(PEEK(file, file, f_mapping), address_space, host);
@@ -672,7 +689,7 @@ static inline void tell_holder(u64 meta, u64 task, u64 file)
 		bpf_seq_write((struct seq_file *)seq, &holder, sizeof(holder));
 }
 
-/* iter/task_file(meta, task, fd, file): who has which file open. */
+/* iter/task_file(meta, task, fd, file): which process has which file open. */
 int on_open(u64 *ctx)
 {
 	u64 meta = ctx[0], task = ctx[1], file = ctx[3];
@@ -682,7 +699,7 @@ int on_open(u64 *ctx)
 	return 0;
 }
 
-/* iter/task_vma(meta, task, vma): who has which file mapped. */
+/* iter/task_vma(meta, task, vma): which process has which file mapped. */
 int on_mapped(u64 *ctx)
 {
 	u64 meta = ctx[0], task = ctx[1], vma = ctx[2];

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * malloc: the system calls by which memory comes and goes, told when they return, and page
+ * malloc: the system calls by which memory comes and goes, seen when they return, and page
  * faults (memtap/exceptions.h), which are what memory costs. enum call and enum call_mark are
  * those of tracers/malloc/probes.py.
  */
@@ -10,16 +10,17 @@
 
 enum { LANE_CALL = EXCEPTION_LANES, LANES };
 
-/* Of a call `address` is where what it was about begins; of brk(2), the break by then. */
+/*
+ * In the event of a call, `address` is where its range begins; of brk(2), the break after it.
+ */
 struct event {
 #include <memtap/exception_members.h>
 	u64 length;   /* of a call, in bytes */
-	u64 caller_0; /* what stands on the stack: the wrapper's return address is one of these
-		       */
+	u64 caller_0; /* from the stack: the wrapper's return address is one of these */
 	u64 caller_1;
 	u64 caller_2;
-	u64 request;   /* with REQUESTS, bytes that were last asked of malloc */
-	u64 threshold; /* with TELLS_THRESHOLD: malloc's by then, NEVER if it maps no blocks */
+	u64 request;   /* with REQUESTS, the bytes last asked of malloc */
+	u64 threshold; /* with TELLS_THRESHOLD: malloc's by now, NEVER if it maps no blocks */
 	u32 request_number;
 	u32 prot;  /* of mmap(2) and mprotect(2) */
 	u32 flags; /* of mmap(2) and mremap(2) */
@@ -57,7 +58,7 @@ static inline void miss(struct event *what)
 	lose(COUNTS_FAULTS(what->kind) || (what->kind >= BRK && what->kind != MOVED_FROM));
 }
 
-/* Calls that only give memory back are of no site. */
+/* Calls that only give memory back have no site. */
 static inline int gets_memory(u8 kind)
 {
 	return kind == BRK || kind == MMAP || kind == MOVED_TO || kind == MPROTECT;
@@ -85,7 +86,7 @@ static inline void called(void *ctx, u64 task, u64 regs, struct event *call)
 	leave(lane);
 }
 
-/* What a system call is taken for; 0 if it is of no interest. */
+/* The kind of a system call; 0 if it is of no interest. */
 static inline u8 call_of(u64 number, u64 is_32)
 {
 #if defined(__x86_64__)
@@ -107,7 +108,7 @@ static inline u8 call_of(u64 number, u64 is_32)
 				       : 0;
 }
 
-/* What mmap(2) really maps: whole pages, also of huge ones. */
+/* How much mmap(2) really maps: whole pages, or whole huge pages. */
 static inline u64 mapped_bytes(u64 length, u64 flags)
 {
 	u64 shift = PAGE_SHIFT;
@@ -117,7 +118,7 @@ static inline u64 mapped_bytes(u64 length, u64 flags)
 	return (length + (1ULL << shift) - 1) >> shift << shift;
 }
 
-/* The break is where it was if it cannot be where it is wanted; it never was at 0. */
+/* A brk(2) that fails leaves the break where it was; one with 0 only asks where it is. */
 static inline u16 break_marks(u64 wanted, u64 result)
 {
 	if (!wanted)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Victims of the OOM killer, as it marks them: the address space is still whole then, and
- * whoever ran out of memory is the one that runs.
+ * Victims of the OOM killer, as it marks them: the address space is still whole then, and the
+ * task that ran out of memory is the one that runs.
  */
 struct event {
 	u64 total_vm; /* pages, as are these */
@@ -20,7 +20,7 @@ struct event {
 	u32 trigger; /* the process that asked for memory */
 	u32 uid;
 	u32 adj;   /* oom_score_adj, an s16 */
-	u32 known; /* whether all of this is, or just the number of the victim */
+	u32 known; /* whether all of this is known, or just the number of the victim */
 };
 
 /* Every victim has an event; there are no runs. */
@@ -47,7 +47,7 @@ static inline u64 pages_of(u64 mm, int offset)
 	return pages < 0 ? 0 : pages;
 }
 
-/* The cgroup that it is charged to; on v2 that can be one above its own. */
+/* The cgroup that the task's memory is charged to; on v2 that can be one above its own. */
 static inline u64 memory_cgroup_of(u64 task)
 {
 #ifdef ENUM_cgroup_subsys_id__memory_cgrp_id
@@ -82,7 +82,7 @@ static inline void describe(struct event *event, u64 task)
 }
 
 #ifdef BY_SIGNAL
-/* Whom the kernel has just killed, by who was running. */
+/* The task that the kernel has just killed, by the thread that was running. */
 BPF_TABLE("lru_hash", u32, u64, killed, SUSPECTS);
 
 /* tp_btf/signal_generate(sig, info, task, group, result): just before the victim is marked. */
@@ -105,7 +105,7 @@ static inline u64 victim_of(u64 *ctx)
 	return task && PEEK(*task, task_struct, pid) == (u32)ctx[0] ? *task : 0;
 }
 
-/* What is marked is the thread that has the memory, if the main thread has ended. */
+/* If the main thread has ended, the kernel marks another thread that has the memory. */
 #define NUMBER_OF(ctx, victim) ((victim) ? PEEK(victim, task_struct, tgid) : (u32)(ctx)[0])
 #else
 static inline u64 victim_of(u64 *ctx)
@@ -113,7 +113,7 @@ static inline u64 victim_of(u64 *ctx)
 	return ctx[0];
 }
 
-/* Not PEEK: where it is a number, not a pointer, the verifier refuses the program. */
+/* Not PEEK: where the argument is a number, not a pointer, the verifier refuses the program. */
 #define NUMBER_OF(ctx, victim) FIELD((ctx)[0], task_struct, tgid)
 #endif
 
@@ -136,7 +136,7 @@ static inline void keep(void *ctx, struct lane *lane, u64 victim, u32 tgid)
 	event->trigger_comm_1 = comm.words[1];
 	if (victim)
 		describe(event, victim);
-	submit(ctx, lane); /* nobody should have to wait for the end of an interval */
+	submit(ctx, lane); /* a report of it should not wait for the end of an interval */
 }
 
 /* tp_btf/mark_victim(task, uid), or (pid) */

@@ -2,7 +2,7 @@
 /*
  * Blocks of pages as the buddy allocator hands them out and gets them back. There can be
  * millions a second, so they are counted here, by order and migrate type and, with BY_PROCESS,
- * by who ran.
+ * by the process that ran.
  */
 #include <linux/types.h>
 
@@ -11,8 +11,8 @@ enum program { ALLOC, FREE, FALLBACK, PROGRAMS };
 struct key {
 	u32 tgid;
 	u16 order;
-	u16 migratetype; /* of what is asked for; UNTOLD for frees, which do not tell */
-	u32 standby;     /* has keys of its own; see memtap/counters.h */
+	u16 migratetype; /* that is asked for; UNTOLD for frees, which have none */
+	u32 standby;     /* each has keys of its own; see memtap/counters.h */
 };
 
 struct sums {
@@ -43,8 +43,9 @@ static inline struct sums *sums_of_blocks(u32 order, u32 migratetype)
 	return sums_of(&key);
 }
 
-/* Pages that were told of so far, whoever got them: what the kernel counts more has no
- * tracepoint.
+/*
+ * Pages that the tracepoint has reported so far, for all processes: what the kernel counts
+ * beyond these has no tracepoint.
  */
 BPF_PERCPU_ARRAY(told_pages, u64, 1);
 
@@ -70,8 +71,8 @@ int on_alloc(u64 *ctx)
 }
 
 /*
- * tp_btf/mm_page_free(page, order): every block on its way back, those too of which
- * mm_page_free_batched tells.
+ * tp_btf/mm_page_free(page, order): every block on its way back, also those that
+ * mm_page_free_batched reports.
  */
 int on_free_pages(u64 *ctx)
 {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Memory that is short: who reclaims, who compacts, who swaps, and when kswapd is awake.
+ * Memory that is short: which tasks reclaim, compact and swap, and when kswapd is awake.
  *
- * What takes its time has two events, its begin and its end, that user space pairs by thread
- * and kind; in a task none of them can be in another of the same kind. All happen in the task
- * whose work it is, so `current` is whom it delays, whoever the memory belongs to. enum kind
- * and enum edge are those of tracers/reclaim/probes.py.
+ * What takes its time has two events, its begin and its end, which user space pairs by thread
+ * and kind: in one task, none can be inside another of the same kind. All happen in the task
+ * that does the work, so `current` is the task that is delayed, whichever task the memory
+ * belongs to. enum kind and enum edge are those of tracers/reclaim/probes.py.
  */
 enum {
 	LANE_DIRECT_BEGIN,
@@ -34,9 +34,9 @@ struct event {
 	u32 tid;
 	u32 amount;    /* pages scanned or swapped, objects freed, microseconds waited */
 	u32 reclaimed; /* pages, of SHRINK */
-	u16 node;      /* that of the memory, or where not known that of the CPU */
+	u16 node;      /* that of the memory, or of the CPU where that is not known */
 	u8 kind;
-	u8 edge; /* BEGINS, ENDS, or 0 for what is told once */
+	u8 edge; /* BEGINS, ENDS, or 0 for what has one event */
 };
 
 /* Each has an event; there are no runs. */
@@ -169,7 +169,10 @@ int on_shrink(u64 *ctx)
 	return shrunk(ctx, LANE_SHRINK);
 }
 
-/* tp_btf/mm_vmscan_reclaim_pages(nid, nr_scanned, nr_reclaimed, ...): who is told which. */
+/*
+ * tp_btf/mm_vmscan_reclaim_pages(nid, nr_scanned, nr_reclaimed, ...): the caller says which
+ * pages.
+ */
 int on_reclaim(u64 *ctx)
 {
 	return shrunk(ctx, LANE_RECLAIM);
@@ -204,7 +207,10 @@ static inline int is_of_swap(u64 bio, u32 operation)
 
 	if (FIELD(bio, bio, bi_flags) & BIO_CLONED)
 		return 0;
-	/* Read into memory that others wait for; read(2) with O_DIRECT locks no page. */
+	/*
+	 * A swap-in locks the page, as other tasks may wait for it; read(2) with O_DIRECT locks
+	 * none.
+	 */
 	if (operation == REQ_OP_READ)
 		wanted |= 1ULL << ENUM(pageflags, PG_locked);
 	return (flags & wanted) == wanted;
@@ -245,7 +251,7 @@ int on_page_written(u64 *ctx)
 /* tp_btf/block_bio_queue(bio), before e8a676d61c07 (queue, bio) */
 int on_bio(u64 *ctx)
 {
-#if HAVE(bio, bi_bdev) /* a year younger than that */
+#if HAVE(bio, bi_bdev) /* a year younger than that commit */
 	u64 bio = ctx[0];
 #else
 	u64 bio = ctx[1];

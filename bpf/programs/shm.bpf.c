@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Shared memory: segments of System V and POSIX, memfds, shared anonymous mappings, files on
- * tmpfs. Who makes one, who maps it, whose work adds pages to it and drops them.
+ * tmpfs. Which process makes one, maps it, adds pages to it and drops them.
  *
- * No tracepoint tells that a page enters such a file. But one tells who allocates a page, and
- * another, some dozen pages later, that it came onto a list (LRU): by then it is a file's. So
- * who allocated is noted by page until then. What is on no list yet when an interval ends user
- * space has looked at by on_task(), which also tells what the kernel itself counts of a
- * segment. docs/shm.md tells the rules.
+ * No tracepoint reports that a page enters such a file. But one reports that a task allocates a
+ * page, and another, some dozen pages later, that the page came onto a list (LRU): by then it
+ * belongs to a file. So the task that allocated a page is noted by page until then. When an
+ * interval ends, user space has on_task() look at the pages that are on no list yet. on_task()
+ * also gives what the kernel itself counts of a segment. docs/shm.md has the rules.
  */
 struct event {
 	u64 segment; /* see segment_of() */
@@ -19,7 +19,7 @@ struct event {
 	u32 unused;
 };
 
-/* Every event is one that another joins if it is alike; there are no runs. */
+/* An event that is like the last one is added to it; there are no runs. */
 struct run {
 	u32 epoch;
 };
@@ -43,7 +43,7 @@ struct spill {
 #include <memtap/folios.h>
 #include <memtap/maples.h>
 
-/* Files are found by number here, and the verifier knows of no number what it points to. */
+/* Files are found by number here, and the verifier does not know what a number points to. */
 #pragma push_macro("FIELD")
 #undef FIELD
 #define FIELD(pointer, type, member) PEEK(pointer, type, member)
@@ -58,7 +58,7 @@ static inline u64 ctime_s(u64 inode)
 #define TMPFS_MAGIC     0x01021994
 #define HUGETLBFS_MAGIC 0x958458f6
 #define FMODE_CREATED   0x100000  /* of file->f_mode: this open() made the file */
-#define O_TMPFILE_ALONE 020000000 /* of file->f_flags: so did this, by no name */
+#define O_TMPFILE_ALONE 020000000 /* of file->f_flags: so did this one, by no name */
 #define SECTOR_SHIFT    9
 #define VM_SHARED       0x8
 
@@ -77,15 +77,17 @@ static inline u64 mixed(u64 inode, u64 ino, u64 generation)
 }
 
 /*
- * A number for a file: the address of its inode, which no other has meanwhile, and what tells
- * those apart that have it one after the other.
+ * A number for a file: made of the address of its inode, which no other file has at the same
+ * time, and of what tells apart the files that have this address one after the other.
  */
 static inline u64 segment_of(u64 inode)
 {
 	return mixed(inode, PEEK(inode, inode, i_ino), PEEK(inode, inode, i_generation));
 }
 
-/* The same of an inode whose type the verifier knows: there can be millions of pages a second.
+/*
+ * The same for an inode of which the verifier knows the type: there can be millions of pages a
+ * second.
  */
 static inline u64 segment_of_typed(u64 inode)
 {
@@ -106,8 +108,8 @@ static inline int is_memory(u64 inode)
 }
 
 /*
- * What user space asks about a segment that it hears of for the first time. Files that the
- * kernel itself makes (memfd, SYSV, dev/zero) are in no directory: `title` is all their name.
+ * What user space asks about a segment that it has not seen before. Files that the kernel
+ * itself makes (memfd, SYSV, dev/zero) are in no directory: `title` is all their name.
  */
 #define TITLE 256
 struct segment_numbers {
@@ -130,7 +132,7 @@ struct segment_bytes {
 BPF_TABLE("lru_hash", u64, struct segment_bytes, segments, 8192);
 BPF_PERCPU_ARRAY(segment_records, struct segment_bytes, ALL_LANES + 1);
 
-/* Whose name is of no directory; 0 where it is of one. */
+/* The name of a file that is in no directory; 0 where the file is in one. */
 static inline u64 title_of(u64 inode)
 {
 	struct name name = any_name(inode);
@@ -158,7 +160,7 @@ static inline void describe_segment(int lane, u64 inode, u64 segment)
 	segments.update(&segment, (struct segment_bytes *)record);
 }
 
-/* Has a segment described, and told by which path it is known if it has one. */
+/* Describes a segment, and sends its path if it has one. */
 static inline void meet(void *ctx, struct lane *lane, u64 inode, u64 segment)
 {
 	describe_segment(lane->number, inode, segment);
@@ -191,7 +193,9 @@ static inline void keep(void *ctx, struct lane *lane, u64 inode, struct event th
 	meet(ctx, lane, inode, this.segment);
 }
 
-/* Who allocated a page that is on no list yet, in buckets by page; user space looks here, too.
+/*
+ * The task that allocated a page that is on no list yet, in buckets by page; user space looks
+ * here, too.
  */
 #define PLACES_OF_PAGES 4096
 #define PAGES_IN_PLACE  4
@@ -211,7 +215,10 @@ static inline struct place *place_of(u64 page)
 	return places.lookup(&number);
 }
 
-/* What it was noted for gives way to the page: best itself, then nothing, then the oldest. */
+/*
+ * How soon a note gives way to one for this page: first that of the page itself, then an empty
+ * one, then the oldest.
+ */
 static inline u64 rank(struct place *place, int at, u64 page)
 {
 	return place->page[at] == page ? 0 : place->page[at] ? place->since[at] : 1;
@@ -241,7 +248,7 @@ static inline void note_page(u64 page, u64 owner, u64 gfp, u64 order)
 }
 
 struct noted {
-	u64 owner; /* 0 if nobody is known */
+	u64 owner; /* 0 if no task is known */
 	u64 gfp;
 	u64 pages;
 };
@@ -266,8 +273,8 @@ static inline struct noted take_page(u64 page)
 }
 
 /*
- * Is it a page that the file was given? What a page is moved to (migrate_pages()) is asked for
- * in other words than the file's own; a large one always is.
+ * Was the page allocated for the file? One that another page is moved to (migrate_pages()) is
+ * allocated with other gfp flags than the file's own. A large page always was.
  */
 static inline int is_given(struct noted noted, u32 gfp)
 {
@@ -284,8 +291,10 @@ static inline struct event growth(struct noted noted, u64 segment)
 			      .kind = GREW};
 }
 
-/* tp_btf/mm_page_alloc(page, order, gfp_flags, migratetype): not those of anonymous memory,
- * which are asked for with zeros in them; and what khugepaged joins is no growth.
+/*
+ * tp_btf/mm_page_alloc(page, order, gfp_flags, migratetype): not pages of anonymous memory,
+ * which are asked for with zeros in them (__GFP_ZERO); and a large page that khugepaged makes
+ * of others is no growth.
  */
 int on_alloc(u64 *ctx)
 {
@@ -360,7 +369,7 @@ static inline void dropped(u64 *ctx)
 	struct lane *lane = enter(LANE_DELETE);
 	if (!lane)
 		return;
-	/* It is dropped before it came onto a list. */
+	/* The page is dropped before it came onto a list. */
 	if (noted.owner && is_given(noted, FIELD(mapping, address_space, gfp_mask)))
 		keep(ctx, lane, NUMBER_OF(inode), growth(noted, segment));
 	if (followed(task, self >> 32))
@@ -395,8 +404,8 @@ static inline void did(void *ctx, struct lane *lane, u64 inode, u32 kind)
 }
 
 /*
- * The inode of shared memory that is mapped there, or 0. Huge pages are mapped as if of a file
- * also where nobody shares them.
+ * The inode of the shared memory that this VMA maps, or 0. Huge pages are mapped as if of a
+ * file even where they are private.
  */
 static inline u64 shared_inode(u64 vma)
 {
@@ -440,7 +449,9 @@ int on_mapping(u64 *ctx)
 	return 0;
 }
 
-/* The inode of what a call has mapped at an address; 0 if that is no shared memory. */
+/*
+ * The inode of the memory that a call has mapped at an address; 0 if it is not shared memory.
+ */
 static inline u64 mapped_at(u64 task, u64 address)
 {
 	u32 tid = bpf_get_current_pid_tgid();
@@ -455,7 +466,7 @@ static inline u64 mapped_at(u64 task, u64 address)
 #else
 #define DEEPEST 48 /* of a red-black tree of 65530 mappings: twice its height */
 
-/* Before d4af56c5c7c6 mappings are in a tree of which nobody tells. */
+/* Before d4af56c5c7c6 mappings are in a tree that has no tracepoint. */
 static inline u64 mapped_at(u64 task, u64 address)
 {
 	u64 node = PEEK(PEEK(task, task_struct, mm), mm_struct, mm_rb__rb_node);
@@ -478,7 +489,7 @@ static inline u64 mapped_at(u64 task, u64 address)
 }
 #endif
 
-/* Is it the memory that a mapping of no file shares? How the kernel calls it begins so. */
+/* Is it the memory of a shared mapping without a file? The kernel's name for it begins so. */
 #define DEV_ZERO 0x6f72657a2f766564 /* "dev/zero" */
 #define ANON_HUG 0x6775685f6e6f6e61 /* "anon_hugepage" */
 
@@ -548,7 +559,10 @@ static inline u64 system_v(u64 task, u32 id)
 	return found && PEEK(found, kern_ipc_perm, id) == id ? found : 0;
 }
 
-/* A segment that is there already is got by the same call: by others, or when it is known. */
+/*
+ * The same call also gets a segment that exists already: for other processes, or when it is
+ * known here.
+ */
 static inline void got_system_v(void *ctx, struct lane *lane, u64 task, u32 id)
 {
 	u64 shared = system_v(task, id), maker = PEEK(shared, shmid_kernel, shm_cprid);
@@ -609,8 +623,9 @@ int on_call(u64 *ctx)
 }
 
 /*
- * What user space asks: how a segment is now, by its inode, as long as that is the same; or, if
- * `inode` is 0, whose the page is that is noted in the place `at`, counted from 1 on.
+ * What user space asks: the state of a segment now, by its inode, as long as that is the same;
+ * or, if `inode` is 0, which segment has the page that is noted in the place `at`, counted from
+ * 1 on.
  */
 #define MOST_WISHES 256
 struct wish {
@@ -621,7 +636,7 @@ struct wish {
 
 struct answer {
 	u64 segment;
-	u64 kind; /* 0: how it is, or GREW */
+	u64 kind; /* 0: the segment's state, or GREW */
 	u64 owner;
 	u64 count;
 	u64 bytes;
@@ -664,7 +679,7 @@ static inline void look_at(u64 inode, u64 segment, struct answer *answer)
 #define MAPPING_OF(page) PEEK(page, page, mapping)
 #endif
 
-/* Takes what is noted of a page that is a file's by now, though it is on no list yet. */
+/* Takes the note of a page that belongs to a file by now, though it is on no list yet. */
 static inline void take_waiting(u64 at, struct answer *answer)
 {
 	int number = at / PAGES_IN_PLACE, lane = ALL_LANES;
@@ -707,8 +722,8 @@ struct progress {
 BPF_ARRAY(wished, struct progress, 1);
 
 /*
- * iter/task(meta, task), run by user space for itself alone, or where a kernel cannot do that
- * for all tasks (f0d74c4da1f0): the first fulfils all wishes.
+ * iter/task(meta, task), run by user space for its own task alone, or for all tasks where a
+ * kernel cannot do that (f0d74c4da1f0): the run for the first task fulfils all wishes.
  */
 int on_task(u64 *ctx)
 {

@@ -1,21 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Objects of the slab allocator as they are allocated and freed: counted by cache and, with
- * BY_SITE and BY_PROCESS, by the code that allocated them and by who ran.
+ * BY_SITE and BY_PROCESS, by the code that allocated them and by the process that ran.
  *
- * Whoever frees an object is mostly not the one who allocated it. So where that matters each
- * object is remembered (OWNED), and its end counts for its owner. Else only those are
- * remembered whose size nobody tells when they are freed.
+ * The process that frees an object is mostly not the one that allocated it. So where that
+ * matters, each object is remembered (OWNED), and its end counts for its owner. Otherwise only
+ * those objects are remembered whose size is not known when they are freed.
  */
 #include <linux/types.h>
 
-/* No cache: nobody knows; too large for any, so that it is pages. */
+/* Instead of a cache: it is not known; the object is too large for any, so that it is pages. */
 enum no_cache { UNKNOWN, LARGE };
 
-/* No site: that of an object from before anybody looked, or of several that come at once. */
+/*
+ * Instead of a site: the object is from before tracing began; it is one of several that come at
+ * once.
+ */
 enum no_site { EARLIER, IN_BULK };
 
-#define NOBODY 0xffffffff /* whose objects from before anybody looked are */
+#define NO_PROCESS 0xffffffff /* the owner of objects from before tracing began */
 
 /* Each program counts in keys of its own, its standbys too; see memtap/counters.h. */
 enum program {
@@ -33,8 +36,8 @@ enum program {
 };
 
 struct key {
-	u64 cache; /* address of a struct kmem_cache, or how large its objects are, or one of
-		      these */
+	u64 cache; /* address of a struct kmem_cache, the size of its objects, or enum no_cache
+		    */
 	u64 site;
 	u32 tgid;
 	u32 program;
@@ -74,7 +77,9 @@ struct object {
 #define FILTERED
 #endif
 
-/* Without bpf_get_kmem_cache() (a992d7a39791) kfree() does not tell whose the object was. */
+/*
+ * Without bpf_get_kmem_cache() (a992d7a39791) the cache of an object is not known in kfree().
+ */
 #if defined(BY_SITE) || defined(BY_PROCESS) || defined(LEAKS) || defined(FILTERED) ||          \
 	defined(KMALLOC_BY_SIZE)
 #define OWNED 1
@@ -97,9 +102,9 @@ static inline u32 size_of(u64 cache)
 }
 
 /*
- * Can an object of this cache be freed unseen? kfree_rcu() puts it into a sheaf, and only
- * functions tell of that. What RCU lets be used again at once (SLAB_TYPESAFE_BY_RCU) is not
- * freed so.
+ * Can an object of this cache be freed unseen? kfree_rcu() puts it into a sheaf, which only
+ * probes of functions can see. Objects that may be used again at once (SLAB_TYPESAFE_BY_RCU)
+ * are not freed so.
  */
 #if HAVE(kmem_cache, sheaf_capacity) && HAVE(kmem_cache, flags) && !defined(BULK_FUNCTIONS)
 #define IS_UNSEEN(READ, cache)                                                                 \
@@ -110,7 +115,7 @@ static inline u32 size_of(u64 cache)
 #define IS_UNSEEN(READ, cache) 0
 #endif
 
-/* A cache can be gone when somebody looks, and another can be where it was. */
+/* Notes a cache's name now: later the cache can be gone, and another can be where it was. */
 static inline void name_cache(u64 cache)
 {
 	struct name name = {};
@@ -124,7 +129,7 @@ static inline void name_cache(u64 cache)
 		count(COUNT_MAP_FULL, 1);
 }
 
-/* The sums of an owner; `known` holds the members that make one. */
+/* The sums of an owner, which is made of members of `known`. */
 static inline struct sums *sums_of_owner(struct object *known, u32 program)
 {
 	struct key key = {.cache = known->cache, .program = program};
@@ -156,15 +161,15 @@ static inline void add_free(struct sums *sums, u32 size)
 	sums->freed += size;
 }
 
-/* Of what is known the cache was named when it was allocated. */
+/* Counts the end of a known object. Its cache was named when it was allocated. */
 static inline void count_free(struct object *known, u32 program)
 {
 	add_free(sums_of_owner(known, program), known->allocated);
 }
 
 /*
- * What was at this address before must be free by now, though nobody told: kfree_bulk() and
- * kmem_cache_free_bulk() have no tracepoint.
+ * The object that was at this address before must be free by now, though no event said so:
+ * kfree_bulk() and kmem_cache_free_bulk() have no tracepoint.
  */
 static inline void remember(u64 address, struct object *object, u32 program)
 {
@@ -178,13 +183,16 @@ static inline void remember(u64 address, struct object *object, u32 program)
 	}
 }
 
-/* What is pages kvmalloc() has told of once before __do_kmalloc_node() does it again. */
+/*
+ * Was this reported already? An object that is pages is reported by kvmalloc() first, and then
+ * again by __do_kmalloc_node().
+ */
 static inline int is_told(u64 address, struct object *object)
 {
 	return object->allocated > LARGEST && objects.lookup(&address);
 }
 
-/* Whose an object will be; 0 if the report is not about them. */
+/* Finds the process that will own an object; returns 0 if the report is not about it. */
 static inline int find_owner(struct object *object)
 {
 #if defined(BY_PROCESS) || defined(FILTERED) || defined(LEAKS)
@@ -197,7 +205,7 @@ static inline int find_owner(struct object *object)
 #endif
 }
 
-/* So many objects like this one are allocated here. */
+/* Counts so many objects like this one as allocated here. */
 static inline void count_allocs(void *ctx, struct object *object, u64 number, u32 program)
 {
 	struct sums *sums = named_sums_of_owner(object, program);
@@ -213,7 +221,10 @@ static inline void count_allocs(void *ctx, struct object *object, u64 number, u3
 #endif
 }
 
-/* Where its end may be unseen an object is remembered in any case: its address tells. */
+/*
+ * An object that can be freed unseen is remembered in any case: then it shows when its address
+ * is used again.
+ */
 static inline void allocated(void *ctx, u64 address, struct object *object, int is_unseen,
 			     u32 program)
 {
@@ -224,7 +235,9 @@ static inline void allocated(void *ctx, u64 address, struct object *object, int 
 		remember(address, object, program);
 }
 
-/* Is it remembered whose this was? Then that is counted, and forgotten. */
+/*
+ * Counts and forgets the object at this address, if it is remembered; returns whether it was.
+ */
 static inline int forget(u64 address, u32 program)
 {
 	struct object *known = objects.lookup(&address);
@@ -236,11 +249,11 @@ static inline int forget(u64 address, u32 program)
 	return 1;
 }
 
-/* An object that was there before anybody looked counts for its cache alone. */
+/* An object from before tracing began counts for its cache alone. */
 static inline void free_unowned(u64 cache, u32 size, u32 program)
 {
 #ifndef FILTERED
-	struct object unowned = {.cache = cache, .allocated = size, .tgid = NOBODY};
+	struct object unowned = {.cache = cache, .allocated = size, .tgid = NO_PROCESS};
 
 	add_free(named_sums_of_owner(&unowned, program), size);
 #endif
@@ -266,7 +279,9 @@ static inline void count_kmalloc(u64 *ctx, u32 program)
 #ifdef CACHES_BY_SIZE
 #define ANY_CACHE (1ULL << 62) /* of objects of this size, whatever it is called */
 
-/* Before 2c1d697fb8ba caches were told of as kmalloc() is. */
+/*
+ * Before 2c1d697fb8ba the tracepoints of caches have the same arguments as that of kmalloc().
+ */
 static inline void count_cache_alloc(u64 *ctx, u32 program)
 {
 	struct object object = {.site = ctx[0], .requested = ctx[2], .allocated = ctx[3]};
@@ -343,9 +358,9 @@ int on_drain_end(u64 *ctx)
 }
 
 /*
- * Where there was no page for its pointer, what was given to kfree_rcu() is freed by kfree();
- * but it counted as it was given away. What is freed in an interrupt just then, is taken for
- * that.
+ * An object for whose pointer kfree_rcu() had no page is freed by kfree(). But it was counted
+ * when it was given to kfree_rcu(). An object that is freed in an interrupt just then is taken
+ * for such a one.
  */
 static inline int was_given_away(void)
 {
@@ -359,7 +374,7 @@ static inline int was_given_away(void)
 
 #define ZERO_SIZE 16 /* ZERO_SIZE_PTR: what kmalloc(0) gives, which is nothing, like NULL */
 
-/* Objects of kmem_cache_alloc(), too. */
+/* Counts what kfree() frees: objects of kmem_cache_alloc(), too. */
 static inline void count_kfree(u64 address, u32 program)
 {
 	if (address <= ZERO_SIZE || (OWNED && forget(address, program)) || was_given_away())
@@ -389,7 +404,7 @@ static inline void count_one_of_many(u64 address, u32 program, struct object *go
 {
 	struct object *known = objects.lookup(&address);
 
-	*gone = (struct object){.tgid = NOBODY};
+	*gone = (struct object){.tgid = NO_PROCESS};
 	if (known) {
 		*gone = *known;
 		objects.delete(&address);
@@ -413,7 +428,9 @@ static inline void count_one_of_many(u64 address, u32 program, struct object *go
 #endif
 
 #ifdef BULK_FUNCTIONS
-/* Where loops are short: networks, io_uring and maple trees take and give no more at once. */
+/*
+ * Where loops are short: networks, io_uring and maple trees allocate and free no more at once.
+ */
 #define ALLOCS_AT_ONCE 32
 #define FREES_AT_ONCE  64
 
@@ -455,7 +472,10 @@ static inline void remember_one_of_many(u64 address, struct object *object, u32 
 		count_free(before, program);
 }
 
-/* fexit/kmem_cache_alloc_bulk(cache, gfp, count, pointers): the count or 0; in 7.x a bool */
+/*
+ * fexit/kmem_cache_alloc_bulk(cache, gfp, count, pointers): returns the count or 0; in 7.x a
+ * bool
+ */
 int on_bulk_alloc(u64 *ctx)
 {
 	u32 program = BULK_ALLOC + standby_number() * PROGRAMS;
@@ -512,7 +532,7 @@ int on_bulk_free(u64 *ctx)
 
 /*
  * fentry/kvfree_call_rcu(head, pointer): hundreds at once are too many for a loop here. Before
- * 04a522b7da3d the pointer was how far the head is behind it, unless there is no head.
+ * 04a522b7da3d the pointer was the offset of the head in the object, unless there is no head.
  */
 int on_rcu_free(u64 *ctx)
 {
@@ -528,7 +548,10 @@ int on_rcu_free(u64 *ctx)
 #endif
 
 #if HAVE(kmem_cache, cpu_sheaves)
-/* fexit/__kfree_rcu_sheaf(cache, object), in 7.x with flags: whether it has taken it */
+/*
+ * fexit/__kfree_rcu_sheaf(cache, object), in 7.x with flags: returns whether it has taken the
+ * object
+ */
 int on_sheaf_free(u64 *ctx)
 {
 	u64 has_taken = 0;
@@ -577,21 +600,22 @@ int on_cache_free(u64 *ctx)
 
 #ifdef RCU_BATCHES
 /*
- * kfree_rcu() keeps what it shall free in lists of pages of pointers, per CPU, and workers give
- * those to kfree_bulk(), of which nothing tells. But it can be read when the work begins: the
- * monitor's, which frees what may be freed by then and leaves the rest to a batch's
- * (kfree_rcu_monitor() and kfree_rcu_work() in mm/slab_common.c, once kernel/rcu/tree.c).
+ * kfree_rcu() keeps what it has to free in lists of pages of pointers, per CPU. Workers give
+ * these pages to kfree_bulk(), which has no tracepoint. But the lists can be read when a work
+ * begins: the monitor's work, which frees what may be freed by then, and a batch's work, to
+ * which the monitor leaves the rest (kfree_rcu_monitor() and kfree_rcu_work() in
+ * mm/slab_common.c, once kernel/rcu/tree.c).
  *
- * What the monitor finds when it begins counts as freed then: nobody but RCU has it any more.
- * How much of a page was counted is noted for who finds it later. But a page is used again when
- * all in it are freed. So a note is true only if the page was in a list when the monitor ended
- * last, and still has the last of those pointers where it was.
+ * What the monitor finds when it begins counts as freed then: only RCU still has it. How much
+ * of a page was counted is noted for the work that finds the page later. But a page is used
+ * again when all objects in it are freed. So a note is true only if the page was in a list when
+ * the monitor ended last, and still has the last of those pointers where it was.
  */
 #define PAGES_NOTED 4096
 #define POINTERS    ((1 << PAGE_SHIFT) / sizeof(u64))
 
 struct note {
-	u64 counted; /* so many of its pointers */
+	u64 counted; /* how many of its pointers */
 	u64 last;    /* of these */
 	u64 ended;   /* how often the monitor had ended */
 };
@@ -640,7 +664,10 @@ static inline u64 counted_in(u64 page, u64 ended)
 	return pointer_in(page, note->counted - 1) == note->last ? note->counted : 0;
 }
 
-/* Counts what was not yet in a list of pages; others may be put in front of them meanwhile. */
+/*
+ * Counts what was not counted yet in a list of pages; other pages may be put in front
+ * meanwhile.
+ */
 static inline void free_listed(struct walk *walk)
 {
 	NOTED(walk->page) = PEEK_AS(u64, NOTED(walk->list), 0);
@@ -686,7 +713,10 @@ static inline u64 batch_of(u64 cpu, int number)
 	return cpu + OFFSET(kfree_rcu_cpu, krw_arr) + number * SIZE(kfree_rcu_cpu_work);
 }
 
-/* Of which CPU a work is the batch's: these structs point to each other. 0 if of none. */
+/*
+ * The CPU for which this work is a batch's, or 0 if it is none: these structs point to each
+ * other.
+ */
 static inline u64 cpu_of_batch(u64 batch)
 {
 	u64 cpu = PEEK(batch, kfree_rcu_cpu_work, krcp);
@@ -694,7 +724,7 @@ static inline u64 cpu_of_batch(u64 batch)
 	return batch == batch_of(cpu, 0) || batch == batch_of(cpu, 1) ? cpu : 0;
 }
 
-/* Of which CPU a work is the monitor's; 0 if of none. */
+/* The CPU for which this work is the monitor's, or 0 if it is none. */
 static inline u64 cpu_of_monitor(u64 work)
 {
 	u64 cpu = work - OFFSET(kfree_rcu_cpu, monitor_work__work);

@@ -27,11 +27,12 @@ class Cost:
 
     Attributes:
         own_s: CPU seconds of memtap.
-        malloc: what a block takes, in terms of a page that is populated without a fault.
+        added: how much longer a block takes than untraced just before and after, in terms of a
+            loop that only computes.
     """
 
     own_s: float
-    malloc: float
+    added: float
 
 
 class Work:
@@ -40,18 +41,20 @@ class Work:
     def __init__(self, folder: Path, toucher: Toucher, storm: Storm) -> None:
         self._report, self._toucher, self._storm = folder / "report", toucher, storm
 
-    def untraced(self) -> float:
-        """What a block takes while nobody traces."""
+    def block(self) -> float:
+        """What a block takes."""
         return self._toucher.touch("large", TIMES).ratio
 
     def traced(self, *command: str) -> Cost:
         """What all that work costs under one memtap."""
+        before = self.block()
         with running([MEMTAP, *command, "-o", str(self._report)], self._report) as process:
-            before = cpu_s(process.pid)
-            block = self._toucher.touch("large", TIMES).ratio
+            began_s = cpu_s(process.pid)
+            block = self.block()
             self._storm.ask("read", READS)
             time.sleep(AFTER_S)
-            return Cost(cpu_s(process.pid) - before, block)
+            own_s = cpu_s(process.pid) - began_s
+        return Cost(own_s, block - (before + self.block()) / 2)
 
 
 def measure() -> list[Row]:
@@ -68,11 +71,8 @@ def measure() -> list[Row]:
         storm = stack.enter_context(Storm(compiled(folder, "preads"), file))
         work = Work(folder, toucher, storm)
         rounds = [one_round(work) for _ in range(ROUNDS)]
-    own = [(together.own_s, sum(cost.own_s for cost in alone)) for _, alone, together in rounds]
-    added = [
-        (together.malloc - untraced, sum(cost.malloc - untraced for cost in alone))
-        for untraced, alone, together in rounds
-    ]
+    own = [(together.own_s, sum(cost.own_s for cost in alone)) for alone, together in rounds]
+    added = [(together.added, sum(cost.added for cost in alone)) for alone, together in rounds]
     what = f"`memtap run -t {','.join(TRACERS)}`"
     return [
         row(f"CPU of {what}", own, " s"),
@@ -80,12 +80,10 @@ def measure() -> list[Row]:
     ]
 
 
-def one_round(work: Work) -> tuple[float, Sequence[Cost], Cost]:
-    """A block untraced, costs of each tracer alone, and of all together."""
-    before = work.untraced()
+def one_round(work: Work) -> tuple[Sequence[Cost], Cost]:
+    """Costs of each tracer alone, and of all together."""
     alone = [work.traced(name) for name in TRACERS]
-    together = work.traced("run", "-t", ",".join(TRACERS), "1")
-    return (before + work.untraced()) / 2, alone, together
+    return alone, work.traced("run", "-t", ",".join(TRACERS), "1")
 
 
 def row(what: str, taken: list[tuple[float, float]], unit: str) -> Row:

@@ -65,6 +65,14 @@ def test_whether_functions_can_be_traced_is_tried_by_who_may(tmp_path: Path) -> 
     assert not lay_out(tmp_path, proc__self__status=status(CAP_SYS_ADMIN)).has_trampolines
 
 
+def test_only_the_jit_takes_an_address_for_a_struct(tmp_path: Path) -> None:
+    casts = Kernel().has_casts
+    on = lay_out(tmp_path / "on", proc__sys__net__core__bpf_jit_enable="1\n")
+    off = lay_out(tmp_path / "off", proc__sys__net__core__bpf_jit_enable="0\n")
+    assert on.has_casts == casts == on.btf.has_function("bpf_rdonly_cast")
+    assert not off.has_casts
+
+
 def test_kprobes_are_a_perf_unit(tmp_path: Path) -> None:
     assert lay_out(tmp_path, sys__bus__event_source__devices__kprobe="").has_kprobes
 

@@ -46,3 +46,10 @@ def test_what_an_argument_of_a_tracepoint_points_to_is_known(btf: Btf) -> None:
     assert btf.argument("kfree", 1) is None  # const void *
     assert btf.argument("kfree", 2) is None  # there is none
     assert btf.argument("no_such_tracepoint", 0) is None
+
+
+def test_a_program_is_told_which_struct_it_takes_an_address_for(btf: Btf) -> None:
+    text = "return CAST(stack + NOTED(*place), pt_regs);"
+    assert mentions(text) == {("cast", "pt_regs")}
+    assert defines(btf, text) == f"#define TYPE_pt_regs {btf.struct_id('pt_regs')}\n"
+    assert defines(btf, "CAST(0, no_such_struct)") == ""

@@ -44,7 +44,7 @@ def test_no_program_has_words_of_its_own_where_python_has_some(plan: Plan) -> No
 def test_what_stands_for_no_cache_site_or_process_is_the_same() -> None:
     assert enumerators(SLAB, "UNKNOWN") == {"UNKNOWN": slab.UNKNOWN, "LARGE": slab.LARGE}
     assert enumerators(SLAB, "EARLIER") == {"EARLIER": slab.EARLIER, "IN_BULK": slab.IN_BULK}
-    assert number(SLAB, "NOBODY") == slab_report.NOBODY
+    assert number(SLAB, "NO_PROCESS") == slab_report.NO_PROCESS
     assert number(SLAB, "NAME_BYTES") == slab._NAME["text"].itemsize
     assert "#define ANY_CACHE (1ULL << 62)" in SLAB
     assert slab.ANY_CACHE == 1 << 62

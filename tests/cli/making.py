@@ -6,20 +6,20 @@ from pathlib import Path
 
 from memtap.tracers.live.recording import Recorder
 from memtap.tracers.model.chunk import Chunk, Origin
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report
-from memtap.tracers.model.who import Who
 from memtap.tracers.pagecache.cachestat import Cachestat
 from memtap.tracers.pagecache.cachetop import Cachetop
 from memtap.tracers.pagecache.rows import ROW
 from tests.tracers.builders import add, dirty, make_chunk, make_interval, make_origin, named, read
 
-CAT = Who("cat", 0, "root", "/")
-DD = Who("dd", 1, "daemon", "/a")
-WHO = {100: CAT, 2000: DD}
+CAT = Process("cat", 0, "root", "/")
+DD = Process("dd", 1, "daemon", "/a")
+PROCESSES = {100: CAT, 2000: DD}
 PATHS = named("/usr/big", 1, 1) | named("/tmp/x", 2, 2)
 
 # cat reads 4 cold pages of /usr/big; then they are hits, and dd writes 3 new pages of /tmp/x.
-FIRST = make_chunk(add(0, 4), read(0, 4), who=WHO, paths=PATHS, last=False)
+FIRST = make_chunk(add(0, 4), read(0, 4), processes=PROCESSES, paths=PATHS, last=False)
 SECOND = make_chunk(
     read(0, 4),
     read(0, 1, file=2, tgid=2000),

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from memtap.cli.render import Csv, Json
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report
-from memtap.tracers.model.who import Who
 from tests.cli.making import FIRST, SECOND, stat_report, top_report
 from tests.tracers.builders import make_chunk, named, read
 
@@ -95,7 +95,7 @@ ODD = 'a,b "c" \\n =1+1 日本 \U0001f600'
 
 
 def test_odd_names_come_back_from_csv_and_json_as_they_were() -> None:
-    chunk = make_chunk(read(), who={100: Who(ODD, 0, ODD, ODD)}, paths=named(ODD))
+    chunk = make_chunk(read(), processes={100: Process(ODD, 0, ODD, ODD)}, paths=named(ODD))
     report = top_report(chunk, ("process", "file"))
     (row,) = csv.DictReader(Csv().render(report).splitlines())
     names = ("user", "comm", "cgroup", "path")

@@ -9,7 +9,7 @@ import pytest
 
 from memtap.cli.render import Blocks, Look
 from memtap.tracers.host.hostile import printable
-from memtap.tracers.model.who import Who
+from memtap.tracers.model.process import Process
 from tests.cli.calling import memtap
 from tests.cli.making import record, top_report
 from tests.tracers.builders import make_chunk, named, read
@@ -29,7 +29,7 @@ RAW = {
 
 
 def of_name(name: str, tmp_path: Path) -> Path:
-    chunk = make_chunk(read(), who={100: Who(name, 0, name, name)}, paths=named(name))
+    chunk = make_chunk(read(), processes={100: Process(name, 0, name, name)}, paths=named(name))
     return record(tmp_path / "r.parquet", chunk)
 
 
@@ -84,6 +84,8 @@ def test_a_long_path_does_not_wrap(path: str) -> None:
 
 @pytest.mark.parametrize("name", ["cat", "größer", "日本語"])
 def test_a_foreign_name_leaves_the_columns_aligned(name: str) -> None:
-    who = {1: Who(name, 0, "root", "/"), 2: Who("a-long-one", 0, "root", "/")}
-    text = Blocks(Look()).render(top_report(make_chunk(read(tgid=1), read(tgid=2), who=who)))
+    processes = {1: Process(name, 0, "root", "/"), 2: Process("a-long-one", 0, "root", "/")}
+    text = Blocks(Look()).render(
+        top_report(make_chunk(read(tgid=1), read(tgid=2), processes=processes))
+    )
     assert len({cells(line) for line in text.splitlines()}) == 1

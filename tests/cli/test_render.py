@@ -8,14 +8,14 @@ import pytest
 
 from memtap.cli.arrange import Order
 from memtap.cli.render import Blocks, Look, Rolling, cell, local_time
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Column, Kind, Section
-from memtap.tracers.model.who import Who
-from tests.cli.making import CAT, PATHS, SECOND, WHO, stat_report, top_report
+from tests.cli.making import CAT, PATHS, PROCESSES, SECOND, stat_report, top_report
 from tests.tracers.builders import add, dirty, make_chunk, make_interval, make_origin, named, read
 
 MIXED = make_chunk(
     *(add(0, 4), read(0, 1234), read(0, 1, file=2, tgid=2000), dirty(8, 3, file=2, tgid=2000)),
-    who=WHO,
+    processes=PROCESSES,
     paths=PATHS,
 )
 
@@ -129,11 +129,11 @@ def test_what_the_kernel_does_not_count_for_one_process_is_a_dash() -> None:
 
 @pytest.mark.parametrize("pages", [7, 1_234_567])
 def test_default_tables_are_narrower_than_80_columns(pages: int) -> None:
-    who = {4_194_303: Who("kworker/u16:3-e", 112, "postgres", "/")}
+    processes = {4_194_303: Process("kworker/u16:3-e", 112, "postgres", "/")}
     tgid = {"tgid": 4_194_303}
     events = [add(0, pages, **tgid), read(0, pages, **tgid), read(0, pages, **tgid)]
     interval = make_interval(buffers_bytes=1 << 40, cached_bytes=1 << 44)
-    chunk = make_chunk(*events, dirty(0, pages, **tgid), who=who, interval=interval)
+    chunk = make_chunk(*events, dirty(0, pages, **tgid), processes=processes, interval=interval)
     tables = [Blocks(Look()).render(top_report(chunk, (by,))) for by in ("process", "user")]
     tables += [Rolling(Look(timestamp=True)).render(stat_report(chunk))]
     assert all(str(pages) in table for table in tables)
@@ -144,7 +144,7 @@ def test_default_tables_are_narrower_than_80_columns(pages: int) -> None:
 @pytest.mark.parametrize("width", [60, 80, 132])
 def test_a_long_path_is_cut_at_its_start_to_fit(by: str, width: int) -> None:
     path = "/start/" + "x" * 4000 + "/end"
-    chunk = make_chunk(read(), who={100: replace(CAT, cgroup=path)}, paths=named(path))
+    chunk = make_chunk(read(), processes={100: replace(CAT, cgroup=path)}, paths=named(path))
     _, row = Blocks(Look(width=width)).render(top_report(chunk, (by,))).splitlines()
     assert len(row) == width
     shown = row.split()[-1]
@@ -182,8 +182,8 @@ DEEP = "/kubepods.slice/kubepods-burstable.slice/cri-containerd-0123456789abcdef
 @pytest.mark.parametrize("by", ["process", "file", "cgroup", "user", "process,file"])
 def test_wide_tables_fit_and_all_their_columns_can_be_seen(by: str, width: int) -> None:
     """Where there is room CGROUP is whole; where there is none, its end is shown, as of a PATH."""
-    who = {100: Who("kworker/u16:3-events_unbound", 0, "root", DEEP)}
-    chunk = make_chunk(read(), who=who, paths=named("/deep" * 30 + "/end"))
+    processes = {100: Process("kworker/u16:3-events_unbound", 0, "root", DEEP)}
+    chunk = make_chunk(read(), processes=processes, paths=named("/deep" * 30 + "/end"))
     report = top_report(chunk, tuple(by.split(",")))
     lines = Blocks(Look(width=width, wide=True)).render(report).splitlines()
     assert max(map(len, lines)) <= width
@@ -198,11 +198,11 @@ def test_wide_tables_fit_and_all_their_columns_can_be_seen(by: str, width: int) 
 
 
 def test_a_long_name_gives_way_after_paths_and_a_usual_one_never() -> None:
-    who = {
-        100: Who("kworker/u16:3-events_unbound", 0, "root", "/"),
-        200: Who("a" * 15, 0, "root", "/"),
+    processes = {
+        100: Process("kworker/u16:3-events_unbound", 0, "root", "/"),
+        200: Process("a" * 15, 0, "root", "/"),
     }
-    report = top_report(make_chunk(read(), read(tgid=200), who=who))
+    report = top_report(make_chunk(read(), read(tgid=200), processes=processes))
     lines = Blocks(Look(width=65)).render(report).splitlines()
     assert "kworker/u16:3-+" in lines[1] + lines[2]
     assert "a" * 15 in lines[1] + lines[2]

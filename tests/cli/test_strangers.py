@@ -16,7 +16,7 @@ import pytest
 
 from memtap.bpf.stream import Events
 from memtap.tracers.host.files import FileName
-from memtap.tracers.model.who import Who
+from memtap.tracers.model.process import Process
 from memtap.tracers.pagecache.rows import ROW
 from tests.cli.calling import HOME, command, memtap, says, spawn
 from tests.cli.making import FIRST, SECOND, record
@@ -49,7 +49,9 @@ def a_long_head(path: Path) -> None:
 
 
 def many_processes(path: Path) -> None:
-    record(path, make_chunk(who={number: Who("a", 0, "b", "/") for number in range(700_000)}))
+    record(
+        path, make_chunk(processes={number: Process("a", 0, "b", "/") for number in range(700_000)})
+    )
 
 
 def many_files(path: Path) -> None:

@@ -11,7 +11,7 @@ from memtap.tracers import every
 from memtap.tracers.host.files import FileName
 from memtap.tracers.live.recording import Recorder
 from memtap.tracers.model.chunk import Chunk
-from memtap.tracers.model.who import Who
+from memtap.tracers.model.process import Process
 from tests.tracers.builders import make_interval, make_origin
 
 ROWS = {tracer.plan.name: tracer.row().dtype for tracer in every()}
@@ -55,7 +55,7 @@ def _chunk(tracer: str, number: int, chance: np.random.Generator) -> Chunk:
     return Chunk(
         rows=rows,
         until_ns=(number + 1) * 10**9,
-        who={tgid: Who(f"name {tgid}", tgid, "root", "/a") for tgid in range(1, 9)},
+        processes={tgid: Process(f"name {tgid}", tgid, "root", "/a") for tgid in range(1, 9)},
         paths={file: FileName("8:1", file, f"/file/{file}") for file in range(50)},
         texts={kind: {n: f"{kind};{n}" for n in range(50)} for kind in _TEXTS},
         interval=make_interval(kernel={"pgfault": 9, "cpu_run_virtual_total": 10**9}),

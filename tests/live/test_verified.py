@@ -84,4 +84,4 @@ def test_what_no_table_shows_is_not_noted() -> None:
     noting = {"on_birth", "on_move", "on_end", "on_program", "on_inherit"}
     request = REPORTS["oom"]
     assert noting <= set(verified(request, Kernel()))
-    assert not noting & set(verified(replace(request, notes_who=False), Kernel()))
+    assert not noting & set(verified(replace(request, notes_processes=False), Kernel()))

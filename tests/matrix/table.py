@@ -26,8 +26,8 @@ HEAD = """# Kernels
 
 The live tests of counts, run on each of these kernels (Debian's in emulated machines; on arm64 some
 of the tests) and with each of these versions of BCC, without kernel headers. A row is a run. The
-second table tells by which variant each report looks, and how far it can be believed; of `ledger`,
-which looks by no program, which lines it has.
+second table tells by which variant each report looks, and how far it can be believed; for `ledger`,
+which needs no program, which lines it has.
 
 In an emulated machine, what the tests need is compiled outside, which is ten times as fast.
 Such a run holds only if BCC in the machine makes the same of each report's program, byte by byte.

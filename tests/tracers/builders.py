@@ -12,7 +12,7 @@ from memtap.bpf.session import Losses
 from memtap.bpf.stream import Events
 from memtap.tracers.host.files import BUCKETS, FileName
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
-from memtap.tracers.model.who import Who
+from memtap.tracers.model.process import Process
 from memtap.tracers.pagecache.probes import Flag, Kind
 from memtap.tracers.pagecache.rows import ROW
 
@@ -154,13 +154,13 @@ def events_at_random(
     return st.lists(one.map(finish), max_size=30)
 
 
-def people_at_random() -> st.SearchStrategy[dict[int, Who]]:
+def people_at_random() -> st.SearchStrategy[dict[int, Process]]:
     """Some of the processes of events_at_random()."""
-    who = st.builds(
-        Who,
+    processes = st.builds(
+        Process,
         comm=st.sampled_from(["cat", "dd"]),
         uid=st.integers(0, 1),
         user=st.sampled_from(["root", "daemon"]),
         cgroup=st.sampled_from(["/", "/a"]),
     )
-    return st.dictionaries(st.sampled_from([100, 200]), who)
+    return st.dictionaries(st.sampled_from([100, 200]), processes)

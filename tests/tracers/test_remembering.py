@@ -17,8 +17,8 @@ from memtap.tracers.malloc.report import Malloc
 from memtap.tracers.malloc.rows import Fact
 from memtap.tracers.model import enricher
 from memtap.tracers.model.chunk import Chunk
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report
-from memtap.tracers.model.who import Who
 from memtap.tracers.pagecache import rows as pagerows
 from memtap.tracers.pagecache.cachetop import Cachetop
 from memtap.tracers.pages import rows as pagesrows
@@ -54,8 +54,8 @@ def crowds(row: np.dtype[np.void], members: dict[str, int]) -> Iterator[Chunk]:
         rows["tgid"], rows["ns"] = tgids, number
         for name, value in members.items():
             rows[name] = value
-        who = {tgid: Who("one", 0, "root", "/") for tgid in tgids.tolist()}
-        yield Chunk(rows=rows, until_ns=number, who=who, interval=make_interval())
+        processes = {tgid: Process("one", 0, "root", "/") for tgid in tgids.tolist()}
+        yield Chunk(rows=rows, until_ns=number, processes=processes, interval=make_interval())
 
 
 def largest(thing: Any) -> int:

@@ -1,9 +1,10 @@
-"""What users wrote is read aside: names of code, and rules of how frames are left.
+"""Reads files that users wrote in child processes: names of code, and unwind rules.
 
-A program, a library or a perf map can be of any size, grow while it is read, and stand where its
-owner decides how long that takes: on a file system of his own, or under a lease. So the files of
-each user's processes are read by a child of its own, which is waited for so long and no longer.
-What it did not tell in time has no name in this interval; who does not answer at all is left out.
+A program, a library or a perf map can have any size, can grow while it is read, and can be where
+its owner decides how long a read takes: on a file system of their own, or under a lease. So for
+each user one child reads the files of that user's processes, and we wait for it for a bounded time.
+Code whose name does not come in time has no name in this interval; a child that does not answer at
+all is ended.
 """
 
 from __future__ import annotations
@@ -27,27 +28,28 @@ from memtap.tracers.code.objects import Code
 from memtap.tracers.host.caller import caller
 from memtap.tracers.host.procfs import read, stat_fields, user_name, user_of
 
-# A place of code: what is asked of it, the process, an address or an offset, and what is there.
+# A question about code: what is asked, the process, an address or an offset, and the mapping there.
 Question = tuple[str, int, int, Code | None]
 
-# What a child that is late may be late by before it is given up, and how often that is borne.
+# How late a child's answer may be before we give the child up, and for how many children of a user.
 _GIVEN_UP_S = 30.0
 _MOST_STRIKES = 2
 
-# How long all children together are waited for: in an interval; at the end, where nothing can be
-# told later, while none of them uses a CPU; and there at the most, as what they may use is bounded.
+# How long we wait for all children together: in an interval; at the end of a run, when no answer
+# can come later, while none of them uses a CPU; and at the end at most, as their CPU time is
+# bounded.
 _WAIT_S, _IDLE_S, _LONGEST_S = 0.5, 2.0, 60.0
 
-# So often it is looked whether they use one.
+# How often we check whether they use a CPU.
 _LOOK_S = 0.25
 
 # Of procfs.stat_fields(): time in user and kernel mode, and what follows them.
 _USER, _CHILDREN = 11, 13
 
-# There are so many at a time, of those who were asked about last.
+# There are at most so many children at a time, for the users that were asked about last.
 _MOST_CHILDREN = 4
 
-# A pipe takes that much, whether or not anybody reads.
+# A pipe takes this much even if nothing reads it.
 _BATCH_BYTES = 32 << 10
 
 _READ_BYTES = 1 << 16
@@ -60,7 +62,7 @@ class Aside:
     """Asks the children.
 
     Attributes:
-        notes: of whom something was left out, and why; who reads them takes them.
+        notes: whose files were left out, and why; the caller clears them when it has read them.
     """
 
     def __init__(self) -> None:
@@ -68,12 +70,12 @@ class Aside:
         self._strikes: Counter[int] = Counter()
         self.notes: list[str] = []
         weakref.finalize(self, _end_all, self._children)
-        self._child((caller() or (os.getuid(),))[0])  # while tracing begins, it does as well
+        self._child((caller() or (os.getuid(),))[0])  # it starts up while tracing begins
 
     def ask(self, questions: Mapping[Hashable, Question], last: bool = False) -> dict[Any, Any]:
-        """What is known by now of these and of earlier questions, by their keys.
+        """The answers that have come to these and to earlier questions, by their keys.
 
-        An answer is None if there is none; a key that is missing may be asked again.
+        An answer is None if there is none; if a key is missing, ask again.
         """
         answers: dict[Any, Any] = {}
         for child in self._children.values():
@@ -87,7 +89,7 @@ class Aside:
                 self._child(uid).add(key, question)
         self._wait(answers, last)
         for uid, child in list(self._children.items()):
-            child.questions.clear()  # who asks again decides whether that is still of interest
+            child.questions.clear()  # the caller asks again if it still wants an answer
             if child.is_dead or (child.asked and child.late_s > _GIVEN_UP_S):
                 self._strike(uid, child, answers)
         return answers
@@ -101,7 +103,7 @@ class Aside:
         return self._children[uid]
 
     def _wait(self, answers: dict[Any, Any], last: bool) -> None:
-        """Takes what comes; does not wait for those who were late before."""
+        """Takes the answers that come; does not wait for children that were late before."""
         for child in self._children.values():
             child.go_on(answers)
         began = worked = time.monotonic()
@@ -120,7 +122,7 @@ class Aside:
             child.is_late()
 
     def _strike(self, uid: int, child: _Child, answers: dict[Any, Any]) -> None:
-        """Ends a child; what it could not answer is not asked again."""
+        """Ends a child; questions that it could not answer are not asked again."""
         answers |= dict.fromkeys(child.asked[:1])
         child.end()
         del self._children[uid]
@@ -135,10 +137,10 @@ class _Child:
 
     Attributes:
         questions: what is to be asked, by key.
-        asked: the keys of what was asked and is not answered yet, in order.
+        asked: the keys of questions that were sent and not yet answered, in order.
         output: what it writes to.
         is_up: whether it has begun to work.
-        is_dead: whether it ended without being told to.
+        is_dead: whether it ended without being asked to.
     """
 
     def __init__(self) -> None:
@@ -162,7 +164,7 @@ class _Child:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether it has something to answer, and was not late with that before."""
+        """Whether it has questions to answer, and was not late with them before."""
         return bool(self.asked or self.questions) and not self.is_dead and not self._late_since
 
     @property
@@ -171,21 +173,21 @@ class _Child:
         return time.monotonic() - self._late_since if self._late_since else 0.0
 
     def is_late(self) -> None:
-        """Nobody waits for it any longer."""
+        """Marks it as late: ask() no longer waits for it."""
         self._late_since = self._late_since or time.monotonic()
         self.has_worked()
 
     def is_waited_for_again(self) -> None:
-        """It was late because it has so much to do, or so little of a CPU."""
+        """Lets ask() wait for it again: it was late as it has much to do, or little CPU time."""
         self._late_since = None
 
     def add(self, key: Any, question: Question) -> None:
-        """Has something asked, if nobody waits for the answer already."""
+        """Queues a question, unless it has been sent and not yet answered."""
         if not self._late_since:
             self.questions[key] = question
 
     def go_on(self, answers: dict[Any, Any]) -> None:
-        """Takes what it has answered, and asks it more if that was all."""
+        """Takes its answers, and sends more questions once all are answered."""
         try:
             while said := os.read(self.output, _READ_BYTES):
                 self._take(said, answers)
@@ -207,7 +209,7 @@ class _Child:
                 del self.asked[0]
 
     def _send(self) -> None:
-        """Asks as much as fits into the pipe."""
+        """Sends as many questions as fit into the pipe."""
         texts, size = [], 0
         while self.questions and size < _BATCH_BYTES:
             key = next(iter(self.questions))
@@ -216,13 +218,13 @@ class _Child:
             size += len(texts[-1])
             self.asked.append(key)
         if texts:
-            with suppress(BrokenPipeError):  # then reading tells
+            with suppress(BrokenPipeError):  # then the read finds out
                 os.write(self._input, f"[{','.join(texts)}]\n".encode())
 
     def end(self) -> None:
         """Ends it."""
         self._process.kill()
-        with suppress(subprocess.TimeoutExpired):  # it is in the hands of a file system
+        with suppress(subprocess.TimeoutExpired):  # it is blocked in a file system
             self._process.wait(1)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
@@ -230,7 +232,7 @@ class _Child:
 
 
 def _answer(children: list[_Child], seconds: float) -> None:
-    """Waits until one of them answers, for so long."""
+    """Waits until one of them answers, for so many seconds at most."""
     poll = select.poll()
     for child in children:
         poll.register(child.output, select.POLLIN)
@@ -242,7 +244,7 @@ def _end_all(children: dict[int, _Child]) -> None:
         child.end()
 
 
-# The answer to what it has no time for just now.
+# The answer to a question for which the child has no time now.
 LATER = 0
 
 

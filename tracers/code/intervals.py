@@ -1,4 +1,4 @@
-"""What stands at which address: numbers for ranges, of one process."""
+"""The address ranges of one process, each with a number."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Places = npt.NDArray[np.intp]
 
 
 class Part(NamedTuple):
-    """So many pages of a range, the number of their place, and the first one's offset there."""
+    """A number of pages of a range, the number of their place, and the offset of the first."""
 
     pages: int
     place: int
@@ -28,7 +28,7 @@ Parts = list[Part]
 
 PAGE_BYTES = mmap.PAGESIZE
 
-# The number of what nothing stands in.
+# The number for addresses without a mapping.
 NOWHERE = 0
 
 Arrays = tuple[U64, U64, Numbers, U64]
@@ -36,11 +36,11 @@ Columns = tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]] | Ar
 
 _TOP = 2**64 - 1
 
-# So many spaces are searched at once: the number of each stands above its page numbers.
+# To search many spaces at once, the number of a space is put above its page numbers.
 _PAGE_BITS = 52
 _TOGETHER = 1 << 64 - _PAGE_BITS
 
-# Of so many mappings, making arrays takes as long as to look one address up without.
+# With this many mappings, to make arrays takes as long as to look one address up without them.
 _MANY = 8
 
 
@@ -64,7 +64,7 @@ class Space:
         return child
 
     def overlapping(self, start: int, end: int) -> tuple[int, int]:
-        """The slice of mappings that have an address in [start, end)."""
+        """The slice of mappings that overlap [start, end)."""
         first = bisect_right(self.starts, start)
         if first and self.ends[first - 1] > start:
             first -= 1
@@ -74,19 +74,19 @@ class Space:
         return first, last
 
     def before(self, start: int) -> int:
-        """The number of the place that ends exactly here, or NOWHERE."""
+        """The number of the place that ends exactly at `start`, or NOWHERE."""
         at = bisect_left(self.starts, start) - 1
         return self.numbers[at] if at >= 0 and self.ends[at] == start else NOWHERE
 
     def at(self, address: int) -> tuple[int, int]:
-        """The number of the place at an address, or NOWHERE, and where in its file that is."""
+        """The number of the place at an address, or NOWHERE, and the offset in its file."""
         found = bisect_right(self.starts, address) - 1
         if found < 0 or address >= self.ends[found]:
             return NOWHERE, 0
         return self.numbers[found], (address + self.shifts[found]) % 2**64
 
     def put(self, start: int, end: int, number: int, offset: int = 0) -> None:
-        """Maps [start, end), which begins at `offset` of its file, over what was there."""
+        """Maps [start, end), from `offset` of its file on, and replaces what was there."""
         self._replace(start, end, [(start, end, number, (offset - start) % 2**64)])
 
     def drop(self, start: int, end: int) -> None:
@@ -110,13 +110,13 @@ class Space:
         return self.numbers[at], self.shifts[at]
 
     def parts(self, start: int, count: int) -> Parts:
-        """So many pages from an address on: how many of them stand in which place, and where."""
+        """The pages from an address on: how many are in which place, and from which offset on."""
         return parts_in((self.starts, self.ends, self.numbers, self.shifts), start, count)
 
     def locate(self, addresses: U64) -> tuple[Numbers, U64, Numbers]:
-        """Of each address the place, or NOWHERE, and the offset in its file.
+        """For each address its place, or NOWHERE, and the offset in its file.
 
-        And the place that is next above it.
+        Third, the next place above it.
         """
         if self.are_few(len(addresses)):
             return self._locate_few(addresses.tolist())
@@ -125,11 +125,11 @@ class Space:
         return _found(at, addresses, ends, numbers, shifts)
 
     def are_few(self, count: int) -> bool:
-        """Whether so many addresses are looked up one by one in less time than arrays take."""
+        """Whether so few addresses are looked up faster one by one than with arrays."""
         return self._arrays is None and count * _MANY <= len(self.starts)
 
     def arrays(self) -> Arrays:
-        """Starts, ends, numbers and shifts; the last is of nowhere, above all others."""
+        """Starts, ends, numbers and shifts; the last entry is NOWHERE, above all others."""
         if self._arrays is None:
             count = len(self.starts) + 1
             starts, ends, shifts = (
@@ -154,7 +154,7 @@ class Space:
 
 
 def parts_in(columns: Columns, start: int, count: int) -> Parts:
-    """Space.parts() of one that has, or had, these starts, ends, numbers and shifts."""
+    """Space.parts() of a space that has, or had, these starts, ends, numbers and shifts."""
     starts, ends, numbers, shifts = columns
     found: Parts = []
     while count:
@@ -169,10 +169,10 @@ def parts_in(columns: Columns, start: int, count: int) -> Parts:
 
 
 class Waiting:
-    """Addresses that are to be looked up, each in a space as it was when that was said.
+    """Addresses to be looked up, each in a space as it was when the address was added.
 
-    There may be thousands of spaces with a few each: so they wait until all can be looked up at
-    once. Children that changed nothing have the arrays of their parent, which count once.
+    There may be thousands of spaces with a few addresses each, so they wait until all can be looked
+    up at once. Children that changed nothing share the arrays of their parent, which count once.
     """
 
     def __init__(self) -> None:
@@ -180,16 +180,16 @@ class Waiting:
         self._rows: dict[int, list[Places]] = {}
 
     def add(self, space: Space, rows: Places) -> None:
-        """The addresses in these rows are to be looked up in what stands in a space now."""
+        """Adds rows whose addresses are to be looked up in a space as it is now."""
         arrays = space.arrays()
         rows_of = self._rows.get(id(arrays))
         if rows_of is None:
             rows_of = self._rows[id(arrays)] = []
-            self._arrays.append(arrays)  # so that no other gets its id
+            self._arrays.append(arrays)  # keeps its id() from being used again
         rows_of.append(rows)
 
     def take(self) -> tuple[list[Arrays], Places, Places]:
-        """The arrays, of each row in which of them to look, and the rows; none waits any more."""
+        """The arrays, the index of each row's arrays, and the rows; afterwards none waits."""
         arrays, each = self._arrays, [np.concatenate(rows) for rows in self._rows.values()]
         self._arrays, self._rows = [], {}
         which = np.repeat(np.arange(len(each)), [len(rows) for rows in each])
@@ -197,7 +197,7 @@ class Waiting:
 
 
 def locate_in(spaces: list[Arrays], which: Places, addresses: U64) -> tuple[Numbers, U64, Numbers]:
-    """Space.locate() of addresses each of which is in one of many spaces; `which` rises."""
+    """Space.locate() for addresses in many spaces; `which`, the space of each, ascends."""
     if len(spaces) == 1:
         starts, ends, numbers, shifts = spaces[0]
         return _found(
@@ -228,9 +228,9 @@ def _keys(spaces: Places, addresses: U64) -> U64:
 def _found(
     at: Places, addresses: U64, ends: U64, numbers: Numbers, shifts: U64
 ) -> tuple[Numbers, U64, Numbers]:
-    """What Space.locate() gives, by the last mapping that begins below each address.
+    """What Space.locate() returns, by the last mapping that begins at or below each address.
 
-    Below the first of a space is the end of another, which nothing is in.
+    Below the first mapping of a space is the NOWHERE entry of another space.
     """
     found = np.where(addresses < ends[at], numbers[at], NOWHERE).astype(np.uint32)
     return found, addresses + shifts[at], numbers[np.minimum(at + 1, len(numbers) - 1)]

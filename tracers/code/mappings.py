@@ -1,8 +1,8 @@
-"""Where: what stands at an address of a process, also of one that is gone, at the moment asked for.
+"""What is mapped at an address of a process at a given time, also after the process has ended.
 
-Built up from what the kernel told (sideband.py), from what our own probe told of mremap(2), of
-which the kernel says nothing, and from /proc/PID/maps for processes that were there before. Nobody
-tells of munmap(2): where memory was given back the last mapping is remembered.
+It is built from side-band events (sideband.py); from our own probe of mremap(2), which the kernel
+does not report; and from /proc/PID/maps for processes that ran before. Nothing reports munmap(2):
+where memory was unmapped, the last mapping is remembered.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from memtap.tracers.host import procfs
 from memtap.tracers.host.devices import Devices
 from memtap.tracers.host.patience import patiently
 from memtap.tracers.model.arrays import stable_order
-from memtap.tracers.model.labels import Word
+from memtap.tracers.model.labels import Label
 
 # Of mmap(2).
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 MAP_SHARED, MAP_HUGETLB = 1, 0x40000
 
-# Places that nothing is mapped in any more are forgotten when there are so many, or twice as many
-# as were still of use the last time; not before so many calls of locate(), as a thread's last
-# fault waits to be told until the next.
+# Places without a mapping are forgotten when there are _MANY places, or twice as many as were in
+# use the last time; and only after _CALLS calls of locate(), as the last fault of a thread becomes
+# a row only in the next call.
 _MANY, _CALLS = 4096, 4
 
 
-class Region(Word):
+class Region(Label):
     """What a mapping is for."""
 
     UNKNOWN = 0
@@ -64,10 +64,10 @@ class Region(Word):
     UNMAPPED = 11
 
 
-# Of a place: what it is for, whether its pages come from a file, whether writes are seen by others.
+# Of a place: its region, whether its pages come from a file, whether it is mapped shared.
 TRAITS = np.dtype([("region", "u1"), ("of_file", "?"), ("shared", "?")])
 
-# Where an address stands: the number of its place, and the offset in its file.
+# Where an address is: the number of its place, and the offset in its file.
 SPOT = np.dtype([("place", "u4"), ("offset", "u8")])
 
 _OF_FILES = (Region.FILE, Region.TEXT, Region.DATA)
@@ -75,12 +75,12 @@ _OF_FILES = (Region.FILE, Region.TEXT, Region.DATA)
 
 @dataclass(frozen=True)
 class Place:
-    """A mapping that addresses were found in.
+    """A mapping, the same for all processes that map a file alike.
 
     Attributes:
-        mapped: what was told of it.
+        mapped: its side-band event.
         region: what it is for.
-        path: of its file; that of the object for memory that belongs to one (bss).
+        path: of its file; for bss, that of its object.
     """
 
     mapped: Mapped
@@ -89,7 +89,7 @@ class Place:
 
     @property
     def shared(self) -> bool:
-        """Whether writes are seen by others who have it mapped."""
+        """Whether writes are seen by other processes that have it mapped (MAP_SHARED)."""
         return bool(self.mapped.flags & MAP_SHARED)
 
     @property
@@ -102,7 +102,7 @@ class Place:
 def region_of(mapped: Mapped, kind: str) -> Region:
     """What a mapping is for, by itself and by the type of its file system: see Devices.
 
-    Ramfs is none in memory here, but a page cache without storage.
+    Ramfs counts as a file here: it is page cache without storage.
     """
     path = mapped.path
     if mapped.flags & MAP_HUGETLB or path.startswith("/anon_hugepage") or kind == "hugetlbfs":
@@ -125,22 +125,22 @@ def region_of(mapped: Mapped, kind: str) -> Region:
 
 
 def _is_own_copy(mapped: Mapped) -> bool:
-    """Private and to be written to; of programs that is their data."""
+    """Whether it is private and writable; in a program's file that is its data."""
     return bool(mapped.prot & PROT_WRITE and not mapped.flags & MAP_SHARED)
 
 
-# What was moved is of no file.
+# The moved memory is of no file.
 NO_FILE = -1
 _PAGE_MASK = 2**32 - 1
 
 
 @dataclass(frozen=True)
 class Moved:
-    """mremap(2) has put memory at [start, end): what was at `source`, which may be in there.
+    """mremap(2) has moved memory from `source` to [start, end); the two may overlap.
 
     Attributes:
-        page: the page of its file that it begins with, its lowest 32 bits, or NO_FILE; None where
-            that is not told.
+        page: the lowest 32 bits of the number of its first page in its file, or NO_FILE; None where
+            it is not known.
     """
 
     ns: int
@@ -153,7 +153,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class Shares:
-    """A process was born in the address space of its parent (CLONE_VM): it is that of both."""
+    """A process was forked with CLONE_VM: it shares the address space of its parent."""
 
     ns: int
     tgid: int
@@ -165,12 +165,12 @@ Heard = SidebandEvent | Moved | Shares
 
 @dataclass(frozen=True)
 class Located:
-    """Where addresses stood.
+    """Where addresses were.
 
     Attributes:
-        numbers: of their places; NOWHERE for those in none.
-        offsets: in the file, in bytes; of what has none, from where its mapping begins.
-        parts: by row, those of which not all pages stand in one place: see streaks.in_parts().
+        numbers: of their places; NOWHERE for addresses in none.
+        offsets: in the file, in bytes; without a file, from the beginning of the mapping.
+        parts: by row, for rows whose pages are not all in one place: see streaks.in_parts().
     """
 
     numbers: Numbers
@@ -182,14 +182,14 @@ class Mappings:
     """The address spaces of all processes.
 
     Attributes:
-        places: by number, the same for all that map a file alike; the first is nowhere.
+        places: by number, the same for all processes that map a file alike; the first is NOWHERE.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
         self._devices = Devices(root)
         self._spaces: dict[int, Space] = {}
-        self._sharers: dict[int, set[int]] = {}  # of those who are not alone in their space: all
+        self._sharers: dict[int, set[int]] = {}  # for each that shares its space: all that do
         self._ended: list[int] = []
         self._former: dict[int, tuple[int, Space]] = {}
         self._numbers: dict[tuple[object, ...], int] = {}
@@ -202,15 +202,15 @@ class Mappings:
         self._next = NOWHERE + 1
 
     def read(self, tgid: int) -> Space:
-        """Takes a process's mappings from /proc/PID/maps, as they are now."""
+        """Reads a process's mappings from /proc/PID/maps, as they are now."""
         try:
             text = read_maps(tgid, self._root)
-        except OSError:  # it is gone, or stuck
+        except OSError:  # the process is gone, or stuck
             text = b""
         return self.take(tgid, text)
 
     def take(self, tgid: int, text: bytes) -> Space:
-        """Takes a process's mappings from the text of /proc/PID/maps or smaps."""
+        """Sets a process's mappings from the text of /proc/PID/maps or smaps."""
         space = self._spaces[tgid] = Space()
         for mapped in parse_maps(text, tgid):
             self._put(space, mapped, self._number(space, mapped))
@@ -222,13 +222,13 @@ class Mappings:
         ns: U64,
         addresses: U64,
         counts: npt.NDArray[np.uint16],
-        told: Iterable[Heard],
+        heard: Iterable[Heard],
     ) -> Located:
-        """Where each address stood at its time.
+        """Where each address was at its time.
 
-        `tgids`, `ns` and `addresses` have one of each, in order of time, and from each address on
-        there are so many pages as `counts` says; `told` is what was told since the last call, in
-        order of time as well.
+        `tgids`, `ns` and `addresses` have one entry per row, in order of time; `counts` is the
+        number of pages from each address on. `heard` has the side-band events since the last call,
+        in order of time as well.
         """
         for tgid in self._ended:
             self._leave(tgid)
@@ -238,17 +238,16 @@ class Mappings:
         self._devices.look()
         self._forget()
         work = _Work(self._space, self._is_stack, tgids, ns, addresses, counts)
-        for each in told:
+        for each in heard:
             self._take(each, work.until)
         work.finish()
         self._latest.append(work.found)
         return Located(work.found, work.offsets, work.parts)
 
     def code_at(self, tgid: int, ns: U64, addresses: U64) -> npt.NDArray[np.void]:
-        """Where code stood that ran since the last locate() but one; see SPOT.
+        """Where code was that ran since the last locate() but one; see SPOT.
 
-        What has become of the space since then does not matter: code hardly ever moves, but for a
-        new program.
+        It uses the space as it is now: code hardly ever moves, except when a new program begins.
         """
         began, former = self._former.get(tgid, (0, Space()))
         found, offsets, _ = self._space(tgid).locate(addresses)
@@ -260,10 +259,10 @@ class Mappings:
         return spots
 
     def gone(self) -> set[int]:
-        """Those processes that ended, and of whose end nobody told, as it was lost.
+        """Processes that have ended, though their exit event was lost.
 
-        They are looked for where there are many, and must have been gone the last time as well:
-        an end can still be on its way.
+        It looks for them only when there are many processes, and each must have been gone the last
+        time, too: an exit event can still be on its way.
         """
         if len(self._spaces) <= self._many_spaces:
             return set()
@@ -275,7 +274,7 @@ class Mappings:
         return not (self._root / f"proc/{tgid}").exists()
 
     def start_of(self, tgid: int, address: int) -> int:
-        """Where what a process has mapped at an address begins; 0 if nothing is known of it."""
+        """Where the mapping at an address begins; 0 if it is not known."""
         space = self._space(tgid)
         first, last = space.overlapping(address, address + 1)
         return space.starts[first] if first < last else 0
@@ -286,7 +285,7 @@ class Mappings:
 
     @property
     def traits(self) -> npt.NDArray[np.void]:
-        """Of each number there has been, see TRAITS."""
+        """The traits of each place, by number; see TRAITS."""
         return self._traits[: self._next]
 
     def _space(self, tgid: int) -> Space:
@@ -297,7 +296,7 @@ class Mappings:
         return is_stack
 
     def _forget(self) -> None:
-        """Forgets places that are of no use any more, when there are many."""
+        """Forgets places that are no longer in use, when there are many."""
         if len(self.places) <= self._many:
             return
         spaces = [*self._spaces.values(), *(space for _, space in self._former.values())]
@@ -307,47 +306,47 @@ class Mappings:
         self._numbers = {key: number for key, number in self._numbers.items() if number in used}
         self._many = max(_MANY, 2 * len(used))
 
-    def _take(self, told: Heard, until: Callable[[int, int], None]) -> None:
-        """Applies what was told, after what came before has been found where it was."""
-        if isinstance(told, Mapped):
-            space = self._space(told.tgid)
-            number = self._number(space, told)
-            if self._changes(space, told, number):
-                self._settle(told, until)
-            self._put(space, told, number)
-        elif isinstance(told, Moved):
-            self._move(told, until)
-        elif isinstance(told, Forked):
-            self._leave(told.tgid)
-            self._spaces[told.tgid] = self._space(told.parent).copy()
-        elif isinstance(told, Shares):
-            self._join(told)
-        elif isinstance(told, Began):
-            until(told.tgid, told.ns)
-            self._former[told.tgid] = told.ns, self._space(told.tgid)
-            self._leave(told.tgid)
-            self._spaces[told.tgid] = Space()
-        elif isinstance(told, Ended):
-            self._ended.append(told.tgid)
+    def _take(self, event: Heard, until: Callable[[int, int], None]) -> None:
+        """Applies a side-band event, after all earlier addresses have been located."""
+        if isinstance(event, Mapped):
+            space = self._space(event.tgid)
+            number = self._number(space, event)
+            if self._changes(space, event, number):
+                self._settle(event, until)
+            self._put(space, event, number)
+        elif isinstance(event, Moved):
+            self._move(event, until)
+        elif isinstance(event, Forked):
+            self._leave(event.tgid)
+            self._spaces[event.tgid] = self._space(event.parent).copy()
+        elif isinstance(event, Shares):
+            self._join(event)
+        elif isinstance(event, Began):
+            until(event.tgid, event.ns)
+            self._former[event.tgid] = event.ns, self._space(event.tgid)
+            self._leave(event.tgid)
+            self._spaces[event.tgid] = Space()
+        elif isinstance(event, Ended):
+            self._ended.append(event.tgid)
 
-    def _settle(self, told: Mapped | Moved, until: Callable[[int, int], None]) -> None:
-        """Finds what was before something changes in a space, of all who are in there."""
-        for tgid in self._sharers.get(told.tgid, (told.tgid,)):
-            until(tgid, told.ns)
+    def _settle(self, event: Mapped | Moved, until: Callable[[int, int], None]) -> None:
+        """Locates all earlier addresses of the processes that share a space, before it changes."""
+        for tgid in self._sharers.get(event.tgid, (event.tgid,)):
+            until(tgid, event.ns)
 
-    def _join(self, told: Shares) -> None:
-        self._spaces[told.tgid] = self._space(told.parent)
-        together = self._sharers.setdefault(told.parent, {told.parent})
-        together.add(told.tgid)
-        self._sharers[told.tgid] = together
+    def _join(self, event: Shares) -> None:
+        self._spaces[event.tgid] = self._space(event.parent)
+        together = self._sharers.setdefault(event.parent, {event.parent})
+        together.add(event.tgid)
+        self._sharers[event.tgid] = together
 
     def _leave(self, tgid: int) -> None:
         self._sharers.pop(tgid, set()).discard(tgid)
 
     def _move(self, moved: Moved, until: Callable[[int, int], None]) -> None:
-        """What is not known to have been there moves nowhere: the maps may have been read since.
+        """Memory that is not known at the source does not move: the maps may have been read since.
 
-        Nor does what is left of a mapping of which a part was moved away, or was cut to make room.
+        Nor does the rest of a mapping of which a part was moved away, or unmapped to make room.
         """
         space = self._space(moved.tgid)
         number, offset = space.at(moved.source)
@@ -359,13 +358,13 @@ class Mappings:
         if not grows and _stays(space, moved):
             return
         self._settle(moved, until)
-        if self.places[number].region in (Region.HEAP, Region.STACK):  # only where they are
+        if self.places[number].region in (Region.HEAP, Region.STACK):  # only while they stay
             anon = self.places[NOWHERE].mapped._replace(path="//anon")
             number = self._number_of(anon, Region.ANON, _name(anon))
         space.put(moved.start, moved.end, number, offset)
 
     def _changes(self, space: Space, mapped: Mapped, number: int) -> bool:
-        """Does this stand where something else stood?"""
+        """Whether this mapping replaces another place."""
         first, last = space.overlapping(mapped.start, mapped.end)
         return any(old != number for old in space.numbers[first:last])
 
@@ -376,7 +375,7 @@ class Mappings:
         space.latest = mapped.end
 
     def _end_of_bss(self, space: Space, mapped: Mapped) -> int:
-        """Where what is new begins: the kernel joins anonymous memory with a bss below it."""
+        """Where the new part begins: the kernel merges anonymous memory with a bss below it."""
         first, last = space.overlapping(mapped.start, mapped.start + 1)
         if first == last or space.starts[first] != mapped.start or _name(mapped) != "[anon]":
             return mapped.start
@@ -385,12 +384,12 @@ class Mappings:
         return space.ends[first] if is_bss else mapped.start
 
     def _number(self, space: Space, mapped: Mapped) -> int:
-        """The number of a mapping's place; the same for those that nothing tells apart."""
+        """The number of a mapping's place; mappings that do not differ have the same."""
         kind = self._devices.kind(mapped.dev, mapped.tgid)
         region, path = region_of(mapped, kind), _name(mapped)
         below = self.places[space.before(mapped.start)]
-        # A loader maps a bss right after the data; what comes there later only happens to fit, and
-        # of memory that is there mprotect(2) tells in the same way.
+        # A loader maps a bss right after the data. Memory that is mapped there later only happens
+        # to be adjacent, and mprotect(2) of memory that is there sends the same event.
         is_new = self.places[space.at(mapped.start)[0]].region is not Region.ANON
         is_next = is_new and space.latest == mapped.start
         if region is Region.ANON and is_next and self._is_data_of_object(space, below):
@@ -398,7 +397,7 @@ class Mappings:
         return self._number_of(mapped, region, path)
 
     def _is_data_of_object(self, space: Space, place: Place) -> bool:
-        """Whether it is the data of a file of which there is code as well; others have no bss."""
+        """Whether it is the data of a file that has code mapped, too; other files have no bss."""
         if place.region is not Region.DATA or not place.of_file:
             return False
         others = (self.places[number] for number in set(space.numbers))
@@ -422,20 +421,20 @@ class Mappings:
 
 
 def _is_of(moved: Moved, mapped: Mapped, offset: int) -> bool:
-    """Whether what was said to have moved is of what stood at its source, as far as that is told.
+    """Whether moved memory is part of the mapping at its source, as far as the event says.
 
-    Several can be moved at once (d23cb648e365), with gaps between them, of which nobody has told:
-    the kernel writes down what is left beside them, too.
+    Several mappings can be moved at once (d23cb648e365), with gaps between them, which no event
+    reports: the kernel writes down what is left beside them, too.
     """
     if moved.page is None or not mapped.ino:
         return moved.page in (None, NO_FILE)
-    if not mapped.path.startswith("/"):  # a named one, of which offsets are not kept
+    if not mapped.path.startswith("/"):  # named memory, whose offsets are not kept
         return moved.page != NO_FILE
     return moved.page == offset // PAGE_BYTES & _PAGE_MASK
 
 
 def _stays(space: Space, moved: Moved) -> bool:
-    """Whether all that is said to have moved stands in one mapping with its source already."""
+    """Whether all of the moved memory is already in one mapping with its source."""
     number, offset = space.at(moved.source)
     at = moved.start
     for part in space.parts(at, (moved.end - at) // PAGE_BYTES):
@@ -446,17 +445,17 @@ def _stays(space: Space, moved: Moved) -> bool:
 
 
 def _name(mapped: Mapped) -> str:
-    """Its path; what has none is [anon], which perf calls //anon and /proc/PID/maps nothing."""
+    """Its path; [anon] if it has none, which is //anon in perf and empty in /proc/PID/maps."""
     return "[anon]" if mapped.path in ("", "//anon") else mapped.path
 
 
 def _offset(mapped: Mapped) -> int:
-    """Where in its file it begins; what has no file begins at its own beginning."""
+    """Where in its file it begins; without a file, 0."""
     return mapped.offset if mapped.path.startswith("/") else 0
 
 
 class _Work:
-    """Addresses to be found, process by process, up to a time."""
+    """Addresses to be located, process by process, up to a time."""
 
     def __init__(
         self,
@@ -483,7 +482,7 @@ class _Work:
         }
 
     def until(self, tgid: int, ns: int) -> None:
-        """Finds those of a process that are before a time."""
+        """Locates those of a process that are before a time."""
         rows = self._left.get(tgid)
         if rows is None or len(rows) == 0:
             return
@@ -493,7 +492,7 @@ class _Work:
             self._left[tgid] = rows[settled:]
 
     def finish(self) -> None:
-        """Finds the rest, of all processes at once: there may be thousands, with a few each."""
+        """Locates the rest, of all processes at once: there may be thousands with a few each."""
         for tgid, rows in self._left.items():
             if len(rows):
                 self._find(self._space(tgid), rows)
@@ -506,7 +505,7 @@ class _Work:
             self._tell_parts(row, spaces[number])
 
     def _find(self, space: Space, rows: Places) -> None:
-        """Finds these before their space changes, or has it remembered as it is."""
+        """Locates rows before their space changes, or queues them with the space as it is."""
         if not space.are_few(len(rows)):
             self._waiting.add(space, rows)
             return
@@ -516,7 +515,7 @@ class _Work:
 
     def _tell(self, rows: Places, found: Numbers, offsets: U64, above: Numbers) -> None:
         lost = found == NOWHERE
-        if lost.any():  # a stack grows down, and nobody tells
+        if lost.any():  # a stack grows down without an event
             found[lost] = np.where(self._is_stack(above[lost]), above[lost], NOWHERE)
         self.found[rows], self.offsets[rows] = found, offsets
 
@@ -534,9 +533,9 @@ _BITS = {"r": PROT_READ, "w": PROT_WRITE, "x": PROT_EXEC}
 
 
 def read_maps(tgid: int, root: Path = Path("/")) -> bytes:
-    """/proc/PID/maps; of a process whose main thread has ended, that of one that goes on.
+    """/proc/PID/maps; if the main thread has ended, that of a thread that still runs.
 
-    Raises OSError: it is gone, not ours to read, or stuck.
+    Raises OSError: the process is gone, not ours to read, or stuck.
     """
     text = patiently(tgid, (root / f"proc/{tgid}/maps").read_bytes)
     thread = None if text else procfs.survivor(tgid, root)

@@ -1,4 +1,4 @@
-"""Files of code that traced processes have mapped, opened with care, and what was read of them."""
+"""Opens files of code that traced processes have mapped, with care, and keeps what was read."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import IO, Generic, Protocol, TypeVar
 
 from memtap.tracers.host.hostile import DELETED, one_line
 
-# Of paths that lead nowhere, and of texts that are no paths: with a NUL, say.
+# Raised for paths that lead nowhere, and for texts that are no paths: with a NUL, say.
 _NO_FILE = (OSError, ValueError)
 
-# What is kept: files, and what was read of them.
+# How much is kept: files, and bytes of what was read from them.
 _MOST_FILES = 256
 _MOST_KEPT_BYTES = 96 << 20
 
 
 @dataclass(frozen=True)
 class Code:
-    """A mapping of code, as /proc/PID/maps or PERF_RECORD_MMAP2 tells of it.
+    """A mapping of code, as in /proc/PID/maps or PERF_RECORD_MMAP2.
 
     Attributes:
         start, end: addresses [start, end).
         offset: of `start` in the file, in bytes.
         dev: the kernel's dev_t (major << 20 | minor) of the file.
-        ino: its inode; 0 if none was told.
+        ino: its inode; 0 if none is known.
         path: as the process sees it; `[vdso]`, `//anon` and the like where there is no file.
     """
 
@@ -42,7 +42,7 @@ class Code:
 
     @property
     def has_file(self) -> bool:
-        """Whether its bytes can come from a file that has symbols."""
+        """Whether it is of a file, which can have symbols."""
         return self.path.startswith("/") and not self.path.startswith(("//anon", "/anon_hugepage"))
 
     @property
@@ -60,7 +60,7 @@ class Code:
 
 
 def open_code(root: Path, tgid: int, code: Code) -> IO[bytes] | None:
-    """The file that a process has, or had, mapped as this; None if it cannot be found any more."""
+    """Opens the file of a mapping that a process has or had; None if it cannot be found now."""
     for path in _candidates(root, tgid, code):
         with suppress(*_NO_FILE):
             return open_regular(path, lambda status: is_of(status, code))
@@ -78,13 +78,13 @@ def _candidates(root: Path, tgid: int, code: Code) -> Iterator[Path]:
 def open_regular(
     path: Path, is_right: Callable[[os.stat_result], bool], flags: int = 0
 ) -> IO[bytes]:
-    """Opens a regular file if it is the right one; to open anything else could have effects."""
+    """Opens a regular file if it is the right one; to open another kind could have effects."""
     place = os.open(path, os.O_PATH | os.O_CLOEXEC | flags)
     try:
         status = os.fstat(place)
         if not (stat.S_ISREG(status.st_mode) and is_right(status)):
             raise FileNotFoundError(path)
-        # Not to wait for who has a lease on it.
+        # O_NONBLOCK, so as not to wait for a process that has a lease on it.
         opened = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         return os.fdopen(opened, "rb")
     finally:
@@ -92,11 +92,11 @@ def open_regular(
 
 
 def is_of(status: os.stat_result, code: Code) -> bool:
-    """Is this the file that was mapped?
+    """Whether this is the file that was mapped.
 
     File systems that have no block device (major 0) may show another device in stat(2) than in
     mappings: btrfs has one for each subvolume, overlay's mappings are of the layer below. Then the
-    path and the inode tell.
+    path and the inode decide.
     """
     if not code.ino:
         return True
@@ -121,13 +121,13 @@ _Read = TypeVar("_Read", bound=Weighed)
 
 
 class Recent(Generic[_Read]):
-    """What was read of the files that were asked for last, anew when a file has changed."""
+    """What was read from the files that were used last; read again when a file has changed."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[int, int], tuple[tuple[int, int], _Read]] = OrderedDict()
 
     def get(self, file: IO[bytes], read: Callable[[IO[bytes]], _Read]) -> _Read:
-        """What `read` makes of a file, or made of it before."""
+        """What `read` returns for a file, or returned before."""
         status = os.fstat(file.fileno())
         key, stamp = (status.st_dev, status.st_ino), (status.st_mtime_ns, status.st_size)
         before = self._kept.get(key)
@@ -138,7 +138,7 @@ class Recent(Generic[_Read]):
         return self._kept[key][1]
 
     def _shrink(self) -> None:
-        """Never drops the last, which is the one that was asked for."""
+        """Drops the oldest, but never the last, which was just asked for."""
         weight = sum(kept.weight for _, kept in self._kept.values())
         while len(self._kept) > 1 and (len(self._kept) > _MOST_FILES or weight > _MOST_KEPT_BYTES):
             weight -= self._kept.popitem(last=False)[1][1].weight

@@ -18,14 +18,14 @@ from memtap.tracers.code.objects import Code, open_code
 from memtap.tracers.code.symbols import Symbols, nameless
 from memtap.tracers.code.unwind import Rules
 
-# What it may take beside what it has when it starts: of memory; of a CPU once and for good.
+# Its limits, beyond what it has when it starts: memory; CPU time, for one question and in all.
 _MOST_BYTES = 256 << 20
 _ONCE_S, _SHARE = 5.0, 0.05
 
-# What is traced comes first.
+# The traced processes go first.
 _NICE = 5
 
-# Of all names that it tells.
+# The characters of all names that it sends.
 _MOST_CHARACTERS = 16 << 20
 
 _PDEATHSIG = 1  # of uapi/linux/prctl.h
@@ -35,7 +35,7 @@ class _Reader:
     def __init__(self) -> None:
         self._symbols, self._rules = Symbols(), Rules()
         self._began, self._started = time.monotonic(), time.process_time()
-        self._told: set[str] = set()
+        self._sent: set[str] = set()
         self._characters = 0
 
     def answer(self, what: str, tgid: int, address: int, code: list[Any] | None) -> Any:
@@ -50,10 +50,10 @@ class _Reader:
         return rule and astuple(rule)
 
     def _name(self, tgid: int, address: int, place: Code | None) -> Any:
-        """A site; what cannot be read now may be asked again, as by another process."""
+        """A site; if it cannot be read now, it may be asked again, through another process."""
         site = self._symbols.name(tgid, address, place)
-        if site.function not in self._told:
-            self._told.add(site.function)
+        if site.function not in self._sent:
+            self._sent.add(site.function)
             self._characters += len(site.function)
         if self._characters > _MOST_CHARACTERS:
             return astuple(nameless(address, place))
@@ -67,7 +67,7 @@ class _Reader:
 
 
 def _confine() -> None:
-    """It ends with its parent, and has so much memory; Ctrl-C is none of its business."""
+    """Makes this process end with its parent, limits its memory, and ignores Ctrl-C."""
     ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICE)

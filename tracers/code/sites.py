@@ -1,4 +1,4 @@
-"""Which code: the numbers that rows have for instructions and for stacks, and their texts."""
+"""Code in rows: the numbers of instructions and of stacks, and their texts."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Numbers = npt.NDArray[np.uint32]
 # Addresses from here on are the kernel's.
 _KERNEL = 1 << 63
 
-# So many sites are remembered at a time, and so many of them may wait for their names.
+# How many sites are remembered at a time, and how many of them may wait for their names.
 _REMEMBERED, _MOST_AWAITED = 1 << 18, 1 << 12
 
 
-# So many texts, and so many characters of them, are told in a run; who wants to can make more.
+# The most texts, and characters of texts, in a run; a traced program could make any number.
 _MOST_TEXTS, _MOST_CHARACTERS = 1 << 18, 64 << 20
 
 
@@ -34,7 +34,7 @@ class Texts:
     """Numbers for texts, from 1 on, the same for the same text; 0 when there are too many.
 
     Attributes:
-        left_out: how many were too many.
+        left_out: how many were left out.
     """
 
     def __init__(self) -> None:
@@ -57,13 +57,13 @@ class Texts:
         return number
 
     def rename(self, number: int, text: str) -> None:
-        """Gives a number another text, as what it stands for is known by now."""
+        """Gives a number another text, now that its name is known."""
         if number:
             self._new[number] = text
             self._numbers.setdefault(text, number)
 
     def take(self) -> dict[int, str]:
-        """The texts that are new since the last time, by number."""
+        """The texts that are new since the last call, by number."""
         new, self._new = self._new, {}
         return new
 
@@ -75,15 +75,15 @@ Frames = tuple[int, list[int], Numbers, U64]
 Spot = tuple[int, int, int, int]
 
 
-# What a name is kept by: of code of a file, the number of its place and the offset in that.
+# The key of a name; for code of a file, the number of its place and the offset in it.
 Known = tuple[int, int]
 
 
 class Sites:
-    """Gives each instruction, in what is mapped where it is, the number of its text.
+    """Gives each instruction, by the mapping that it is in, the number of its text.
 
     Attributes:
-        aside: who reads the files.
+        aside: the children that read the files.
     """
 
     def __init__(self) -> None:
@@ -91,8 +91,8 @@ class Sites:
         self.aside = Aside()
         self._known: dict[Known, Site] = {}
         self.sites, self.stacks = Texts(), Texts()
-        # What has numbers, and names that may still come: what is to be asked then, and of stacks
-        # what each frame is.
+        # Sites that have numbers and whose names may still come: the question to ask again; and for
+        # stacks, the site of each frame.
         self._awaited: dict[Known, Question] = {}
         self._numbers: dict[Known, int] = {}
         self._of_stacks: dict[int, list[tuple[Known, Site]]] = {}
@@ -117,7 +117,7 @@ class Sites:
         return np.array(found, np.uint32)[group]
 
     def _number(self, spot: Spot, site: Site) -> int:
-        """The number of its text; it is kept where the name may still come."""
+        """The number of its text; the site is kept if its name may still come."""
         number = self.sites.number(str(site))
         if spot[2:] in self._awaited:
             return self._numbers.setdefault(spot[2:], number)
@@ -141,7 +141,7 @@ class Sites:
         return number
 
     def notes(self) -> list[str]:
-        """What was left out, and why, since the last time."""
+        """What was left out, and why, since the last call."""
         notes, self.aside.notes = self.aside.notes, []
         for what, texts in (("code", self.sites), ("stacks", self.stacks)):
             if texts.left_out:
@@ -150,9 +150,9 @@ class Sites:
         return notes
 
     def _name(self, spots: list[Spot], places: Mapping[int, Place], last: bool) -> dict[Spot, Site]:
-        """The names of all, of which those are asked for that are not known yet.
+        """The names of all spots; asks for those that are not known yet.
 
-        What code of a file is called is the same for all processes that have mapped it.
+        Code of a file has the same name in all processes that have mapped it.
         """
         if len(self._known) > _REMEMBERED:
             self._known.clear()
@@ -174,13 +174,13 @@ class Sites:
         answers = self.aside.ask(questions, last) if questions else {}
         kept = {key: Site(*answer) for key, answer in answers.items() if answer and len(key) == 2}
         self._known |= kept
-        late = {spot[2:] for spot, code in codes.items() if _key(spot, code) == spot[2:]}
-        self._awaited |= {key: questions[key] for key in late if key not in answers}
+        pending = {spot[2:] for spot, code in codes.items() if _key(spot, code) == spot[2:]}
+        self._awaited |= {key: questions[key] for key in pending if key not in answers}
         self._rename()
         return {spot: self._site(spot, codes.get(spot), answers) for spot in dict.fromkeys(spots)}
 
     def _rename(self) -> None:
-        """Tells the names that were awaited and have come."""
+        """Sends the awaited names that have come."""
         come = [key for key in self._awaited if key in self._known]
         for key in come:
             del self._awaited[key]
@@ -203,17 +203,17 @@ class Sites:
 
 
 def _stack_text(sites: Iterable[Site]) -> str:
-    """The frames of sites that are given from the innermost on."""
+    """The text of a stack, whose sites are given from the innermost on."""
     names = [site.frame.replace(BETWEEN, ":") for site in sites]
     return BETWEEN.join(reversed(names))
 
 
 def _key(spot: Spot, code: Code) -> Known | Spot:
-    """By what the answer is kept; what can change is asked anew each time."""
+    """The key under which a name is kept; names that can change are asked for each time."""
     return spot if code.may_be_jitted else spot[2:]
 
 
 def code_of(place: Place, ip: int, offset: int) -> Code:
-    """The code around an instruction, as if the whole of its file were mapped."""
+    """The mapping of an instruction, as if the whole of its file were mapped."""
     start = (ip - offset) % 2**64
     return Code(start, 2**64 - 1, 0, place.mapped.dev, place.mapped.ino, place.mapped.path)

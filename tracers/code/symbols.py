@@ -31,21 +31,21 @@ Places = npt.NDArray[np.intp]
 
 _HIGHEST = 2**64 - 1
 
-# What is read of one file: of a section of an ELF file, and of a perf map. Each is worked on in
-# some three times its size; reader.py bounds that as well.
+# The most bytes read of one file: of a section of an ELF file, or of a perf map. To parse it takes
+# some three times as much memory; reader.py bounds that as well.
 _MOST_BYTES = 64 << 20
 _MOST_MAP_BYTES = 64 << 20
 _MOST_MAP_LINES = 2_000_000
 _LONGEST_NAME = 4096
 
-# A few lines of C++ names can demangle to more than fits any memory. Not by PATH, nor with anything
-# else of the environment: we are root, and that may be somebody else's.
+# A few lines of C++ names can demangle to more than any memory holds. We do not use PATH, nor
+# anything else from the environment: we are root, and another user may have set it.
 _LIMITED = ("/usr/bin/prlimit", "--as=134217728", "--fsize=16777216", "--cpu=1")
 _DEMANGLE = (*_LIMITED, "/usr/bin/c++filt", "--no-params")
 _MANGLED = (b"_Z", b"_R")
 
-# Of /proc/kallsyms: a name's end, and what divides it from its module, as _Table and
-# Symbols.kernel() have them; and what hexadecimal digits are worth.
+# For /proc/kallsyms: turns a name's end, and what divides it from its module, into what _Table and
+# Symbols.kernel() expect; and the values of hexadecimal digits.
 _ENDED = bytes.maketrans(b"\n\t", b"\0 ")
 _DIGITS = np.zeros(256, np.uint64)
 _DIGITS[list(string.hexdigits.encode())] = [int(digit, 16) for digit in string.hexdigits]
@@ -60,7 +60,7 @@ class Site:
     """An instruction.
 
     Attributes:
-        function: its name; empty if nobody knows.
+        function: its name; empty if unknown.
         offset: bytes into the function. Without one: into the object's file, or into the mapping
             of memory that has no file; the address itself for the kernel and for no object.
         object: base name of the program or library; `[kernel]`, the kernel's `[module]`, `[vdso]`
@@ -84,7 +84,7 @@ class Site:
 
 
 def nameless(address: int, code: Code | None) -> Site:
-    """Code whose function nobody knows."""
+    """Code whose function is not known."""
     if code is None:
         return Site("", address, "")
     offset = (address - code.start + (code.offset if code.has_file else 0)) & _HIGHEST
@@ -92,7 +92,7 @@ def nameless(address: int, code: Code | None) -> Site:
 
 
 class Symbols:
-    """Names code. It raises nothing: what cannot be read or understood has no name."""
+    """Names code. It raises nothing: code that cannot be read or understood has no name."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
@@ -103,9 +103,9 @@ class Symbols:
         """The code at an address of a process, which may be gone.
 
         Args:
-            tgid: the process, as its number is out here.
+            tgid: the process, by its number in our pid namespace.
             address: an instruction's.
-            code: what is or was mapped there, if anybody knows.
+            code: what is or was mapped there; None if it is not known.
         """
         without = nameless(address, code)
         if code is None:
@@ -124,7 +124,7 @@ class Symbols:
         return Site(name, found[1], module or "[kernel]")
 
     def _jitted(self, tgid: int, address: int) -> tuple[str, int] | None:
-        """By the perf map that the process wrote: tools/perf/Documentation/jit-interface.txt."""
+        """The function by the process's perf map: tools/perf/Documentation/jit-interface.txt."""
         pid, uids = self._inside(tgid)
         for path in (f"proc/{tgid}/root/tmp/perf-{pid}.map", f"tmp/perf-{tgid}.map"):
             with suppress(OSError), self._map_file(self._root / path, uids) as file:
@@ -135,10 +135,10 @@ class Symbols:
         return open_regular(path, lambda status: status.st_uid in uids, os.O_NOFOLLOW)
 
     def _inside(self, tgid: int) -> tuple[int, set[int]]:
-        """A process's number in its own namespace, and whose perf maps it is trusted to have."""
+        """A process's number in its own namespace, and the users whose perf maps it may use."""
         try:
             status = (self._root / f"proc/{tgid}/status").read_text(errors="replace")
-        except OSError:  # it is gone
+        except OSError:  # the process is gone
             return tgid, {0}
         fields = dict(line.partition(":")[::2] for line in status.splitlines())
         numbers = fields.get("NSpid", str(tgid)).split()
@@ -163,7 +163,7 @@ class Symbols:
 
     @cached_property
     def _vdso(self) -> _Object:
-        """The same for all processes of 64 bits, and so read from our own memory."""
+        """The vDSO: the same for all 64-bit processes, so it is read from our own memory."""
         try:
             maps = (self._root / "proc/self/maps").read_text(errors="replace")
             lines = [line for line in maps.splitlines() if line.endswith("[vdso]")]
@@ -183,9 +183,9 @@ class Symbols:
 
 
 class _PerfMap:
-    """The functions that a process compiled: in the order of time, so the last that fits counts.
+    """The functions that a process compiled, in order of time: the last that fits counts.
 
-    Of lines `ADDRESS SIZE NAME`, the numbers in hexadecimal; of a map with too many the first.
+    The lines are `ADDRESS SIZE NAME`, numbers in hexadecimal; of too many lines the first are used.
     """
 
     _BLOCK = 4 << 20  # bytes that are taken apart at a time
@@ -204,7 +204,7 @@ class _PerfMap:
         return cls(file.read(_MOST_MAP_BYTES))
 
     def _blocks(self) -> list[int]:
-        """Where blocks of whole lines begin, and the last one's end."""
+        """Where the blocks of whole lines begin, and the end of the last."""
         begins, lines = [0], 0
         while begins[-1] < len(self._text) and lines < _MOST_MAP_LINES:
             end = self._text.rfind(b"\n", begins[-1], begins[-1] + self._BLOCK) + 1
@@ -224,7 +224,7 @@ class _PerfMap:
 
 
 def _perf_lines(block: bytes) -> tuple[U64, U64, U64]:
-    """The addresses and sizes in lines, and where the names begin; of lines that have all three."""
+    """The addresses and sizes in lines, and where names begin; for lines that have all three."""
     text = np.frombuffer(block + b"\n", np.uint8)
     ends = np.flatnonzero(text == ord("\n"))
     begins = np.append(0, ends[:-1] + 1)
@@ -240,7 +240,7 @@ def _perf_lines(block: bytes) -> tuple[U64, U64, U64]:
 
 
 def _hexadecimals(text: Letters, begins: Places, ends: Places) -> tuple[U64, Bools]:
-    """Numbers of up to 16 digits, with or without 0x before them; and which are such."""
+    """Numbers of up to 16 digits, with or without 0x before them; and which are valid."""
     prefixed = (text[begins] == ord("0")) & (text[begins + 1] | 0x20 == ord("x"))
     begins = begins + 2 * prefixed
     numbers = np.zeros(len(begins), np.uint64)
@@ -259,11 +259,11 @@ class _Table:
     Args:
         starts, sizes: their addresses and lengths in bytes.
         ends: where those without a size end at the latest.
-        local: which of them others cannot link to.
+        local: which of them are local, so that other objects cannot link to them.
         at: where in `names` the name of each begins; a NUL ends it.
     """
 
-    _BLOCK = 512  # so many names are demangled at a time
+    _BLOCK = 512  # names that are demangled at a time
 
     def __init__(
         self, starts: U64, sizes: U64, ends: U64, local: Bools, at: U64, names: bytes
@@ -288,7 +288,7 @@ class _Table:
         return _Table(none, none, none, none > 0, none, b"")
 
     def find(self, address: int) -> tuple[str, int] | None:
-        """The function at an address, the innermost if several are, and how far into it."""
+        """The function at an address, the innermost of several, and the offset in it."""
         row = int(np.searchsorted(self._starts, np.uint64(address), "right")) - 1
         if row >= 0 and self._ends[row] <= address:
             around = np.flatnonzero(self._ends[:row] > address)
@@ -311,7 +311,7 @@ class _Table:
 
 
 def _rank(sizes: U64, local: Bools, at: U64, names: bytes) -> npt.NDArray[np.intp]:
-    """Of names for one address the lowest is best: `write` before `__write`, what all see first."""
+    """Of names at one address the lowest rank is best: global first, `write` before `__write`."""
     letters = np.frombuffer(names + b"\0\0", np.uint8)
     one = letters[at] == ord("_")
     two = one & (letters[at + np.uint64(1)] == ord("_"))
@@ -324,7 +324,7 @@ def _text(name: bytes) -> str:
 
 
 def _demangled(names: list[bytes]) -> list[bytes]:
-    """C++ and Rust names as people write them, if c++filt is there."""
+    """C++ and Rust names as in the source, if c++filt is there."""
     if not any(name.startswith(_MANGLED) for name in names):
         return names
     try:
@@ -341,9 +341,9 @@ def _demangled(names: list[bytes]) -> list[bytes]:
 
 
 def _kernel_table(kallsyms: bytes) -> _Table:
-    """Of lines `ADDRESS KIND NAME`, and behind a tab [MODULE]; the addresses are of one width.
+    """The lines are `ADDRESS KIND NAME`, then a tab and [MODULE]; all addresses have one width.
 
-    They are all zero for who may not see them.
+    They are all zero for a user without permission to see them.
     """
     text, width = np.frombuffer(kallsyms, np.uint8), kallsyms.find(b" ")
     newlines = np.flatnonzero(text == ord("\n"))
@@ -363,7 +363,7 @@ def _kernel_table(kallsyms: bytes) -> _Table:
 
 
 def _hexadecimal(text: Letters, begins: Places, width: int) -> U64:
-    """The numbers that begin there."""
+    """The numbers that begin at these offsets."""
     numbers = np.zeros(len(begins), np.uint64)
     for place in range(width):
         numbers = numbers << np.uint64(4) | _DIGITS[text[begins + place]]
@@ -371,7 +371,7 @@ def _hexadecimal(text: Letters, begins: Places, width: int) -> U64:
 
 
 class _Object:
-    """The functions of a program or library, by where they stand in its file.
+    """The functions of a program or library, by their offsets in its file.
 
     Args:
         loads: for each loaded segment its offset and size in the file, and its address.
@@ -400,10 +400,10 @@ class _Object:
 
 
 class _Elf:
-    """An ELF file, which may be damaged: then anything can be raised.
+    """An ELF file. If it is damaged, anything can be raised.
 
-    The library parses headers only. Its section objects would take in whole hash tables, and its
-    symbols come one by one.
+    pyelftools parses headers only: its section objects would read whole hash tables, and it gives
+    symbols one by one.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -468,7 +468,7 @@ class _Elf:
         return np.array(ends, np.uint64)
 
     def debug(self, folder: Path) -> _Table | None:
-        """The functions in the separate file for this build, if it is there."""
+        """The functions in the separate debug file of this build, if it is there."""
         build = self._build_id
         path = folder / build[:2] / f"{build[2:]}.debug"
         if len(build) < 4 or not path.is_file():
@@ -478,7 +478,7 @@ class _Elf:
 
     @property
     def _build_id(self) -> str:
-        """In hexadecimal; empty if there is none. The note is alone in its section."""
+        """The build id in hexadecimal; empty if there is none. The note is alone in its section."""
         for section in self._sections:
             if section["sh_type"] == "SHT_NOTE":
                 note = self._bytes(section)

@@ -1,8 +1,8 @@
 """Files that have lost their name since they were mapped.
 
-The kernel tells of a file's name as it is mapped, and not of what becomes of it. So when a file is
-told of, stat(2) is asked whether it still stands there, where a process is that has it mapped; and
-only if it does not, /proc/PID/maps, which tells one that is deleted from one that was renamed.
+The kernel reports a file's name when it is mapped, and not what becomes of the name. So when a row
+names a file, we stat(2) its path, as a process that has it mapped sees it. Only if the file is not
+there do we read /proc/PID/maps, which tells a deleted file from a renamed one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from memtap.tracers.code.mappings import Place, parse_maps, read_maps
 from memtap.tracers.host.hostile import DELETED
 from memtap.tracers.host.patience import patiently
 
-# A file is looked at so often, and so many are at a time.
+# How often a file is looked at, and how many are at a time.
 _EACH_NS = 200_000_000
 _MOST = 1000
 
@@ -34,21 +34,21 @@ class Unlinked:
     """Files by the numbers of their places; see Mappings.places.
 
     Attributes:
-        numbers: those that are known to be deleted.
+        numbers: the places whose files are known to be deleted.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
         self.numbers: set[int] = set()
         self._root = root
-        self._looked: dict[int, int] = {}  # when each was looked at, until it can be again
-        self._known: dict[int, Identity] = {}  # that stand where they stood, though not by number
+        self._looked: dict[int, int] = {}  # when each was looked at, until it may be again
+        self._known: dict[int, Identity] = {}  # still there, under another inode number
 
     def look(
         self, numbers: Numbers, tgids: Numbers, places: Mapping[int, Place], now_ns: int
     ) -> set[int]:
-        """Looks at the files of some faults, in order of time: those of which there is news.
+        """Looks at the files of faults, which are in order of time; returns those that changed.
 
-        Of a file that several have mapped the last one is asked.
+        If several processes have mapped a file, it looks where the last one does.
         """
         self._looked = {n: ns for n, ns in self._looked.items() if now_ns - ns < _EACH_NS}
         distinct, last = np.unique(numbers[::-1], return_index=True)
@@ -63,7 +63,7 @@ class Unlinked:
         return before ^ self.numbers
 
     def forget(self, places: Mapping[int, Place]) -> None:
-        """Forgets those that are no places any more."""
+        """Forgets places that no longer exist."""
         self.numbers &= places.keys()
         self._known = {n: what for n, what in self._known.items() if n in places}
 
@@ -76,11 +76,11 @@ class Unlinked:
             self.numbers -= files.keys() - lost.keys()
             if lost:
                 self._tell_apart(lost, there, read_maps(tgid, self._root), tgid)
-        except OSError:  # it is gone, not ours to look at, or stuck
+        except OSError:  # the process is gone, not ours to read, or stuck
             return
 
     def _stands(self, number: int, place: Place, found: Identity | None) -> bool:
-        """Whether a file is where it was mapped. Some file systems (overlayfs) number it anew."""
+        """Whether a file is still at its path. Some file systems (overlayfs) renumber it."""
         known = self._known.get(number)
         return found is not None and (found[1] == place.mapped.ino or found == known)
 
@@ -103,13 +103,13 @@ class Unlinked:
 
 
 def _can_go(place: Place) -> bool:
-    """Whether it is a file with a name that can be looked for."""
+    """Whether it is a file whose name can be looked up."""
     path = place.mapped.path
     return place.of_file and path.startswith("/") and not path.endswith(DELETED)
 
 
 def _identities(root: Path, paths: Iterable[str]) -> list[Identity | None]:
-    """What stands at these paths of a process; None where nothing does."""
+    """The files at these paths, as a process sees them; None where there is none."""
     found: list[Identity | None] = []
     for path in paths:
         try:

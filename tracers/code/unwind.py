@@ -1,8 +1,8 @@
-"""Who called: return addresses found on stacks by the tables that compilers write for debuggers.
+"""Finds callers: return addresses on stacks, by the tables that compilers write for debuggers.
 
-Most code has no frame pointers. Where its frames begin stands in .eh_frame (the DWARF standard's
-call frame information), and .eh_frame_hdr tells which entry is for which code. Only the entries
-that are asked for are read: libc has ten thousand.
+Most code has no frame pointers. .eh_frame (the DWARF standard's call frame information) says where
+its frames begin, and .eh_frame_hdr which entry is for which code. Only the entries that are asked
+for are read: libc has ten thousand.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ Places = npt.NDArray[np.intp]
 
 WORD = 8
 
-# Of addresses of code; those that arm64 keeps on the stack can be signed above.
+# The bits of a code address; arm64 can sign return addresses on the stack in the bits above.
 _ADDRESS = np.uint64((1 << 48) - 1)
 
-# Of .eh_frame_hdr, as all linkers write it: pointers relative to themselves, a count, and a table
-# of pairs relative to the section.
+# The formats in .eh_frame_hdr, as all linkers write it: pointers relative to themselves, a count,
+# and a table of pairs relative to the section.
 _USUAL_FORMAT = bytes((1, 0x1B, 0x03, 0x3B))
 _MOST_BYTES = 64 << 20
 
-# What a register's rule can be: kept on the stack, or left alone.
+# The rules of a register that we know: saved on the stack, or unchanged.
 _SIMPLE = ("OFFSET", "SAME_VALUE")
 
 
@@ -41,8 +41,8 @@ class _Machine:
 
     Attributes:
         bp, sp: base pointer (frame pointer) and stack pointer.
-        back: where the return address is told.
-        links: whether that is a register, which calls set, and not the stack.
+        back: the column of the return address.
+        links: whether a call puts the return address into a register, not on the stack.
     """
 
     bp: int
@@ -56,13 +56,13 @@ _MACHINES = {"EM_X86_64": _Machine(6, 7, 16, False), "EM_AARCH64": _Machine(29, 
 
 @dataclass(frozen=True)
 class Rule:
-    """How to come from a function to its caller.
+    """How to get from a frame to its caller's.
 
     Attributes:
-        from_bp: whether the frame's end is told from the base pointer, not the stack pointer.
+        from_bp: whether the frame's end is relative to the base pointer, not the stack pointer.
         size: how far from there it is, in bytes.
-        bp: where the caller's base pointer is kept, from the frame's end; None if it is unchanged.
-        back: where the return address is kept, from there; None if it still is in its register.
+        bp: where the caller's base pointer is saved, from the frame's end; None if it is unchanged.
+        back: where the return address is saved, from there; None if it is still in its register.
     """
 
     from_bp: bool
@@ -73,13 +73,13 @@ class Rule:
 
 @dataclass(frozen=True)
 class Frames:
-    """Calls, each in one of its frames.
+    """A set of calls, each at one of its frames.
 
     Attributes:
-        ip, sp, bp: registers in this frame; an ip of 0 is where the way up ended.
-        base: where the stack that was taken begins, of each.
-        words: the stack from there on, in rows.
-        link: the register with the return address; 0 if there is none, or a caller changed it.
+        ip, sp, bp: registers in this frame; an ip of 0 ends the stack.
+        base: where the copied part of each stack begins.
+        words: the stack from there on, one row for each.
+        link: the register with the return address; 0 if there is none, or it has been overwritten.
     """
 
     ip: U64
@@ -95,7 +95,7 @@ class Frames:
         return Frames(*registers, self.words[which], self.link[which])
 
     def up(self, rules: list[Rule | None], rule: Places) -> Frames:
-        """One frame up; `rule` is the place in `rules` of each call's."""
+        """One frame up; `rule` is the index of each call's rule in `rules`."""
         known = np.array([each is not None for each in rules], bool)[rule]
         there = [each or Rule(False, 0, None) for each in rules]
         from_bp = np.array([each.from_bp for each in there], bool)[rule]
@@ -107,13 +107,13 @@ class Frames:
         back = np.array([each.back or 0 for each in there], np.int64)[rule]
         ip = np.where(linked, self.link, self._word(end + back.view(np.uint64))) & _ADDRESS
         bp = self._word(end + saved.view(np.uint64))
-        # A stack grows down, so the caller's frame lies above; one that took nothing is empty.
+        # A stack grows down, so the caller's frame lies above; a frame can also be empty.
         ip = np.where(known & ((end > self.sp) | (linked & (end == self.sp))), ip, np.uint64(0))
         bp = np.where(keeps, self.bp, bp)
         return Frames(ip, end, bp, self.base, self.words, np.zeros_like(self.link))
 
     def _word(self, address: U64) -> U64:
-        """What stands there; 0 if that was not taken."""
+        """The word at an address; 0 if it is not in the copied part."""
         word = (address - self.base) // np.uint64(WORD)
         inside = (address >= self.base) & (word < self.words.shape[1]) & (address % WORD == 0)
         word = np.where(inside, word, 0).astype(np.intp)
@@ -121,7 +121,7 @@ class Frames:
 
 
 class Rules:
-    """Rules of all code. It raises nothing: what cannot be read or understood has none."""
+    """Rules of all code. It raises nothing: code that cannot be read or understood has none."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
@@ -137,7 +137,7 @@ class Rules:
 
 
 class _NoTable:
-    """Of a file that is damaged, or none that we know."""
+    """The table of a file that is damaged, or of an unknown kind."""
 
     weight = 0
 
@@ -199,7 +199,7 @@ class _Table(_NoTable):
         return _rule_of(lines[-1], self._machine)
 
     def _entry(self, at: int) -> Any:
-        """One entry, made a section of its own together with what it has in common with others."""
+        """One entry (FDE), made into a section of its own together with its CIE."""
         from elftools.dwarf.callframe import CallFrameInfo
         from elftools.dwarf.structs import DWARFStructs
 
@@ -231,7 +231,7 @@ def _pairs(raw: bytes) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
 
 
 def _rule_of(line: dict[Any, Any], machine: _Machine) -> Rule | None:
-    """A line of an entry's table, if it tells what we need in a way that we know."""
+    """The rule of a line of an entry's table, if it has what we need in a form that we know."""
     end, back, base = line["cfa"], line.get(machine.back), line.get(machine.bp)
     known = end.reg in (machine.sp, machine.bp) and (machine.links or _place(back) is not None)
     if not known or any(each and each.type not in _SIMPLE for each in (back, base)):
@@ -240,5 +240,5 @@ def _rule_of(line: dict[Any, Any], machine: _Machine) -> Rule | None:
 
 
 def _place(register: Any) -> int | None:
-    """How far from the frame's end it is kept; None if it still is where it was."""
+    """How far from the frame's end a register is saved; None if it is unchanged."""
     return register.arg if register and register.type == "OFFSET" else None

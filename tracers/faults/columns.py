@@ -63,9 +63,9 @@ _COUNTS = (
 )
 
 
-# A table has 80 columns: each key more takes the place of two of these.
+# A table has 80 columns: each further key takes the place of two of these.
 _LEFT_OUT = ("p50_ns", "max_ns", "share_pct", "p99_ns", "user", "time_ns")
-# And a thread's own name that of these.
+# A thread's name takes the place of these as well.
 _BY_THREAD = ("user", "p50_ns", "max_ns")
 
 

@@ -34,10 +34,10 @@ _MORE_BATCHES = 2
 _REST = 64
 _MOST_COST_S = 1 / _REST
 
-# The soonest that we look again whether there are enough.
+# The shortest time until we check again whether there are enough.
 _SOON_S = 0.001
 
-# So many batches are worked on at a time: all that is made of them fits into a CPU's cache.
+# How many batches are processed at a time: all that is made of them fits into a CPU's cache.
 _TOGETHER = 128
 
 

@@ -1,4 +1,4 @@
-"""What the numbers of a report of page faults say, in plain words; only what they do say."""
+"""Explains a report of page faults in plain words: only what its numbers support."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from memtap.tracers.model.arrays import group_numbers
 from memtap.tracers.model.chunk import Interval
 from memtap.tracers.model.frames import pl
 
-# A cause is worth a sentence from this share of the faults, or of their time, on.
+# A cause gets a sentence if it has at least this share of the faults, or of their time.
 _MUCH = 0.2
 
-# A page of an address space has a number of so many bits.
+# The number of a page in an address space has this many bits.
 _PAGE_BITS = 45
 
-# Of so many faults it does not matter that none like them was timed.
+# If no fault like these was timed, that does not matter up to this share of all faults.
 _LITTLE = 0.01
 
 # What a cause means, said of N faults.
 _MEANING = {
     Cause.FIRST_TOUCH: "first writes to memory that was new, which the kernel had to clear",
-    Cause.ZERO_PAGE: "reads of memory that nobody had written to, which cost a page only later",
+    Cause.ZERO_PAGE: "reads of memory that was never written to, which cost a page only later",
     Cause.COW: "writes to pages that were shared, by fork or with a file, and had to be copied",
     Cause.FILE_MAP: "touches of file pages that were in the page cache and only had to be mapped",
     Cause.FILE_READ: "touches of file pages that had to be read from storage first",
@@ -39,7 +39,7 @@ _MEANING = {
     Cause.NUMA: "hints by which the kernel finds out which node uses a page",
     Cause.USERFAULT: "touches that another program had to answer (userfaultfd)",
     Cause.BAD_ACCESS: "accesses to memory that may not be accessed so; each gave a signal",
-    Cause.UNKNOWN: "faults in memory of which nobody told what it is",
+    Cause.UNKNOWN: "faults in memory whose kind is not known",
 }
 
 
@@ -49,7 +49,7 @@ def explain(counted: pl.DataFrame, interval: Interval, again: int) -> list[str]:
     Args:
         counted: by `region` and `cause`; see faulttimes.merged().
         interval: when.
-        again: how many first touches were of memory that had been given back; touched_again().
+        again: how many first touches were of memory that had been unmapped; see touched_again().
     """
     if len(counted) == 0:
         return ["There was no page fault."]
@@ -62,10 +62,10 @@ def explain(counted: pl.DataFrame, interval: Interval, again: int) -> list[str]:
 
 
 def touched_again(rows: Events) -> int:
-    """How many first touches were of pages that had been touched first before, among these rows.
+    """How many first touches in these rows were of pages that had a first touch before.
 
-    A page that is new again was given back meanwhile, unless its process has moved memory or begun
-    another program in between: then it may be another page.
+    Such a page was unmapped or dropped in between. If its process moved memory or executed a
+    program in between, it may be another page, and does not count.
     """
     rows = rows[(rows["cause"] == Cause.FIRST_TOUCH) | (rows["kind"] == Kind.MOVED)]
     rows = rows[np.lexsort((rows["ns"], rows["tgid"]))]
@@ -91,7 +91,7 @@ def _most_frequent(counted: pl.DataFrame) -> Iterator[str]:
 
 
 def _most_costly(counted: pl.DataFrame) -> Iterator[str]:
-    """Where a rarer cause took most of the time, whatever those that were not timed took."""
+    """A rarer cause that took most of the time, whatever the untimed faults took."""
     sums = pl.col("count", "timed", "least_ns", "most_ns").sum()
     by = counted.group_by("cause").agg(sums).sort("least_ns", "cause", descending=True)
     cause, count, timed, least, most = by.row(0)
@@ -106,7 +106,7 @@ def _most_costly(counted: pl.DataFrame) -> Iterator[str]:
 
 
 def _given_back(counted: pl.DataFrame, again: int) -> Iterator[str]:
-    """Memory that is given back and taken anew, again and again."""
+    """Memory that is given back and touched anew, again and again."""
     new = _sum(counted.filter(pl.col("cause") == Cause.FIRST_TOUCH), "count")
     if again > _MUCH * new:
         yield (
@@ -117,7 +117,7 @@ def _given_back(counted: pl.DataFrame, again: int) -> Iterator[str]:
 
 
 def _run_time(counted: pl.DataFrame, interval: Interval) -> Iterator[str]:
-    """How much of the time of what is traced went into faults, if enough of them were timed."""
+    """Which share of the traced processes' time went into faults, if enough of them were timed."""
     timed, count = _sum(counted, "timed"), _sum(counted, "count")
     if timed == 0 or _without_times(counted) > _LITTLE * count:
         return
@@ -131,7 +131,7 @@ def _run_time(counted: pl.DataFrame, interval: Interval) -> Iterator[str]:
 
 
 def _without_times(counted: pl.DataFrame) -> int:
-    """How many faults are of a region and cause of which none was timed."""
+    """How many faults are of a region and cause without any timed fault."""
     by = counted.group_by("region", "cause").agg(pl.col("count", "timed").sum())
     return _sum(by.filter(pl.col("timed") == 0), "count")
 

@@ -1,4 +1,4 @@
-"""Where events were: each in one place of the address space as it was then, and by which code."""
+"""Locates events: each in one place of the address space at its time, and in its code."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from memtap.tracers.model.enricher import Source
 if TYPE_CHECKING:
     from memtap.tracers.code.sites import Sites
 
-# Where an event was: the offset in its file and the number of its place, and the numbers of the
-# site and the stack of its code; of a call its code is meant. `callers` are the places of what may
-# have called that, the innermost first.
+# Where an event was: the offset in its file, the number of its place, and the numbers of the site
+# and the stack of its code. For a call, place and offset are those of its code. `callers` are the
+# places of the possible callers of that code, the innermost first.
 WHERE = [("offset", "u8"), ("place", "u4"), ("site", "u4"), ("stack", "u4")]
 
 
 def where_type(callers: int = 0) -> np.dtype[np.void]:
-    """The type of what is told of an event with so many callers."""
+    """The type of WHERE with so many callers."""
     return np.dtype([*WHERE, ("callers", "u4", (callers,))] if callers else WHERE)
 
 
 class _Asked(NamedTuple):
-    """Addresses of processes at times, and how many pages from there on; one of each."""
+    """Addresses of processes at times, and the number of pages from each; parallel arrays."""
 
     tgids: Numbers
     ns: U64
@@ -43,14 +43,14 @@ class _Asked(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """Of each address the number of its place, and the offset in that."""
+    """For each address the number of its place, and the offset in it."""
 
     places: Numbers
     offsets: U64
 
 
 def _single(events: Events, name: str) -> _Asked:
-    """An address in each event, alone."""
+    """The addresses in a member of events, one page each."""
     return _Asked(events["tgid"], events["ns"], events[name], np.ones(len(events), np.uint16))
 
 
@@ -61,7 +61,7 @@ class _Stack:
     Attributes:
         ns: when it was first seen.
         frames: addresses, from the innermost on.
-        events: which events, by their rows.
+        events: the rows of its events.
     """
 
     tgid: int
@@ -70,7 +70,7 @@ class _Stack:
     events: npt.NDArray[np.intp]
 
     def asked(self) -> _Asked:
-        """Its frames."""
+        """Its frames, as addresses to locate."""
         count = len(self.frames)
         tgids, ns = np.full(count, self.tgid, np.uint32), np.full(count, self.ns, np.uint64)
         return _Asked(tgids, ns, np.array(self.frames, np.uint64), np.ones(count, np.uint16))
@@ -78,12 +78,12 @@ class _Stack:
 
 @dataclass(frozen=True)
 class Seen:
-    """What was there by the time up to which all is here.
+    """The events and side-band events up to the time for which all have arrived.
 
     Attributes:
         events: in order of time, each in one place.
         where: of each, see WHERE.
-        heard: what was told of processes meanwhile.
+        heard: side-band events about processes meanwhile.
     """
 
     events: Events
@@ -92,15 +92,15 @@ class Seen:
 
 
 class Locator:
-    """Events go in as they come, and what is told of address spaces; where they were comes out.
+    """Takes events and side-band events as they come; returns events with where they were.
 
     Attributes:
         mappings: what processes have mapped, up to the last event that was taken.
-        sites: names code, if that is wanted.
+        sites: names code; None if that is not wanted.
     """
 
     def __init__(self, session: Source, names_code: bool, callers: Sequence[str] = ()) -> None:
-        """`callers` are members of calls: what may be the addresses that they return to."""
+        """`callers` are members of calls: addresses that they may return to."""
         self._session, self._callers = session, callers
         self._type = where_type(len(callers))
         self.mappings = Mappings()
@@ -109,21 +109,21 @@ class Locator:
         self._pending_sideband: list[SidebandEvent] = []
 
     def locate(self, drained: Drained, last: bool) -> Seen:
-        """Where events were, up to when the drain began: what was before may not all be here."""
+        """Locates the events up to when the drain began: later ones may not all have arrived."""
         until = np.iinfo(np.uint64).max if last else drained.until_ns
         events = in_order(chain(self._pending, drained.events), "ns")
         settled = int(np.searchsorted(events["ns"], until, "right"))
         events, self._pending = events[:settled], events[settled:].copy()
         self._pending_sideband += drained.sideband
-        told = [each for each in self._pending_sideband if each.ns <= until]
-        self._pending_sideband = self._pending_sideband[len(told) :]
-        told += [Ended(drained.until_ns, tgid) for tgid in self.mappings.gone()]
-        events, heard = _apart(events, told)
+        sideband = [each for each in self._pending_sideband if each.ns <= until]
+        self._pending_sideband = self._pending_sideband[len(sideband) :]
+        sideband += [Ended(drained.until_ns, tgid) for tgid in self.mappings.gone()]
+        events, heard = _apart(events, sideband)
         events, where = self._place(ends_apart(events), heard, last)
         return Seen(events, where, heard)
 
-    def _place(self, events: Events, told: list[Heard], last: bool) -> tuple[Events, Events]:
-        """Events, each in one place, and where that is."""
+    def _place(self, events: Events, heard: list[Heard], last: bool) -> tuple[Events, Events]:
+        """Events, each in one place, and their WHERE."""
         stacks = self._stacks_of(events)
         is_call = events["kind"] >= FIRST_CALL
         calls = np.flatnonzero(is_call)
@@ -132,7 +132,7 @@ class Locator:
         asked += [_single(take(events, calls), name) for name in self._callers]
         if self.sites:
             asked += [_single(events, "ip"), *(stack.asked() for stack in stacks)]
-        (own, *others), parts = self._find(asked, told)
+        (own, *others), parts = self._find(asked, heard)
         where = np.zeros(len(events), self._type)
         where["place"], where["offset"] = own
         for number in range(len(self._callers)):
@@ -150,7 +150,7 @@ class Locator:
         codes: list[_Found],
         last: bool,
     ) -> None:
-        """Tells sites and stacks; `codes` are of all events, and then of each stack."""
+        """Sets sites and stacks; `codes` are of all events, and then of each stack."""
         known, (own, *of_stacks) = self.mappings.places, codes
         where["site"] = sites.of(events["tgid"], events["ip"], *own, known, last)
         taken = [
@@ -161,13 +161,13 @@ class Locator:
             where["stack"][stack.events] = number
 
     def _find(
-        self, asked: list[_Asked], told: list[Heard]
+        self, asked: list[_Asked], heard: list[Heard]
     ) -> tuple[list[_Found], dict[int, Parts]]:
         """Locates all addresses at once; also gives the parts of sequential runs."""
         tgids, ns, addresses, counts = map(np.concatenate, zip(*asked, strict=True))
         order = np.argsort(ns, kind="stable")
         located = self.mappings.locate(
-            tgids[order], ns[order], addresses[order], counts[order], told
+            tgids[order], ns[order], addresses[order], counts[order], heard
         )
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
@@ -177,7 +177,7 @@ class Locator:
         return list(found), {int(order[row]): each for row, each in located.parts.items()}
 
     def _stacks_of(self, events: Events) -> list[_Stack]:
-        """The stacks of events, each once for each process."""
+        """The stacks of events, each stack once per process."""
         if "stacks" not in self._session.maps or len(events) == 0:
             return []
         group = group_numbers(events["tgid"], events["stack"])
@@ -191,19 +191,19 @@ class Locator:
 
 
 def _make_sites() -> Sites:
-    """Only what names code has to import what reads ELF files."""
+    """Imports the ELF reader only if code is to be named."""
     from memtap.tracers.code.sites import Sites
 
     return Sites()
 
 
-def _apart(events: Events, told: list[SidebandEvent]) -> tuple[Events, list[Heard]]:
-    """Events without those that tell of address spaces, and these among what else was told."""
+def _apart(events: Events, sideband: list[SidebandEvent]) -> tuple[Events, list[Heard]]:
+    """Events without those about address spaces; and these, merged with the side-band events."""
     tells = (events["kind"] == Kind.MOVED) | (events["kind"] == Kind.SHARES)
     if not tells.any():
-        return events, list(told)
+        return events, list(sideband)
     heard = [_heard(*each) for each in events[tells][_HEARD].tolist()]
-    return take(events, ~tells), sorted([*told, *heard], key=lambda each: each.ns)
+    return take(events, ~tells), sorted([*sideband, *heard], key=lambda each: each.ns)
 
 
 _HEARD = ["kind", "ns", "tgid", "address", "seen", "ip", "marks", "tid"]

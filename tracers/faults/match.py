@@ -1,8 +1,8 @@
 """What became of each exception: completed or not, minor or major, how long it took.
 
 An exception carries how many faults its task had completed before. So the next exception of the
-task tells: if the number is higher, this one was completed; if it is the same, it was not, and
-does not count. What else is known comes as events of the same task and number.
+task settles it: if the number is higher, this one was completed; if it is the same, this one was
+not, and does not count. Other events of the same task and number add what else is known.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ class Found(IntFlag):
     RAISED = 16  # the exception was seen, so its marks are known
     USERFAULT = 32  # or, until its place is looked at, one that waits for FUSE
     WAITED = 64  # for I/O
-    SWITCHED = 128  # the thread left its CPU before its next exception, or nobody knows
+    SWITCHED = 128  # the thread left its CPU before its next exception, or may have
 
 
-# What is told of an exception and says nothing of its end.
+# Events about an exception that say nothing about its end.
 _ASIDE = {Kind.SWAPPED: Found.SWAPPED, Kind.SLEPT: Found.USERFAULT}
 
-# A fault that was completed, or could not be (Kind.BAD); or `count` of them, of which only the
-# first's address and offset in its file are told. `time_ns` is from the exception to its
-# completion, if Found.TIMED. `room_ns` is the most that it can be, or that they took together: what
-# lies between it and the thread's next exception, which no other fault has any of; 0 if not known.
+# A fault that was completed, or could not be (Kind.BAD); or `count` of them, with the address and
+# the file offset of the first. `time_ns` is from the exception to its completion, if Found.TIMED.
+# `room_ns` is the most that it, or all of them together, can have taken: the time to the thread's
+# next exception, which no other fault shares; 0 if it is not known.
 FAULT = np.dtype(
     [
         ("ns", "u8"),
@@ -65,7 +65,7 @@ FAULT = np.dtype(
 _PLACED = ("place", "site", "stack", "offset")  # see locate.WHERE
 _COPIED = ("ns", "address", "count", "tgid", "tid", "kind", "marks")
 
-# A huge page has 512 pages of 4 KiB; the kernel's sum can lag by what it keeps on each CPU.
+# A huge page has 512 pages of 4 KiB; the kernel's sum can lag by what it caches per CPU.
 _HUGE_PAGES = 448
 _HUGE_SHIFT = 21
 
@@ -74,7 +74,7 @@ Counter = Callable[[int, int], int | None]
 
 
 class Exceptions:
-    """Joins exceptions with what became of them; the last of each thread waits for that."""
+    """Joins exceptions with their outcome; the last exception of each thread waits for it."""
 
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
@@ -82,7 +82,7 @@ class Exceptions:
 
     @property
     def unsettled(self) -> int:
-        """How many exceptions wait for what comes after them."""
+        """How many exceptions wait for their outcome."""
         return 0 if self._waiting is None else int((self._waiting[0]["kind"] == Kind.RAISED).sum())
 
     def feed(
@@ -94,11 +94,11 @@ class Exceptions:
         settles: bool = True,
         until_ns: int = 0,
     ) -> Events:
-        """Faults, as FAULT, by thread, out of events in order of time.
+        """Faults, as FAULT, by thread, from events in order of time.
 
         `where` has a row for each event, see locate.WHERE. With `settles`, these are all events up
-        to now, so that the threads can be asked what became of the last that they had; they are up
-        to `until_ns`.
+        to `until_ns`, which is now, so that the threads' own counts in /proc can settle their last
+        exceptions.
         """
         if self._waiting is not None:
             events = chain(self._waiting[0], events)
@@ -113,7 +113,7 @@ class Exceptions:
         return joined.faults(~waits)
 
     def _still_open(self, events: Events) -> Bools:
-        """Of the last exceptions of threads: those that are new, or still not completed."""
+        """Which of the threads' last exceptions are new, or still not completed."""
         known = set() if self._waiting is None else set(self._waiting[0]["ns"].tolist())
         return np.array([e["ns"] not in known or self._is_open(e) for e in events], bool)
 
@@ -123,7 +123,7 @@ class Exceptions:
 
 
 def _by_thread(events: Events, where: Events) -> tuple[Events, Events]:
-    """Both by thread, and for each in order of time."""
+    """Both in order of thread, then of time."""
     if (events["tid"] == events["tid"][:1]).all():
         return events, where
     order = stable_order(group_numbers(events["tid"]))
@@ -131,14 +131,14 @@ def _by_thread(events: Events, where: Events) -> tuple[Events, Events]:
 
 
 def _last_of(which: Bools) -> Places:
-    """For each place the last one up to it that is meant; 0 where there is none."""
+    """For each index the last selected index up to it; 0 where there is none."""
     return np.maximum.accumulate(np.where(which, np.arange(len(which)), 0))
 
 
 def _tried_again(events: Events) -> Bools:
-    """Which exceptions are the one before, seen again after it had waited for I/O.
+    """Which exceptions are the one before again, retried after it had waited for I/O.
 
-    Where handle_mm_fault() is what is seen, it is called again after a wait.
+    Where our probe is at handle_mm_fault(), the kernel calls that again after a wait.
     """
     kind = events["kind"]
     again: Bools = kind == Kind.RAISED
@@ -154,11 +154,11 @@ def _tried_again(events: Events) -> Bools:
 
 
 class _Joined:
-    """Events by thread and time, and the exception that each is of.
+    """Events by thread and time, and the exception that each belongs to.
 
     Attributes:
-        exception: for each event, the place of its exception; its own if it has none.
-        open: which are exceptions of which nothing is known yet.
+        exception: for each event, the index of its exception; its own if it has none.
+        open: which are exceptions whose outcome is not known yet.
     """
 
     def __init__(self, events: Events, where: Events, until_ns: int) -> None:
@@ -191,7 +191,7 @@ class _Joined:
         return following, known & (events["tid"][following] == events["tid"])
 
     def faults(self, wanted: Bools) -> Events:
-        """Those of the exceptions that are wanted, and what was completed without one we saw."""
+        """The wanted exceptions as faults, and completed faults without a seen exception."""
         events = self._events
         alone = (self.exception == np.arange(len(events))) & ~self._raised
         alone &= self._completed | (events["kind"] == Kind.BAD)
@@ -230,33 +230,33 @@ class _Joined:
         return room
 
     def _tell_ends(self, faults: Events, row: Places) -> None:
-        """Kind and time, by the events that tell of an exception's end, or that it had to wait."""
+        """Sets kind and time, by the events that report an exception's end or a wait."""
         events = self._events
         of_other = self.exception != np.arange(len(events))
         for kind in (*_ASIDE, Kind.WAITED, Kind.MINOR, Kind.MAJOR, Kind.BAD):
             telling = np.flatnonzero((events["kind"] == kind) & of_other)
             telling = telling[row[self.exception[telling]] >= 0]
-            told = row[self.exception[telling]]
+            at = row[self.exception[telling]]
             if kind in _ASIDE:
-                faults["found"][told] |= np.uint8(_ASIDE[kind])
+                faults["found"][at] |= np.uint8(_ASIDE[kind])
                 continue
-            if kind == Kind.WAITED:  # what comes after the wait takes microseconds
-                faults["found"][told] |= np.uint8(Found.WAITED)
+            if kind == Kind.WAITED:  # the rest of the fault takes microseconds
+                faults["found"][at] |= np.uint8(Found.WAITED)
             else:
-                faults["kind"][told] = kind
-                faults["marks"][told] |= events["marks"][telling] & np.uint8(Mark.UNMAPPED)
-            timed = faults["marks"][told] & Mark.UNTIMED == 0
-            told, telling = told[timed], telling[timed]
-            faults["time_ns"][told] = events["ns"][telling] - faults["ns"][told]
-            faults["found"][told] |= np.uint8(Found.TIMED)
+                faults["kind"][at] = kind
+                faults["marks"][at] |= events["marks"][telling] & np.uint8(Mark.UNMAPPED)
+            timed = faults["marks"][at] & Mark.UNTIMED == 0
+            at, telling = at[timed], telling[timed]
+            faults["time_ns"][at] = events["ns"][telling] - faults["ns"][at]
+            faults["found"][at] |= np.uint8(Found.TIMED)
 
     def _tell_seen(self, faults: Events, chosen: Places) -> None:
-        """Huge pages and NUMA hints, by what the thread's next event has seen more."""
+        """Sets huge pages and NUMA hints, by the growth of counters until a thread's next event."""
         events = self._events
         following = np.minimum(chosen + 1, len(events) - 1)
         same = (events["tid"][following] == events["tid"][chosen]) & (following > chosen)
         seen, later = events["seen"][chosen], events["seen"][following]
-        small = events["count"][chosen] - np.uint32(1)  # whoever goes on to the next is not huge
+        small = events["count"][chosen] - np.uint32(1)  # a run that goes on is not huge
         anon = (later - seen - small) & np.uint32((1 << ANON_BITS) - 1)
         huge = same & (anon >= _HUGE_PAGES) & (anon < 1 << (ANON_BITS - 1))
         huge = _without_small(faults, huge, same & ~huge)
@@ -267,10 +267,10 @@ class _Joined:
 
 
 def _without_small(faults: Events, huge: Bools, small: Bools) -> Bools:
-    """Of the faults that may be huge, those in whose 2 MiB the process took no small one.
+    """The possible huge faults in whose 2 MiB the process took no small fault.
 
-    While a thread does not run, others can touch as many small pages as there are in a huge one;
-    but where a huge page is mapped, nothing small is left to touch.
+    While a thread does not run, other threads can touch as many small pages as a huge one has; but
+    where a huge page is mapped, no small page is left to touch.
     """
     if not huge.any():
         return huge
@@ -283,7 +283,7 @@ def _without_small(faults: Events, huge: Bools, small: Bools) -> Bools:
 
 
 def _blocks(faults: Events) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """The 2 MiB that each begins in, and that it ends in; numbers that tell processes apart."""
+    """The 2 MiB block that each begins in, and that it ends in; numbered across processes."""
     process = faults["tgid"].astype(np.uint64) << np.uint64(64 - _HUGE_SHIFT)
     beyond = (faults["count"] - np.uint32(1)).astype(np.uint64) * np.uint64(PAGE_BYTES)
     first, last = (faults["address"] + more >> np.uint64(_HUGE_SHIFT) for more in (0, beyond))

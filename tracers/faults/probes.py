@@ -1,4 +1,4 @@
-"""Page faults: where the kernel is asked, and the words of its answers."""
+"""Page faults: the probes, and the kinds and marks of their events."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from memtap.bpf.plan import Plan, Probe, Variant
 
 
 class Kind(IntEnum):
-    """What an event tells of an exception, a thread or a process."""
+    """What an event says about an exception, a thread or a process."""
 
     RAISED = 1  # an exception
     MINOR = 2  # it was completed, as the kernel itself decided
     MAJOR = 3
-    BAD = 4  # it could not be: the task gets a SIGSEGV or SIGBUS
+    BAD = 4  # it cannot be completed: the task gets a SIGSEGV or SIGBUS
     SWAPPED = 5  # it takes an entry out of swap
     THREAD = 6  # not of an exception: a thread begins, with its stack's top at `address`
-    WAITED = 7  # it had to wait for I/O, until then
+    WAITED = 7  # it had to wait for I/O, until the event's time
     MOVED = 8  # mremap(2) maps `seen` pages at `address`: what was at `ip` before
     SHARES = 9  # not of an exception: a process begins, in the address space of process `address`
-    SLEPT = 10  # it waits for what a signal could break off
+    SLEPT = 10  # it sleeps interruptibly
 
 
-# From here on a kind is a system call; see malloc.probes.Call.
+# Kinds from here on are system calls; see malloc.probes.Call.
 FIRST_CALL = 16
 
 
@@ -30,10 +30,10 @@ class Mark(IntFlag):
     """What else is known of an exception."""
 
     PRESENT = 1  # of the error code, PF_PROT: the page was there and did not allow it
-    JOINABLE = 1  # of THREAD: the kernel tells the process of its end, as the C libraries want it
-    OF_ONE = 1  # of MOVED: it is told what one mapping is of
+    JOINABLE = 1  # of THREAD: the kernel reports its end to the process, as C libraries want it
+    OF_ONE = 1  # of MOVED: one mapping, and what it maps is known
     WRITE = 2  # of the error code, PF_WRITE
-    OF_FILE = 2  # of MOVED, with OF_ONE: that is a file
+    OF_FILE = 2  # of MOVED, with OF_ONE: it maps a file
     KERNEL = 4  # taken in the kernel: a system call touched memory of the process
     STACK = 8  # near the stack pointer, and above it
     HEAP = 16  # below the program break, and above where it began
@@ -41,26 +41,26 @@ class Mark(IntFlag):
     UNTIMED = 64  # set in user space: it was raised later than its event says
 
 
-# The probe that tells how long minor faults take. It costs more than all others together, so in a
-# storm of faults it rests; see enrich.py.
+# The probe that times minor faults. It costs more than all others together, so in a storm of faults
+# it rests; see enrich.py.
 TIMING = "on_minor"
 
-# A macro of the C program: take the user stack of each exception, and keep so many.
+# A macro of the C program: take the user stack of each exception, and keep this many stacks.
 STACKS = "STACKS 16384"
 
-# Tells what comes out of swap; attached only where there is any.
+# The function that reports pages from swap; attached only where there is swap.
 SWAP = "on_rss"
 
-# Tells that a task has waited for I/O, or for a handler of userfaultfd(2); in a fault that is what
-# `file-wait` and `userfault` are known by.
+# The function that reports that a task waited for I/O, or for a handler of userfaultfd(2). If it
+# waited in a fault, the cause is `file-wait` or `userfault`.
 WAITING = "on_switch"
 
-# Tells of what userfaultfd(2) watches, when it is asked; see userfault.py.
+# The iterator over the memory that userfaultfd(2) watches; see userfault.py.
 WATCHED = "on_vma"
 
-# Exceptions are raised with interrupts off, signals, rss_stat and sched_switch told of with a
-# spinlock held, and perf events with preemption off: there no other task can take its turn, and no
-# standby is needed.
+# The tracepoints of exceptions fire with interrupts off; those of signals, rss_stat and
+# sched_switch with a spinlock held; perf events with preemption off. No other task can preempt
+# these, so they need no standby.
 _ENDS = (
     Probe(TIMING, "software", ("minor-faults",)),
     Probe("on_major", "software", ("major-faults",)),
@@ -72,7 +72,7 @@ _ENDS = (
     Probe(WATCHED, "iter", ("task_vma",), wanted=lambda kernel: kernel.iterates_tasks),
 )
 
-# The variant in which only completed faults are told.
+# The variant that sees only completed faults.
 COUNTS = "counts"
 
 # Where the kernel has found the mapping of a fault.

@@ -1,4 +1,4 @@
-"""faults: who faults, where, why, from which code, at what cost."""
+"""faults: which processes fault, where, why, from which code, at what cost."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.durations import histogram, quantiles
 from memtap.tracers.model.enricher import BETWEEN, forget_first, tell
 from memtap.tracers.model.frames import pl
+from memtap.tracers.model.process import UNKNOWN_PROCESS, Process
 from memtap.tracers.model.report import FrameRows, Report, Row, Section, percentage
-from memtap.tracers.model.who import UNKNOWN_PROCESS, Who
 
-# The numbers in a row that a key of the report is found by.
+# The members of a row that each key of the report comes from.
 _NUMBERS = {
     "process": ("tgid",),
     "thread": ("tgid", "tid"),
@@ -35,17 +35,17 @@ _NUMBERS = {
     "cgroup": ("tgid",),
     "comm": ("tgid",),
 }
-# What stands for the text of a key that several numbers have: the first of these.
+# For keys whose text several numbers can have, a column with the first of these numbers.
 _FIRSTS = {"cgroup": "cgroup_of", "comm": "comm_of"}
 
 _SUMMED = ("kind", "count", "time_ns", "timed", "bucket", "weight", "longest")
 _EXPLAINED = ("region", "cause")
 _STACKED = ("tgid", "stack")
 
-# So many stacks a table shows, if no other number is asked for.
+# How many stacks a table shows by default.
 _SHOWN = 5
 
-# What the kernel itself counts of a task's faults, in struct taskstats.
+# The kernel's own counters of a task's faults, in struct taskstats.
 _COUNTERS = {Kind.MINOR: "ac_minflt", Kind.MAJOR: "ac_majflt"}
 
 
@@ -65,15 +65,15 @@ class Faults:
         numbers = [name for key in by for name in _NUMBERS[key]]
         numbers += [*(_EXPLAINED if explains else ()), *(_STACKED if stacks else ())]
         self._numbers = list(dict.fromkeys(numbers))
-        self._who: dict[int, Who] = {}
+        self._processes: dict[int, Process] = {}
         self._texts: dict[str, dict[int, str]] = {"place": {}, "site": {}, "stack": {}}
         self._tallies: list[pl.DataFrame] = []
         self._again = 0
         self._unraised = Unraised()
 
     def feed(self, chunk: Chunk) -> Report | None:
-        """Counts a chunk; the report if an interval ends with it."""
-        tell(self._who, chunk.who)
+        """Counts a chunk; returns the report if an interval ends with it."""
+        tell(self._processes, chunk.processes)
         for kind, texts in chunk.texts.items():
             tell(self._texts.setdefault(kind, {}), texts)
         if len(chunk.rows):
@@ -85,7 +85,7 @@ class Faults:
         tallied, self._tallies = self._tallies, []
         counted = merged(tallied, self._numbers)
         report = self._report(counted, chunk.interval)
-        forget_first(self._who)
+        forget_first(self._processes)
         forget_first(self._texts["place"])
         return report
 
@@ -113,7 +113,7 @@ class Faults:
         return explain(counted, interval, again)
 
     def _stacked(self, counted: pl.DataFrame) -> list[Row]:
-        """Faults by stack, the process's name its outermost frame, most frequent first."""
+        """Faults by stack, with the process's name as the outermost frame, most frequent first."""
         stacks: dict[tuple[str, ...], int] = {}
         by = counted.group_by(_STACKED).agg(pl.col("count").sum())
         for tgid, number, count in by.sort("count", *_STACKED, descending=True).rows():
@@ -123,7 +123,7 @@ class Faults:
         return [{"frames": frames, "count": count} for frames, count in stacks.items()]
 
     def _rows(self, counted: pl.DataFrame) -> Sequence[Row]:
-        """Summed up by numbers: of the many that there may be, few are told apart by text alone."""
+        """The rows, summed by numbers first: there may be many, and few differ in texts alone."""
         if len(counted) == 0:
             return []
         groups = [name for key in self.by for name in _grouped_by(key)]
@@ -138,7 +138,7 @@ class Faults:
         return FrameRows(rows.sort(list(keys)).select(shown), lambda rows: rows)
 
     def _firsts(self, counted: pl.DataFrame) -> list[pl.Series]:
-        """For keys whose texts several numbers have: the first number that has it."""
+        """For keys whose text several numbers can have: the first number with the same text."""
         firsts = [
             _first_of(counted[kind], partial(self._text, kind))
             for kind in ("place", "site")
@@ -155,11 +155,11 @@ class Faults:
     def _what(self, name: str, tgid: int) -> str:
         return str(getattr(self._of(tgid), name))
 
-    def _of(self, tgid: int) -> Who:
-        return self._who.get(tgid, UNKNOWN_PROCESS)
+    def _of(self, tgid: int) -> Process:
+        return self._processes.get(tgid, UNKNOWN_PROCESS)
 
     def _names(self, sums: pl.DataFrame) -> list[pl.Series]:
-        """The columns that keys stand for, one value for each row."""
+        """The columns of the keys, one value for each row."""
         series: dict[str, Sequence[object]] = {}
         for key, column in _FIRSTS.items():
             if column in sums.columns:
@@ -168,7 +168,7 @@ class Faults:
             series["pid"] = sums["tgid"].to_list()
             found = list(map(self._of, sums["tgid"].to_list()))
             for name in ("uid", "user", "comm", "cgroup", "args"):
-                series[name] = [getattr(who, name) for who in found]
+                series[name] = [getattr(processes, name) for processes in found]
         if "region" in sums.columns:
             series["region"] = Region.texts(sums["region"].to_list())
         if "cause" in sums.columns:
@@ -180,22 +180,22 @@ class Faults:
 
 
 def _grouped_by(key: str) -> tuple[str, ...]:
-    """The numbers that rows of a key are told apart by."""
+    """The numbers by which the rows of a key differ."""
     return (_FIRSTS[key],) if key in _FIRSTS else _NUMBERS[key]
 
 
 def _first_of(numbers: pl.Series, text_of: Callable[[int], str]) -> pl.Series:
-    """Each number as the first one of those that have the same text."""
+    """For each number the first one that has the same text."""
     distinct, first = numbers.unique().sort(), dict[str, int]()
     same = [first.setdefault(text_of(number), number) for number in distinct.to_list()]
     return numbers.replace_strict(distinct, pl.Series(same, dtype=numbers.dtype))
 
 
 class Unraised:
-    """Faults that the kernel took for the targets without an exception (get_user_pages()).
+    """Faults that the kernel counted for the targets without an exception (get_user_pages()).
 
-    That is what it counted for them beyond what we saw, over all intervals: what it counted in one
-    can be seen in the next, and is none of them; nor is what was lost.
+    That is its count less ours, over all intervals: a fault that it counts in one interval may
+    reach us in the next, and is none of these. Nor are faults that we lost.
     """
 
     def __init__(self) -> None:
@@ -203,7 +203,7 @@ class Unraised:
         self._more, self._said = dict.fromkeys(_COUNTERS, 0), dict.fromkeys(_COUNTERS, 0)
 
     def notes(self, interval: Interval, counted: pl.DataFrame) -> Iterator[str]:
-        """What is to be said of them at the end of an interval."""
+        """The notes about them at the end of an interval."""
         self._lost += interval.losses.lost
         for kind, counter in _COUNTERS.items():
             self._more[kind] += interval.kernel.get(counter, 0) - of_kind(counted, kind)
@@ -220,7 +220,7 @@ class Unraised:
 def fault_audit(
     origin: Origin, interval: Interval, counted: pl.DataFrame, unraised: Unraised
 ) -> dict[str, Any]:
-    """The audit: how many faults had no exception, and of how many the times are, is said."""
+    """The audit, with notes on faults without an exception and on how many were timed."""
     notes = [*notes_of_times(origin.way, counted), *unraised.notes(interval, counted)]
     total = int(counted["count"].sum())
     if not origin.filtered and interval.kernel.get("pgfault", 0) > total:
@@ -229,10 +229,10 @@ def fault_audit(
 
 
 def summaries(counted: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    """What a report says of each group: counts, time, quantiles, and of how many these are.
+    """The columns of each group: counts, time, quantiles, and how many faults were timed.
 
-    Times and quantiles are null where no fault was timed. By numpy, which does all in this thread:
-    to hand it to another can take long where others have the CPUs.
+    Times and quantiles are null where no fault was timed. It uses numpy, which works in this
+    thread: to hand the work to another thread can take long on busy CPUs.
     """
     column = {name: counted[name].to_numpy() for name in (*keys, *_SUMMED)}
     group = group_numbers(*(column[key] for key in keys))

@@ -1,4 +1,4 @@
-"""The rows that reports of page faults are counted from, live or out of a recording."""
+"""The rows that reports of page faults are counted from, live or from a recording."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from memtap.bpf.stream import Events
 from memtap.tracers.code.mappings import Region
 from memtap.tracers.faults.match import Found
 from memtap.tracers.faults.probes import Kind, Mark
-from memtap.tracers.model.labels import Word
+from memtap.tracers.model.labels import Label
 from memtap.tracers.model.tracer import RowType
 
 Bools = npt.NDArray[np.bool_]
 
 
-class Cause(Word):
+class Cause(Label):
     """Why a fault was taken; docs/faults.md says what each means."""
 
     UNKNOWN = 0
@@ -33,10 +33,10 @@ class Cause(Word):
     FILE_WAIT = 12
 
 
-# A fault, or `count` of them, of which `address` and `offset` (in the file) are the first's.
-# `time_ns` is 0 where it is not known; `room_ns` is the most that it can be, and `switched` whether
-# the thread may have left its CPU in that time, see match.FAULT. `place`, `site` and `stack`
-# are numbers of texts that a chunk tells.
+# A fault, or `count` of them; then `address` and `offset` (in the file) are those of the first.
+# `time_ns` is 0 where it is not known, `room_ns` the most that it can be, and `switched` whether
+# the thread may have left its CPU in that time; see match.FAULT. `place`, `site` and `stack` are
+# numbers of texts in chunks.
 ROW = np.dtype(
     [
         ("ns", "u8"),
@@ -60,7 +60,7 @@ ROW = np.dtype(
 
 
 def are_possible(rows: Events) -> bool:
-    """Whether the numbers of words are such."""
+    """Whether all numbers that stand for labels are valid."""
     return bool(((rows["region"] <= max(Region)) & (rows["cause"] <= max(Cause))).all())
 
 
@@ -71,7 +71,7 @@ _COPIED = [name for name in ROW.names or () if name not in ("region", "cause", "
 
 
 def rows_of(faults: Events, traits: npt.NDArray[np.void], swaps: bool) -> Events:
-    """Faults (match.FAULT) as rows; `traits` those of Mappings, `swaps` as in causes()."""
+    """Faults (match.FAULT) as rows; `traits` as in Mappings, `swaps` as in causes()."""
     rows = np.zeros(len(faults), ROW)
     for name in _COPIED:
         rows[name] = faults[name]
@@ -86,10 +86,10 @@ def rows_of(faults: Events, traits: npt.NDArray[np.void], swaps: bool) -> Events
 
 
 def already_spilled(faults: Events, spilled: dict[int, int]) -> Bools:
-    """Which faults (match.FAULT) an exception that was spilled has counted already.
+    """Which faults (match.FAULT) have already been counted by a spilled exception.
 
-    That are those of which only the completion is told, so many as were `spilled`, by process;
-    these are taken off.
+    Those are faults of which only the completion was seen, up to the number `spilled` of each
+    process, which this function reduces.
     """
     alone = faults["found"] & Found.RAISED == 0
     counted = np.zeros(len(faults), bool)
@@ -101,10 +101,10 @@ def already_spilled(faults: Events, spilled: dict[int, int]) -> Bools:
 
 
 def spilled_rows(spilled: Events, counts: bool, ns: int) -> Events:
-    """Faults that no ring had room for, as rows: whose they are is known, but nothing else.
+    """Faults for which no ring had room, as rows: only their process is known.
 
-    An exception stands for a fault that was completed, unless with `counts` only these are told;
-    which of them were major is told apart.
+    Each spilled exception stands for a completed fault, unless with `counts` only completions are
+    seen. Major faults are counted separately.
     """
     if len(spilled) == 0:
         return np.empty(0, ROW)
@@ -112,7 +112,7 @@ def spilled_rows(spilled: Events, counts: bool, ns: int) -> Events:
     minor, major = (_of_each(spilled, kind, tgids) for kind in (Kind.MINOR, Kind.MAJOR))
     if not counts:
         raised = _of_each(spilled, Kind.RAISED, tgids)
-        major = np.minimum(major, raised)  # of others, the exceptions were not spilled
+        major = np.minimum(major, raised)  # the exceptions of other major faults were not spilled
         minor = raised - major
     rows = np.zeros(2 * len(tgids), ROW)
     rows["ns"], rows["tgid"] = ns, np.tile(tgids, 2)
@@ -128,14 +128,14 @@ def by_process(rows: Events) -> dict[int, int]:
 
 
 def _of_each(spilled: Events, kind: Kind, tgids: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
-    """How many of a kind each of these processes had."""
+    """How many events of a kind each of these processes had."""
     of_kind = spilled[spilled["kind"] == kind]
     places = np.searchsorted(tgids, of_kind["tgid"])
     return np.bincount(places, of_kind["events"], len(tgids)).astype(np.int64)
 
 
 def _refined(region: npt.NDArray[np.uint8], faults: Events) -> npt.NDArray[np.uint8]:
-    """Regions, by what only the fault itself tells: heaps, thread stacks, and nothing at all."""
+    """Regions, refined by what only the fault knows: heap, thread stack, or unmapped."""
     marks, anon = faults["marks"], region == Region.ANON
     nowhere = (region == Region.UNKNOWN) & (faults["kind"] == Kind.BAD)
     choices = [
@@ -154,8 +154,8 @@ def causes(
 ) -> npt.NDArray[np.uint8]:
     """Why each fault was taken: the first rule that holds.
 
-    `of_file` and `shared` tell of each one's mapping, `swaps` whether there is swap at all: a fault
-    that only waited is major, too.
+    `of_file` and `shared` are those of each fault's mapping; `swaps` is whether there is swap at
+    all: a fault that only waited is major, too.
     """
     major, found = faults["kind"] == Kind.MAJOR, faults["found"]
     present = faults["marks"] & Mark.PRESENT > 0

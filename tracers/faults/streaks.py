@@ -13,7 +13,7 @@ from memtap.bpf.stream import Events, take
 from memtap.tracers.code.intervals import PAGE_BYTES, Parts
 from memtap.tracers.faults.probes import Mark
 
-# Of the C program's `seen`: pages, and above them how often the task left its CPU.
+# In the C program's `seen`: the bits for pages; above them, how often the task left its CPU.
 ANON_BITS = 20
 SWITCH_BITS = 4
 _ANON_MASK = np.uint32((1 << ANON_BITS) - 1)
@@ -38,9 +38,9 @@ def ends_apart(events: Events) -> Events:
 
 
 def _advance(events: Events, which: npt.NDArray[np.intp], by: npt.NDArray[np.uint16]) -> None:
-    """Makes each event the one that comes so many exceptions later in its sequential run.
+    """Moves each event forward in its sequential run, `by` so many exceptions.
 
-    Each made the process one anon page bigger, or none.
+    Each exception added one anonymous page to the process, or none.
     """
     seen = events["seen"][which]
     events["address"][which] += by.astype(np.uint64) * np.uint64(PAGE_BYTES)
@@ -49,7 +49,7 @@ def _advance(events: Events, which: npt.NDArray[np.intp], by: npt.NDArray[np.uin
 
 
 def in_parts(events: Events, where: Events, parts: dict[int, Parts]) -> tuple[Events, Events]:
-    """Events that reach over the borders of places, cut there; `parts` are by their rows.
+    """Splits events that cross the borders of places; `parts` are by row.
 
     `where` has a row for each event, see locate.WHERE.
     """

@@ -1,4 +1,4 @@
-"""Where the stacks of threads are: what is near a stack pointer may be something else."""
+"""The stacks of threads: memory near a stack pointer may be something else."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ import numpy as np
 from memtap.bpf.stream import Events
 from memtap.tracers.faults.probes import Mark
 
-# A thread of whose end nobody is told is none of a C library's, but of a language that runs many
-# tasks on it, each with a stack that is allocated as other memory is. Go gives the thread itself so
-# many bytes (malg() of its runtime).
+# If a thread's end is reported to no process, the thread is not a C library's, but belongs to a
+# language that runs many tasks on it, each with a stack that is allocated like other memory. Go
+# gives such a thread a stack of its own of this size (malg() of its runtime).
 _SMALL_BYTES = 16 << 10
 
-# Of threads that are gone nobody tells, so those that began last are remembered.
+# No event reports the end of a thread, so only those that began last are remembered.
 _REMEMBERED = 1 << 16
 
-# Of a thread that was there before nothing is known; the first of a process has another stack.
+# The range for threads that began earlier, of which nothing is known, and for main threads, which
+# have another stack.
 _ANYWHERE = (0, 2**64 - 1)
 
 
 class ThreadStacks:
-    """The stacks of threads that began while we looked, [low, top) each."""
+    """The stacks of threads that began while we traced, each [low, top)."""
 
     def __init__(self) -> None:
         self._stacks: OrderedDict[int, tuple[int, int]] = OrderedDict()
 
     def note(self, threads: Events, start_of: Callable[[int, int], int]) -> None:
-        """Threads that begin (Kind.THREAD), each at the top of its stack.
+        """Notes threads that begin (Kind.THREAD), each at the top of its stack.
 
-        `start_of` tells where what a process has mapped at an address begins.
+        `start_of` gives where the mapping at a process's address begins.
         """
         for tgid, tid, top, marks in threads[["tgid", "tid", "address", "marks"]].tolist():
             low = start_of(tgid, top - 1)
@@ -43,7 +44,7 @@ class ThreadStacks:
             self._stacks.popitem(last=False)
 
     def check(self, faults: Events) -> None:
-        """Takes Mark.STACK from what is near the stack pointer and yet not in the stack."""
+        """Clears Mark.STACK of faults that are near the stack pointer but not in the stack."""
         near = np.flatnonzero(faults["marks"] & Mark.STACK)
         tids, which = np.unique(faults["tid"][near], return_inverse=True)
         stacks = [self._stacks.get(tid, _ANYWHERE) for tid in tids.tolist()]

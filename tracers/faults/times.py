@@ -1,9 +1,9 @@
-"""How long page faults took: those that were timed, and what these tell of the others.
+"""How long page faults took: the timed ones, and estimates for the others.
 
-In a storm not every minor fault is timed. One that was not is taken for like those of its process,
-region and cause that were, and whose thread stayed on its CPU, or left it, as this one's did: so a
-few that waited do not stand for many that did not. And it took no longer than its thread had room
-for, up to the next exception; no two faults share any of that, so no sum exceeds what is possible.
+In a storm not every minor fault is timed. We assume that an untimed fault is like the timed ones of
+its process, region and cause whose thread also stayed on its CPU, or also left it: so a few faults
+that waited do not stand for many that did not. And it took no longer than the time to its thread's
+next exception; no two faults share any of that time, so no sum exceeds what is possible.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from memtap.tracers.model.arrays import Numbers, first_of_each, group_numbers
 from memtap.tracers.model.durations import STEPS, bucket_of
 from memtap.tracers.model.frames import pl
 
-# What a fault that was not timed is like, from the best answer to the last.
+# What an untimed fault has in common with the timed ones that stand for it, best match first.
 _LIKE = (
     ("tgid", "region", "cause", "kind", "switched"),
     ("region", "cause", "kind", "switched"),
@@ -36,8 +36,8 @@ def _keys(numbers: list[str]) -> list[str]:
 def tally(rows: Events, numbers: list[str]) -> pl.DataFrame:
     """Faults by some of their numbers, by what they are like and by how long they took.
 
-    Columns: the keys, `bucket`, `count`, `time_ns`, `room_ns` and `longest` (all ns). Of faults
-    that were not timed `bucket` is 0, or below if it is known what room they had.
+    Columns: the keys, `bucket`, `count`, `time_ns`, `room_ns` and `longest` (all ns). For untimed
+    faults `bucket` is 0, or negative if `room_ns` is known.
     """
     timed = rows["time_ns"] > 0
     room = np.where(timed, 0, rows["room_ns"])
@@ -58,16 +58,16 @@ def tally(rows: Events, numbers: list[str]) -> pl.DataFrame:
 
 
 def merged(tallies: list[pl.DataFrame], numbers: list[str]) -> pl.DataFrame:
-    """Tallies as one, each key and bucket once; and what is known of their times.
+    """Merges tallies, each key and bucket once; adds what is known of their times.
 
-    Columns, besides those of tally(): `time_ns` of all faults, as far as anybody can tell;
-    `least_ns` and `most_ns`, between which that is for certain; `timed`, of how many it is known;
-    `weight`, for how many like it a timed one stands, times `timed`.
+    Columns, besides those of tally(): `time_ns` of all faults, as far as it can be known;
+    `least_ns` and `most_ns`, its certain bounds; `timed`, how many faults were timed; `weight`,
+    `timed` times the number of faults for which each timed one stands.
     """
     found = _summed(tallies, numbers)
     of_timed, count = found["bucket"] > 0, found["count"]
     timed, least = np.where(of_timed, count, 0), np.where(of_timed, found["time_ns"], 0)
-    room = np.where(found["bucket"] < 0, found["room_ns"], inf)  # without end if nobody knows
+    room = np.where(found["bucket"] < 0, found["room_ns"], inf)  # without a limit if not known
     most = np.where(of_timed, found["time_ns"], room)
     means, stands_for = _means(found, timed, least)
     guess = np.minimum(np.where(np.isnan(means), inf, means * count), most)
@@ -79,7 +79,7 @@ def merged(tallies: list[pl.DataFrame], numbers: list[str]) -> pl.DataFrame:
 
 
 def _summed(tallies: list[pl.DataFrame], numbers: list[str]) -> dict[str, Numbers]:
-    """The columns of tally() over all of them, in order of the keys."""
+    """The columns of tally() summed over all tallies, in order of the keys."""
     keys = [*_keys(numbers), "bucket"]
     empty = np.empty(0, np.int64)
     column = {
@@ -97,7 +97,7 @@ def _summed(tallies: list[pl.DataFrame], numbers: list[str]) -> dict[str, Number
 def _means(
     found: dict[str, Numbers], timed: Numbers, least: Numbers
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """How long those took that are most like each, if any; and for how many one of them stands."""
+    """The mean time of the timed faults most like each; and for how many each of them stands."""
     means = np.full(len(timed), np.nan)
     stands_for = means
     for like in reversed(_LIKE):
@@ -117,7 +117,7 @@ def of_kind(counted: pl.DataFrame, kind: Kind) -> int:
 
 
 def notes_of_times(way: str, counted: pl.DataFrame) -> Iterator[str]:
-    """Of how many faults the times are, and between what the sum of all is for certain."""
+    """Notes: how many faults were timed, and the certain bounds of the sum."""
     kind, count, timed = (counted[name].to_numpy() for name in ("kind", "count", "timed"))
     if way == COUNTS or (timed > 0).all():
         return

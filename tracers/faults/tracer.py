@@ -32,7 +32,7 @@ def _wants_stacks(query: Query) -> bool:
 def _make_enricher(session: Source, query: Query) -> Enricher:
     from memtap.tracers.faults.enrich import FaultEnricher
 
-    # A recording may be asked later which code it was.
+    # A recording may later be asked for code.
     return FaultEnricher(session, query.wants("site") or query.records or _wants_stacks(query))
 
 
@@ -50,7 +50,7 @@ TRACER = Tracer(
     examples=(
         ("faults", "the whole host, by process"),
         ("faults -b region,cause -- ./app", "one program, from its start on"),
-        ("faults -b process,file -s major 5", "whose files are read in by faults"),
+        ("faults -b process,file -s major 5", "which files faults read in"),
         ("faults -b site -r 10 -p 1234", "its code that faults most"),
     ),
     nothing="no page faults",

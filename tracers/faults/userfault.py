@@ -97,11 +97,11 @@ class Watched:
     def _ask(self, tgid: int) -> npt.NDArray[np.uint64]:
         began = time.monotonic()
         try:
-            told = patiently(tgid, partial(self._session.iterate, WATCHED, tgid))
+            raw = patiently(tgid, partial(self._session.iterate, WATCHED, tgid))
         except StuckError:
-            told = b""
+            raw = b""
         self._spent_s += time.monotonic() - began
-        return np.frombuffer(told, np.uint64).reshape(-1, 3)
+        return np.frombuffer(raw, np.uint64).reshape(-1, 3)
 
     def _forget(self, now: float) -> None:
         """Forgets processes that have not faulted for long, if there are many."""
@@ -127,14 +127,14 @@ def tell_between(faults: Events) -> None:
     the handler is known to have answered.
     """
     missing = (faults["marks"] & Mark.PRESENT == 0) & (faults["place"] != NOWHERE)
-    told = missing & (faults["found"] & Found.USERFAULT > 0)
-    if not told.any():
+    answered = missing & (faults["found"] & Found.USERFAULT > 0)
+    if not answered.any():
         return
     mapping, address = group_numbers(faults["tgid"], faults["place"]), faults["address"]
     lowest = np.full(mapping.max() + 1, np.iinfo(np.uint64).max, np.uint64)
     highest = np.zeros_like(lowest)
-    np.minimum.at(lowest, mapping[told], address[told])
-    np.maximum.at(highest, mapping[told], address[told])
+    np.minimum.at(lowest, mapping[answered], address[answered])
+    np.maximum.at(highest, mapping[answered], address[answered])
     between = missing & (lowest[mapping] < address) & (address < highest[mapping])
     faults["found"][between] |= np.uint8(Found.USERFAULT)
 

@@ -1,6 +1,6 @@
-"""files PATH...: what is cached of files that are named, by cachestat(2) or mincore(2).
+"""files PATH...: what is cached of the named files, by cachestat(2) or mincore(2).
 
-Nothing is traced, so it needs no root; only files that may be opened can be asked about.
+It traces nothing, so it needs no root; but it sees only files that it may open.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from memtap.tracers.host.hostile import one_line, printable
 from memtap.tracers.model.report import Column, Report, Row, key_columns, now
 from memtap.tracers.model.tracer import Inspection, Query
 
-# One number on all machines, as of all system calls that are as new.
+# The same number on all architectures, as for all new system calls.
 _CACHESTAT = 451
 _PAGE = mmap.PAGESIZE
-_WINDOW = 1 << 30  # so much is mapped at a time, to ask mincore(2)
+_WINDOW = 1 << 30  # mapped at a time, for mincore(2)
 
-# Nothing is read, nothing is waited for, and no terminal becomes ours.
+# Opening reads nothing, waits for nothing, and takes no controlling terminal.
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-# What struct cachestat has, in order.
+# The members of struct cachestat, in order.
 _STAT = ("resident", "dirty", "writeback", "evicted", "recently_evicted")
 _NOTHING: Row = {f"{name}_bytes": None for name in _STAT}
 
 
 class AskedInspection(Inspection):
-    """Looks at what is named; see Inspection."""
+    """Inspects the named files; see Inspection."""
 
     def __init__(self, query: Query, columns: tuple[Column, ...]) -> None:
         self._query, self._columns = query, columns
         self._unread = 0
 
     def report(self) -> Report:
-        """What there is now. Raises MemtapError where a path leads nowhere."""
+        """The present state. Raises MemtapError where a path leads nowhere."""
         totals, rows = Sums(), Rows(self._query)
         for path, status in found(self._query.paths):
             stats = self._ask(path, status)
@@ -89,7 +89,7 @@ class AskedInspection(Inspection):
 
 
 class Sums:
-    """Sums of what files have; of what is known.
+    """Sums over files, of the values that are known.
 
     Attributes:
         row: the sums, as columns.
@@ -107,7 +107,7 @@ class Sums:
 
 
 class Rows:
-    """Rows by what the user groups by; of files, only those with the most."""
+    """Rows by the user's keys; if by file, only the files with the most."""
 
     def __init__(self, query: Query) -> None:
         self._by = query.by
@@ -128,13 +128,13 @@ class Rows:
         sums.add(stats)
 
     def made(self) -> list[Row]:
-        """All of them, those with the most first."""
+        """All rows, those with the most first."""
         if "file" in self._by:
             return [row for *_, row in sorted(self._most, key=lambda each: (-each[0], -each[1]))]
         return [keys | sums.row for keys, sums in self._groups.values()]
 
     def notes(self) -> Iterator[str]:
-        """What has no row."""
+        """The note on files without a row."""
         if self._files > len(self._most):
             yield (
                 f"{self._files - len(self._most)} files have no row, only a part in the totals: "
@@ -165,7 +165,7 @@ def _keys(by: tuple[str, ...], path: bytes, status: os.stat_result) -> Row:
 def _mount_of(folder: bytes) -> tuple[str, str]:
     """Where the file system of a directory is mounted, and its type."""
     above = [mount for mount in _mounts() if _is_below(folder, mount.point)]
-    # Of two at one place the later hides the other.
+    # Of two mounts at one place the later hides the other.
     mount = max(reversed(above), key=lambda each: len(each.point), default=Mount(b"/", b"/"))
     return printable(mount.point), printable(mount.fstype)
 
@@ -182,7 +182,8 @@ def _is_below(folder: bytes, point: bytes) -> bool:
 def found(paths: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result]]:
     """Regular files and block devices at these paths, and regular ones below them, each once.
 
-    Links are followed only where they are named. Raises MemtapError where nothing is there.
+    Links are followed only if they are named themselves. Raises MemtapError if a path leads
+    nowhere.
     """
     seen = set[tuple[int, int]]()
     for path in paths:
@@ -201,7 +202,7 @@ def found(paths: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _below(path: str) -> Iterator[tuple[str, os.stat_result]]:
-    """All files below a directory that can be read; links are none."""
+    """All files below a directory that can be read, without links."""
     folders = [path]
     while folders:
         try:
@@ -216,12 +217,12 @@ def _below(path: str) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def ask(path: str, status: os.stat_result) -> Row:
-    """What is cached of a file, in columns; None for what is unknown. Raises OSError."""
+    """What is cached of a file, by column; None for what is unknown. Raises OSError."""
     fd = os.open(path, _OPEN)
     try:
         now_there = os.fstat(fd)
         if (now_there.st_dev, now_there.st_ino) != (status.st_dev, status.st_ino):
-            raise FileNotFoundError(path)  # another has its name by now
+            raise FileNotFoundError(path)  # another file has its name by now
         if has_cachestat():
             counts = cachestat(fd)
             return {f"{n}_bytes": c * _PAGE for n, c in zip(_STAT, counts, strict=True)}
@@ -231,7 +232,7 @@ def ask(path: str, status: os.stat_result) -> Row:
 
 
 def cachestat(fd: int) -> list[int]:
-    """The pages that the call of this name counts of an open file, in the order of its struct."""
+    """What the system call of this name counts for an open file, in the order of its struct."""
     whole, counts = (ct.c_uint64 * 2)(0, 0), (ct.c_uint64 * len(_STAT))()
     if _libc().syscall(_CACHESTAT, fd, whole, counts, 0):
         number = ct.get_errno()
@@ -252,7 +253,8 @@ def has_cachestat() -> bool:
 def mincore(fd: int, size: int) -> int:
     """How many pages of a file are in memory. Raises OSError.
 
-    PermissionError: mincore(2) says of a file that is not ours to write that all are.
+    Raises PermissionError for a file that we may not write: mincore(2) says that all of it is in
+    memory.
     """
     status = os.fstat(fd)
     if os.geteuid() not in (0, status.st_uid) and not os.access(f"/proc/self/fd/{fd}", os.W_OK):

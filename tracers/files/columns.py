@@ -35,7 +35,7 @@ KEYS: dict[str, tuple[Column, ...]] = {
     ),
     "cgroup": (replace(CGROUP[0], help="which cgroup the pages are charged to", obvious=False),),
     "process": (
-        replace(PID, unknown=True, help="who has files open or mapped; a dash: nobody"),
+        replace(PID, unknown=True, help="a process that has files open or mapped; a dash: none"),
         *COMM,
     ),
 }
@@ -92,7 +92,7 @@ def columns_of(by: tuple[str, ...], kind: Kind, ages: bool) -> tuple[Column, ...
     Args:
         by: the keys that the user groups by.
         kind: how the table shows sizes, `kib` or `human`.
-        ages: whether to tell on which list pages are.
+        ages: whether to show on which list pages are.
     """
     keys = key_columns(KEYS, by)
     amounts = _AMOUNTS[1:] if "file" in by else _AMOUNTS

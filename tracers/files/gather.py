@@ -1,4 +1,4 @@
-"""Adds up what the walk finds, a part at a time: there can be millions of files."""
+"""Adds up the files that the walk finds, a part at a time: there can be millions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from memtap.bpf.stream import Events
 from memtap.tracers.files.columns import COUNTS
 
-# So many parts are waited for before they are added up.
+# How many parts are collected before they are added up.
 _TOGETHER = 1 << 15
 
-# Of single files so many have rows, those with the most; what others have is in the totals.
+# By file, only this many have rows, those with the most; the others are in the totals.
 MOST_FILES = 10_000
 
-# What tells rows apart, by what the user groups by.
+# The fields by which rows differ, by the user's key.
 _FIELDS = {
     "file": "inode",
     "directory": "parent",
@@ -39,7 +39,7 @@ class Gatherer:
 
     Attributes:
         totals: the sums over all files, each counted once, by name.
-        left_out: how many files have no row of their own, as others have more.
+        left_out: how many files have no row of their own, because others have more.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class Gatherer:
         Args:
             by: the keys.
             holders: pairs of inode and tgid.
-            sort: one of COUNTS, of which the files that have rows have the most.
-            most: how many have, if rows are of files.
+            sort: one of COUNTS: files with the most of it have rows.
+            most: how many files have rows, if rows are files.
             has_parts: whether a file can come in several parts.
         """
         self._most, self._has_parts = most, has_parts
@@ -68,13 +68,13 @@ class Gatherer:
         self.left_out = 0
 
     def add(self, found: Events, of: int, open_inode: int) -> None:
-        """Takes what a step found of a super block; of `open_inode` more may follow."""
+        """Adds what a step found of a super block; more parts of `open_inode` may follow."""
         self._waiting.append(_rows_of(found, of))
         if sum(map(len, self._waiting)) >= _TOGETHER:
             self._settle(open_inode)
 
     def groups(self) -> Events:
-        """The groups of all that was added: a row of ROW each, facts those of one of its files."""
+        """The groups of all that was added, as rows of ROW with the facts of one file each."""
         self._settle(0)
         return self._groups
 
@@ -90,7 +90,7 @@ class Gatherer:
         if "tgid" in self._keys:
             files = held(files, self._holders)
         groups = np.concatenate([self._groups, files])
-        # Of a file there is nothing in another part: it was settled as a whole.
+        # No other part has more of these files: each was settled as a whole.
         self._groups = groups if "inode" in self._keys else merged(groups, self._keys)
         self._cut()
 
@@ -109,7 +109,7 @@ class Gatherer:
 
 
 def _rows_of(found: Events, of: int) -> Events:
-    """Files that no directory is known of stand in one of their super block's own."""
+    """Rows of files; a file without a known directory is in one that stands for its super block."""
     rows = np.zeros(len(found), ROW)
     for name in (*_FACTS, *COUNTS):
         rows[name] = found[name]
@@ -119,7 +119,7 @@ def _rows_of(found: Events, of: int) -> Events:
 
 
 def merged(rows: Events, keys: Sequence[str] | dict[str, None]) -> Events:
-    """A row for all that agree in these fields: the first, with the sums of all."""
+    """One row for all rows that agree in these fields: the first, with the sums of all."""
     if not len(rows):
         return rows
     columns = [rows[key] for key in keys]
@@ -136,7 +136,7 @@ def merged(rows: Events, keys: Sequence[str] | dict[str, None]) -> Events:
 
 
 def held(files: Events, holders: Events) -> Events:
-    """Files once for each process that has them open or mapped; tgid 0 where none has.
+    """Each file once for each process that has it open or mapped; tgid 0 if none has.
 
     `holders` are in order of their inodes.
     """

@@ -1,4 +1,4 @@
-"""How files, directories, mounts, cgroups and processes are called."""
+"""The names of files, directories, mounts, cgroups and processes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from memtap.tracers.host.files import Mounts, dev_text, device_path, parse_mount
 from memtap.tracers.host.hostile import DELETED, printable
 from memtap.tracers.model.report import Row
 
-NOBODY, UNKNOWN = "(nobody)", "?"
+NO_PROCESS, UNKNOWN = "(nobody)", "?"
 
 
 class Namer:
-    """Turns groups of files into what their key columns say.
+    """Turns groups of files into the values of their key columns.
 
     Attributes:
-        nameless: of how many rows no name is in memory.
+        nameless: how many rows have no name in memory.
     """
 
     def __init__(
@@ -110,11 +110,11 @@ class Namer:
 
     def _process(self, group: np.void, _trail: Trail) -> Row:
         pid = int(group["tgid"])
-        return {"pid": pid or None, "comm": self._comms.get(pid, NOBODY)}
+        return {"pid": pid or None, "comm": self._comms.get(pid, NO_PROCESS)}
 
 
 def placed(mounts: Mounts, dev: int, names: bytes) -> str:
-    """Where a path inside of a file system is found, by its names from the innermost on."""
+    """The full path of a file, from its names inside its file system, innermost first."""
     inside = b"/" + b"/".join(reversed(names.split(b"\0")[:-1]))
     return printable(mounts.place(inside, dev_text(dev), 0).rstrip(b"/") or b"/")
 

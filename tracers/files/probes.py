@@ -1,4 +1,4 @@
-"""The page cache: where the kernel is asked what it holds."""
+"""The programs that walk through the page cache."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ class Step(IntEnum):
 
     GOING = 0  # there is more
     ENDED = 1
-    LOST = 2  # what it stood at is on its list no more
+    LOST = 2  # the inode where it stopped is no longer on its list
 
 
 class FileFlag(IntEnum):
-    """What is said of a file, also in the C program."""
+    """Flags of a file, also in the C program."""
 
     DELETED = 1
     NAMELESS = 2  # no dentry of it is in memory
-    TITLED = 4  # it is in no directory, and has a name all the same
+    TITLED = 4  # it is in no directory, but has a name
 
 
-# What user space has the C program do.
+# The functions that user space runs.
 SUPERS, WALK, NAMES = "on_supers", "on_walk", "on_names"
 OPEN, MAPPED = "on_open", "on_mapped"
 
-# Has it look at every folio: which list it is on, and whom it is charged to.
+# A macro: look at every folio, for its LRU list and the cgroup that it is charged to.
 FOLIOS = "LOOK_AT_FOLIOS 1"
 
 _INODES = Variant(
@@ -55,7 +55,7 @@ PLAN = Plan(
         replace(
             _INODES,
             name="inodes-open",
-            notes=("by process: who has a file mapped, and not open, is not told",),
+            notes=("by process: files that a process has mapped, but not open, are missing",),
         ),
     ),
     words=(Step, FileFlag),

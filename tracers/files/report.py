@@ -29,7 +29,7 @@ _MGLRU = Path("/sys/kernel/mm/lru_gen/enabled")
 
 
 class FilesInspection(Inspection):
-    """Looks at all that is cached; see Inspection."""
+    """Inspects all that is cached; see Inspection."""
 
     def __init__(self, query: Query, columns: tuple[Column, ...]) -> None:
         self._query, self._columns = query, columns
@@ -37,10 +37,10 @@ class FilesInspection(Inspection):
         self._looks_at_folios = self._ages or "cgroup" in query.by
 
     def report(self) -> Report:
-        """What there is now. Raises MemtapError where this kernel cannot tell."""
+        """The present state. Raises MemtapError if this kernel cannot run the walk."""
         settings = (FOLIOS,) if self._looks_at_folios else ()
         kernel = Kernel()
-        request = Request(PLAN, settings=settings, notes_who=False)
+        request = Request(PLAN, settings=settings, notes_processes=False)
         attempts = Attempts(request, kernel, Cache())
         with Session(attempts.wait(), kernel) as session:
             return self._report(session)
@@ -60,7 +60,7 @@ class FilesInspection(Inspection):
         namer = Namer(walker, supers, by, comms)
         named = zip(namer.rows(groups), groups, strict=True)
         rows = [keys | amounts({name: int(g[name]) for name in _SUMMED}) for keys, g in named]
-        if "cgroup" in by:  # whose memory it was is forgotten with what is evicted
+        if "cgroup" in by:  # an evicted page no longer has a cgroup
             rows = [row | {"evicted_bytes": None} for row in rows if row["resident_bytes"]]
         notes = [
             *_notes_of_walk(walker, took_s),
@@ -78,7 +78,7 @@ class FilesInspection(Inspection):
         )
 
     def _most(self) -> tuple[str, int]:
-        """Which files have rows: those with the most of this, and so many."""
+        """Which files have rows: those with the most of a column, and how many."""
         wanted = (self._query.sort or COUNTS[0]).lower()
         sort = next((name for name in COUNTS if wanted.startswith(name[:7])), None)
         rows = self._query.rows if sort else None
@@ -101,7 +101,7 @@ def amounts(sums: dict[str, int]) -> Row:
 
 
 def compared() -> Counters:
-    """Of /proc/meminfo (KiB): what sums over all files can be compared with."""
+    """From /proc/meminfo (KiB): what sums over all files can be compared with."""
     memory = meminfo()
     return {name: memory[name] for name in _COMPARED}
 
@@ -115,7 +115,7 @@ def _audit(
 
 
 def _notes_of_walk(walker: Walker, took_s: float) -> list[str]:
-    """When it was so, and what may be missing."""
+    """The notes on when files were looked at, and what may be missing."""
     notes = [
         f"{walker.seen} inodes were looked at one after the other, without a lock, in "
         f"{took_s:.2f} s: each row is of a moment of its own in that, and files that were made "

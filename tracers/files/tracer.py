@@ -1,4 +1,4 @@
-"""files: what the page cache holds now. It walks through it by BPF, and traces nothing."""
+"""files: what the page cache holds now. A BPF program walks through it; nothing is traced."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ TRACER = Inspector(
         ("files -k -r 10", "the ten that have most"),
         ("files -b mount", "file system by file system"),
         ("files -b directory -s dirty", "where what is to be written is"),
-        ("files -b cgroup --age", "who pays, and for what is in use"),
+        ("files -b cgroup --age", "which cgroup pays, and for what is in use"),
         ("files /var/lib/mysql", "these, without root"),
         ("files -f json -r 100", "for scripts"),
     ),

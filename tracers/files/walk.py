@@ -1,4 +1,4 @@
-"""Has the C program walk through all inodes, step by step, and gives what it found."""
+"""Runs the C program step by step through all inodes, and returns what it found."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from memtap.bpf.session import Session
 from memtap.bpf.stream import Events, dtype_of
 from memtap.tracers.files.probes import MAPPED, NAMES, OPEN, SUPERS, WALK, Step
 
-# Of the C program: what a step fills at most, in `files` and `supers`; how many names it finds at
-# a time, and the bytes of one; the words of what it goes on from.
+# As in the C program: the most entries that a step fills in `files` and `supers`; how many names it
+# finds at a time, and the bytes of one; the 64-bit words of the walk's state.
 STEP, WISHES, NAME_BYTES, WALK_WORDS = 2048, 64, 4096 + 256, 94
 
-# Inodes that go while they are looked at take the place away where a walk is to go on.
+# How often the inode at which a walk continues may have been freed, until we give up.
 MOST_RESTARTS = 1000
 
 BDEV, TMPFS, HUGETLBFS = 0x62646576, 0x01021994, 0x958458F6
@@ -36,7 +36,7 @@ class Super:
 
 @dataclass(frozen=True)
 class Trail:
-    """The names of a file, its own first, each ended by NUL, and what FileFlag says of it.
+    """The names of a file, its own first, each ended by NUL, and its FileFlag.
 
     `parent` is the dentry of its directory now.
     """
@@ -47,12 +47,12 @@ class Trail:
 
 
 class Walker:
-    """Walks through what the kernel has.
+    """Walks through the kernel's inodes.
 
     Attributes:
         seen: how many inodes were looked at.
-        restarts: how often a place to go on was gone.
-        given_up: how many file systems were not gone through to their end.
+        restarts: how often the inode at which to continue was gone.
+        given_up: how many file systems were not walked to their end.
     """
 
     def __init__(self, session: Session) -> None:
@@ -69,7 +69,7 @@ class Walker:
 
     @property
     def open_inode(self) -> int:
-        """The inode of which more may follow; 0 if there is none."""
+        """The inode of which more parts may follow; 0 if there is none."""
         return int(self._words[1]) if self._words[_IS_IN] else 0
 
     @property
@@ -81,7 +81,7 @@ class Walker:
         self._walk["super"], self._walk["inode"] = super_block, inode
 
     def supers(self) -> list[Super]:
-        """All super blocks of which files can be cached pages."""
+        """All super blocks whose files can have cached pages."""
         for _ in range(MOST_RESTARTS):
             self._begin()
             parts = [self._some_supers()]
@@ -102,18 +102,18 @@ class Walker:
         return self._supers[: int(self._walk["told"][0])].copy().view(self._super).reshape(-1)
 
     def files(self, of: Super) -> Iterator[Events]:
-        """All files of a super block that have pages, or had some; each once.
+        """All files of a super block that have pages, or had some (shadow entries); each once.
 
-        A file whose pages are charged to several cgroups comes in several parts.
+        If the pages of a file are charged to several cgroups, it comes in several parts.
         """
-        places, told = [0], list[Numbers]()
+        places, reported = [0], list[Numbers]()
         restarts = 0
         self._begin(of.number)
         while self._walk["state"][0] == Step.GOING:
             found = self._step()
             if restarts:
-                found = found[~np.isin(found["inode"], np.concatenate(told))]
-            told.append(found["inode"].copy())
+                found = found[~np.isin(found["inode"], np.concatenate(reported))]
+            reported.append(found["inode"].copy())
             yield found
             if self._walk["state"][0] == Step.LOST:
                 restarts += 1
@@ -133,7 +133,7 @@ class Walker:
     def names(self, wanted: list[tuple[int, int, int]]) -> list[Trail]:
         """The names of files, each by the numbers of super block and inode, and its inode number.
 
-        Of one that is gone there is none.
+        A file that is gone has none.
         """
         return [
             trail

@@ -1,10 +1,10 @@
-"""The kernel's own counters, beside which ours are put."""
+"""The kernel's own counters, which reports show beside ours."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-# Of /proc/vmstat: what reports can be compared with, over the whole host.
+# Names in /proc/vmstat that reports of the whole host can be compared with.
 VMSTAT = (
     "pgpgin",
     "pgfault",
@@ -20,7 +20,7 @@ Counters = dict[str, int]
 
 
 def vmstat(root: Path = Path("/"), names: tuple[str, ...] = VMSTAT) -> Counters:
-    """Those of these counters that this kernel has. pgpgin counts KiB, others pages or events."""
+    """Those of these counters that this kernel has. pgpgin is in KiB, others pages or events."""
     values = all_vmstat(root)
     return {name: values[name] for name in names if name in values}
 
@@ -45,7 +45,7 @@ def meminfo(root: Path = Path("/")) -> Counters:
 
 
 def difference(after: Counters, before: Counters) -> Counters:
-    """How far counters came, name by name."""
+    """The growth of each counter, by name."""
     return {name: value - before.get(name, 0) for name, value in after.items()}
 
 

@@ -1,7 +1,7 @@
 """Which devices are file systems in memory: tmpfs, and those of huge pages.
 
-A mapping tells the device of its file, and /proc/PID/mountinfo what is mounted where that process
-is. The file systems of memfd_create(2) and shmget(2) are mounted nowhere.
+A mapping names the device of its file, and /proc/PID/mountinfo says what is mounted in the mount
+namespace of that process. The file systems of memfd_create(2) and shmget(2) are mounted nowhere.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from memtap.tracers.host.mounts import MountTable
 
-# Bits of memfd_create(2) that say how large its huge pages are begin here.
+# The flags of memfd_create(2) hold the size of its huge pages from this bit on.
 _HUGE_SHIFT = 26
 
-# Devices of others are forgotten when there are so many.
+# With this many devices of other mount namespaces, those are forgotten.
 _MANY = 4096
 
 
 class Devices:
-    """The types of file systems without storage (of major number 0), as far as processes tell."""
+    """The types of file systems without storage (of major number 0), as far as /proc shows them."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
@@ -29,14 +29,14 @@ class Devices:
         self._begin_anew()
 
     def look(self) -> None:
-        """Takes in what is mounted here, if that has changed."""
+        """Reads what is mounted here, if that has changed."""
         if self._table.look() or len(self._kinds) > _MANY:
             self._begin_anew()
 
     def kind(self, dev: int, tgid: int) -> str:
-        """The type of the file system that a process has something of mapped; "" is any other.
+        """The type of a file system of which a process has mapped a file; "" for any with storage.
 
-        One that is mounted only where that process is must be asked for while it is there.
+        If it is mounted only in that process's namespace, ask while the process is alive.
         """
         if dev >> 20 or not dev:
             return ""
@@ -64,7 +64,7 @@ def kinds_by_device(mountinfo: str) -> dict[int, str]:
 
 
 def _of_huge_pages(root: Path) -> set[int]:
-    """The devices of huge pages that no path leads to: one for each size."""
+    """The devices of huge pages that are mounted nowhere: one for each size."""
     found = set()
     for size in (root / "sys/kernel/mm/hugepages").glob("hugepages-*kB"):
         shift = (int(size.name[len("hugepages-") : -len("kB")]) << 10).bit_length() - 1

@@ -17,20 +17,20 @@ import numpy.typing as npt
 from memtap.bpf.stream import NameRecord
 from memtap.tracers.host.hostile import DELETED, printable
 
-# Of the C program: files are hashed to buckets, in which the kernel counts folios as they enter.
-# The bucket is what remains of a file's number when it is divided by this.
+# As in the C program: the kernel side hashes files to buckets, in which it counts folios that enter
+# the page cache. A file's bucket is its number modulo this.
 BUCKETS = 4096
 
-# So many files are remembered, besides those that are in use. The kernel side tells a name again
-# if it was not used among the last 32768 (`named` in memtap/names.h), so what is forgotten here is
-# told again when it is needed.
+# This many files are remembered, besides those that are in use. The kernel side sends a name again
+# if it was not among the last 32768 that were used (`named` in memtap/names.h), so a name that is
+# forgotten here comes again when it is needed.
 FILES = 1 << 16
 
 T = TypeVar("T")
 
 
 def serial(files: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The numbers of files without their buckets: they stand close together."""
+    """The numbers of files without their buckets; these are close together."""
     return files // np.uint64(BUCKETS)
 
 
@@ -51,12 +51,12 @@ _Told = tuple[str, int, str]
 
 
 class FileName:
-    """How a file is called; worked out when it is first asked for, as most are never shown.
+    """The name of a file. It is worked out when it is first needed, as most are never shown.
 
     Attributes:
         dev: its device as stat(2) has it, major:minor.
         ino: its inode number.
-        path: safe to print; `?` if nobody knows.
+        path: safe to print; `?` if it is unknown.
     """
 
     __slots__ = ("_told",)
@@ -65,7 +65,7 @@ class FileName:
         self._told: _Told | Callable[[], _Told] = (dev, ino, path)
 
     @classmethod
-    def late(cls, tell: Callable[[], _Told]) -> FileName:
+    def lazy(cls, tell: Callable[[], _Told]) -> FileName:
         """What `tell` gives: dev, ino and path."""
         name = cls.__new__(cls)
         name._told = tell
@@ -117,7 +117,7 @@ def dev_text(dev: int) -> str:
 class Mount:
     """A line of /proc/PID/mountinfo: directory `root` of a file system stands at `point`.
 
-    `fstype` is the type of that file system, and no part of what a mount is compared by.
+    `fstype` is the type of that file system; comparisons of mounts leave it out.
     """
 
     root: bytes
@@ -130,24 +130,24 @@ class Mounts:
     """What is mounted where.
 
     Attributes:
-        of: the mounts of each device (as dev_text), those of whole file systems first.
-        by: each by its number.
+        of: the mounts of each device (as dev_text() has it), those of whole file systems first.
+        by: each mount by its number.
     """
 
     of: dict[str, list[Mount]]
     by: dict[int, Mount]
 
     def has(self, dev: str, number: int) -> bool:
-        """Whether both are known; number 0 is none."""
+        """Whether both the device and the mount are known; number 0 is no mount."""
         return dev in self.of and (number == 0 or number in self.by)
 
     def place(self, path: bytes, dev: str, number: int) -> bytes:
-        """Where a path inside a file system is found: through that mount, else through any."""
+        """The full path of a path inside a file system: through that mount, else through any."""
         through = self.by.get(number)
         return place(path, dev, [*([through] if through else []), *self.of.get(dev, [])])
 
 
-# Where a path is told: what was mounted then, the device, the mount, and the names.
+# What a path is made from: the mounts at that time, the device, the mount, and the names.
 _Where = tuple[Mounts, int, int, bytes]
 
 
@@ -181,7 +181,7 @@ def _unescape(field: bytes) -> bytes:
 
 
 def place(path: bytes, dev: str, mounts: Iterable[Mount]) -> bytes:
-    """Where a path inside a file system is found from outside, or [dev]/path if it is nowhere."""
+    """The full path of a path inside a file system, or [dev]/path if that is mounted nowhere."""
     for mount in mounts:
         root = mount.root.rstrip(b"/")
         if path == mount.root or path.startswith(root + b"/"):
@@ -192,12 +192,12 @@ def place(path: bytes, dev: str, mounts: Iterable[Mount]) -> bytes:
 def forget(
     known: OrderedDict[int, T], used: int, let_go: Callable[[T], object] = lambda _: None
 ) -> None:
-    """Keeps what is known of files within bounds: what was not used for longest goes.
+    """Bounds what is known of files: those that were not used for longest are forgotten.
 
     Args:
-        known: what was used last stands last.
+        known: files in order of use, the latest last.
         used: how many of them are in use now.
-        let_go: is told of each that goes.
+        let_go: is called for each that is forgotten.
     """
     while len(known) > FILES + used:
         let_go(known.popitem(last=False)[1])
@@ -206,7 +206,7 @@ def forget(
 class Files:
     """Numbers files, so that no kernel address leaves memtap, and turns name records into names.
 
-    A file's number is one for as long as it is known: also when its inode left memory and was read
+    A file keeps its number for as long as it is known, even if its inode left memory and was read
     again, because device, inode number and generation are the same then.
     """
 
@@ -219,8 +219,8 @@ class Files:
         self._count = 0
 
     def resolve(self, records: Iterable[NameRecord]) -> dict[int, FileName]:
-        """The name of each file that was told of, by the file's number."""
-        self._sought.clear()  # what was mounted nowhere may be by now
+        """The name of each file in these records, by the file's number."""
+        self._sought.clear()  # what was mounted nowhere may be mounted by now
         records = list(records)
         for dev, mount in {(record.dev, record.mount) for record in records if record.names}:
             if not self._mounts.has(dev_text(dev), mount):
@@ -228,7 +228,7 @@ class Files:
         return {file.number: file.name for file in map(self._learn, records) if file.name}
 
     def number(self, files: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-        """The number of each file; those that were never named have one, too."""
+        """The number of each file; files without a name record have one, too."""
         distinct, place = np.unique(files, return_inverse=True)
         numbers = [self._find(identity).number for identity in distinct.tolist()]
         forget(self._known, len(distinct), self._let_go)
@@ -239,7 +239,7 @@ class Files:
         if record.flags & NameFlag.ALONE:
             key = (*key, record.file)
         file = self._find(record.file, key)
-        if record.flags & NameFlag.GONE:  # the next that has this number is another file
+        if record.flags & NameFlag.GONE:  # the next file with this inode number is another file
             self._lasting.pop(key, None)
         if record.rdev:
             device = device_path(record.rdev, self._root)
@@ -249,11 +249,11 @@ class Files:
             file.where = (self._mounts, record.dev, record.mount, record.names)
         deleted = bool(record.flags & NameFlag.DELETED)
         tell = partial(_called, file.where, record.volume, record.ino, deleted)
-        file.name = FileName.late(tell)
+        file.name = FileName.lazy(tell)
         return file
 
     def _find(self, identity: int, key: tuple[int, ...] | None = None) -> _File:
-        """A file by what the kernel calls it, else by what lasts; else a new one."""
+        """A known file by the kernel's identity, else by its lasting key; else a new one."""
         file = self._known.get(identity)
         if file is None:
             file = (self._lasting.get(key) if key else None) or self._new(identity)
@@ -273,14 +273,14 @@ class Files:
             del self._lasting[file.key]
 
     def _look(self, dev: str, mount: int) -> None:
-        """Reads what is mounted now, but not again and again for what is in other namespaces."""
+        """Reads what is mounted now, but not again and again for mounts of other namespaces."""
         if (dev, mount) not in self._sought:
             self._sought.add((dev, mount))
             self._mounts = parse_mounts((self._root / "proc/self/mountinfo").read_bytes())
 
 
 def device_path(rdev: int, root: Path = Path("/")) -> str:
-    """The block device whose own cache a file is: its metadata and buffers."""
+    """The path of a block device; its own page cache holds metadata and buffers."""
     link = root / "sys/dev/block" / dev_text(rdev)
     try:
         return "/dev/" + printable(os.fsencode(link.readlink().name))
@@ -289,7 +289,7 @@ def device_path(rdev: int, root: Path = Path("/")) -> str:
 
 
 def _called(where: _Where | None, volume: int, ino: int, deleted: bool) -> _Told:
-    """What a FileName tells."""
+    """Device, inode and path for a FileName."""
     path = _path(*where) if where else "?"
     return dev_text(volume), ino, path + DELETED if deleted else path
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# What ends the path of a file whose name is gone, as the kernel writes it in /proc.
+# The kernel appends this in /proc to the path of a file that has no name any more.
 DELETED = " (deleted)"
 
 

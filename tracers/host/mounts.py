@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class MountTable:
-    """The text of /proc/self/mountinfo as it was when it last changed; see look()."""
+    """The text of /proc/self/mountinfo after its last change; see look()."""
 
     def __init__(self, path: Path = Path("/proc/self/mountinfo")) -> None:
         self._file = path.open(errors="replace")
@@ -19,7 +19,7 @@ class MountTable:
         self._file.close()
 
     def look(self) -> bool:
-        """Reads it again if it has changed, and says so; proc_pid_mountinfo(5) tells of changes."""
+        """Reads it again if it has changed, and says whether it has; see proc_pid_mountinfo(5)."""
         if not self._changes.poll(0):
             return False
         self._file.seek(0)
@@ -33,7 +33,7 @@ def kinds_of(mountinfo: str) -> frozenset[str]:
 
 
 class Mounts:
-    """Which types of file systems are mounted where this process is."""
+    """Which types of file systems are mounted in our mount namespace."""
 
     def __init__(self, path: Path = Path("/proc/self/mountinfo")) -> None:
         self._table = MountTable(path)

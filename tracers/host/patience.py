@@ -1,8 +1,8 @@
-"""What a process can make its readers wait for is read by a thread that can be left behind.
+"""Reads files of /proc on which a process can make us wait, in a thread that we can abandon.
 
-Its maps, its command line and its memory are read under a lock of its address space, which it has
-for as long as it likes: while it maps or gives back a file on a file system that never answers. A
-thread that waits for that lock ends with us.
+A process's maps, command line and memory are read under a lock of its address space (mmap_lock).
+The process can hold that lock for any time: while it maps or unmaps a file on a file system that
+never answers. A thread that waits for the lock ends when we end.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from memtap.tracers.host import procfs
 
 T = TypeVar("T")
 
-# So long a process is waited for; one whose user has made us wait in vain before, not so long.
+# Seconds that we wait for a process, and, if a process of its user has made us wait in vain before,
+# the shorter time.
 _WAIT_S, _SHORT_S = 0.5, 0.01
 
-# So many threads wait for the processes of one user; no more are begun.
+# At most this many threads wait for the processes of one user.
 _MOST_STUCK = 8
 
 
 class StuckError(OSError):
-    """A process did not let itself be read in time."""
+    """A process could not be read in time."""
 
 
 class _Reader:
-    """A thread that reads what it is told to."""
+    """A thread that reads what it is asked to."""
 
     def __init__(self) -> None:
         self._tasks: SimpleQueue[Callable[[], Any]] = SimpleQueue()
@@ -39,7 +40,7 @@ class _Reader:
         self._thread.start()
 
     def ask(self, read: Callable[[], Any], most_s: float) -> Any:
-        """Raises Empty if it stands still for longer, and what `read` raises."""
+        """What `read` returns or raises; raises Empty if the thread stands still for `most_s`."""
         self._tasks.put(read)
         before = b""
         while True:
@@ -56,18 +57,18 @@ class _Reader:
         return result
 
     def _work_done(self) -> tuple[bool, bytes]:
-        """Whether it is on a CPU or waits for one, and how often it slept, or was made to wait.
+        """Whether the thread is on a CPU or waits for one, and how often it slept or was preempted.
 
-        One that we keep from running, as we have Python's lock, sleeps again and again.
+        A thread that waits for Python's lock, which we hold, sleeps again and again.
         """
         status = procfs.read(f"/proc/self/task/{self._thread.native_id}/status")
         return b"\nState:\tR" in status, status[status.index(b"\nvoluntary_ctxt_switches") :]
 
     def leave(self, uid: int) -> None:
-        """Nobody asks it any more; it ends if it ever comes back."""
+        """Abandons the thread: it gets no more tasks, and ends if `read` ever returns."""
         _count(uid, 1)
         self._uid, self._is_left = uid, True
-        self._tasks.put(int)  # it may have come back just now
+        self._tasks.put(int)  # `read` may have returned just now
 
     def _work(self) -> None:
         while not self._is_left:
@@ -81,17 +82,17 @@ class _Reader:
 
 _idle: list[_Reader] = []
 _stuck: Counter[int] = Counter()
-_counting = threading.Lock()  # many can come back at once
+_counting = threading.Lock()  # many threads can end at once
 
 
 def _count(uid: int, change: int) -> None:
-    """So many more threads wait for processes of a user."""
+    """Adds to the number of threads that wait for processes of a user."""
     with _counting:
         _stuck[uid] += change
 
 
 def patiently(tgid: int, read: Callable[[], T]) -> T:
-    """What `read` finds in /proc of a process. Raises StuckError, and what it raises itself."""
+    """What `read` finds in /proc of a process. Raises StuckError, and what `read` raises."""
     uid = procfs.user_of(tgid) if any(_stuck.values()) else -1
     if _stuck[uid] >= _MOST_STUCK:
         raise StuckError(f"other processes of the user of {tgid} are stuck")

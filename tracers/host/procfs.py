@@ -11,10 +11,10 @@ from typing import Any
 
 from memtap.tracers.host.counters import Counters
 
-# More than any file that is read here has; those of a single record come whole with one read.
+# Larger than any file that is read here; a file of a single record comes whole with one read.
 _BYTES = 1 << 16
 
-# What reading a process says that has ended meanwhile.
+# What a read raises if the process has ended meanwhile.
 Gone = (FileNotFoundError, ProcessLookupError)
 
 # Of the states in /proc/PID/stat.
@@ -22,7 +22,7 @@ _ENDED = (b"Z", b"X")
 
 
 def read(path: str) -> bytes:
-    """A small file of /proc, at the cost of its three system calls."""
+    """The content of a small file of /proc, read with three system calls."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(fd, _BYTES)
@@ -31,7 +31,7 @@ def read(path: str) -> bytes:
 
 
 def stat_fields(stat: bytes) -> list[bytes]:
-    """Of /proc/PID/stat, what is behind the name, which can hold anything: the state is first."""
+    """The fields of /proc/PID/stat after the name, which can hold any bytes; the state is first."""
     return stat.rpartition(b")")[2].split()
 
 
@@ -54,10 +54,10 @@ def user_name(uid: int) -> str:
 
 
 def survivor(pid: int, root: Path = Path("/")) -> Path | None:
-    """/proc/TID of a thread that goes on though the main thread has ended; None if none does.
+    """/proc/TID of a thread that still runs though the main thread has ended; None if none does.
 
-    Such a process looks like a zombie, and has no memory in its own files. Those of its other
-    threads tell of it, and the kernel looks there, too (find_lock_task_mm() in mm/oom_kill.c).
+    Such a process looks like a zombie, and its own files show no memory. The files of its other
+    threads do, and the kernel looks there, too (find_lock_task_mm() in mm/oom_kill.c).
     """
     proc = root / "proc"
     if not has_ended(proc / str(pid)):
@@ -70,7 +70,7 @@ def survivor(pid: int, root: Path = Path("/")) -> Path | None:
 
 
 def has_ended(process: Path) -> bool:
-    """Whether a process, or a thread, is gone, or only waits to be noticed; by its /proc/PID."""
+    """Whether a process or a thread is gone, or is a zombie; by its /proc/PID."""
     try:
         return stat_fields(read(f"{process}/stat"))[0] in _ENDED
     except Gone:
@@ -78,12 +78,12 @@ def has_ended(process: Path) -> bool:
 
 
 def audit(read: int, unread: int, kernel: Counters, notes: Sequence[str]) -> dict[str, Any]:
-    """The `audit` object of a report that is read.
+    """The `audit` object of a report that is read from /proc.
 
     Args:
         read: how many processes or mappings the report is made of.
-        unread: how many are missing in its sums, which are lower bounds then.
-        kernel: what the kernel counts of the same, named as in its files.
+        unread: how many are missing from its sums, which then are lower bounds.
+        kernel: the kernel's own counters of the same, named as in its files.
         notes: what else to say.
     """
     return {

@@ -1,9 +1,9 @@
-"""The account of the host: lines that add up to MemTotal, and what stands beside it.
+"""The account of the host: lines that add up to MemTotal, and others beside it.
 
-What the kernel counts overlaps. Each page stands in one line: Cached has shared memory in it, which
-is taken out; what is mapped is taken out of both; pages that are cached on their way to or from
-swap are in AnonPages while a process maps them; kernel stacks are in what vmalloc takes; what is
-mapped of the buffers of perf events is in nothing that the kernel counts.
+The kernel's counters overlap, but here each page is in one line. Cached includes shared memory,
+which we subtract; we subtract mapped pages from both. Pages in the swap cache are also in AnonPages
+while a process maps them. Kernel stacks are also in vmalloc. The buffers of perf events are in no
+counter of the kernel, so we add what is mapped of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BESIDE = "beside"
 
 @dataclass(frozen=True)
 class Facts:
-    """What an account is made of."""
+    """The input of an account."""
 
     memory: Memory
     sums: Sums
@@ -32,14 +32,14 @@ class Line:
     """A line of the account.
 
     Attributes:
-        group: what it belongs to: processes, cache, kernel, pools, free; `beside` if it is no
-            part of MemTotal, or is in other lines already.
+        group: its group: processes, cache, kernel, pools, free; `beside` if it is not part of
+            MemTotal, or is in other lines already.
         name: of the line.
-        source: the files and fields it is from.
-        more: the command that shows more of it; "" if none does.
+        source: the files and fields that it comes from.
+        more: the command that shows more of it; "" if there is none.
         size: in bytes.
-        since: a field of /proc/meminfo or /proc/vmstat without which nothing is known; "" if
-            every kernel tells.
+        since: a field of /proc/meminfo or /proc/vmstat without which it is not known; "" if every
+            kernel has it.
     """
 
     group: str
@@ -50,7 +50,7 @@ class Line:
     since: str = ""
 
     def is_known(self, memory: Memory) -> bool:
-        """Whether this kernel tells of it."""
+        """Whether this kernel reports it."""
         return not self.since or self.since in memory.kib or self.since in memory.pages
 
 
@@ -59,12 +59,12 @@ def _field(*names: str) -> Callable[[Facts], int]:
 
 
 def _shmem_mapped(facts: Facts) -> int:
-    """Processes are read after the counters, so there may be more of it by then."""
+    """Mapped shared memory. Processes are read after the counters, so it may exceed Shmem."""
     return min(facts.sums.shmem, *(facts.memory.bytes(name) for name in ("Shmem", "Mapped")))
 
 
 def _file_mapped(facts: Facts) -> int:
-    """Of files; but what is mapped of a block device itself is in Buffers."""
+    """Mapped file pages, without those of block devices themselves, which are in Buffers."""
     files = facts.memory.bytes("Mapped") - _shmem_mapped(facts)
     return min(files, _files(facts))
 
@@ -74,7 +74,7 @@ def _files(facts: Facts) -> int:
 
 
 def _unmapped_anon(facts: Facts) -> int:
-    """On a list of what can be reclaimed, and neither in a file nor mapped by a process."""
+    """Anonymous pages on an LRU list that are neither in a file nor mapped by a process."""
     memory = facts.memory
     others = memory.bytes("AnonPages", "Cached", "Buffers")
     return max(0, memory.zones.listed * PAGESIZE - others)
@@ -224,7 +224,7 @@ LINES = (
     Line("free", "unaccepted", f"{_MEMINFO} Unaccepted", "", _field("Unaccepted"), "Unaccepted"),
 )
 
-# What explains the account, and is no part of it.
+# Lines that explain the account, but are not part of it.
 BESIDES = (
     Line(
         BESIDE,
@@ -268,12 +268,12 @@ _REST = Line(UNEXPLAINED, UNEXPLAINED, f"{_MEMINFO} MemTotal, less all above", "
 
 
 def untold(memory: Memory) -> list[str]:
-    """The lines of which this kernel does not tell."""
+    """The lines that this kernel does not report."""
     return [line.name for line in (*LINES, *BESIDES) if not line.is_known(memory)]
 
 
 def account(facts: Facts) -> list[tuple[Line, int]]:
-    """The lines with their sizes: those that add up to MemTotal, what is left, what is beside."""
+    """The lines with their sizes: those that add up to MemTotal, the rest, and those beside."""
     memory = facts.memory
     parts = [(line, line.size(facts)) for line in LINES if line.is_known(memory)]
     rest = memory.total - sum(size for _, size in parts)

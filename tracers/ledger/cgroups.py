@@ -1,4 +1,4 @@
-"""What cgroups are charged for, of either version, from the files of their memory controller."""
+"""What cgroups are charged for, from the files of their memory controller, v1 or v2."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from memtap.tracers.host.hostile import printable
 from memtap.tracers.ledger.memory import Memory
 from memtap.tracers.model.report import Row, percentage
 
-# A limit of v1 that is none is the largest number of pages that it can count.
+# Without a limit, v1 shows the largest number of pages that it can count: about this or more.
 _NO_LIMIT = (1 << 63) - (1 << 20)
 
-# Of memory.stat of v2 before 5.18, which has no `kernel`: what is in it.
+# Before 5.18, v2's memory.stat has no `kernel`; these are its parts.
 _KERNEL = ("kernel_stack", "pagetables", "sec_pagetables", "percpu", "vmalloc", "slab")
 
-# What engines and systemd call the cgroups that they make, the end of the path.
+# How container engines and systemd name their cgroups: patterns for the end of the path.
 _ID = "([0-9a-f]{12})[0-9a-f]{52}"
 _POD = re.compile(
     r"(?:^|[-/])pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})\b"
@@ -42,13 +42,14 @@ Stat = Callable[[Path, Memory], Row]
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """Where the memory controller is.
+    """The hierarchy of the memory controller.
 
     Attributes:
-        folder: of its topmost cgroup that can be seen.
-        version: of cgroups.
-        is_whole: whether that is the root, which has no limit and is charged for nothing.
-        gone: how many cgroups were removed and are still charged; None if each tells of its own.
+        folder: the folder of its topmost visible cgroup.
+        version: the version of cgroups, 1 or 2.
+        is_whole: whether that cgroup is the root, which has no limit and is charged for nothing.
+        gone: how many cgroups were removed and are still charged; None if each cgroup has this
+            itself.
     """
 
     folder: Path
@@ -58,7 +59,7 @@ class Hierarchy:
 
 
 def hierarchy(root: Path = Path("/")) -> Hierarchy:
-    """The one that has the memory controller. Raises MemtapError if none has."""
+    """The hierarchy that has the memory controller. Raises MemtapError if none has."""
     for mount in cgroup_mounts((root / "proc/self/mountinfo").read_text(errors="replace")):
         folder = root / mount.path.relative_to("/")
         if _has_memory(mount, folder):
@@ -76,18 +77,18 @@ def _has_memory(mount: CgroupMount, folder: Path) -> bool:
 
 
 def _gone(root: Path, folder: Path) -> int | None:
-    """Of v1, /proc/cgroups counts those that are gone as well."""
+    """With v1, the removed cgroups that /proc/cgroups still counts."""
     found = re.search(r"^memory\t\d+\t(\d+)", _text(root / "proc/cgroups"), re.MULTILINE)
     return max(0, int(found[1]) - sum(1 for _ in os.walk(folder))) if found else None
 
 
 def rows(memory: Memory, where: Hierarchy, root: Path = Path("/")) -> list[Row]:
-    """A row for each cgroup, those below one behind it, the largest first; see columns.py."""
+    """A row for each cgroup, followed by its children, the largest first; see columns.py."""
     return list(_below(where.folder, memory, where, root, depth=0))
 
 
 def untold(where: Hierarchy) -> list[str]:
-    """What KERNEL lacks, as this kernel tells neither of it nor of all that there is."""
+    """The parts of KERNEL that this kernel does not show; none where it shows their sum."""
     if where.version == 1:
         return []
     folders = (Path(folder) for folder, *_ in os.walk(where.folder))
@@ -97,7 +98,7 @@ def untold(where: Hierarchy) -> list[str]:
 
 
 def _below(folder: Path, memory: Memory, where: Hierarchy, root: Path, depth: int) -> Iterator[Row]:
-    """A cgroup and all below it; children are read first, so that they have not more than it."""
+    """A cgroup and all below it; children are read first, so that their sum is not larger."""
     names = [entry.name for entry in _entries(folder) if entry.is_dir(follow_symlinks=False)]
     below = [
         found
@@ -109,7 +110,7 @@ def _below(folder: Path, memory: Memory, where: Hierarchy, root: Path, depth: in
         row = _host(memory, where, root)
     else:
         row = (_of_v1 if where.version == 1 else _of_v2)(folder)
-    if row["size_bytes"] is None:  # it is gone
+    if row["size_bytes"] is None:  # the cgroup is gone
         return
     inside = sum(found[0]["size_bytes"] for found in below)
     yield (
@@ -143,17 +144,17 @@ def _named(folder: Path, where: Hierarchy, depth: int) -> Row:
 
 
 def called(path: str) -> str:
-    """What a cgroup is as its path tells: the container, pod or unit; "" if it does not."""
+    """The container, pod or unit that a cgroup's path names; "" if it names none."""
     pod = _POD.search(path)
-    whose = f"pod {pod[1].replace('_', '-')}" if pod else ""
+    name = f"pod {pod[1].replace('_', '-')}" if pod else ""
     for pattern, kind in _NAMES:
         if found := pattern.search(path):
-            return f"{whose} {kind} {found[1]}".strip()
-    return whose if pod and re.search(r"pod[^/]*$", path) else ""
+            return f"{name} {kind} {found[1]}".strip()
+    return name if pod and re.search(r"pod[^/]*$", path) else ""
 
 
 def _host(memory: Memory, where: Hierarchy, root: Path) -> Row:
-    """The root, which has all that is used, charged to a cgroup or not."""
+    """The root's row: all memory in use, charged to a cgroup or not."""
     free = memory.bytes("MemFree") + memory.zones.on_cpus * PAGESIZE
     slab, tables = memory.bytes("SReclaimable", "SUnreclaim"), memory.bytes("PageTables")
     stacks = 0 if memory.stacks_in_vmalloc else memory.bytes("KernelStack")
@@ -204,7 +205,7 @@ def _of_v2(folder: Path) -> Row:
 
 
 def _of_v1(folder: Path) -> Row:
-    """Of v1 nobody tells what the kernel's part is made of; what it has of sums begins `total_`."""
+    """A row for v1, which does not say what kernel memory consists of; its sums begin `total_`."""
     stat = _numbers(_text(folder / "memory.stat"))
     limit, shmem = _number(folder / "memory.limit_in_bytes"), stat.get("total_shmem", 0)
     cache = stat.get("total_cache")
@@ -230,20 +231,20 @@ def _of_v1(folder: Path) -> Row:
 
 
 def _refaults(stat: Counters, prefix: str) -> int | None:
-    """Pages that were read again soon after they had been evicted; before 5.9 one number."""
+    """Pages that were read again soon after their eviction; before 5.9 it is one number."""
     names = ("workingset_refault_anon", "workingset_refault_file", "workingset_refault")
     found = [stat[prefix + name] for name in names if prefix + name in stat]
     return sum(found) if found else None
 
 
 def _stalled(pressure: str) -> float | None:
-    """Of the last 10 s, in per cent: when something waited for memory."""
+    """How much of the last 10 s some task waited for memory, in per cent."""
     found = re.search(r"^some avg10=([\d.]+)", pressure)
     return float(found[1]) if found else None
 
 
 def _dying(folder: Path) -> int | None:
-    """Removed and still charged; where it is told, only those of the memory controller."""
+    """Removed and still charged cgroups; where known, only those of the memory controller."""
     stat = _numbers(_text(folder / "cgroup.stat"))
     return stat.get("nr_dying_subsys_memory", stat.get("nr_dying_descendants"))
 
@@ -254,7 +255,7 @@ def _numbers(text: str) -> Counters:
 
 
 def _number(path: Path) -> int | None:
-    """What a file says; None if it says `max`, or is not there."""
+    """The number in a file; None if it says `max`, or does not exist."""
     text = _text(path).strip()
     return int(text) if text.isdigit() else None
 

@@ -139,9 +139,9 @@ _CGROUP = (
 )
 _PROCESSES = Column("processes", "PROCS", help="how many processes are in the row")
 
-# What of a process is a part of MemTotal, each page in one process.
+# The amounts of a process that are part of MemTotal, each page in one process.
 PARTS = ("anon_bytes", "file_bytes", "shmem_bytes", "pgtables_bytes", "rings_bytes")
-# What of a cgroup comes and goes.
+# The amounts of a cgroup that change.
 CHARGED = (
     "size_bytes",
     "own_bytes",
@@ -158,7 +158,7 @@ def ledger_columns(by: str, kind: Kind, changes: bool) -> tuple[Column, ...]:
     Args:
         by: the key that the user groups by.
         kind: how the table shows sizes, `kib` or `human`.
-        changes: whether rows tell how far sizes came, not how high they are.
+        changes: whether rows have changes of sizes, not sizes.
     """
     columns = {
         "line": _LINE,

@@ -1,4 +1,4 @@
-"""What an account says in plain words: where memory went, and what could give it back at once."""
+"""Explains an account in plain words: where memory went, and what could be freed at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from memtap.tracers.ledger.account import BESIDE, UNEXPLAINED
 from memtap.tracers.model.report import Row
 
-# What is worth a sentence, of MemTotal.
+# A line gets a sentence if it has at least this share of MemTotal.
 _MUCH = 0.01
 # A cgroup is close to its limit from here on.
 _CLOSE = 0.9
@@ -16,32 +16,33 @@ _CALLED = {
     "anon": "anonymous memory of processes",
     "file-mapped": "files that processes map",
     "shmem-mapped": "shared memory that processes map",
-    "file-unmapped": "the page cache of files that nobody maps",
-    "shmem-unmapped": "files on tmpfs, memfds and segments that nobody maps",
-    "anon-unmapped": "parts of huge pages that nobody maps any more",
+    "file-unmapped": "the page cache of files that no process maps",
+    "shmem-unmapped": "files on tmpfs, memfds and segments that no process maps",
+    "anon-unmapped": "parts of huge pages that no process maps any more",
     "hugetlb-used": "huge pages in use",
-    "hugetlb-free": "huge pages that nobody uses",
+    "hugetlb-free": "huge pages that are not in use",
     UNEXPLAINED: "what no counter of the kernel explains",
 }
 
-# What has no line to itself above, said where it is much: the line, and what it means.
+# Sentences for lines that are large, and what they mean.
 _MEANS = {
-    "shmem-unmapped": "{size} is in files on tmpfs, memfds and segments that nobody maps: only "
-    "deleting or closing them gives it back (memtap shm).",
-    "anon-unmapped": "{size} is in parts of huge pages that nobody maps any more: the kernel "
-    "splits them when memory is scarce.",
-    "hugetlb-free": "{size} lies in huge pages that nobody uses and nothing else can: a lower "
+    "shmem-unmapped": "{size} is in files on tmpfs, memfds and segments that no process maps: "
+    "only deleting or closing them gives it back (memtap shm).",
+    "anon-unmapped": "{size} is in parts of huge pages that no process maps any more: the "
+    "kernel splits them when memory is scarce.",
+    "hugetlb-free": "{size} lies in huge pages that are unused, and of no other use: a lower "
     "vm.nr_hugepages gives it back at once.",
     "slab-unreclaimable": "{size} is in kernel objects that cannot be taken back: memtap slab "
-    "tells whose they are, and whether they grow.",
-    "page-tables": "{size} is in page tables: memtap ps --wide -s pgtables tells whose.",
+    "tells of which caches they are, and whether they grow.",
+    "page-tables": "{size} is in page tables: memtap ps --wide -s pgtables has "
+    "those of each process.",
     "percpu": "{size} is in counters that there are once for each CPU: many cgroups, also removed "
     "ones, and BPF maps take such.",
     "rings": "{size} is in buffers of tracers and packet sockets: they go when these end.",
     "sockets": "{size} waits in sockets to be read, or to be sent.",
     "free-on-cpus": "{size} is free, though MemFree lacks it: CPUs keep it for themselves.",
     UNEXPLAINED: "{size} is in no counter of the kernel: drivers, pipes and BPF ring buffers take "
-    "memory that nobody counts.",
+    "memory without counting it.",
 }
 
 
@@ -74,19 +75,19 @@ def _parts(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def _at_once(sizes: dict[str, int]) -> Iterator[str]:
-    """What the kernel takes back without writing anything."""
+    """What the kernel can take back without writing anything."""
     cached = max(0, sizes["file-unmapped"] + sizes["buffers"] - sizes["dirty"])
     slab = sizes["slab-reclaimable"]
     yield (
         f"Without writing anything the kernel can take back up to {size_text(cached)} of page "
-        f"cache that nobody maps and is not dirty, and some of {size_text(slab)} of slab: it does "
-        f"so by itself when memory is asked for, and holds {size_text(sizes['available'])} for "
+        f"cache that no process maps and is not dirty, and some of {size_text(slab)} of slab: it "
+        f"does so by itself when memory is wanted, and holds {size_text(sizes['available'])} for "
         "available."
     )
 
 
 def of_change(rows: Sequence[Row], seconds: float) -> list[str]:
-    """Sentences on what lines of the host came and went."""
+    """Sentences on which lines of the host grew and shrank."""
     parts = _parts(rows)
     grew = sorted((n for n in parts if parts[n] > 0), key=lambda name: -parts[name])[:3]
     shrank = sorted((n for n in parts if parts[n] < 0), key=lambda name: parts[name])[:3]
@@ -115,7 +116,7 @@ def _largest(rows: Sequence[Row], total: int) -> Iterator[str]:
     kind = max(kinds, key=lambda name: kinds[name] or 0)
     size, much = size_text(row["own_bytes"]), size_text(kinds[kind] or 0)
     whole = "" if row["own_bytes"] == row["size_bytes"] else f" of {size_text(row['size_bytes'])}"
-    yield f"{_who(row)} has the most of its own, {size}{whole}; most of it all is {kind} ({much})."
+    yield f"{_name(row)} has the most of its own, {size}{whole}; most of it all is {kind} ({much})."
 
 
 def _near_limit(rows: Sequence[Row], _total: int) -> Iterator[str]:
@@ -125,8 +126,8 @@ def _near_limit(rows: Sequence[Row], _total: int) -> Iterator[str]:
             limit = size_text(row["limit_bytes"])
             held = size_text(row["file_bytes"] or 0)
             yield (
-                f"{_who(row)} has {_filled(row):.0%} of its limit of {limit}; {held} of it is page "
-                "cache, which it gives up before anything of it is killed."
+                f"{_name(row)} has {_filled(row):.0%} of its limit of {limit}; {held} of it is "
+                "page cache, which it gives up before anything of it is killed."
             )
 
 
@@ -140,7 +141,7 @@ def _killed(rows: Sequence[Row], _total: int) -> Iterator[str]:
     if found:
         row = max(found, key=lambda row: (row["oom_kills"], row["depth"]))
         yield (
-            f"In {_who(row)} {row['oom_kills']} processes were killed for lack of memory since it "
+            f"In {_name(row)} {row['oom_kills']} processes were killed for lack of memory since it "
             "was made (memtap oom)."
         )
 
@@ -158,7 +159,7 @@ def _called(line: str) -> str:
     return _CALLED.get(line, line.replace("-", " "))
 
 
-def _who(row: Row) -> str:
+def _name(row: Row) -> str:
     return f"{row['cgroup']} ({row['called']})" if row["called"] else str(row["cgroup"])
 
 
@@ -179,9 +180,9 @@ def of_spaces(rows: Sequence[Row], total: int) -> list[str]:
         "page tables": row["pgtables_bytes"],
     }
     kind = max(kinds, key=lambda name: kinds[name] or 0)
-    whose = f"Process {row['pid']} ({row['comm']})" if "pid" in row else f"User {row['user']}"
+    name = f"Process {row['pid']} ({row['comm']})" if "pid" in row else f"User {row['user']}"
     said, much = _share(row["total_bytes"], total), size_text(kinds[kind] or 0)
-    first = f"{whose} takes the most, {said}; most of it is {kind}, {much}."
+    first = f"{name} takes the most, {said}; most of it is {kind}, {much}."
     own = sum(row["total_bytes"] for row in known)
     return [first, f"All of them take {_share(own, total)}; memtap ledger tells of the rest."]
 
@@ -210,11 +211,11 @@ def of_amounts(rows: Sequence[Row], seconds: float) -> list[str]:
 
 def _whose(row: Row) -> str:
     if "cgroup" in row:
-        return _who(row)
+        return _name(row)
     return f"process {row['pid']} ({row['comm']})" if "pid" in row else f"user {row['user']}"
 
 
-# By what rows are grouped by: what there is, given MemTotal; and what changed in so many seconds.
+# By key: the explanation of sizes, given MemTotal; and that of changes, given the seconds.
 WORDS: dict[str, Callable[[Sequence[Row], int], list[str]]] = {
     "line": of_host,
     "cgroup": of_cgroups,

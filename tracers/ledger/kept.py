@@ -1,4 +1,4 @@
-"""Looks that are kept in files, to be compared with later ones."""
+"""Accounts kept in files, to be compared with later ones."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from memtap.tracers.host.hostile import one_line
 from memtap.tracers.ledger.columns import ledger_columns
 from memtap.tracers.model.report import Column, Row
 
-# No number is as large, and no cgroup is below so many others.
+# No number in a file may be as large, and no cgroup nested as deep.
 _MOST, _DEPTHS = 1 << 62, range(1 << 10)
 
-# What such a file begins with, and the version of what is in it.
+# The first key of such a file, and the version of its format.
 _MARK, _VERSION = "memtap_ledger", 1
 
 
 @dataclass(frozen=True)
 class Look:
-    """What was found at one moment.
+    """An account at one moment.
 
     Attributes:
-        by: what it is grouped by.
+        by: the key that it is grouped by.
         time: when, UTC, ISO 8601.
-        at_s: the same by a clock that nobody sets, until the host is started anew.
+        at_s: the same by a clock that is never set, since the host's boot.
         total: MemTotal in bytes.
         rows: values by column name.
         read: how many processes or cgroups were read.
-        unread: of how many not all is known.
-        untold: what this kernel does not tell of.
+        unread: how many are not fully known.
+        untold: what this kernel does not report.
         kernel: counters that the rows can be compared with.
     """
 
@@ -51,7 +51,7 @@ class Look:
 
 
 def keep(look: Look, path: Path) -> None:
-    """Writes a look down, for whoever called sudo. Raises MemtapError if that cannot be."""
+    """Writes a look to a file, for the user who called sudo. Raises MemtapError if it cannot."""
     try:
         with path.open("w") as file:
             json.dump({_MARK: _VERSION, **asdict(look)}, file)
@@ -63,7 +63,7 @@ def keep(look: Look, path: Path) -> None:
 
 
 def kept(path: Path, by: str) -> Look:
-    """What was written down. Raises MemtapError if it is none of this, or grouped otherwise."""
+    """Reads a look. Raises MemtapError if the file is no look, or is grouped otherwise."""
     hint = "memtap ledger --record FILE writes one"
     try:
         look = _sound(json.loads(path.read_text()))
@@ -77,7 +77,7 @@ def kept(path: Path, by: str) -> Look:
 
 
 def _sound(found: Any) -> Look:
-    """What a file says, which can be a stranger's. Raises ValueError and others if it cannot be."""
+    """Checks what a file says: any user may have written it. Raises ValueError and others."""
     if found.pop(_MARK) != _VERSION:
         raise ValueError("of another version")
     look = Look(**found)
@@ -94,7 +94,7 @@ def _sound(found: Any) -> Look:
 
 
 def _value(value: object) -> object:
-    """One that may be printed."""
+    """A value that is safe to print."""
     return one_line(value) if isinstance(value, str) else value
 
 
@@ -107,6 +107,6 @@ def _fits(column: Column, value: object) -> bool:
 
 
 def seconds_between(before: Look, seen: Look) -> float:
-    """How long it is from one look to a later one, by the clock on the wall."""
+    """The time from one look to a later one, by the wall clock."""
     passed = datetime.fromisoformat(seen.time) - datetime.fromisoformat(before.time)
     return max(0.0, passed.total_seconds())

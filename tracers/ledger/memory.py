@@ -1,4 +1,4 @@
-"""What the kernel counts of its memory, from /proc and /sys, as nearly at one moment as it goes."""
+"""The kernel's counters of memory, from /proc and /sys, as close to one moment as possible."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from memtap.bpf.errors import MemtapError
 from memtap.tracers.host.counters import Counters, all_vmstat, meminfo
 
-# Pages go from the free lists of all to those of a CPU by hundreds of MiB, and the two are told by
-# one file, and everything else by another. So often they are read, until both tell the same.
+# Hundreds of MiB of pages move between the zones' free lists and those of CPUs. One file has both,
+# and another file everything else. So both files are read up to this often, until they agree.
 _TRIES = 8
 _NEAR_PAGES = 256
 
-# In /proc/zoneinfo: those of a node stand in its first zone; `count` is what a CPU keeps free.
+# In /proc/zoneinfo; the counters of a node are in its first zone; `count` is what a CPU keeps free.
 _LISTED = (
     "nr_inactive_anon",
     "nr_active_anon",
@@ -29,7 +29,7 @@ _LISTED = (
 )
 _ZONE = re.compile(r"^ +(?:pages )?(count:|\w+) +(\d+)$", re.MULTILINE)
 
-# Kernels that have their stacks in what vmalloc takes have this function.
+# Kernels with their stacks in vmalloc memory have this function.
 _STACKS_IN_VMALLOC = b" free_vm_stack_cache"
 
 
@@ -38,11 +38,11 @@ class Zones:
     """The sums of /proc/zoneinfo over all zones, in pages.
 
     Attributes:
-        free: in the free lists of all.
-        on_cpus: free, in a list of one CPU's own.
-        listed: on the lists of what can be reclaimed, and of what cannot.
-        present: all that there is, but holes.
-        managed: what of that the kernel did not keep for itself when it started.
+        free: in the free lists of zones.
+        on_cpus: free, in a CPU's own list.
+        listed: on the LRU lists, the unevictable one included.
+        present: all pages, without holes.
+        managed: pages that the kernel did not reserve when it booted.
     """
 
     free: int
@@ -54,7 +54,7 @@ class Zones:
 
 @dataclass(frozen=True)
 class Pool:
-    """Swap in memory. `stored` and `taken` in bytes: what it is, and what it takes compressed."""
+    """Swap in memory, in bytes: `stored` is the content, `taken` its compressed size."""
 
     stored: int
     taken: int
@@ -62,16 +62,16 @@ class Pool:
 
 @dataclass(frozen=True)
 class Memory:
-    """What the kernel counts.
+    """The kernel's counters.
 
     Attributes:
         kib: /proc/meminfo, in KiB.
         pages: /proc/vmstat.
         zones: /proc/zoneinfo.
         sockets: what sockets hold, in bytes.
-        zram: all of its devices.
+        zram: all zram devices together.
         huge_free: free huge pages of all sizes, in bytes.
-        stacks_in_vmalloc: whether kernel stacks are in what vmalloc takes as well.
+        stacks_in_vmalloc: whether kernel stacks are also in vmalloc.
     """
 
     kib: Counters
@@ -88,18 +88,18 @@ class Memory:
         return self.bytes("MemTotal")
 
     def bytes(self, *names: str) -> int:
-        """The sum of fields of /proc/meminfo; one that this kernel lacks is nothing."""
+        """The sum of fields of /proc/meminfo, in bytes; a field that this kernel lacks counts 0."""
         return sum(self.kib.get(name, 0) for name in names) << 10
 
     def page_bytes(self, name: str) -> int:
-        """The same of a counter of /proc/vmstat in pages."""
+        """A counter of /proc/vmstat that is in pages, in bytes."""
         return self.pages.get(name, 0) * PAGESIZE
 
 
 def look(root: Path = Path("/")) -> Memory:
-    """What is counted now; of several looks, the one whose files agree most on what is free.
+    """The counters now; of several reads, the one whose files agree most on what is free.
 
-    Raises MemtapError where a host does not show the files that all kernels have.
+    Raises MemtapError where the files that all kernels have cannot be read.
     """
     try:
         return _look(root)
@@ -161,7 +161,7 @@ def _sockets(root: Path) -> int:
 
 
 def _zram(root: Path) -> Pool:
-    """Of mm_stat the first is what is stored, and the third what it takes."""
+    """From mm_stat: the first number is the stored size, the third the memory it takes."""
     found = [_text(path).split() for path in (root / "sys/block").glob("zram*/mm_stat")]
     devices = [stat for stat in found if stat]
     return Pool(sum(int(stat[0]) for stat in devices), sum(int(stat[2]) for stat in devices))
@@ -176,7 +176,7 @@ def _huge_free(root: Path) -> int:
 
 
 def _has_stacks_in_vmalloc(root: Path, kib: Counters) -> bool:
-    """CONFIG_VMAP_STACK; where nobody tells, they are there if they find room in it."""
+    """Whether CONFIG_VMAP_STACK is set; if unknown, assumes so if the stacks fit in vmalloc."""
     try:
         return _has_function(root)
     except OSError:
@@ -185,12 +185,12 @@ def _has_stacks_in_vmalloc(root: Path, kib: Counters) -> bool:
 
 @cache
 def _has_function(root: Path) -> bool:
-    """Functions are many, and stay as they are."""
+    """Whether /proc/kallsyms has it; cached, as kallsyms is long and this does not change."""
     return _STACKS_IN_VMALLOC in (root / "proc/kallsyms").read_bytes()
 
 
 def _text(path: Path) -> str:
-    """All of a file; nothing if this kernel has no such, or keeps it from us."""
+    """The text of a file; empty if this kernel has no such file, or we may not read it."""
     try:
         return path.read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""The account as reports: what there is, or what came and went since."""
+"""The account as reports: of sizes, or of changes since."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from memtap.tracers.ledger.spaces import Space
 from memtap.tracers.model.report import Column, Report, Row, Section, now, percentage
 from memtap.tracers.model.tracer import Inspection, Query
 
-# Of /proc/meminfo, in KiB: what sums can be compared with.
+# From /proc/meminfo, in KiB: what sums can be compared with.
 _COMPARED = ("MemTotal", "MemFree", "MemAvailable", "AnonPages", "Mapped", "Shmem", "PageTables")
 
 
 class LedgerInspection(Inspection):
-    """Looks at all memory; see Inspection."""
+    """Inspects all memory; see Inspection."""
 
     def __init__(self, query: Query, columns: tuple[Column, ...], root: Path = Path("/")) -> None:
         (self._by,) = query.by
@@ -42,7 +42,7 @@ class LedgerInspection(Inspection):
         return [said + hint for said in _unread(self._seen)]
 
     def report(self) -> Report:
-        """What there was at the first look; or what changed since the last one, or one kept."""
+        """The account at the first look; or the changes since the last one, or one in a file."""
         before = self._since
         if self._changes:
             before, self._seen = before or self._seen, self._look()
@@ -58,7 +58,7 @@ class LedgerInspection(Inspection):
 
 
 def look(by: str, root: Path = Path("/")) -> Look:
-    """What there is now, a row for each of what it is grouped by."""
+    """The account now, a row for each value of the key."""
     seen = memory.look(root)
     if by == "cgroup":
         where = cgroups.hierarchy(root)
@@ -133,7 +133,7 @@ def _user_rows(seen: Memory, found: list[Space]) -> list[Row]:
 
 
 def _with_total(row: Row, total: int) -> Row:
-    """The row with the sum of what is known of its parts, and the share of that in MemTotal."""
+    """The row with the sum of its known parts, and the share of that in MemTotal."""
     known = [row[name] for name in PARTS if row[name] is not None]
     taken = None if row["anon_bytes"] is None else sum(known)
     return row | {
@@ -148,13 +148,13 @@ _ROWS: dict[str, Callable[[Memory, list[Space]], list[Row]]] = {
     "user": _user_rows,
 }
 
-# What identifies a row, whatever it is grouped by; and what is added up.
+# The columns that identify a row, for any key; and those that are added up.
 _IDENTITY = ("group", "line", "cgroup", "pid", "start", "uid")
 _AMOUNTS = tuple(dict.fromkeys((*CHARGED, *SUMMED)))
 
 
 def summed(rows: Iterable[Row]) -> Row:
-    """The sums of what can be added up; of what is known, and None if nothing is."""
+    """The sums of the amounts, over the known values; None if none is known."""
     rows = list(rows)
     return {name: _sum(row.get(name) for row in rows) for name in SUMMED}
 
@@ -165,7 +165,7 @@ def _sum(values: Iterable[int | None]) -> int | None:
 
 
 def report_of(seen: Look, columns: tuple[Column, ...], explains: bool = False) -> Report:
-    """What there is."""
+    """The report of a look."""
     words = explain.WORDS[seen.by](seen.rows, seen.total) if explains else None
     return _report(seen, columns, seen.rows, seen.kernel, 0.0, words)
 
@@ -173,7 +173,7 @@ def report_of(seen: Look, columns: tuple[Column, ...], explains: bool = False) -
 def change_of(
     before: Look, seen: Look, columns: tuple[Column, ...], explains: bool = False
 ) -> Report:
-    """What changed."""
+    """The report of changes between two looks."""
     rows = changes(before.rows, seen.rows, seen.total)
     kernel = difference(seen.kernel, before.kernel)
     seconds = seconds_between(before, seen)
@@ -202,7 +202,7 @@ def _report(
 
 
 def _totals(rows: list[Row], columns: tuple[Column, ...], total: int) -> Row | None:
-    """What all of it adds up to; that of lines is MemTotal, and that of cgroups the first."""
+    """The totals; for lines that is MemTotal, and for cgroups the first row."""
     names = {column.name for column in columns}
     if "cgroup" in names:
         return None
@@ -214,9 +214,9 @@ def _totals(rows: list[Row], columns: tuple[Column, ...], total: int) -> Row | N
 
 
 def changes(before: Iterable[Row], after: Iterable[Row], total: int) -> list[Row]:
-    """How far sizes came; only rows of which some changed.
+    """The changes of sizes; only of rows with a change.
 
-    What began had nothing before, and what ended has nothing left.
+    What is new had nothing before, and what ended has nothing left.
     """
     old = {_identity(row): row for row in before}
     rows = [_difference(row, old.pop(_identity(row), {}), total) for row in after]
@@ -229,7 +229,7 @@ def _identity(row: Row) -> tuple[Any, ...]:
 
 
 def _difference(row: Row, old: Row, total: int, named: Row | None = None) -> Row:
-    """How far the amounts of a row came; those that one of both does not know are None."""
+    """The changes of a row's amounts; None for those that either look does not know."""
     named = named or row
     amounts = {name: _minus(row[name], old.get(name, 0)) for name in _AMOUNTS if name in named}
     of = amounts.get("size_bytes", amounts.get("total_bytes"))
@@ -246,7 +246,7 @@ def _minus(value: int | None, old: int | None) -> int | None:
 
 
 def _unread(seen: Look) -> list[str]:
-    """What is missing where processes are not ours to read."""
+    """The note on what is missing of processes that we may not read."""
     if not seen.unread or seen.by == "cgroup":
         return []
     of = "1 process is" if seen.unread == 1 else f"{seen.unread} processes are"

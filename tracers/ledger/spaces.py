@@ -1,4 +1,4 @@
-"""What processes take, each page counted once: what they share is divided among them."""
+"""The memory of processes, each page counted once: shared pages are divided among them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _NAME = re.compile(rb"^Name:\t(.*)$", re.MULTILINE)
 # In /proc/PID/stat, counted from the state.
 _START = 19
 
-# Kernel memory that a process has mapped, which is in no counter: buffers of perf events (those of
-# BPF programs among them), the queues of io_uring, and of packet sockets.
+# Kernel memory that a process has mapped and that is in no counter: buffers of perf events (those
+# of BPF programs among them), the queues of io_uring, and of packet sockets.
 _RINGS = re.compile(
     rb"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ +"
     rb"(?:anon_inode:\[(?:perf_event|io_uring)\]|socket:\[\d+\])$",
@@ -30,18 +30,18 @@ _RINGS = re.compile(
 
 @dataclass(frozen=True)
 class Space:
-    """The memory of a process, in bytes; None is what is not ours to read.
+    """The memory of a process, in bytes; None for what we may not read.
 
     Attributes:
-        pid: which.
-        start: when it began, in clock ticks after boot; with the pid it tells it from all others.
+        pid: its number.
+        start: when it began, in clock ticks after boot; with the pid it identifies the process.
         uid: the user it runs as.
         comm: its name, safe to print.
         anon: anonymous pages.
         file: pages of files that it maps.
         shmem: pages of shared memory that it maps.
-        swap: what of its own is swapped out.
-        hugetlb: huge pages of hugetlbfs, in full in each that maps them.
+        swap: its own memory that is swapped out.
+        hugetlb: huge pages of hugetlbfs, counted in full for each process that maps them.
         pgtables: its page tables.
         rings: buffers of the kernel that it maps.
     """
@@ -60,13 +60,13 @@ class Space:
 
     @property
     def is_known(self) -> bool:
-        """Whether all of it is ours to read."""
+        """Whether we may read all of it."""
         return None not in (self.shmem, self.rings)
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Of all processes, in bytes.
+    """Sums over all processes, in bytes.
 
     Attributes:
         shmem: pages of shared memory that are mapped.
@@ -78,7 +78,7 @@ class Sums:
 
 
 def sums_of(spaces: list[Space]) -> Sums:
-    """What the account of the host needs of them."""
+    """The sums that the account of the host needs."""
     return Sums(
         shmem=sum(space.shmem or 0 for space in spaces),
         rings=sum(space.rings or 0 for space in spaces),
@@ -90,8 +90,8 @@ def look(root: Path = Path("/"), whole: bool = False) -> list[Space]:
 
     Args:
         root: where /proc is.
-        whole: whether all of each is wanted. To tell how much the kernel walks through all of
-            its page tables; without, only of those that have shared memory, for the sake of that.
+        whole: whether all of each process is wanted, for which the kernel walks through all of its
+            page tables. If not, only processes that have shared memory are read like this.
     """
     pids = (int(name) for name in os.listdir(root / "proc") if name.isdigit())
     return [space for pid in pids for space in _try(root, pid, whole)]
@@ -136,7 +136,7 @@ def _space(pid: int, folder: Path, comm: str, fields: dict[bytes, int], whole: b
 
 
 def _read(pid: int, path: Path) -> bytes | None:
-    """All of a file; nothing if its process is gone, None if it is not ours or not to be had."""
+    """The text of a file; empty if its process is gone, None if we may not or cannot read it."""
     try:
         return patiently(pid, partial(path.read_bytes))
     except procfs.Gone:

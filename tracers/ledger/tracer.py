@@ -33,7 +33,7 @@ def _inspect(query: Query) -> Inspection:
 
 
 def _state(root: Path) -> str:
-    """Which lines an account has not here."""
+    """Which lines an account lacks on this host."""
     from memtap.tracers.ledger.account import untold
     from memtap.tracers.ledger.memory import look
 
@@ -41,7 +41,7 @@ def _state(root: Path) -> str:
         missing = untold(look(root))
     except MemtapError as error:
         return f"none: {error.what}"
-    return f"without {', '.join(missing)}, which nobody tells" if missing else "all of its lines"
+    return f"without {', '.join(missing)}, which it lacks" if missing else "all of its lines"
 
 
 TRACER = Inspector(

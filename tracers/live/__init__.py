@@ -1,1 +1,1 @@
-"""From a session, or from a file, to chunks; no tracer is known here."""
+"""From a session, or from a recording, to chunks; no tracer is known here."""

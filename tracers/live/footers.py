@@ -1,8 +1,8 @@
-"""The ends of Parquet files, which tell what is in them and where.
+"""The footers of Parquet files, which say what is in the files and where.
 
-A recorder writes each chunk as a small Parquet file of its own, one behind the other, so that
-what was written can be read whatever becomes of the recorder. At last comes the end of them all,
-which makes them one: a plain Parquet file in which the smaller ends are gaps.
+A recorder writes each chunk as a small Parquet file of its own, one after the other, so that what
+was written can be read even if the recorder is killed. Last it writes a footer for all of them,
+which makes them one plain Parquet file, in which the smaller footers are gaps.
 https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
 """
 
@@ -28,25 +28,25 @@ _COLUMNS, _ROWS_OF_GROUP, _GROUP_AT = 1, 3, 5
 _COLUMN, _OFFSETS = 3, (9, 10, 11)
 _KEY, _VALUE = 1, 2
 
-# So far back an end is looked for where a recorder was killed: a chunk that it had begun, and the
-# room that it kept for what was to come.
+# If a recorder was killed, we search this far back for a footer: past a chunk that it had begun,
+# and the space that it had reserved.
 _LOOK_BACK = 256 << 20
 _BLOCK = 1 << 20
 
 
 def footer_of(segment: bytes) -> bytes:
-    """The end of a whole Parquet file, without what is around it."""
+    """The footer of a whole Parquet file, without its length and magic."""
     (size,) = _LENGTH.unpack_from(segment, len(segment) - _TAIL_BYTES)
     return segment[len(segment) - _TAIL_BYTES - size : len(segment) - _TAIL_BYTES]
 
 
 def ending(footer: bytes) -> bytes:
-    """An end as it stands in a file."""
+    """A footer as it stands in a file, with its length and magic."""
     return footer + _LENGTH.pack(len(footer)) + MAGIC
 
 
 class Footer:
-    """The end of several Parquet files of one schema that stand one behind the other."""
+    """The footer of several Parquet files of one schema that stand one after the other."""
 
     def __init__(self) -> None:
         self._first: Struct = {}
@@ -54,7 +54,7 @@ class Footer:
         self._rows = 0
 
     def add(self, footer: bytes, at: int) -> None:
-        """Takes in the end of a file that begins `at` so many bytes."""
+        """Adds the footer of a file that begins at byte `at`."""
         fields = decode(footer)
         self._first = self._first or fields
         for group in fields[_GROUPS][1].values:
@@ -63,7 +63,7 @@ class Footer:
             self._rows += group[_ROWS_OF_GROUP][1]
 
     def encode(self, metadata: Mapping[bytes, bytes]) -> bytes:
-        """The end of all; `metadata` is added to that of the first."""
+        """The footer of all; `metadata` is added to that of the first file."""
         fields = dict(self._first)
         fields[_ROWS] = Type.I64, self._rows
         fields[_GROUPS] = Type.LIST, Items(Type.STRUCT, self._groups)
@@ -77,7 +77,7 @@ class Footer:
 
 
 def _shift(group: Struct, by: int) -> None:
-    """A row group of a file, as one of a file that has so many bytes before that."""
+    """Shifts a row group's offsets for a file that has `by` bytes before it."""
     columns = [chunk[_COLUMN][1] for chunk in group[_COLUMNS][1].values]
     for fields, numbers in ((group, (_GROUP_AT,)), *((each, _OFFSETS) for each in columns)):
         for number in numbers:
@@ -87,14 +87,14 @@ def _shift(group: Struct, by: int) -> None:
 
 
 def footer_bytes(file: BinaryIO, end: int) -> int | None:
-    """How long the end is that a file has before a place, by what it says; None if it has none."""
+    """The claimed length of the footer that ends at `end`; None if there is none."""
     file.seek(max(end - _TAIL_BYTES, 0))
     tail = file.read(_TAIL_BYTES)
     return int(_LENGTH.unpack_from(tail)[0]) if tail[_LENGTH.size :] == MAGIC else None
 
 
 def read(file: BinaryIO, end: int, most: int) -> pq.FileMetaData:
-    """The end that a file has before a place. Raises what is wrong with it, or ValueError."""
+    """The footer that ends at `end`. Raises ValueError, or what parsing it raises."""
     size = footer_bytes(file, end) or 0
     if not 0 < size <= min(most, end - _TAIL_BYTES - len(MAGIC)):
         raise ValueError("no end")
@@ -103,9 +103,9 @@ def read(file: BinaryIO, end: int, most: int) -> pq.FileMetaData:
 
 
 def chain(file: BinaryIO, most: int) -> list[tuple[int, int]]:
-    """Where the whole Parquet files begin and end of which a file is made; none if it is not.
+    """Where the whole Parquet files that make up a file begin and end; empty if it has none.
 
-    What is behind the last whole one is left out.
+    What follows the last whole one is left out.
     """
     for end in _ends(file, file.seek(0, os.SEEK_END)):
         found = []
@@ -118,7 +118,7 @@ def chain(file: BinaryIO, most: int) -> list[tuple[int, int]]:
 
 
 def _ends(file: BinaryIO, size: int) -> Iterator[int]:
-    """Where what may be an end has its own end, from the last on."""
+    """Where possible footers end, the last one first."""
     until = size
     while until > max(size - _LOOK_BACK, 0):
         begin = max(until - _BLOCK, 0)
@@ -131,7 +131,7 @@ def _ends(file: BinaryIO, size: int) -> Iterator[int]:
 
 
 def _start(file: BinaryIO, end: int, most: int) -> int | None:
-    """Where the Parquet file begins that ends here; None if there is none."""
+    """Where the Parquet file that ends here begins; None if there is none."""
     try:
         metadata = read(file, end, most)
     except (ValueError, OSError, pa.ArrowException):

@@ -24,13 +24,13 @@ from memtap.tracers.live.privileges import notes_of
 from memtap.tracers.live.processes import Processes, descendants, read_parents
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.enricher import REMEMBERED, Divisible, Enricher, Texts
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import now
-from memtap.tracers.model.who import Who
 
 
 @dataclass
 class _Start:
-    """Where an interval began: the counters that only differences of are reported."""
+    """The counters at the beginning of an interval; reports have only their growth."""
 
     ns: int
     losses: Losses
@@ -41,14 +41,14 @@ class _Start:
 class Live:
     """A tracing session and everything around it that a report needs. Close it after use.
 
-    `processes` must have been listening before, so that whoever is traced is known. `enricher`
-    makes what turns events into rows; `counters` reads the host's own, which stand beside ours. Of
-    the `targets` what they do is traced from now on, of `starting` from when it executes a program.
-    With `names_threads` texts of kind `tid` tell the names of threads.
+    `processes` must have been listening before, so that every traced process is known. `enricher`
+    makes the enricher, which turns events into rows; `counters` reads the host's counters, which
+    reports show beside ours. The `targets` are traced from now on, `starting` from its execve on.
+    With `names_threads`, texts of kind `tid` name the threads.
 
     Attributes:
-        notes: what the buffers and our privileges keep from us.
-        patience_s: after so many seconds consume() is to be called, whether anything comes or not.
+        notes: what we cannot see because of the buffers or of missing privileges.
+        patience_s: consume() must be called after this many seconds, even if no event comes.
     """
 
     def __init__(
@@ -67,17 +67,17 @@ class Live:
         self.origin = origin_of(loaded, kernel)
         self.processes = processes
         self.session = Session(loaded, kernel)
-        if loaded.request.notes_who:
+        if loaded.request.notes_processes:
             processes.noted = Noted(self.session)
         self.enricher = enricher(self.session)
         self.notes = [*self.session.notes, *notes_of(kernel, loaded.request.plan)]
         self.patience_s = math.inf
         self._own, self._left_out = loaded.request.filter.own, 0
         self._drops_own = bool(self._own) and loaded.request.plan.own != "report"
-        self._told: dict[int, Who] = {}
-        self._birth_of: dict[int, int] = {}  # of those of the interval
+        self._sent: dict[int, Process] = {}
+        self._birth_of: dict[int, int] = {}  # of the processes of this interval
         self._births_before, self._reused = processes.births, set[int]()
-        self._told_threads: dict[int, str] | None = {} if names_threads else None
+        self._sent_threads: dict[int, str] | None = {} if names_threads else None
         self._pieces, self._given_up = Pieces(), 0
         self._notes: dict[str, None] = {}
         self._followed: set[int] = set()
@@ -91,10 +91,10 @@ class Live:
         )
 
     def follow(self, tgid: int) -> None:
-        """Traces a process, and the children that it has, unless the filter says not to."""
+        """Traces a process and its children, unless the filter says not to."""
         self._keep(tgid, self.session.follow)
         if self._filter.follow:
-            # A child that is found here may have got one itself before it was followed.
+            # A child that is found here may have forked before it was followed.
             while news := descendants(tgid, read_parents()) - self._followed:
                 for child in news:
                     self._keep(child, self.session.follow)
@@ -107,37 +107,38 @@ class Live:
 
     @property
     def interval_began_s(self) -> float:
-        """When the interval under way began (CLOCK_MONOTONIC)."""
+        """When the current interval began (CLOCK_MONOTONIC)."""
         return self._start.ns / 1e9
 
     def begin_interval(self) -> None:
-        """Lets the interval under way begin now, as what is traced begins to run."""
+        """Begins the current interval now, as the traced program begins to run."""
         self._start = replace(self._start, ns=time.monotonic_ns())
 
     def consume(self) -> None:
-        """Takes in the events that the kernel has sent, so that nothing overflows."""
+        """Reads the events that the kernel has sent, so that no buffer overflows."""
         self.session.consume()
         self.patience_s = self.enricher.polled()
 
     @property
     def is_full(self) -> bool:
-        """Whether so much has come in that collect() should take it."""
+        """Whether so many events wait that collect() should be called."""
         return self.session.waiting >= self.enricher.most_batches
 
     def collect(self, ends: bool, last: bool = False) -> Chunk:
-        """Everything up to now; `ends` makes it the end of an interval.
+        """All events up to now; with `ends` the interval ends here.
 
-        With `last`, tracing ends first, so nothing can come after it. The kernel's own counters are
-        read before: what they have counted is in this chunk, or known to be unsettled.
+        With `last`, tracing ends first, so no event can come after this chunk. The kernel's own
+        counters are read before that: what they have counted is in this chunk, or known to be
+        unsettled.
         """
         return self._chunk(self.drain(ends, last), ends, last)
 
     def chunks(
         self, drained: Drained, ends: bool, last: bool, hurries: Callable[[], bool]
     ) -> Iterator[Chunk]:
-        """What was drained, in several chunks if it is much; the last `ends` the interval.
+        """The drained events, in several chunks if they are many; the last `ends` the interval.
 
-        When it `hurries`, what is left counts as lost.
+        If `hurries` becomes true, the rest counts as lost.
         """
         if not isinstance(self.enricher, Divisible):
             yield self._chunk(drained, ends, last)
@@ -155,7 +156,7 @@ class Live:
                 yield self._chunk(piece, ends, last)
 
     def drain(self, ends: bool, last: bool) -> Drained:
-        """Everything up to now, to be made into chunks; see collect()."""
+        """All events up to now, to be made into chunks; see collect()."""
         counted, own = (self._counted(), self._own_counts()) if ends else ({}, {})
         if last:
             self.session.detach()
@@ -172,7 +173,7 @@ class Live:
         return Chunk(
             rows=rows,
             until_ns=drained.until_ns,
-            who=self._news(rows),
+            processes=self._news(rows),
             paths=taken.paths,
             texts=taken.texts | self._thread_news(rows),
             interval=self._end_interval(taken.unsettled) if ends else None,
@@ -180,33 +181,37 @@ class Live:
         )
 
     def close(self) -> None:
-        """Ends tracing and gives everything back."""
+        """Ends tracing and frees everything."""
         self.session.close()
 
     def _of_others(self, rows: Events) -> Events:
-        """Rows that are not of this process, nor of its children, which it has for its own work."""
+        """Rows of other processes than this one and the children that it starts for its work."""
         own = np.isin(rows["tgid"], [self._own, *self.processes.children])
         if not own.any():
             return rows
         self._left_out += events_of(rows[own])
         return take(rows, ~own)
 
-    def _news(self, rows: Events) -> dict[int, Who]:
-        """The processes of these rows, except those that are as they were told before."""
+    def _news(self, rows: Events) -> dict[int, Process]:
+        """The processes of these rows that are new, or have changed since they were last sent."""
         self.processes.forget_unwatched()
-        found = {int(tgid): self.processes.who(int(tgid)) for tgid in np.unique(rows["tgid"])}
-        if unknown := [tgid for tgid, who in found.items() if who.uid < 0]:
-            self.processes.consume()  # it ended while we looked: its exit record is here by now
-            found |= {tgid: self.processes.who(tgid) for tgid in unknown}
-        if len(self._told) > REMEMBERED:
-            self._told.clear()
-        news = {tgid: who for tgid, who in found.items() if self._told.get(tgid) != who}
-        self._told |= news
+        found = {int(tgid): self.processes.known(int(tgid)) for tgid in np.unique(rows["tgid"])}
+        if unknown := [tgid for tgid, processes in found.items() if processes.uid < 0]:
+            self.processes.consume()  # some ended while we looked: their exit records have come
+            found |= {tgid: self.processes.known(tgid) for tgid in unknown}
+        if len(self._sent) > REMEMBERED:
+            self._sent.clear()
+        news = {
+            tgid: processes
+            for tgid, processes in found.items()
+            if self._sent.get(tgid) != processes
+        }
+        self._sent |= news
         self._see_reused(found)
         return news
 
     def _see_reused(self, tgids: Iterable[int]) -> None:
-        """Notes which numbers are of another process than before in this interval."""
+        """Notes which process numbers were given to another process in this interval."""
         for tgid in tgids:
             before, birth = self.processes.births_of(tgid)
             known = self._birth_of.setdefault(tgid, birth)
@@ -214,18 +219,18 @@ class Live:
                 self._reused.add(tgid)
 
     def _thread_news(self, rows: Events) -> Texts:
-        """The names of threads of these rows, if they are asked for, except those told before."""
-        if self._told_threads is None:
+        """The names of these rows' threads, if wanted, without those that were sent before."""
+        if self._sent_threads is None:
             return {}
         _, one = np.unique(rows["tid"], return_index=True)
         threads = rows[["tid", "tgid"]][one].tolist()
         found = {tid: self.processes.thread(tgid, tid) for tid, tgid in threads}
-        if Who.comm in found.values():
-            self.processes.consume()  # some have ended while we looked
+        if Process.comm in found.values():
+            self.processes.consume()  # some ended while we looked
             found = {tid: self.processes.thread(tgid, tid) for tid, tgid in threads}
-        told = self._told_threads
-        news = {tid: name for tid, name in found.items() if told.get(tid) != name}
-        told |= news
+        sent = self._sent_threads
+        news = {tid: name for tid, name in found.items() if sent.get(tid) != name}
+        sent |= news
         return {"tid": news}
 
     def _counted(self) -> Counters:
@@ -236,7 +241,7 @@ class Live:
         return counters
 
     def _see_start(self) -> None:
-        """Once the program has begun, leaves out what its process had counted before."""
+        """Once PROGRAM has begun, subtracts what its process had counted before."""
         if self._starting is not None and any(self.session.at_exec()):
             self.processes.targets.began(self._starting, self.session.at_exec())
             self._starting = None
@@ -273,20 +278,20 @@ class Live:
 
 
 def own_work() -> Counters:
-    """What this process has taken so far: ns on a CPU, minor and major faults."""
+    """What this process has cost so far: ns on a CPU, minor and major faults."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     cpu_ns = round((usage.ru_utime + usage.ru_stime) * 1e9)
     return {"cpu_ns": cpu_ns, "minor": usage.ru_minflt, "major": usage.ru_majflt}
 
 
 def events_of(rows: Events) -> int:
-    """How many events rows stand for."""
+    """How many events these rows stand for."""
     counts = [name for name in ("count", "allocs", "frees") if name in (rows.dtype.names or ())]
     return int(sum(rows[name].sum() for name in counts)) if counts else len(rows)
 
 
 def origin_of(loaded: Loaded, kernel: Kernel) -> Origin:
-    """What a report or a recording says of where its events come from."""
+    """Where the events of a report or a recording come from."""
     return Origin(
         tracer=loaded.request.plan.name,
         way=loaded.variant.name,

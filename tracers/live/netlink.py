@@ -1,4 +1,4 @@
-"""Many messages of a netlink socket at once, and only those that somebody wants."""
+"""Reads many messages of a netlink socket at once, and only those that are wanted."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    # A message a row, as many bytes of it as are wanted.
+    # One message per row, as many bytes of it as are wanted.
     Messages = npt.NDArray[np.uint8]
 
-# What a socket holds until it is read, and how many messages are taken in with one system call.
+# The bytes that a socket holds until it is read, and how many messages one system call reads.
 _RECEIVE_BYTES = 16 << 20
 _AT_ONCE = 128
 
@@ -37,7 +37,7 @@ class Wanted(NamedTuple):
     other: int
 
     def instructions(self) -> list[tuple[int, int, int, int]]:
-        """Code, how many to skip if it is true and if not, operand. A u32 is loaded big-endian."""
+        """Code, instructions to skip if true and if false, operand. A u32 is loaded big-endian."""
         return [
             (_LOAD, 0, 0, self.place),
             (_IS, 0, 5, socket.htonl(self.number)),
@@ -79,7 +79,7 @@ _LIBC = ct.CDLL(None, use_errno=True)
 
 
 class Listener:
-    """A netlink socket that `owner`, of pyroute2, made and that we read, `size` bytes of a message.
+    """A netlink socket that `owner` (of pyroute2) opened; we read `size` bytes of each message.
 
     Attributes:
         overflowed: whether the kernel had to drop messages, as the socket was full.
@@ -90,7 +90,7 @@ class Listener:
         self._socket = socket.socket(fileno=os.dup(owner.fileno()))
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BYTES)
         self.overflowed = False
-        import numpy as np  # what only asks for the name of a user does without it
+        import numpy as np  # callers that only want a user's name do without numpy
 
         self._messages = np.zeros((_AT_ONCE, size), np.uint8)
         start = self._messages.ctypes.data
@@ -105,14 +105,14 @@ class Listener:
         return self._socket.fileno()
 
     def want(self, wanted: Iterable[Wanted]) -> None:
-        """From now on the kernel drops all others, which then neither fill it nor wake anybody."""
+        """From now on the kernel drops all others, which neither fill the socket nor wake us."""
         listed = [step for each in wanted for step in each.instructions()] + [(_RETURN, 0, 0, 0)]
         program = ct.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in listed))
         how = struct.pack("HP", len(listed), ct.addressof(program))
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, how)
 
     def messages(self) -> Iterator[Messages]:
-        """What has arrived, some at a time, each until the next is asked for."""
+        """The messages that have arrived, some at a time; an array is valid until the next."""
         while True:
             count = _LIBC.recvmmsg(
                 self.fileno(), self._headers, _AT_ONCE, socket.MSG_DONTWAIT, None
@@ -131,7 +131,7 @@ class Listener:
 
 
 def column(messages: Messages, offset: int, kind: str) -> list[Any]:
-    """The values that stand at an offset of each message, of a type as numpy writes it."""
+    """The value at an offset of each message; `kind` is its type as numpy writes it."""
     import numpy as np
 
     part = messages[:, offset : offset + np.dtype(kind).itemsize]

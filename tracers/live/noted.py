@@ -1,6 +1,6 @@
-"""What the kernel noted of processes, for those that are gone before anybody looks into /proc.
+"""What our BPF programs noted of processes, for those that end before we look into /proc.
 
-Their cgroups (memtap/cgroups.h) and the arguments of their programs (memtap/arguments.h).
+That is their cgroups (memtap/cgroups.h) and the arguments of their programs (memtap/arguments.h).
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 _PROCESS, _COUNT, _CGROUP = struct.Struct("=I"), struct.Struct("=I"), struct.Struct("=Q")
 _NAME_BYTES = 256
 
-# Of a removed cgroup nobody asks for long.
+# With more removed cgroups than this, the oldest are forgotten: reports need them only for a while.
 _REMEMBERED = 1 << 14
 
 
-# How long a command line can be here; a longer one is cut.
+# The most bytes of a command line; a longer one is cut.
 ARGUMENT_BYTES = 256
 
 
 class Noted:
-    """What was noted in a session: of the process that has a number now, or had it last."""
+    """What was noted in a session about the process that has a number now, or had it last."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -43,7 +43,7 @@ class Noted:
     def cgroup(self, tgid: int) -> str | None:
         """The path of its cgroup, from the root of the hierarchy.
 
-        None of those that were there before the session began, unless they were moved, or ended.
+        None for a process that ran before the session began, unless it was moved or has ended.
         """
         found = self._session.look_up("cgroup_of", _PROCESS.pack(tgid), _CGROUP.size)
         return None if found is None else self._path(_CGROUP.unpack(found)[0])
@@ -57,7 +57,7 @@ class Noted:
         return self._paths[number]
 
     def _names(self, number: int) -> Iterator[bytes]:
-        """The names of a cgroup and of those above it, without the root, which has none."""
+        """The names of a cgroup and of those above it, without the root, which has no name."""
         while number:
             found = self._session.look_up(
                 "cgroup_names", _CGROUP.pack(number), _CGROUP.size + _NAME_BYTES
@@ -71,5 +71,5 @@ class Noted:
 
 
 def arguments_text(raw: bytes) -> str:
-    """A command line as /proc/PID/cmdline has it, safe to print, and no longer than is kept."""
+    """A command line as /proc/PID/cmdline has it: safe to print, and cut as above."""
     return printable(raw[:ARGUMENT_BYTES].rstrip(b"\0").replace(b"\0", b" "))

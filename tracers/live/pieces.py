@@ -1,4 +1,4 @@
-"""What was drained, in pieces: so nobody has to wait until all of it is worked on."""
+"""Divides drained events into pieces, so that the user need not wait until all are processed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 
 from memtap.bpf.session import Drained
 
-# A piece has so many events that work on it takes so long, and not less or more than these.
+# A piece has as many events as take this long to process, within the limits below.
 _PIECE_S = 0.1
 _LEAST, _MOST = 1 << 10, 1 << 18
 
 
 class Pieces:
-    """Takes apart what was drained, in pieces as large as the time of the last ones allows."""
+    """Divides drained events into pieces; the time that the last pieces took sets their size."""
 
     def __init__(self) -> None:
         self._size = 1 << 14
 
     def of(self, drained: Drained) -> Iterator[Drained]:
-        """The parts, in order of time; work on each is done when the next is asked for."""
+        """The pieces, in order of time; a piece has been processed when the next is asked for."""
         while True:
             began = time.monotonic()
             piece, rest = _first(drained, self._size)
@@ -36,7 +36,7 @@ class Pieces:
 
 
 def _first(drained: Drained, size: int) -> tuple[Drained, Drained | None]:
-    """So many events, or some more that are of the same time; and what is left, if there is any."""
+    """The first `size` events, with others of the same time; and the rest, if there is any."""
     ns = drained.events["ns"] if len(drained.events) else np.empty(0, np.uint64)
     if int(np.searchsorted(ns, drained.until_ns, "right")) <= size:
         return drained, None

@@ -1,4 +1,4 @@
-"""What a run without all of root's capabilities cannot tell, and which capability would help."""
+"""What a run without all of root's capabilities cannot see, and which capability would help."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ _NO_MAPPINGS = (
 
 
 def notes_of(kernel: Kernel, plan: Plan) -> list[str]:
-    """What to say of a run of this plan by this process."""
+    """The notes on a run of this plan by this process."""
     return [_NO_MAPPINGS] if plan.mappings and not kernel.holds(CAP_SYS_PTRACE) else []

@@ -1,9 +1,9 @@
-"""Who: names, users and cgroups of processes, also of those that are gone.
+"""Names, users and cgroups of processes, also of those that are gone.
 
-The living are read from /proc when somebody asks. What is gone by then was heard of by netlink:
-the proc connector tells of births and new programs, taskstats gives the exit record of every task.
-This is the only module that imports pyroute2; it opens and registers the sockets. The messages can
-be many: netlink.py takes them in, and what they say becomes text only when somebody asks.
+Living processes are read from /proc when they are asked for. Those that are gone by then are known
+from netlink: the proc connector reports forks and execs, taskstats gives the exit record of every
+task. This is the only module that imports pyroute2; it opens and registers the sockets. There can
+be many messages: netlink.py reads them, and they become text only when it is asked for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from memtap.tracers.host.procfs import stat_fields, user_name
 from memtap.tracers.live.netlink import Listener, Wanted, column
 from memtap.tracers.live.noted import ARGUMENT_BYTES, Noted, arguments_text
 from memtap.tracers.live.targets import Targets
-from memtap.tracers.model.who import UNKNOWN_PROCESS, Who
+from memtap.tracers.model.process import UNKNOWN_PROCESS, Process
 
 if TYPE_CHECKING:
     from memtap.bpf.btf import Btf
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 # Of uapi/linux/cn_proc.h.
 _FORK, _EXEC, _UID, _COMM = 0x1, 0x2, 0x4, 0x200
-# A struct proc_event stands behind struct nlmsghdr and struct cn_msg.
-# Its data begin with a tid and a tgid: of a parent, then those of its child, or of who did it.
+# A struct proc_event stands behind struct nlmsghdr and struct cn_msg. Its data begin with a tid and
+# a tgid: those of a parent, then of its child; or of the task itself.
 _WHAT, _TID, _TGID, _CHILD_TID, _CHILD = 36, 52, 56, 60, 64
 
-# Attributes of uapi/linux/taskstats.h.
-# It stands behind struct nlmsghdr and genlmsghdr, and the number and maybe a filler.
+# Attributes of uapi/linux/taskstats.h. It stands behind struct nlmsghdr and genlmsghdr, a number
+# and perhaps padding.
 _NL_HEADERS, _NLA, _STATS_BY = 20, struct.Struct("=HH"), 64
 _TYPE_STATS, _TYPE_AGGR_PID = 3, 4
 
-# So many that ended are remembered while an interval lasts, and so many when it is over.
+# How many ended processes are remembered during an interval, and after it.
 _REMEMBERED, _LASTING = 1 << 16, 1 << 14
 
 _OVERFLOW = "process events came too fast to be read: some processes may lack their names"
@@ -49,10 +49,10 @@ _COUNTED = ("ac_minflt", "ac_majflt", "read_bytes", "write_bytes", "cpu_run_virt
 _LAST_WORDS = ("ac_pid", "ac_tgid", "ac_uid", "ac_comm")
 
 
-def read_who(pid: int, root: Path = Path("/")) -> Who | None:
+def read_process(pid: int, root: Path = Path("/")) -> Process | None:
     """A living process, from /proc/PID/status and /proc/PID/cgroup; None if it is gone.
 
-    One that ends has left its cgroup already, so that is "?".
+    A process that is exiting has left its cgroup already, so that is "?".
     """
     try:
         status = (root / f"proc/{pid}/status").read_bytes()
@@ -62,7 +62,7 @@ def read_who(pid: int, root: Path = Path("/")) -> Who | None:
     fields = dict(line.partition(b":\t")[::2] for line in status.splitlines())
     uid, name = int(fields[b"Uid"].split()[0]), printable(_unescape_status(fields[b"Name"]))
     path = "?" if fields[b"State"].startswith((b"Z", b"X")) else pick_cgroup(cgroup)
-    return Who(name, uid, user_name(uid), path, _read_arguments(root / f"proc/{pid}", name))
+    return Process(name, uid, user_name(uid), path, _read_arguments(root / f"proc/{pid}", name))
 
 
 def _read_arguments(process: Path, name: str) -> str:
@@ -73,7 +73,7 @@ def _read_arguments(process: Path, name: str) -> str:
     try:
         return arguments_text(patiently(int(process.name), read)) or f"[{name}]"
     except OSError:
-        return Who.args
+        return Process.args
 
 
 def _is_gone(pid: int) -> bool:
@@ -97,7 +97,7 @@ def _unescape_status(name: bytes) -> bytes:
 
 
 def pick_cgroup(text: bytes) -> str:
-    """The cgroup of /proc/PID/cgroup that matters for memory: v1's memory hierarchy, else v2's."""
+    """The cgroup that accounts memory, from /proc/PID/cgroup: v1's memory controller, or v2's."""
     paths = {}
     for line in text.splitlines():
         _, controllers, path = line.split(b":", 2)
@@ -134,17 +134,17 @@ class _Dead(NamedTuple):
     """A process that ended.
 
     Attributes:
-        known: what was known of it while it lived.
+        known: what was known of it when it was alive.
         comm, uid: its name and user, as its exit record had them.
     """
 
-    known: Who | None
+    known: Process | None
     comm: bytes
     uid: int
 
-    def who(self) -> Who:
+    def process(self) -> Process:
         known = self.known or UNKNOWN_PROCESS
-        return Who(_name(self.comm), self.uid, user_name(self.uid), known.cgroup, known.args)
+        return Process(_name(self.comm), self.uid, user_name(self.uid), known.cgroup, known.args)
 
 
 def _name(comm: bytes) -> str:
@@ -152,19 +152,19 @@ def _name(comm: bytes) -> str:
 
 
 def _listen_to_births(with_threads: bool) -> Listener:
-    """The proc connector, which tells of a lot more than is wanted."""
+    """The proc connector, which reports much more than is wanted."""
     from pyroute2.netlink.connector.cn_proc import ProcEventSocket
 
     connector = ProcEventSocket()
     connector.bind()
-    connector.control(listen=True)  # waits for an answer, which is none of what is wanted
+    connector.control(listen=True)  # waits for an answer, which the filter would drop
     listener = Listener(connector, _CHILD + 4)
     listener.want(_wanted(with_threads))
     return listener
 
 
 def _wanted(with_threads: bool) -> list[Wanted]:
-    """Births, and what a process is that does it in its first thread: others do not change it."""
+    """Forks, and the events of main threads: other threads do not change a process."""
     births = Wanted(_WHAT, _FORK, _CHILD_TID, _CHILD_TID if with_threads else _CHILD)
     return [births, *(Wanted(_WHAT, what, _TID, _TGID) for what in (_EXEC, _UID, _COMM))]
 
@@ -179,16 +179,16 @@ def _listen_to_exit_records(cpus: str, size: int) -> Listener:
 
 
 class Processes:
-    """Keeps what can be known of processes that a report may name.
+    """Keeps what is known of processes that a report may name.
 
-    `more` are counters of struct taskstats that are wanted of targets' exit records.
+    `more` are counters of struct taskstats that are read from targets' exit records.
 
     Attributes:
         notes: what cannot be known on this host.
         targets: the processes whose own counters are wanted.
-        children: those of this process, while they live.
-        births: how many were told of so far.
-        noted: what the kernel notes of processes, once a session has begun.
+        children: those of this process that are alive.
+        births: how many forks and execs have been reported so far.
+        noted: what our BPF programs note of processes, once a session has begun.
     """
 
     def __init__(self, btf: Btf, possible_cpus: str, more: tuple[str, ...] = ()) -> None:
@@ -198,7 +198,7 @@ class Processes:
         self.births = 0
         self.children: set[int] = set()
         self._dead_threads: OrderedDict[int, bytes] = OrderedDict()
-        self._living: dict[int, Who] = {}
+        self._living: dict[int, Process] = {}
         self._dead: OrderedDict[int, _Dead] = OrderedDict()
         self._parents: dict[int, int] = {}
         self._births_of: OrderedDict[int, tuple[int, int]] = OrderedDict()
@@ -212,7 +212,7 @@ class Processes:
             "short-lived processes",
         )
         size = max(place.offset + place.size for place in self._fields.values() if place)
-        self._words = self._try(
+        self._exits = self._try(
             lambda: _listen_to_exit_records(possible_cpus, size),
             "taskstats",
             "processes that ended",
@@ -221,7 +221,7 @@ class Processes:
     def _try(self, listen: Callable[[], Listener], name: str, unknown: str) -> Listener | None:
         try:
             return listen()
-        except Exception as error:  # pyroute2 raises its own, OSError, or what asyncio raises
+        except Exception as error:  # of pyroute2, asyncio or the system: there are too many kinds
             reason = f"{type(error).__name__}: {error}"
             self.notes.append(f"no {name} ({reason}): {unknown} may lack their names")
             return None
@@ -229,20 +229,20 @@ class Processes:
     @property
     def readable(self) -> list[int]:
         """Descriptors that become readable when consume() has something to do."""
-        return [listener.fileno() for listener in (self._births, self._words) if listener]
+        return [listener.fileno() for listener in (self._births, self._exits) if listener]
 
     def consume(self) -> None:
-        """Takes in what has happened.
+        """Reads the messages that have come.
 
-        Last words are received first, but looked at last: so the birth of every task that spoke
-        them is known by then.
+        Exit records are received first, but processed last: so the fork of every task that has one
+        is known by then.
         """
-        words = [part.copy() for part in self._words.messages()] if self._words else []
+        exits = [part.copy() for part in self._exits.messages()] if self._exits else []
         for part in self._births.messages() if self._births else ():
             self._events(part)
-        for part in words:
+        for part in exits:
             self._exit_records(part)
-        for listener in (self._births, self._words):
+        for listener in (self._births, self._exits):
             if listener and listener.overflowed and _OVERFLOW not in self.notes:
                 self.notes.append(_OVERFLOW)
 
@@ -252,7 +252,7 @@ class Processes:
         self.consume()
         return self.targets.totals(looked)
 
-    def who(self, tgid: int) -> Who:
+    def known(self, tgid: int) -> Process:
         """The process of this number, dead or alive.
 
         Its cgroup is the one that it is in now, or was in when it ended.
@@ -261,15 +261,15 @@ class Processes:
         cgroup, args = noted or known.cgroup, self._arguments(tgid, known)
         if (cgroup, args) == (known.cgroup, known.args):
             return known
-        return Who(known.comm, known.uid, known.user, cgroup, args)
+        return Process(known.comm, known.uid, known.user, cgroup, args)
 
-    def _known(self, tgid: int) -> Who:
+    def _known(self, tgid: int) -> Process:
         dead = self._dead.get(tgid)
-        known = self._living.get(tgid) or (None if dead and _is_gone(tgid) else read_who(tgid))
+        known = self._living.get(tgid) or (None if dead and _is_gone(tgid) else read_process(tgid))
         if known and known.cgroup != "?":  # neither gone nor about to be
             self._living[tgid] = known
             return known
-        return dead.who() if dead else known or UNKNOWN_PROCESS
+        return dead.process() if dead else known or UNKNOWN_PROCESS
 
     def thread(self, tgid: int, tid: int) -> str:
         """The name of a thread, dead or alive."""
@@ -277,29 +277,29 @@ class Processes:
             comm = Path(f"/proc/{tgid}/task/{tid}/comm").read_bytes()
         except OSError:
             dead = self._dead_threads.get(tid)
-            return Who.comm if dead is None else _name(dead)
+            return Process.comm if dead is None else _name(dead)
         return printable(comm.removesuffix(b"\n"))
 
-    def _arguments(self, tgid: int, known: Who) -> str:
-        """Of whom nobody has seen alive: what was noted, or what its parent had."""
+    def _arguments(self, tgid: int, known: Process) -> str:
+        """Its arguments; if it was never seen alive, those that were noted, or its parent's."""
         args = None
-        if known.args == Who.args and self.noted:
+        if known.args == Process.args and self.noted:
             args = self.noted.arguments(tgid)
             if args is None and (parent := self._parents.get(tgid)):
                 args = self._arguments(parent, self._known(parent))
         return known.args if args is None else args or f"[{known.comm}]"
 
     def forget_unwatched(self) -> None:
-        """Forgets the living, where nothing would tell us that they changed."""
+        """Forgets living processes, if no message would report that they changed."""
         if self._births is None or self._births.overflowed:
             self._living.clear()
 
     def settle(self) -> None:
-        """An interval is over: of those that ended nobody asks any more, but for the last ones."""
+        """Ends an interval: of the ended processes, only the latest may still be asked for."""
         self._keep(_LASTING)
 
     def _keep(self, most: int) -> None:
-        """Remembers so many of those that ended last."""
+        """Keeps only this many of the processes that ended last."""
         while len(self._dead) > most:
             self._parents.pop(self._dead.popitem(last=False)[0], None)
         while len(self._dead_threads) > most:
@@ -307,12 +307,12 @@ class Processes:
 
     def close(self) -> None:
         """Stops listening."""
-        for listener in (self._births, self._words):
+        for listener in (self._births, self._exits):
             if listener:
                 listener.close()
 
     def _events(self, messages: Messages) -> None:
-        """Each a struct proc_event of the proc connector."""
+        """Handles messages that are each a struct proc_event of the proc connector."""
         places = (_WHAT, _TID, _TGID, _CHILD_TID, _CHILD)
         columns = (column(messages, place, "u4") for place in places)
         for what, tid, tgid, child_tid, child in zip(*columns, strict=True):
@@ -324,7 +324,7 @@ class Processes:
                 self._threads[child_tid] = child
 
     def births_of(self, tgid: int) -> tuple[int, int]:
-        """Which births, of all that were told of, were the last two of this number; 0 for none."""
+        """The last two births of this process number, counted among all births; 0 for none."""
         return self._births_of.get(tgid, (0, 0))
 
     def _born(self, parent: int, child: int) -> None:
@@ -339,16 +339,16 @@ class Processes:
         if parent == os.getpid():
             self.children.add(child)
         else:
-            self.children.discard(child)  # the number was one of theirs
+            self.children.discard(child)  # the number was that of one of our children
         self.targets.forked(parent, child)
 
     def _exit_records(self, messages: Messages) -> None:
-        """Each has the struct taskstats of a task that ended, if it is no error."""
+        """Handles messages, each with the struct taskstats of a task that ended, or an error."""
         messages = messages[messages[:, _NL_HEADERS + 2] == _TYPE_AGGR_PID]
         if len(messages) == 0:
             return
         tids, tgids, uids, names = (self._column(messages, name) for name in _LAST_WORDS)
-        if not self._fields["ac_tgid"]:  # births told it, before exit records did (0e0af57e0e91)
+        if not self._fields["ac_tgid"]:  # before 0e0af57e0e91 only forks report the tgid
             tgids = [self._threads.pop(tid, tid) for tid in tids]
         for place, (tid, tgid, uid, comm) in enumerate(zip(tids, tgids, uids, names, strict=True)):
             if tgid in self.targets:
@@ -366,7 +366,7 @@ class Processes:
         self._dead[tgid] = _Dead(known, comm, uid)
 
     def _column(self, messages: Messages, name: str) -> list[Any]:
-        """A member of struct taskstats, of each message; 0 where there is no such."""
+        """A member of struct taskstats in each message; 0 where this kernel has no such member."""
         place = self._fields[name]
         if place is None:
             return [0] * len(messages)

@@ -1,9 +1,9 @@
 """Recordings: chunks to Parquet and back.
 
 One row group per chunk. Its first row has the chunk's head (names, interval, audit: JSON in the
-column `head`) and nothing else; the rows after it are the events. What is the same for all of
-them stands in the file's metadata: `memtap` (schema), `memtap.origin` (host, kernel, clock, how it
-was traced) and, written last, `memtap.audit` (totals). See footers.py for how a file grows.
+column `head`) and nothing else; the rows after it are the events. What all chunks share stands in
+the file's metadata: `memtap` (schema), `memtap.origin` (host, kernel, clock, how it was traced)
+and, written last, `memtap.audit` (totals). See footers.py for how a file grows.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from memtap.tracers.live.footers import Footer, chain, ending, footer_bytes, foo
 from memtap.tracers.model import claims
 from memtap.tracers.model.chunk import Chunk, Origin
 
-# Schema 2 gave the rows of malloc columns of their own; those of all others are as they were.
+# Schema 2 gave the rows of malloc columns of their own; the rows of other tracers did not change.
 SCHEMA = 2
 _READERS = {1: "memtap 0.1"}
 _ABOUT, _ORIGIN, _AUDIT = b"memtap", b"memtap.origin", b"memtap.audit"
 TRUST = "if you know who made it, and of what, add --trust"
 _WHAT_TO_NAME = "name a file that --record wrote, a glob of such files, or their folder"
 
-# Space kept free for the end of the file: its metadata, which grows with every row group.
+# Space that is reserved for the footer of the file: its metadata, which grows with every row group.
 _FOOTER_BYTES = 256 << 10
 _GROUP_BYTES = 8 << 10
 
 
-# What a recording that somebody else has made may become when it is unpacked: so many bytes, and
-# so many times its size. What we record takes three to ten times as much as its file.
+# An untrusted recording may unpack to this many bytes plus this many times its file's size. Our own
+# recordings unpack to three to ten times their size.
 _BYTES, _TIMES = 64 << 20, 100
 
-# An end tells some 60 bytes of each column of each chunk: this is enough for half a day of them.
+# A footer has some 60 bytes for each column of each chunk: this is enough for half a day.
 _MOST_FOOTER_BYTES = 32 << 20
 
-# What reading can meet where bytes were changed, by chance or to do harm.
+# What reading can raise where bytes were changed, by accident or to do harm.
 _DAMAGE = (
     *(OSError, pa.ArrowException, ValueError, LookupError, TypeError, AttributeError),
     *(OverflowError, RecursionError),
@@ -70,7 +70,7 @@ def _schema(origin: Origin, row: np.dtype[np.void]) -> pa.Schema:
 
 
 def _create(path: Path) -> int:
-    """A new file for its owner's eyes only: for the user who called sudo, if it was called."""
+    """A new file that only its owner can read: the user who called sudo, else root."""
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(path, flags, 0o600)
@@ -88,7 +88,7 @@ def _create(path: Path) -> int:
 
 
 class Recorder:
-    """Writes chunks to a file, each at once. Closing makes of them what every reader can read.
+    """Writes each chunk to a file at once. Closing makes the file plain Parquet.
 
     `row` is the type of the chunks' rows.
     """
@@ -109,7 +109,7 @@ class Recorder:
         self._footer.add(footer_of(segment), self._file.tell())
         self._file.write(segment)
         self._file.flush()
-        self._schema = self._schema.remove_metadata()  # the first segment tells it for all
+        self._schema = self._schema.remove_metadata()  # the first segment has it for all
         self._groups += 1
         self._events += len(chunk.rows)
         if chunk.interval:
@@ -125,13 +125,13 @@ class Recorder:
         self._file.close()
 
     def _write_empty(self) -> None:
-        """A file without a chunk, which also has a beginning."""
+        """Writes a file without chunks, which still has metadata."""
         segment = _to_segment(self._schema.empty_table())
         self._footer.add(footer_of(segment), 0)
         self._file.write(segment)
 
     def _begin(self) -> None:
-        """Makes room for the end of a file, without which nothing can be recorded."""
+        """Reserves space for the footer, without which nothing can be recorded."""
         try:
             self._allocate(0)
         except OSError as error:
@@ -143,9 +143,9 @@ class Recorder:
             ) from error
 
     def _reserve(self, size: int) -> None:
-        """Makes room for this many bytes more, before anything of them is written.
+        """Reserves space for this many bytes more, before any of them is written.
 
-        So a full disk is met where the file can still be closed properly.
+        So if the disk is full, the file can still be closed properly.
         """
         try:
             self._allocate(size)
@@ -183,14 +183,14 @@ def _to_table(chunk: Chunk, schema: pa.Schema) -> pa.Table:
 class Recording:
     """A file that was recorded: its origin, and its chunks when iterated over.
 
-    Anybody can have written it, so what it says is checked; and unless it is `trusted`, it may not
-    become more than so many times its size.
+    Any user may have written it, so its content is checked; and unless it is `trusted`, the size to
+    which it unpacks is limited.
 
     Attributes:
         origin: where its events come from.
         row: the type of its rows.
-        schema: the version of all that, from 1 on.
-        was_cut_off: whether its end is not there: its recorder was killed, or still records.
+        schema: the version of the format, from 1 on.
+        was_cut_off: whether its footer is missing: its recorder was killed, or still records.
     """
 
     def __init__(self, path: Path, trusted: bool = False) -> None:
@@ -212,10 +212,11 @@ class Recording:
             self.row = _row(first)
 
     def _find_chain(self, size: int) -> tuple[list[tuple[int, int]], bool]:
-        """Where the Parquet files begin and end that it is made of, and whether it has no end.
+        """Where the Parquet files in it begin and end, and whether its footer is missing.
 
-        A file of others is none of these. Whose recorder was killed ends in what is no end, or in
-        that of a chunk; one that has an end which cannot be read is damaged.
+        A Parquet file that others wrote has none. If the recorder was killed, the file ends without
+        a footer, or with that of a chunk. If the file has a footer that cannot be read, it is
+        damaged.
         """
         end = footer_bytes(self._file, size)
         if end and end > self._most:
@@ -260,7 +261,7 @@ class Recording:
         return pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True)
 
     def _take(self, size: int) -> None:
-        """Takes so many bytes from what it may become."""
+        """Takes this many bytes from the size that it may unpack to."""
         self._left -= size
         if self._left < 0:
             what = f"{self.path} becomes more than {_TIMES} times its size when it is unpacked"
@@ -268,10 +269,10 @@ class Recording:
 
     @contextmanager
     def _explained(self, what: str, hint: str = _WHAT_TO_NAME) -> Iterator[None]:
-        """Says what is wrong with the file, in whichever way that was met."""
+        """Turns whatever a damaged file raises into a MemtapError."""
         try:
             yield
-        except MemoryError:  # Arrow's is a failure of its own as well
+        except MemoryError:  # Arrow's out-of-memory error is an ArrowException, too
             raise
         except OSError as error:
             said = f"cannot read {self.path}: {os.strerror(error.errno)}" if error.errno else what
@@ -281,7 +282,7 @@ class Recording:
 
 
 def _open(path: Path) -> BinaryIO:
-    """A file to read; never what could block, or do something when it is opened."""
+    """Opens a file to read; refuses what could block or have effects when it is opened."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise MemtapError(f"cannot read {path}: it is no regular file", _WHAT_TO_NAME)
@@ -294,7 +295,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _row(part: pq.ParquetFile) -> np.dtype[np.void]:
-    """The type of its rows. Raises ValueError if they are more than numbers and a head."""
+    """The type of its rows. Raises ValueError for other columns than numbers and a head."""
     columns = [part.schema.column(number) for number in range(len(part.schema))]
     if any(column.max_repetition_level or column.path != column.name for column in columns):
         raise ValueError("columns of columns")
@@ -307,7 +308,7 @@ def _row(part: pq.ParquetFile) -> np.dtype[np.void]:
 
 
 def _unpacked_bytes(group: pq.RowGroupMetaData, row: np.dtype[np.void]) -> int:
-    """How much room the rows and the head of a row group take, by what it says of itself.
+    """How many bytes the rows and the head of a row group take, by its own metadata.
 
     Raises ValueError if it contradicts itself.
     """
@@ -334,7 +335,7 @@ def _chunk(part: pq.ParquetFile, number: int, row: np.dtype[np.void]) -> Chunk:
 
 
 def _schema_of(path: Path, metadata: dict[bytes, bytes]) -> int:
-    """The schema that a file says it has. Raises MemtapError if it is none that we know."""
+    """The schema that a file claims to have. Raises MemtapError if we do not know it."""
     schema = claims.number(json.loads(metadata[_ABOUT])["schema"])
     if not 1 <= schema <= SCHEMA:
         what = f"{path} has schema {schema}, and this memtap knows those up to {SCHEMA}"

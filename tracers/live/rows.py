@@ -1,4 +1,4 @@
-"""What can stand in the rows of a recording, which anybody can have written."""
+"""Checks the rows of a recording, which any user may have written."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from memtap.tracers.live.recording import Recording
     from memtap.tracers.model.chunk import Chunk
 
-# What counts something stays below this, also added up: in nanoseconds, 36 years. So nothing that
-# is made of it overflows.
+# Every counter, and every sum of counters, stays below this: in nanoseconds, 36 years. So no
+# computation with them overflows.
 _MOST = LATEST_NS
 
 
 class Checked:
-    """Looks at all rows of a recording, one chunk after the other."""
+    """Checks all rows of a recording, one chunk after the other."""
 
     def __init__(self, row: RowType) -> None:
         self._row = row
         self._sums: Counter[str] = Counter()
 
     def look(self, rows: Events) -> None:
-        """Raises ValueError if there is something in the rows that cannot have been recorded."""
+        """Raises ValueError if a value in the rows cannot have been recorded."""
         if (rows["ns"] >= _MOST).any():
             raise ValueError("a time that is none")
         for name in self._row.counts:
@@ -42,7 +42,7 @@ class Checked:
 
 
 def checked(recording: Recording, row: RowType) -> Iterator[Chunk]:
-    """What was recorded. Raises MemtapError if not all of it can have been."""
+    """The chunks of a recording. Raises MemtapError if some value cannot have been recorded."""
     look = Checked(row).look
     for chunk in recording:
         try:

@@ -11,15 +11,15 @@ from memtap.tracers.host.procfs import has_ended, stat_fields
 
 Threads = dict[int, Counters]  # by thread number
 
-# Instead of a number: of threads whose number one that executed a program has taken.
+# Instead of a thread number: for threads that lost their number to another thread in execve.
 _FORMER = 0
 
-# Of struct taskstats, in the order of `struct counted` in memtap/filter.h.
+# Members of struct taskstats, in the order of `struct counted` in memtap/filter.h.
 _COUNTED = ("ac_minflt", "ac_majflt", "read_bytes", "write_bytes", "cpu_run_virtual_total")
 
 
 def read_threads(process: Path) -> Threads | None:
-    """What the threads that are now in /proc/PID have counted, or None if the process is gone.
+    """What the kernel has counted for the threads now in /proc/PID; None if the process is gone.
 
     Faults in events, read_bytes and write_bytes (storage, not system calls) in bytes, time on a
     CPU in ns. Not from /proc/PID/io itself: that includes children which were waited for.
@@ -32,11 +32,11 @@ def read_threads(process: Path) -> Threads | None:
 
 
 def read_thread(thread: Path) -> Counters:
-    """What one thread has counted; nothing if it is gone."""
+    """What the kernel has counted for one thread; empty if it is gone."""
     try:
         stat = (thread / "stat").read_bytes()
         io = dict(line.split(b": ") for line in (thread / "io").read_bytes().splitlines())
-    except OSError:  # it ended while we looked
+    except OSError:  # the thread ended while we looked
         return {}
     fields = stat_fields(stat)
     return {
@@ -57,10 +57,10 @@ def _time_on_cpu(thread: Path) -> int:
 
 
 class Targets:
-    """Sums the kernel's counters over processes and their children, from start to death.
+    """Sums the kernel's counters over processes and their children, until they end.
 
-    What the living threads say, and the exit records of those that ended, less what the threads
-    had counted when we came.
+    That is the counters of living threads, plus the exit records of ended ones, minus what the
+    threads had counted before we traced them.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
@@ -73,7 +73,7 @@ class Targets:
         return tgid in self._at_start
 
     def add(self, tgid: int) -> None:
-        """A process that has been running, or is about to start; once is enough."""
+        """Adds a process that runs, or is about to start; to add it again changes nothing."""
         if tgid in self:
             return
         process = self._proc / str(tgid)
@@ -81,42 +81,43 @@ class Targets:
         if threads is None:
             return
         self._at_start[tgid] = total(*threads.values())
-        if tgid in threads and has_ended(process):  # the others go on
+        if tgid in threads and has_ended(process):  # its other threads run on
             self._exit_records[tgid] = {tgid: threads[tgid]}
 
     def began(self, tgid: int, counted: Sequence[int]) -> None:
-        """What a process had counted when it began its program; the numbers of _COUNTED."""
+        """Sets what had been counted for a process when it began its program; as in _COUNTED."""
         if tgid in self._at_start:
             self._at_start[tgid] = dict(zip(_COUNTED, counted, strict=True))
 
     def forked(self, parent: int, child: int) -> None:
-        """A child joins its parent; it has counted nothing yet."""
-        if child in self._at_start:  # the number was another process's before
+        """Adds the child of a process; nothing has been counted for it yet."""
+        if child in self._at_start:  # the number belonged to another process before
             self._finish(child)
         if parent in self._at_start:
             self._at_start[child] = {}
 
     def died(self, tgid: int, tid: int, counted: Counters) -> None:
-        """The exit record of a thread of one of the processes.
+        """Takes the exit record of a thread of one of the processes.
 
-        Two can have had one number: that of the process, if another than the first executes.
+        Two threads can have had one number: that of the process, if not the main thread calls
+        execve.
         """
-        words = self._exit_records.setdefault(tgid, {})
-        words[tid] = total(words.get(tid, {}), counted)
+        records = self._exit_records.setdefault(tgid, {})
+        records[tid] = total(records.get(tid, {}), counted)
 
     def look(self) -> dict[int, Threads]:
-        """What the living say, for totals(). Those that are gone by now are not in it.
+        """The counters of living threads, for totals(). Processes that have ended are not in it.
 
-        Whoever dies after this look has left an exit record; take that in before totals().
+        A thread that ends after this leaves an exit record; take that in before totals().
         """
-        for tgid, words in self._exit_records.items():
-            if tgid in words and not has_ended(self._proc / str(tgid)):
-                words[_FORMER] = total(words.get(_FORMER, {}), words.pop(tgid))
+        for tgid, records in self._exit_records.items():
+            if tgid in records and not has_ended(self._proc / str(tgid)):
+                records[_FORMER] = total(records.get(_FORMER, {}), records.pop(tgid))
         found = {tgid: read_threads(self._proc / str(tgid)) for tgid in self._at_start}
         return {tgid: threads for tgid, threads in found.items() if threads is not None}
 
     def totals(self, looked: dict[int, Threads]) -> Counters:
-        """What all of them have counted since they were added."""
+        """What the kernel has counted for all of them since they were added."""
         for tgid in self._at_start.keys() - looked.keys() & self._exit_records.keys():
             self._finish(tgid)
         parts = [self._counted(tgid, looked.get(tgid, {})) for tgid in self._at_start]

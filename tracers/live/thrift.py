@@ -1,4 +1,4 @@
-"""The compact protocol of Thrift, so far as the ends of Parquet files have it.
+"""The compact protocol of Thrift, as far as the footers of Parquet files use it.
 
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Type(IntEnum):
-    """What a value is."""
+    """The type of a value."""
 
     TRUE = 1
     FALSE = 2
@@ -31,14 +31,14 @@ _LONG_LIST = 15
 
 @dataclass
 class Items:
-    """A list: what its members are, and they."""
+    """A list: the type of its members, and the members."""
 
     of: Type
     values: list[Any]
 
 
-# By the numbers of its fields, ascending, what each is and its value: an int, bytes, Items or
-# another struct, which may be encoded already.
+# For each field number, ascending, the field's type and value: an int, bytes, Items or another
+# struct, which may be encoded already.
 Struct = dict[int, tuple[Type, Any]]
 
 

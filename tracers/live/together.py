@@ -1,4 +1,4 @@
-"""Several tracers in one run: one set of processes, and one end of each interval for all."""
+"""Several tracers in one run: they share one set of processes, and their intervals end together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from memtap.tracers.model.tracer import Query, Tracer
 
 
 class Together:
-    """Live sessions that share the processes they watch.
+    """Live sessions that share what is known of processes.
 
     Attributes:
         lives: the sessions, in the order in which they began.
@@ -21,7 +21,7 @@ class Together:
     """
 
     def __init__(self, kernel: Kernel, tracers: Iterable[Tracer]) -> None:
-        """Listens to processes from now on, so that whoever is traced later is known."""
+        """Listens to processes from now on, so that every process that is traced later is known."""
         counted = dict.fromkeys(name for tracer in tracers for name in tracer.exit_record)
         self._kernel = kernel
         self.processes = Processes(kernel.btf, kernel.possible_cpus, tuple(counted))
@@ -35,7 +35,7 @@ class Together:
         targets: Sequence[int],
         starting: int | None = None,
     ) -> Live:
-        """Attaches what one tracer was loaded for; see Live for whom it traces."""
+        """Attaches one tracer's loaded programs; see Live for which processes it traces."""
         live = Live(
             loaded,
             self._kernel,
@@ -51,31 +51,31 @@ class Together:
 
     @property
     def readable(self) -> list[int]:
-        """Descriptors of events that become readable when there is enough to consume()."""
+        """Descriptors that become readable when there are enough events to consume()."""
         return [descriptor for live in self.lives for descriptor in live.session.readable]
 
     @property
     def interval_began_s(self) -> float:
-        """When the interval under way began for the last of them (CLOCK_MONOTONIC)."""
+        """When the current interval began for the last of them (CLOCK_MONOTONIC)."""
         return max(live.interval_began_s for live in self.lives)
 
     def begin_interval(self) -> None:
-        """Lets the interval under way begin now, for all of them."""
+        """Begins the current interval now, for all of them."""
         for live in self.lives:
             live.begin_interval()
 
     @property
     def patience_s(self) -> float:
-        """After so many seconds consume() is to be called, whether anything comes or not."""
+        """consume() must be called after this many seconds, even if no event comes."""
         return min(live.patience_s for live in self.lives)
 
     @property
     def is_full(self) -> bool:
-        """Whether so much has come in that it should be collected."""
+        """Whether so many events wait that collect() should be called."""
         return any(live.is_full for live in self.lives)
 
     def consume(self) -> None:
-        """Takes in what the kernel has sent, so that nothing overflows."""
+        """Reads what the kernel has sent, so that no buffer overflows."""
         for live in self.lives:
             live.consume()
         self.processes.consume()
@@ -83,9 +83,9 @@ class Together:
     def collect(
         self, ends: bool, last: bool, hurries: Callable[[], bool]
     ) -> Iterator[tuple[int, Chunk]]:
-        """What came until now, each chunk with the number of its session; see Live.chunks().
+        """All events up to now, each chunk with the number of its session; see Live.chunks().
 
-        All sessions are drained before the first is worked on: their intervals end together.
+        All sessions are drained before the first is processed: so their intervals end together.
         """
         drained_by_each = [live.drain(ends, last) for live in self.lives]
         for number, (live, drained) in enumerate(zip(self.lives, drained_by_each, strict=True)):
@@ -95,11 +95,11 @@ class Together:
             self.processes.settle()
 
     def followed(self) -> set[int]:
-        """The processes that are traced, where only some are, and have not ended."""
+        """The traced processes that have not ended, if only some are traced."""
         return {tgid for live in self.lives for tgid in live.session.followed()}
 
     def close(self) -> None:
-        """Ends tracing and gives everything back."""
+        """Ends tracing and frees everything."""
         for live in self.lives:
             live.close()
         self.processes.close()

@@ -1,8 +1,8 @@
-"""What an allocator asked the kernel for, and why: the calls of one process, one after the other.
+"""What an allocator asks the kernel for, and why: the system calls of one process, in order.
 
 A state machine without clock and files: calls in, steps out. It knows how glibc's malloc grows its
-heap, when it maps, and how it keeps the arenas of threads; whatever else maps anonymous memory to
-read and write looks like malloc to it.
+heap, when it calls mmap, and how it keeps the arenas of threads. It takes any other code that maps
+anonymous, readable and writable memory for malloc, too.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import numpy.typing as npt
 
 from memtap.tracers.code.intervals import Space
 from memtap.tracers.code.mappings import MAP_SHARED, PROT_WRITE, Region
-from memtap.tracers.malloc.owned import NOBODY, Held, Owned, Owner, Use, encoded, uses_and_sites
+from memtap.tracers.malloc.owned import NO_OWNER, Held, Owned, Owner, Use, encoded, uses_and_sites
 from memtap.tracers.malloc.probes import Call, CallMark
-from memtap.tracers.model.labels import Word
+from memtap.tracers.model.labels import Label
 
 # Of mmap(2), mremap(2) and madvise(2).
 _MAP_FIXED, _MAP_ANONYMOUS, _MAP_STACK, _MAP_FIXED_NOREPLACE = 0x10, 0x20, 0x20000, 0x100000
 _MREMAP_DONTUNMAP = 4
 _MADV_DONTNEED, _MADV_FREE = 4, 8
 
-# The threshold of glibc's malloc, before it moves; and what stands for that of one that never maps
-# a block on its own (mallopt(M_MMAP_MAX, 0)).
+# The initial threshold of glibc's malloc; and the value for a malloc that never maps a block on its
+# own (mallopt(M_MMAP_MAX, 0)).
 THRESHOLD = 128 << 10
 NEVER = (1 << 64) - 1
 
@@ -38,8 +38,8 @@ class _Limits(NamedTuple):
     Attributes:
         arena: bytes that a heap of an arena reserves; twice that first, to find an aligned half.
         highest: the threshold never moves beyond this.
-        extra: a request becomes a chunk of the next 16 bytes that hold it and a header: from so
-            many bytes below the threshold on, it reaches it.
+        extra: a chunk is the request and a header, rounded up to 16 bytes. So a request reaches the
+            threshold from this many bytes below it on.
     """
 
     arena: int
@@ -51,8 +51,8 @@ _BITS_64 = _Limits(arena=64 << 20, highest=32 << 20, extra=23)
 _BITS_32 = _Limits(arena=1 << 20, highest=512 << 10, extra=19)
 
 
-class Path(Word):
-    """The way to memory that a call went."""
+class Path(Label):
+    """The path by which a call got memory."""
 
     UNKNOWN = 0
     BRK = 1
@@ -62,7 +62,7 @@ class Path(Word):
 
 
 class Rule(IntEnum):
-    """Why a call is taken for what it is."""
+    """The reason for a call."""
 
     FAILED = 0
     HEAP_SEEN = 1  # brk(0) asks where the heap ends
@@ -73,7 +73,7 @@ class Rule(IntEnum):
     THRESHOLD_RAISED = 6  # the same, and the threshold moved up to its size
     CHUNK_RESIZED = 7
     ARENA_RESERVED = 8
-    ARENA_ALIGNED = 9  # what is not aligned of it is given back at once
+    ARENA_ALIGNED = 9  # the unaligned part is unmapped at once
     ARENA_GROWN = 10
     ARENA_SHRUNK = 11
     GIVEN_BACK = 12  # by madvise: the memory, not the addresses
@@ -81,12 +81,12 @@ class Rule(IntEnum):
     FILE = 14
     LOADER = 15
     ANOTHER = 16
-    SET_ASIDE = 17  # addresses, by allocators that make them usable bit by bit
+    SET_ASIDE = 17  # addresses, which some allocators make usable bit by bit
     COMMITTED = 18
     DECOMMITTED = 19
 
 
-# Bytes by the number of the code that had got them.
+# Bytes, by the number of the code that got them.
 BySite = dict[int, int]
 
 
@@ -97,7 +97,7 @@ class Step:
     Attributes:
         taken: bytes that the process got.
         back: bytes that it gave back.
-        life_ns: of a mapping that was given back as it had been made, how long it was kept.
+        life_ns: how long a mapping was kept that was unmapped as it had been mapped.
     """
 
     path: Path
@@ -113,16 +113,16 @@ class Step:
 
 
 class Asked(NamedTuple):
-    """What a system call was about.
+    """The arguments of a system call.
 
     Attributes:
-        start: an address or, of brk, the break by then.
-        length: in bytes; of brk, 0.
+        start: an address; for brk, the break after the call.
+        length: in bytes; for brk, 0.
         prot: of mmap and mprotect.
         flags: of mmap and mremap.
         advice: of madvise.
         marks: see CallMark.
-        site: the number of the code that made it; 0 is not known.
+        site: the number of the code that made it; 0 if not known.
         ns: when.
         tid: of the thread that made it.
     """
@@ -152,7 +152,7 @@ _ARENAS = (Use.RESERVED, Use.ARENA)
 _CHUNKS = (Use.ASIDE, Use.CHUNK)
 _WITHOUT_MEMORY = (Use.RESERVED, Use.ASIDE)
 
-# What an allocator's memory can be in.
+# The regions that an allocator's memory can be in.
 _OURS = (Region.ANON, Region.HEAP)
 
 
@@ -160,24 +160,24 @@ class Allocator:
     """One process.
 
     Attributes:
-        threshold: a chunk of so many bytes is mapped on its own (glibc's mmap_threshold).
-        dynamic: whether it moves when such a chunk is freed, so far as one can see.
-        told: whether it was read from the process, and need not be concluded from what is seen.
-        heap: the program break at the first call that was seen, and now; None before.
+        threshold: a chunk of at least this size is mapped on its own (glibc's mmap_threshold).
+        dynamic: whether it moves when such a chunk is freed, as far as we can see.
+        is_read: whether it was read from the process, so that it need not be inferred from calls.
+        heap: the program break at the first call that was seen, and now; None before that.
     """
 
     def __init__(self) -> None:
-        self.threshold, self.dynamic, self.told = THRESHOLD, True, False
+        self.threshold, self.dynamic, self.is_read = THRESHOLD, True, False
         self._before = THRESHOLD
         self.heap: tuple[int, int] | None = None
-        self._owned, self._shares = Owned(), False  # with a parent or children, until it changes
+        self._owned, self._shares = Owned(), False  # with a parent or children, copied on change
         self._moving: dict[int, tuple[Owner, int]] = {}
         self._limits = _BITS_64
 
     def copy(self) -> Allocator:
-        """A child's."""
+        """The allocator of a forked child."""
         child = Allocator()
-        child.threshold, child.dynamic, child.told = self.threshold, self.dynamic, self.told
+        child.threshold, child.dynamic, child.is_read = self.threshold, self.dynamic, self.is_read
         child.heap = self.heap
         child._limits = self._limits
         child._owned = self._owned
@@ -189,22 +189,22 @@ class Allocator:
             self._owned, self._shares = self._owned.copy(), False
 
     def runs_32_bits(self) -> None:
-        """It is that of a 32-bit program."""
+        """Switches to the limits of a 32-bit program."""
         self._limits = _BITS_32
 
-    def learn(self, threshold: int) -> None:
-        """What the process itself has as its threshold at the end of the call that comes next."""
-        self._before, self.threshold, self.told = self.threshold, threshold, True
+    def set_threshold(self, threshold: int) -> None:
+        """Sets the threshold that was read from the process at the end of the next call."""
+        self._before, self.threshold, self.is_read = self.threshold, threshold, True
 
     @property
     def least_mapped(self) -> int | None:
-        """The smallest request that malloc would map on its own now, in bytes; None of none."""
+        """The smallest request that malloc would map on its own now, in bytes; None if none."""
         if self.threshold == NEVER:
             return None
         return max(0, self.threshold - self._limits.extra)
 
     def live(self) -> dict[tuple[Path, int], int]:
-        """Bytes that the process holds since it is watched, by path and site."""
+        """Bytes that the process got since it is traced and still holds, by path and site."""
         held: dict[tuple[Path, int], int] = {}
         for (use, site), size in self._owned.sizes.items():
             if use not in _WITHOUT_MEMORY:
@@ -217,21 +217,21 @@ class Allocator:
 
     @property
     def space(self) -> Space:
-        """What its memory serves for now, by address; see owned.encoded() and owners_of()."""
+        """The use of its memory now, by address; see owned.encoded() and owners_of()."""
         return self._owned.space
 
     def has_in_its_way(self, asked: Asked) -> bool:
-        """Whether there still is something where mmap(2) of this would put it."""
+        """Whether the range of this mmap(2) still holds an earlier mapping."""
         is_fixed = asked.flags & (_MAP_FIXED | _MAP_FIXED_NOREPLACE)
         return not is_fixed and not self._owned.is_free(asked.start, asked.length)
 
     def call(self, call: Call, asked: Asked) -> Step:
-        """A system call that succeeded; or brk(2), of which it is seen here."""
+        """Takes a system call that succeeded; or a brk(2), which may have failed."""
         self._unshare()
         return _HANDLERS[call](self, asked)
 
     def map_other(self, asked: Asked) -> Step:
-        """mmap(2), by whom it was not malloc."""
+        """Takes an mmap(2) that malloc did not make."""
         self._unshare()
         file = not asked.flags & _MAP_ANONYMOUS
         return self._use(asked, Use.OTHER, Rule.FILE if file else Rule.ANOTHER)
@@ -252,7 +252,7 @@ class Allocator:
         return Step(Path.BRK, Rule.HEAP_TRIMMED, back=self._trim(now, before - now))
 
     def _trim(self, start: int, length: int) -> BySite:
-        """What is given back of the heap; of what was there before nobody knows whose it is."""
+        """What is given back of the heap, by site; the site of older memory is not known."""
         held = self._owned.drop(start, length)
         back = _live(held)
         if unknown := length - sum(held.values()):
@@ -272,33 +272,33 @@ class Allocator:
         if flags & _MAP_FIXED and not prot and self._holds(asked, Use.HEAP):  # musl keeps a guard
             back = _live(self._owned.put(asked.start, asked.length, (Use.ASIDE, 0), asked.ns))
             return Step(Path.BRK, Rule.DECOMMITTED, back=back)
-        if flags & _MAP_FIXED:  # glibc never maps over an arena like that
+        if flags & _MAP_FIXED:  # glibc never does that to an arena
             changed = self._change(asked, prot, (*_CHUNKS, Use.RESERVED))
             return changed or self._use(asked, Use.OTHER, Rule.ANOTHER)
         wants_arena = asked.length in (self._limits.arena, 2 * self._limits.arena)
-        if not prot and wants_arena:  # older ones of glibc say MAP_NORESERVE as well
+        if not prot and wants_arena:  # older glibc sets MAP_NORESERVE, too
             return self._use(asked, Use.RESERVED, Rule.ARENA_RESERVED)
         if not prot:
             return self._use(asked, Use.ASIDE, Rule.SET_ASIDE)
         if not prot & PROT_WRITE:
             return self._use(asked, Use.OTHER, Rule.ANOTHER)
-        # The chunk, its header, up to a whole page: that is more than the threshold.
-        if asked.length <= self.threshold and not self.told:
+        # The chunk and its header, rounded up to a page, are more than the threshold.
+        if asked.length <= self.threshold and not self.is_read:
             self._was_set(asked.length)
         return self._use(asked, Use.CHUNK, Rule.CHUNK_MAPPED)
 
     def _was_set(self, length: int) -> None:
-        """A smaller chunk than should be is mapped: the program has set its threshold, or its trim.
+        """A chunk below the threshold was mapped: the program has set its threshold, or its trim.
 
-        Then it moves no more (mallopt(3)), and was this at most.
+        Then the threshold no longer moves (mallopt(3)), and is at most this length.
         """
         self.dynamic = False
         self.threshold = min(THRESHOLD, length)
 
     def _change(self, asked: Asked, prot: int, of: tuple[Use, ...] = _CHUNKS) -> Step | None:
-        """Makes addresses that were set aside usable, or chunks unusable; None of all else.
+        """Makes addresses that were set aside usable, or chunks unusable; None for other memory.
 
-        musl does so with a stack of a thread: all but a guard at its end.
+        musl makes a thread's stack usable like this: all but a guard at its end.
         """
         if self._holds(asked, *of) < asked.length:
             return None
@@ -333,7 +333,7 @@ class Allocator:
         return self.heap is not None and self.heap[0] <= address < self.heap[1]
 
     def _leave(self, asked: Asked) -> Step:
-        """The first half of mremap(2), which can also leave what it moves where it is."""
+        """The first half of mremap(2), which may also leave the memory where it is."""
         stays = asked.flags & _MREMAP_DONTUNMAP or not asked.length
         held = self._owned.held(asked.start, asked.length or 1)
         owner = _most(held)
@@ -343,11 +343,11 @@ class Allocator:
         return Step(_PATH_OF[owner[0]], Rule.CHUNK_RESIZED)
 
     def _arrive(self, asked: Asked) -> Step:
-        """The second half; what has moved still belongs to whoever had got it.
+        """The second half; moved memory still belongs to the code that got it.
 
-        What it is moved over is given back.
+        Memory that it is moved over is given back.
         """
-        (use, site), before = self._moving.pop(asked.tid, (NOBODY, 0))
+        (use, site), before = self._moving.pop(asked.tid, (NO_OWNER, 0))
         owner = use or Use.OTHER, site
         back = _live(self._owned.put(asked.start, asked.length, owner, asked.ns))
         taken, given = max(0, asked.length - before), max(0, before - asked.length)
@@ -368,8 +368,8 @@ class Allocator:
         return Step(path, rule, back=back, life_ns=None if born is None else asked.ns - born)
 
     def _freed(self, length: int) -> Rule:
-        """As free() of glibc: who uses a mapped chunk again and again gets it from the heap."""
-        if self.told:
+        """As glibc's free(): raises the threshold, so that the heap serves the next such chunk."""
+        if self.is_read:
             raised = self._before < length == self.threshold
             return Rule.THRESHOLD_RAISED if raised else Rule.CHUNK_FREED
         if not self.dynamic or not self.threshold < length <= self._limits.highest:
@@ -378,7 +378,7 @@ class Allocator:
         return Rule.THRESHOLD_RAISED
 
     def _use(self, asked: Asked, use: Use, rule: Rule) -> Step:
-        """Lets memory serve for something, whatever it was before."""
+        """Sets the use of a range, whatever it was before."""
         back = _live(self._owned.put(asked.start, asked.length, (use, asked.site), asked.ns))
         before, now = sum(back.values()), 0 if use in _WITHOUT_MEMORY else asked.length
         if now >= before:
@@ -386,7 +386,7 @@ class Allocator:
         return Step(_PATH_OF[use], rule, back=back)
 
     def _holds(self, asked: Asked, *uses: Use) -> int:
-        """How many bytes of a range serve for one of these."""
+        """How many bytes of a range have one of these uses."""
         held = self._owned.held(asked.start, asked.length)
         return sum(size for (use, _), size in held.items() if use in uses)
 
@@ -394,12 +394,12 @@ class Allocator:
 def owners_of(
     numbers: npt.NDArray[np.uint32], regions: npt.NDArray[np.uint8]
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
-    """Paths by which memory was got, and sites that got it, by its numbers in Allocator.space.
+    """The paths and sites of memory, by its numbers in Allocator.space.
 
-    The heap is told by its region, as it may have been there before; stacks are none of
-    malloc's, nor is what is not anonymous.
+    The heap is recognised by its region, as it may be older than tracing. Stacks are not malloc's,
+    nor is memory that is not anonymous.
     """
-    uses, sites = uses_and_sites(np.where(np.isin(regions, _OURS), numbers, encoded(NOBODY)))
+    uses, sites = uses_and_sites(np.where(np.isin(regions, _OURS), numbers, encoded(NO_OWNER)))
     in_heap = regions == Region.HEAP
     paths = np.where(in_heap, Path.BRK, _PATHS[uses]).astype(np.uint8)
     return paths, np.where(in_heap & (uses != Use.HEAP), 0, sites)
@@ -417,7 +417,7 @@ _HANDLERS: dict[Call, Callable[[Allocator, Asked], Step]] = {
 
 
 def _live(held: Held) -> BySite:
-    """What of it is memory, by site; an arena's addresses alone are none."""
+    """The bytes of usable memory in it, by site; reserved addresses of an arena do not count."""
     live: BySite = {}
     for (use, site), size in held.items():
         if use not in _WITHOUT_MEMORY:
@@ -426,5 +426,5 @@ def _live(held: Held) -> BySite:
 
 
 def _most(held: Held) -> Owner:
-    """Whose most of a range is."""
-    return max(held, key=lambda owner: held[owner], default=NOBODY)
+    """The owner of most of a range."""
+    return max(held, key=lambda owner: held[owner], default=NO_OWNER)

@@ -1,4 +1,4 @@
-"""Which code made malloc ask the kernel: the innermost that is not malloc's own."""
+"""Which code made malloc call the kernel: the innermost frame that is not malloc's own."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from memtap.tracers.code.unwind import WORD, Frames, Rule
 from memtap.tracers.malloc.libraries import serves_malloc
 from memtap.tracers.model.arrays import group_numbers
 
-# From malloc to its caller there are never so many.
+# More frames than there ever are between a system call and the caller of malloc.
 _DEEPEST = 24
 
 _REMEMBERED = 1 << 16
 
-# Of each call, see mappings.SPOT.
+# The spot of each call, see mappings.SPOT.
 Spots = npt.NDArray[np.void]
 
 
@@ -41,9 +41,9 @@ class CallSites:
         self.texts, self.notes = self._sites.sites, self._sites.notes
 
     def of(self, calls: Events, last: bool = False) -> npt.NDArray[np.uint32]:
-        """The number of the site of each call, given as Stream.take_frames() gives it.
+        """The number of the site of each call; calls are as from Stream.take_frames().
 
-        Where the stack cannot be followed out of malloc, it is the last function that was found.
+        If the stack cannot be unwound out of malloc, it is the last function that was found.
         """
         frames, left = _frames(calls), np.arange(len(calls))
         found, ips = np.zeros(len(calls), SPOT), np.zeros(len(calls), np.uint64)
@@ -86,15 +86,15 @@ class CallSites:
         returns: bool,
         last: bool,
     ) -> Frames:
-        """To the callers. Of an address to return to, the call just before it is meant."""
+        """Unwinds to the callers. A return address stands for the call instruction before it."""
         group = group_numbers(spots["place"], spots["offset"])
         _, one = np.unique(group, return_index=True)
         keys = [(number, offset - returns) for number, offset in spots[one].tolist()]
-        self._learn(dict(zip(keys, tgids[one].tolist(), strict=True)), last)
+        self._ask_rules(dict(zip(keys, tgids[one].tolist(), strict=True)), last)
         return frames.up([self._known.get(key) for key in keys], group)
 
-    def _learn(self, wanted: dict[tuple[int, int], int], last: bool) -> None:
-        """Asks for the rules that are not known, each of one of the processes that need it."""
+    def _ask_rules(self, wanted: dict[tuple[int, int], int], last: bool) -> None:
+        """Asks for unknown rules, each through one of the processes that need it."""
         if len(self._known) > _REMEMBERED:
             self._known.clear()
         questions: dict[Hashable, Question] = {
@@ -109,7 +109,7 @@ class CallSites:
 
 
 def _frames(calls: Events) -> Frames:
-    """Calls where they were made; what was not taken of a stack counts as nothing."""
+    """Calls at the frame that made them; stack words that were not copied are zero."""
     words = calls["words"].copy()
     taken = calls["used"] // np.uint32(WORD)
     words[np.arange(words.shape[1]) >= taken[:, None]] = 0

@@ -16,7 +16,7 @@ MALLOC_KEYS: dict[str, tuple[Column, ...]] = {
             "ALLOCATOR",
             "text",
             table=False,
-            help="whose malloc it is: glibc, jemalloc, ...",
+            help="which malloc it has: glibc, jemalloc, ...",
         ),
     ),
     "path": (
@@ -101,6 +101,6 @@ def malloc_columns(by: tuple[str, ...]) -> tuple[Column, ...]:
         keys = tuple(replace(key, table=key.table and key.name != "user") for key in keys)
     if "site" not in by:
         return (*keys, *_COUNTS)
-    # Code shows how long it keeps what it maps, instead of what concerns the whole process.
+    # By site the table shows how long mappings are kept, instead of the process's threshold.
     counts = (replace(c, table=c.table and c.name != "threshold_bytes") for c in _COUNTS)
     return (*keys, *counts, _LIFE)

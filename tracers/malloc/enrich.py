@@ -1,4 +1,4 @@
-"""Rows of malloc: faults, the calls that get and give memory, forks, new programs, ends."""
+"""Rows of malloc: faults, system calls that map or unmap memory, forks, execs and exits."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from memtap.tracers.malloc.thresholds import Thresholds
 from memtap.tracers.model.arrays import chain, first_of_each, group_numbers, in_order
 from memtap.tracers.model.enricher import REMEMBERED, Enricher, Source, Taken
 
-# Members of calls: what may be the address that one returns to, the innermost first.
+# Members of calls: possible return addresses, the innermost first.
 CALLERS = ("caller_0", "caller_1", "caller_2")
 
-# Members of calls that are told as they come.
+# Members of calls that rows have unchanged.
 _COPIED = (
     *("ns", "tgid", "tid", "kind", "address", "length"),
     *("prot", "flags", "advice", "call_marks", "threshold"),
 )
 
-# A map that the C program has if it sends the frames of calls.
+# A map that the C program has if it sends the stacks of calls.
 FRAMES = "frame_records"
 
 
@@ -58,7 +58,7 @@ class MallocEnricher(Enricher):
         self._known: set[int] = set()
 
     def follow(self, tgid: int) -> None:
-        """Looks what a process has mapped, and where its heap is, before it changes that."""
+        """Reads a process's mappings, and where its heap is, before they change."""
         self._faults.follow(tgid)
         self._thresholds.follow(tgid)
         self._known.add(tgid)
@@ -99,12 +99,12 @@ class MallocEnricher(Enricher):
         return Taken(in_order(np.concatenate(parts), "ns"), texts=texts, notes=notes)
 
     def units_of(self, events: Events) -> int:
-        """See Divisible. Of the two events of an mremap(2) the second one counts."""
+        """See Divisible. Of the two events of an mremap(2) the second counts."""
         first_halves = int((events["kind"] == Call.MOVED_FROM).sum())
         return self._faults.units_of(events) - first_halves
 
     def _find_sites(self, drained: Drained, last: bool) -> None:
-        """Whose the calls are that are settled now; the frames of others wait with them."""
+        """Finds the sites of calls that are settled now; the frames of others wait with them."""
         assert self._sites
         frames = chain(self._pending, drained.frames)
         settled = (frames["ns"] <= drained.until_ns) | last if len(frames) else np.zeros(0, bool)
@@ -115,7 +115,7 @@ class MallocEnricher(Enricher):
             self._site_of |= dict(zip(keys, self._sites.of(calls, last).tolist(), strict=True))
 
     def _heaps(self) -> Events:
-        """Of processes that were there before."""
+        """The heaps of processes that ran before tracing."""
         seen, self._seen = self._seen, []
         rows = np.zeros(len(seen), ROW)
         for row, (tgid, start, length) in zip(rows, seen, strict=True):
@@ -127,7 +127,7 @@ class MallocEnricher(Enricher):
         rows = np.zeros(len(calls), ROW)
         for name in _COPIED:
             rows[name] = calls[name]
-        rows["address"][rows["address"] >= BEYOND] = 0  # an error, or of no bytes
+        rows["address"][rows["address"] >= BEYOND] = 0  # an error, or an empty range
         if self._requests:
             for name in ("request", "request_number"):
                 rows[name] = calls[name]
@@ -137,7 +137,7 @@ class MallocEnricher(Enricher):
         return rows
 
     def _makers(self, where: Events) -> npt.NDArray[np.uint16]:
-        """Who made each call, by the places of its code and of what may have called that."""
+        """What made each call, by the places of its code and of the possible callers."""
         group = group_numbers(where["place"], *where["callers"].T)
         one = first_of_each(group)
         makers = list(
@@ -146,7 +146,7 @@ class MallocEnricher(Enricher):
         return np.array(makers, np.uint16)[group]
 
     def _maker(self, code: int, callers: list[int]) -> int:
-        """Who made a call, by the places of its code and of what may have called that."""
+        """What made a call, by the places of its code and of the possible callers."""
         path = self._place(code).path
         if is_loader(path):
             return CallMark.BY_LOADER
@@ -158,7 +158,7 @@ class MallocEnricher(Enricher):
         return self._faults.mappings.places[number]
 
     def _news(self, settled: Settled) -> dict[int, str]:
-        """The allocators of processes that have one now, and had not, or another."""
+        """The allocators of processes in which they are new or have changed."""
         for each in settled.heard:
             if isinstance(each, Began):
                 self._allocators.pop(each.tgid, None)
@@ -175,18 +175,18 @@ class MallocEnricher(Enricher):
         return news
 
     def _allocator_in(self, mapped: set[int]) -> str:
-        """Whose malloc a process has that has these places mapped."""
+        """The allocator of a process that has these places mapped."""
         if len(self._rank_of) > REMEMBERED:
             self._rank_of.clear()
         for number in mapped - self._rank_of.keys():
             self._rank_of[number] = rank_of(self._place(number).path)
         return ALLOCATORS[min(map(self._rank_of.__getitem__, mapped), default=-1)]
 
-    def _lives(self, told: Iterable[Heard]) -> Events:
-        """Births, new programs and ends of processes that we know."""
+    def _lives(self, heard: Iterable[Heard]) -> Events:
+        """Forks, execs and exits of processes that we know."""
         lives = [
             (each.ns, each.tgid, _LIVES[type(each)], getattr(each, "parent", 0))
-            for each in told
+            for each in heard
             if self._concerns(each)
         ]
         rows = np.zeros(len(lives), ROW)
@@ -194,13 +194,13 @@ class MallocEnricher(Enricher):
             rows["ns"], rows["tgid"], rows["kind"], rows["parent"] = zip(*lives, strict=True)
         return rows
 
-    def _concerns(self, told: Heard) -> bool:
-        if isinstance(told, Forked) and told.parent in self._known:
-            self._known.add(told.tgid)
-        known = told.tgid in self._known
-        if isinstance(told, Ended):
-            self._known.discard(told.tgid)
-        return known and type(told) in _LIVES
+    def _concerns(self, event: Heard) -> bool:
+        if isinstance(event, Forked) and event.parent in self._known:
+            self._known.add(event.tgid)
+        known = event.tgid in self._known
+        if isinstance(event, Ended):
+            self._known.discard(event.tgid)
+        return known and type(event) in _LIVES
 
 
 _LIVES: dict[type, Fact] = {

@@ -16,34 +16,34 @@ from memtap.tracers.code.objects import open_regular
 from memtap.tracers.host.hostile import DELETED
 from memtap.tracers.malloc.libraries import allocator_of, is_loader
 
-# Where in its file each function stands that a file has.
+# The offset of each function in a file, by name.
 Offsets = dict[str, int]
 
 _LDCONFIG = "/sbin/ldconfig"
 _CACHED = re.compile(r"\t(\S+) \([^)]*(?:x86-64|AArch64)[^)]*\) => (\S+)")
 _MOST_BYTES = 64 << 20
 
-# Attributes of tags in which a file names folders.
+# The attributes of dynamic tags that name folders.
 _FOLDERS = ("runpath", "rpath")
 
 
 def of_process(tgid: int) -> list[Path]:
-    """The files whose code a process has mapped, as we can open them. Raises OSError."""
+    """The files whose code a process has mapped, by paths that we can open. Raises OSError."""
     mapped = parse_maps(read_maps(tgid), tgid)
     code = dict.fromkeys(each.path for each in mapped if each.prot & PROT_EXEC)
     return [as_seen_by(tgid, path) for path in code if path.startswith("/")]
 
 
 def as_seen_by(tgid: int, path: str) -> Path:
-    """A path of a process, as we can open it."""
+    """A path as a process sees it, as one that we can open."""
     return Path(f"/proc/{tgid}/root{path.removesuffix(DELETED)}")
 
 
 def of_program(argv: Sequence[str]) -> list[Path]:
     """The files that a program to be run may have its malloc from.
 
-    These are allocators that the host has installed, files that the command names (as `env` may, or
-    LD_PRELOAD), and the libraries that those need.
+    These are the allocators that are installed on the host, the files that the command names (as
+    `env` may, or LD_PRELOAD), and the libraries that those need.
     """
     installed = _installed()
     named = [*_named(argv), *map(Path, re.split(r"[: ]", os.environ.get("LD_PRELOAD", "")))]
@@ -68,7 +68,7 @@ def _installed() -> dict[str, str]:
 
 
 def _named(argv: Sequence[str]) -> Iterator[Path]:
-    """Files that a command names: PROGRAM, and what is among its arguments or their values."""
+    """Files that a command names: PROGRAM, and files in its arguments or their values."""
     yield Path(shutil.which(argv[0]) or argv[0])
     for argument in argv[1:]:
         for part in re.split(r"[=: ]", argument):
@@ -117,9 +117,10 @@ def _is_small(status: os.stat_result) -> bool:
 
 
 def offsets_in(path: Path, names: Iterable[str]) -> Offsets:
-    """Where the functions stand that a file has; none if it has no malloc of its own.
+    """The offsets of these functions in a file; none if it has no malloc of its own.
 
-    A dynamic loader has one for itself alone. Programs of 32 bits have arguments elsewhere.
+    A dynamic loader has a malloc for itself alone, so it is left out. So are 32-bit programs, which
+    pass arguments elsewhere.
     """
     from elftools.elf.elffile import ELFFile
     from elftools.elf.sections import SymbolTableSection

@@ -1,4 +1,4 @@
-"""The heaps of processes, as a table beside that of the paths."""
+"""The heaps of processes, as a table beside the report."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from memtap.bpf.stream import Events
 from memtap.tracers.malloc.columns import HEAPS
 from memtap.tracers.malloc.heapwalk import Part
 from memtap.tracers.malloc.rows import Fact
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Row
-from memtap.tracers.model.who import Who
 
 _PARTS = dict(zip((column.name for column in HEAPS[2:]), Part, strict=True))
 
@@ -21,21 +21,21 @@ class Heaps:
         self._parts: dict[int, dict[int, int]] = defaultdict(dict)
 
     def feed(self, rows: Events) -> None:
-        """Takes in what heaps are like (Fact.WALKED)."""
+        """Takes in the state of heaps (Fact.WALKED)."""
         walked = rows[rows["kind"] == Fact.WALKED]
         for tgid in set(walked["tgid"].tolist()):
             self._parts[tgid].clear()
         for row in walked:
             self._parts[int(row["tgid"])][int(row["part"])] = int(row["length"])
 
-    def take(self, who: dict[int, Who]) -> list[Row] | None:
-        """A row for each process that was looked at in this interval; None if nobody looked.
+    def take(self, processes: dict[int, Process]) -> list[Row] | None:
+        """A row for each process whose heap was walked in this interval; None if none was.
 
-        What could not be told is None.
+        A value that could not be read is None.
         """
         parts, self._parts = self._parts, defaultdict(dict)
         return [
-            {"pid": tgid, "comm": who.get(tgid, Who()).comm}
+            {"pid": tgid, "comm": processes.get(tgid, Process()).comm}
             | {name: heap.get(part) for name, part in _PARTS.items()}
             for tgid, heap in sorted(parts.items())
         ] or None

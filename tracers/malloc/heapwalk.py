@@ -1,7 +1,8 @@
-"""How much of a heap is used, and how much is free and yet cannot be given back.
+"""How much of a heap is used, and how much is free but cannot be given back.
 
-brk gives back only from the end. So a block that is in use keeps all that is free below it. glibc
-has a header before each block; what they say is what malloc_info(3) in the process would say.
+brk gives back memory only from the heap's end. So a block in use keeps all free memory below it.
+glibc puts a header before each block; adding them up gives what malloc_info(3) would say in the
+process.
 """
 
 from __future__ import annotations
@@ -27,26 +28,26 @@ _FLAGS, _PREVIOUS_IN_USE, _LEAST = 7, 1, 32
 # Of /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst).
 _PRESENT = np.uint64(1 << 63)
 
-# A larger one takes too long to go through, and too much memory.
+# A larger heap takes too long to walk, and too much memory.
 _MOST_BYTES = 256 << 20
 
-# The process goes on meanwhile, and may move a border just then.
+# The process runs on meanwhile, and may change a header during the walk.
 _TRIES = 3
 
 
 class Part(IntEnum):
-    """What is told of a heap."""
+    """A part of a heap."""
 
     SIZE = 0
     RESIDENT = 1
     USED = 2
     STUCK = 3  # free, below a block that is used
-    TOP = 4  # free, at the end: this brk could give back
+    TOP = 4  # free, at the end: brk could give this back
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """What the blocks of a heap add up to, in bytes; headers included."""
+    """The sums over the blocks of a heap, in bytes, headers included."""
 
     used: int
     stuck: int
@@ -54,7 +55,7 @@ class Blocks:
 
 
 def rows_of(tgid: int, ns: int) -> Events:
-    """The heap of a process as it is, a row for each Part that could be told; see Fact.WALKED."""
+    """The heap of a process now, a row for each Part that could be read; see Fact.WALKED."""
     parts = _parts(tgid)
     rows = np.zeros(len(parts), ROW)
     rows["kind"], rows["tgid"], rows["ns"] = Fact.WALKED, tgid, ns
@@ -76,8 +77,8 @@ def _parts(tgid: int) -> dict[Part, int]:
         resident = int(present.sum()) * PAGE_BYTES
         parts = {Part.SIZE: end - start, Part.RESIDENT: resident}
         if blocks:
-            told = {Part.USED: blocks.used, Part.STUCK: blocks.stuck, Part.TOP: blocks.top}
-            return parts | told
+            sizes = {Part.USED: blocks.used, Part.STUCK: blocks.stuck, Part.TOP: blocks.top}
+            return parts | sizes
     return parts
 
 
@@ -96,7 +97,7 @@ def _present(tgid: int, start: int, end: int) -> np.ndarray[tuple[int], np.dtype
 
 
 def _read(tgid: int, start: int, present: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> bytes:
-    """The pages from an address on; zeros for those that reading would bring into memory."""
+    """The pages from an address on; zeros for absent ones, which a read would bring in."""
     borders = np.flatnonzero(np.diff(present, prepend=False, append=False))
     heap = bytearray(len(present) * PAGE_BYTES)
     memory = os.open(f"/proc/{tgid}/mem", os.O_RDONLY | os.O_CLOEXEC)
@@ -110,9 +111,9 @@ def _read(tgid: int, start: int, present: np.ndarray[tuple[int], np.dtype[np.boo
 
 
 def measure(heap: bytes) -> Blocks | None:
-    """Goes from header to header; None where they do not lead to the end.
+    """Walks from header to header; None where they do not lead to the end.
 
-    What malloc keeps for a thread at hand (tcache, fastbins) looks used.
+    Blocks in malloc's caches for threads (tcache, fastbins) look used.
     """
     words = memoryview(heap).cast("Q")
     at = size = used = free = 0

@@ -1,4 +1,4 @@
-"""Whose malloc it is, told by the names of the files that a process has mapped."""
+"""Which allocator a process uses, by the names of the files that it has mapped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from memtap.tracers.host.hostile import DELETED
 
-# The object that malloc comes from, the one that takes the place of others first.
+# The objects that provide malloc; an earlier one replaces the later ones.
 _ALLOCATORS = (
     ("jemalloc", re.compile(r"/libjemalloc")),
     ("tcmalloc", re.compile(r"/libtcmalloc")),
@@ -17,18 +17,18 @@ _ALLOCATORS = (
 )
 ALLOCATORS = (*(name for name, _ in _ALLOCATORS), "?")
 _LOADER = re.compile(r"/ld(-linux[^/]*|-musl[^/]*|-2\.\d+|64)?\.so[^/]*$")
-# These stand between malloc and whoever wants memory: C++'s operator new.
+# Code between malloc and its real caller: C++'s operator new.
 _RUNTIMES = re.compile(r"/lib(stdc\+\+|c\+\+|c\+\+abi|supc\+\+)\.so")
 
 
 def allocator_of(paths: Iterable[str]) -> str:
-    """Whose malloc a process has that maps these files; "?" if none of those we know."""
+    """The allocator of a process that maps these files; "?" if we know none of them."""
     mapped = [path.removesuffix(DELETED) for path in paths]
     return next((name for name, like in _ALLOCATORS if any(map(like.search, mapped))), "?")
 
 
 def rank_of(path: str) -> int:
-    """Whose malloc a file has, as a place in ALLOCATORS: of several that of the lowest counts."""
+    """The allocator in a file, as an index in ALLOCATORS; of several files, the lowest counts."""
     return ALLOCATORS.index(allocator_of([path]))
 
 
@@ -38,5 +38,5 @@ def is_loader(path: str) -> bool:
 
 
 def serves_malloc(path: str) -> bool:
-    """Whether code of a file is on the way from malloc to the kernel, and not who wants memory."""
+    """Whether a file's code is between malloc's caller and the kernel, not the caller itself."""
     return allocator_of([path]) != "?" or is_loader(path) or bool(_RUNTIMES.search(path))

@@ -1,4 +1,4 @@
-"""What the memory of a process serves for, and which code had got it."""
+"""What the memory of a process is used for, and which code got it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _USE_BITS = 3
 
 
 class Use(IntEnum):
-    """What a range of addresses serves for."""
+    """The use of a range of addresses."""
 
     NOTHING = 0
     CHUNK = 1
@@ -22,13 +22,13 @@ class Use(IntEnum):
     ARENA = 3
     HEAP = 4
     OTHER = 5
-    ASIDE = 6  # addresses without memory, that an allocator has set aside for chunks
+    ASIDE = 6  # addresses without memory, which an allocator has set aside for chunks
 
 
-# What a range serves for, and the number of the code that had got it; 0 is not known.
+# The use of a range, and the number of the code that got it; 0 if not known.
 Owner = tuple[Use, int]
 Held = dict[Owner, int]
-NOBODY: Owner = (Use.NOTHING, 0)
+NO_OWNER: Owner = (Use.NOTHING, 0)
 
 
 class Owned:
@@ -44,7 +44,7 @@ class Owned:
         self._born: dict[int, int] = {}
 
     def copy(self) -> Owned:
-        """A child's."""
+        """The ranges of a forked child."""
         child = Owned()
         child.space, child._bytes = self.space.copy(), self._bytes.copy()
         child._born = self._born.copy()
@@ -56,7 +56,7 @@ class Owned:
         return self._bytes
 
     def put(self, start: int, length: int, owner: Owner, ns: int) -> Held:
-        """Gives a range to an owner, at a time; what was held of it before."""
+        """Gives a range to an owner, at a time; returns what was held of it before."""
         held = self.drop(start, length)
         self.space.put(start, start + length, encoded(owner))
         self._bytes[owner] += length
@@ -64,7 +64,7 @@ class Owned:
         return held
 
     def drop(self, start: int, length: int) -> Held:
-        """Takes a range from whoever had it; what was held of it."""
+        """Takes a range from its owners; returns what was held of it."""
         first, last = self.space.overlapping(start, start + length)
         if first == last:
             return {}
@@ -76,7 +76,7 @@ class Owned:
         return held
 
     def held(self, start: int, length: int) -> Held:
-        """How many bytes of a range belong to whom."""
+        """How many bytes of a range each owner has."""
         first, last = self.space.overlapping(start, start + length)
         held: Held = defaultdict(int)
         for at in range(first, last):
@@ -85,32 +85,32 @@ class Owned:
         return held
 
     def is_free(self, start: int, length: int) -> bool:
-        """Whether nothing of a range belongs to anybody."""
+        """Whether no part of a range has an owner."""
         first, last = self.space.overlapping(start, start + length)
         return first == last
 
     def is_whole(self, start: int, length: int) -> bool:
-        """Whether a range is one that was given like that."""
+        """Whether a range is one that put() was called with."""
         first, last = self.space.overlapping(start, start + length)
         return last - first == 1 and (
             self.space.starts[first] == start and self.space.ends[first] == start + length
         )
 
     def is_end(self, start: int, length: int) -> bool:
-        """Whether a range is one that was given, but for its beginning."""
+        """Whether a range is the end of one that put() was called with."""
         first, last = self.space.overlapping(start, start + length)
         return last - first == 1 and (
             self.space.starts[first] < start and self.space.ends[first] == start + length
         )
 
     def born_ns(self, start: int) -> int | None:
-        """When the range that begins here was given to its owner."""
+        """When the range that begins at `start` was given to its owner."""
         return self._born.get(start)
 
     def at(self, address: int) -> Owner:
-        """Whose an address is."""
+        """The owner of an address."""
         first, last = self.space.overlapping(address, address + 1)
-        return decoded(self.space.numbers[first]) if first < last else NOBODY
+        return decoded(self.space.numbers[first]) if first < last else NO_OWNER
 
 
 def encoded(owner: Owner) -> int:
@@ -127,5 +127,5 @@ def decoded(number: int) -> Owner:
 def uses_and_sites(
     numbers: npt.NDArray[np.uint32],
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-    """decoded() of each."""
+    """decoded() for each number."""
     return numbers & np.uint32((1 << _USE_BITS) - 1), numbers >> np.uint32(_USE_BITS)

@@ -1,4 +1,4 @@
-"""malloc: the variants of page faults, and the system calls by which memory comes and goes."""
+"""malloc: the variants of page faults, and the system calls that map and unmap memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from memtap.tracers.faults import probes as faultplan
 
 
 class Call(IntEnum):
-    """System calls by which memory comes and goes.
+    """System calls that map and unmap memory.
 
-    They are kinds of events and rows, behind those of faults. An mremap(2) is two of them.
+    They are kinds of events and rows, numbered after those of faults. An mremap(2) is two events.
     """
 
     BRK = 16
@@ -29,8 +29,8 @@ class CallMark(IntFlag):
     """What else is known of a call."""
 
     IS_32_BIT = 1  # a 32-bit program made it
-    TELLS_THRESHOLD = 2  # the C library's threshold by then was read
-    REFUSED = 4  # it failed; of brk(2), the break is not what was wanted
+    TELLS_THRESHOLD = 2  # the C library's threshold was read at the call
+    REFUSED = 4  # it failed; for brk(2), the break is not the one wanted
     ASKS = 8  # brk(0): where is the break?
     BY_LOADER = 16  # set in user space: the dynamic loader made it
     BY_OTHERS = 32  # likewise: neither did malloc
@@ -38,8 +38,8 @@ class CallMark(IntFlag):
 
 _CALLS = Probe("on_call", "tp_btf", ("sys_exit",), standby="preempted")
 
-# Functions of a library, and those of the C program that count them. All but malloc and free may
-# call others of them.
+# Functions of a library, and the BPF functions that count their calls. All but malloc and free may
+# call others of these.
 REQUESTS = {
     "malloc": "on_malloc",
     "calloc": "on_calloc",
@@ -54,11 +54,11 @@ REQUESTS = {
 }
 CALLS_NONE = ("on_malloc", "on_free_block")
 
-# C++'s operators new, where an allocator has its own: others call malloc.
+# C++'s operators new, where an allocator has its own; elsewhere they call malloc.
 NEW = ("_Znwm", "_Znam", "_ZnwmRKSt9nothrow_t", "_ZnamRKSt9nothrow_t")
 NEW_ALIGNED = tuple(name.replace("m", "mSt11align_val_t", 1) for name in NEW)
 
-# What sees that such a function returns.
+# The BPF function that sees such a function return.
 RETURNED = "on_returned"
 
 # A macro of the C program: send the stacks of calls, for their sites.
@@ -66,9 +66,9 @@ FRAMES = "FRAMES 1"
 
 
 def huge_pages(meminfo: Mapping[str, int]) -> str:
-    """A macro of the C program: the size of huge pages of which no size is asked for.
+    """A macro of the C program: the default size of huge pages.
 
-    `meminfo` is /proc/meminfo, in KiB; where nothing is told of them there are none.
+    `meminfo` is /proc/meminfo, in KiB; if it does not have the size, there are no huge pages.
     """
     return f"HUGE_SHIFT {meminfo.get('Hugepagesize', 2048).bit_length() + 9}"
 
@@ -86,7 +86,7 @@ PLAN = Plan(
 
 
 def with_requests(plan: Plan) -> Plan:
-    """The plan that also counts what is asked of malloc, at breakpoints in one process."""
+    """The plan that also counts requests to malloc, at breakpoints in one process."""
     functions = dict.fromkeys([*REQUESTS.values(), RETURNED])
     at = tuple(Probe(each, "uprobe", (each.removeprefix("on_"),)) for each in functions)
     variants = tuple(

@@ -1,4 +1,4 @@
-"""malloc: which way it went to the kernel, how much it got and gave back, and what that cost."""
+"""malloc: which path it took to the kernel, how much it got and gave back, and what that cost."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.enricher import forget_first, tell
 from memtap.tracers.model.frames import pl
 from memtap.tracers.model.keys import identity
+from memtap.tracers.model.process import UNKNOWN_PROCESS, Process
 from memtap.tracers.model.report import Report, Row, Section
-from memtap.tracers.model.who import UNKNOWN_PROCESS, Who
 
-# The allocator of whom the threshold is known.
+# The allocator whose threshold is known.
 GLIBC = "glibc"
 
-# Among so many rows a call is looked for that has been overtaken: more would take too long, of a
-# program that makes it happen all the time.
+# An overtaken call is searched for among this many rows. More would take too long with a program
+# that causes overtaking all the time.
 _BEHIND = 2048
 
-# Faults, and whose memory they were in: as in faults.rows.ROW, but `site` is that of the owner, and
-# `path` the way by which it was got.
+# Faults and the owner of their memory: as in faults.rows.ROW, but `site` is the code that got the
+# memory, and `path` the path by which it got it.
 _FAULT = np.dtype(
     [
         *((name, ROW[name]) for name in ("tgid", "site", "region", "cause", "kind", "switched")),
@@ -49,23 +49,23 @@ _FAULT = np.dtype(
 _OWNER = ["tgid", "path", "site"]
 _SUMMED = ["count", "timed", "time_ns"]
 
-# Which part of a Key a key of the report is of.
+# Which part of a Key each key of the report comes from.
 _PLACES = {"process": 0, "comm": 0, "path": 1, "site": 2}
 
 _FACTS = frozenset(Fact)
 
-# A process, a path, and the number of the code that went it.
+# A process, a path, and the number of the code that took it.
 Key = tuple[int, Path, int]
 
 
 @dataclass
 class Tally:
-    """What is counted of a process, a path and a site.
+    """The counts of a process, a path and a site.
 
     Attributes:
         taken, given: bytes.
-        timed, time_ns: of how many faults the time is known, and how long all took; see faulttimes.
-        ended, life_ns: how many mappings were given back as they had been made, and how long they
+        timed, time_ns: how many faults were timed, and how long all took; see faults/times.py.
+        ended, life_ns: how many mappings were unmapped as they had been mapped, and how long they
             were kept.
     """
 
@@ -91,23 +91,23 @@ class Tally:
 
     @property
     def fault_time_ns(self) -> int | None:
-        """What all faults took; None where none was timed."""
+        """How long all faults took; None if none was timed."""
         return self.time_ns if self.timed else None
 
     @property
     def mean_life_ns(self) -> int | None:
-        """How long a mapping was kept until it was given back."""
+        """How long a mapping was kept on average until it was unmapped."""
         return self.life_ns // self.ended if self.ended else None
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A call and what it was for.
+    """A call and what it did.
 
     Attributes:
-        row: of the call, by the names of malloc.rows.
-        step: what the process's allocator did by it.
-        allocator: the process, after the call.
+        row: the call, with the members of malloc.rows.ROW.
+        step: what the process's allocator did with it.
+        allocator: the process's allocator, after the call.
     """
 
     row: Row
@@ -116,17 +116,17 @@ class Decision:
 
 
 class Allocators:
-    """The allocators of all processes: rows in, decisions out, and tallies on the way."""
+    """The allocators of all processes: takes rows, gives decisions, and tallies them."""
 
     def __init__(self) -> None:
         self.known: dict[int, Allocator] = {}
         self.tallies: dict[Key, Tally] = defaultdict(Tally)
         self._faults: list[pl.DataFrame] = []
-        self._homes: dict[int, int] = {}  # of those who share another's memory: who that is
+        self._homes: dict[int, int] = {}  # for a process in another's memory: that other
         self._ended: list[int] = []
 
     def count_faults(self) -> pl.DataFrame:
-        """Adds what faults there were to the tallies; they, by owner, as faulttimes.merged()."""
+        """Adds the faults to the tallies; returns them by owner, as times.merged() does."""
         counted, self._faults = merged(self._faults, _OWNER), []
         column = {name: counted[name].to_numpy() for name in (*_OWNER, *_SUMMED)}
         group = group_numbers(*(column[name] for name in _OWNER))
@@ -142,7 +142,7 @@ class Allocators:
         return counted
 
     def end_interval(self) -> None:
-        """Counts anew, and forgets processes that ended."""
+        """Begins new counts, and forgets processes that ended."""
         self.tallies.clear()
         for tgid in self._ended:
             self.known.pop(tgid, None)
@@ -150,14 +150,14 @@ class Allocators:
         self._ended.clear()
 
     def of(self, tgid: int) -> Allocator:
-        """A process's, new if it was not known."""
+        """The allocator of a process, a new one if it was not known."""
         allocator = self.known.get(tgid)
         if allocator is None:
             allocator = self.known[tgid] = Allocator()
         return allocator
 
     def feed(self, rows: Events) -> Iterator[Decision]:
-        """Goes through rows in order of time; what could not be completed is no fault."""
+        """Goes through rows in order of time; faults that could not be completed do not count."""
         rows = rows[~np.isin(rows["kind"], (Kind.BAD, Fact.REQUESTED, Fact.WALKED))]
         rows = rows[np.argsort(self._homes_of(rows), kind="stable")]
         borders = np.flatnonzero(np.diff(rows["tgid"], prepend=-1, append=-1))
@@ -178,7 +178,7 @@ class Allocators:
             self._faults.append(tally(_faults(rows, owners.numbers)[~is_call], _OWNER))
 
     def _homes_of(self, rows: Events) -> npt.NDArray[np.uint32]:
-        """The same number for all who share memory: what they did has one order."""
+        """One number for all processes that share an address space: their calls have one order."""
         births = rows[np.isin(rows["kind"], (Fact.FORK, Fact.SHARE))]
         for kind, tgid, parent in births[["kind", "tgid", "parent"]].tolist():
             self._homes.pop(tgid, None)
@@ -191,8 +191,8 @@ class Allocators:
     def _calls(self, place: int, calls: dict[int, Row]) -> Iterator[Decision]:
         """Decides the call at a place, after those that it has overtaken.
 
-        Of a call it is known when it returned. A thread that is preempted in munmap(2) or mremap(2)
-        after the memory is gone returns after another one that got it meanwhile.
+        A call is recorded when it returns. If a thread is preempted in munmap(2) or mremap(2) after
+        the memory is unmapped, another thread can map the same addresses and return first.
         """
         while calls[place] and (behind := self._overtaken(place, calls)):
             yield from self._decide(behind, calls)
@@ -204,7 +204,7 @@ class Allocators:
             yield decision
 
     def _overtaken(self, place: int, calls: dict[int, Row]) -> int | None:
-        """Where a call stands that has given back what is in the way of a mapping."""
+        """The index of the later call that unmapped what is in the way of a mapping."""
         row = calls[place]
         if row["kind"] != Call.MMAP or row["call_marks"] & CallMark.REFUSED:
             return None
@@ -246,7 +246,7 @@ class Allocators:
             self.of(tgid).heap = row["address"], row["address"] + row["length"]
 
     def _count(self, tgid: int, step: Step, site: int) -> None:
-        """What is given back counts for the code that had got it, as does a call without code."""
+        """Memory given back counts for the code that got it; so does a call without known code."""
         owner = site or max(step.back, key=lambda site: step.back[site], default=0)
         tally = self.tallies[tgid, step.path, owner]
         tally.calls += 1
@@ -259,13 +259,13 @@ class Allocators:
 
 
 class _Owners:
-    """Whose memory faults are in.
+    """The owners of the memory that faults are in.
 
-    What that serves for changes by calls, so a process's faults wait for the next of these: then
-    those of many processes are looked up at once.
+    Calls change the use of memory, so a process's faults wait until its next call: then those of
+    many processes are looked up at once.
 
     Attributes:
-        numbers: of each address; see Allocator.space.
+        numbers: the owner of each address, as a number; see Allocator.space.
     """
 
     def __init__(self, addresses: npt.NDArray[np.uint64]) -> None:
@@ -275,11 +275,11 @@ class _Owners:
         self._settled = Waiting()
 
     def add(self, allocator: Allocator, begin: int, end: int) -> None:
-        """Faults of this process, up to its next call."""
+        """Adds faults of this process, up to its next call."""
         self._waiting.setdefault(allocator, []).append(np.arange(begin, end))
 
     def settle(self, allocator: Allocator | None) -> None:
-        """What waits for this one, if there is one, is of its memory as it is: it will change."""
+        """Looks up the faults that wait for this process, if any, before its memory changes."""
         if allocator:
             for rows in self._waiting.pop(allocator, ()):
                 self._look(allocator.space, rows)
@@ -300,13 +300,13 @@ class _Owners:
 
 
 def _dicts(rows: Events) -> list[Row]:
-    """Rows by the names of their members: of few it is these that are looked at one by one."""
+    """Rows as dicts of their members, to look at one by one."""
     names = rows.dtype.names or ()
     return [dict(zip(names, row, strict=True)) for row in rows.tolist()]
 
 
 def _faults(rows: Events, owners: npt.NDArray[np.uint32]) -> Events:
-    """Rows, and whose memory they are about, as _FAULT."""
+    """Rows and the owners of their memory, as _FAULT."""
     faults = np.zeros(len(rows), _FAULT)
     for name in (_FAULT.names or ())[:-1]:
         faults[name] = rows[name]
@@ -319,7 +319,7 @@ def _step(allocator: Allocator, call: Call, row: Row) -> Step:
     if marks & CallMark.IS_32_BIT:
         allocator.runs_32_bits()
     if marks & CallMark.TELLS_THRESHOLD:
-        allocator.learn(row["threshold"])
+        allocator.set_threshold(row["threshold"])
     asked = _asked(row)
     if call is Call.BRK:
         return allocator.call(call, asked)
@@ -360,15 +360,15 @@ class Malloc:
         self.by = by
         self._origin = origin
         self._allocators = Allocators()
-        self._who: dict[int, Who] = {}
+        self._processes: dict[int, Process] = {}
         self._names: dict[int, str] = {}
         self._sites: dict[int, str] = {}
         self._sizes, self._heaps = Sizes(), Heaps()
         self._events = 0
 
     def feed(self, chunk: Chunk) -> Report | None:
-        """Counts a chunk; the report if an interval ends with it."""
-        tell(self._who, chunk.who)
+        """Counts a chunk; returns the report if an interval ends with it."""
+        tell(self._processes, chunk.processes)
         tell(self._names, chunk.texts.get("allocator", {}))
         self._sites |= chunk.texts.get("site", {})
         is_call = chunk.rows["kind"] >= Call.BRK
@@ -382,9 +382,9 @@ class Malloc:
     def _report(self, interval: Interval) -> Report:
         notes = list(notes_of_times(self._origin.way, self._allocators.count_faults()))
         rows = self._rows()
-        heaps = self._heaps.take(self._who)
+        heaps = self._heaps.take(self._processes)
         self._allocators.end_interval()
-        forget_first(self._who)
+        forget_first(self._processes)
         forget_first(self._names)
         events, self._events = self._events, 0
         return Report(
@@ -408,7 +408,7 @@ class Malloc:
         ]
 
     def _group(self, key: Key, parts: dict[tuple[str, int], tuple[Any, ...]]) -> tuple[Any, ...]:
-        """What tells the row of a key from others; `parts` of it that are known already."""
+        """The values that identify the row of a key; `parts` caches those already worked out."""
         group: tuple[Any, ...] = ()
         for by in self.by:
             number = key[_PLACES[by]]
@@ -419,7 +419,7 @@ class Malloc:
         return group
 
     def _identity(self, tgid: int, path: Path, site: int) -> Row:
-        return identity(tgid, self._who.get(tgid, UNKNOWN_PROCESS)) | {
+        return identity(tgid, self._processes.get(tgid, UNKNOWN_PROCESS)) | {
             "allocator": self._names.get(tgid, "?"),
             "path": path.text,
             "site": self._sites.get(site, "?"),
@@ -442,7 +442,7 @@ class Malloc:
         }
 
     def _live(self, group: list[Key]) -> int:
-        """What is held by these ways and sites; by all, where rows are not told apart by them."""
+        """The bytes held by these paths and sites; by whole processes if rows have neither."""
         paths = {path for _, path, _ in group} if "path" in self.by else None
         sites = {site for _, _, site in group} if "site" in self.by else None
         allocators = {self._allocators.of(tgid): None for tgid, _, _ in group}
@@ -454,14 +454,14 @@ class Malloc:
         )
 
     def _threshold(self, tgids: set[int]) -> int | None:
-        """Of one process that uses glibc; of several, or of another allocator, None."""
+        """The threshold of one process that uses glibc; None for several, or another allocator."""
         if len(tgids) > 1 or self._names.get(min(tgids)) != GLIBC:
             return None
         return self._allocators.of(min(tgids)).least_mapped
 
 
 def _sections(sizes: list[dict[str, int]] | None, heaps: list[Row] | None) -> Iterator[Section]:
-    """What was looked for besides calls and faults, if it was."""
+    """The sections on request sizes and heaps, if the user asked for them."""
     if sizes is not None:
         yield Section("sizes", "sizes", sizes)
     if heaps is not None:

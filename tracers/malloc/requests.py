@@ -1,4 +1,4 @@
-"""What a process asks of malloc: breakpoints at the functions of whatever it has malloc from."""
+"""The requests of a process to malloc, counted by breakpoints in the library that provides it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from memtap.tracers.model.enricher import Source
 SIZES = "sizes"
 _CLASSES = 66
 
-# Allocators of which malloc calls nobody else's; what is not known may pass requests on to another.
+# Allocators that never call another malloc; an unknown one may pass requests on to another.
 _KNOWN = ("glibc", "musl", "jemalloc", "tcmalloc", "mimalloc")
 _WITH_NEW = ("jemalloc", "tcmalloc", "mimalloc")
 
 
 class Requests:
-    """The requests of the first process that is followed; `program` is what it will become."""
+    """The requests of the first process that is followed; `program` is what it will execute."""
 
     def __init__(self, session: Source, program: Sequence[str] | None) -> None:
         self._session, self._program = session, program
@@ -39,7 +39,7 @@ class Requests:
         self._looked: set[str] = set()
 
     def follow(self, tgid: int) -> None:
-        """Sets the breakpoints. Raises MemtapError where there is no malloc for them."""
+        """Sets the breakpoints. Raises MemtapError if no malloc is found."""
         if self._tgid:
             return
         self._tgid = tgid
@@ -59,7 +59,7 @@ class Requests:
             )
 
     def look(self, heard: Iterable[Heard]) -> None:
-        """Sets breakpoints in what the process has mapped since, if malloc is in there."""
+        """Sets breakpoints in files that the process has mapped since, if they have malloc."""
         mapped = (each for each in heard if isinstance(each, Mapped) and each.tgid == self._tgid)
         for path in (each.path for each in mapped if each.prot & PROT_EXEC):
             if path.startswith("/") and path not in self._looked:
@@ -91,7 +91,7 @@ class Requests:
             self._attached.add((status.st_dev, status.st_ino))
 
     def take(self, ns: int) -> Events:
-        """What was counted since the last time, a row for each size; see Fact.REQUESTED."""
+        """The counts since the last call, a row for each size; see Fact.REQUESTED."""
         counted = self._counters.copy()
         more, self._counted = counted - self._counted, counted
         sizes = np.flatnonzero(more)

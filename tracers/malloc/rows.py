@@ -1,4 +1,4 @@
-"""The rows that reports of malloc are counted from: faults, and calls that get or give memory."""
+"""The rows that reports of malloc are counted from: faults, and calls that map or unmap memory."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from memtap.tracers.model.tracer import RowType
 
 
 class Fact(IntEnum):
-    """What a row tells of a process that is neither a fault nor a call."""
+    """What a row says about a process if it is neither a fault nor a call."""
 
-    FORK = 23  # it was born, as a copy of `parent`
-    EXEC = 24  # it began another program
+    FORK = 23  # it was forked from `parent`
+    EXEC = 24  # it executed another program
     EXIT = 25
-    HEAP = 26  # where its heap was when it was first looked at: `address` and `length`
+    HEAP = 26  # its heap when tracing began: `address` and `length`
     REQUESTED = 27  # it asked malloc `requests` times for blocks of a `size_class` (sizes.py)
     WALKED = 28  # `part` of its heap (heapwalk.py) had `length` bytes
-    SHARE = 29  # it was born, in the memory of `parent`
+    SHARE = 29  # it was forked with CLONE_VM from `parent`
 
 
-# A fault (faultrows.ROW), a call or a fact, by `kind`. Of a call:
-#   address, length  what it was about, in bytes; of brk(2), the break by then, and 0. An address
-#                    that no process has is 0, and where the kernel refused, any length was asked.
+# A fault (faults.rows.ROW), a call or a fact, by `kind`. Of a call:
+#   address, length  its range, in bytes; for brk(2), the break after it, and 0. An address that no
+#                    process can have is 0; if the kernel refused, length is whatever was asked for.
 #   prot, flags, advice
-#                    as they were given: to mmap and mprotect; mmap and mremap; madvise
+#                    the arguments: of mmap and mprotect; of mmap and mremap; of madvise
 #   call_marks       see CallMark
-#   request          bytes that the thread had last asked malloc for
-#   request_number   the how manieth time that was, from 1 on; 0 if nobody looked
-#   threshold        of the C library by then, in bytes; allocator.NEVER if it maps no blocks
+#   request          the size of the thread's last request to malloc, in bytes
+#   request_number   the number of that request, from 1 on; 0 if requests were not counted
+#   threshold        the C library's at the call, in bytes; allocator.NEVER if it maps no blocks
 ROW = np.dtype(
     [
         *((name, faultrows.ROW[name]) for name in faultrows.ROW.names or ()),
@@ -54,7 +54,7 @@ ROW = np.dtype(
 
 _KINDS = np.array([*Kind, *Call, *Fact])
 
-# Addresses of processes, and lengths of what they map, stay below this.
+# Addresses of processes, and lengths of mappings, are below this.
 BEYOND = 1 << 62
 
 # Powers of two of requests.
@@ -62,7 +62,7 @@ _SIZE_CLASSES = 66
 
 
 def are_possible(rows: Events) -> bool:
-    """Whether the numbers of words and of powers of two are such, and addresses those of memory."""
+    """Whether labels, powers of two and addresses are possible."""
     refused = rows["call_marks"] & CallMark.REFUSED > 0
     return bool(
         faultrows.are_possible(rows)

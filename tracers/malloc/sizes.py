@@ -1,4 +1,4 @@
-"""How large the blocks are that a program asks malloc for, and by which way each size goes."""
+"""The sizes of blocks that a program asks malloc for, and the path of each size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from memtap.tracers.malloc.probes import Call
 from memtap.tracers.malloc.rows import Fact
 from memtap.tracers.model.report import Row
 
-# How a call gets memory for a request.
+# The rules by which a call gets memory for a request.
 FOR_REQUESTS = (
     Rule.HEAP_GROWN,
     Rule.CHUNK_MAPPED,
@@ -20,21 +20,22 @@ FOR_REQUESTS = (
 )
 _FREES = 0
 
-# The calls that can get memory for one.
+# The calls that can get memory for a request.
 _GETTING = (Call.BRK, Call.MMAP, Call.MOVED_TO, Call.MPROTECT)
 
-# So much no malloc gives, nor does it ask anybody: what is larger has this power of two or more.
+# No malloc serves larger requests, nor asks the kernel for them; these have this power of two or
+# more.
 _MOST = 63
 
-# A process, a thread, and the how manieth of its requests.
+# A process, a thread, and the number of its request, from 1 on.
 _Request = tuple[int, int, int]
 
-# A power of two, and by which path it was; None if it was refused.
+# A power of two, and the path; None if it was refused.
 _Way = tuple[int, Path | None]
 
 
 class Sizes:
-    """Requests by powers of two of their size, and by the way that the kernel was asked."""
+    """Requests by powers of two of their size, and by the path to the kernel."""
 
     def __init__(self) -> None:
         self._requests: Counter[int] = Counter()
@@ -46,16 +47,16 @@ class Sizes:
             self._requests[int(row["size_class"])] += int(row["requests"])
 
     def note(self, row: Row, step: Step) -> None:
-        """Takes in a call; of several for one request the last tells the way, or the refusal."""
+        """Takes in a call; of several for one request the last decides the path, or the refusal."""
         refused = step.rule is Rule.FAILED and row["kind"] in _GETTING
         if row["request_number"] and (refused or step.rule in FOR_REQUESTS):
             request = row["tgid"], row["tid"], row["request_number"]
             self._asked[request] = class_of(row["request"]), None if refused else step.path
 
     def take(self) -> list[dict[str, int]] | None:
-        """A row for each size that was asked for since the last time; None if nobody looked.
+        """A row for each size that was asked for since the last call; None if none was counted.
 
-        `reused` is how many were served without the kernel.
+        `reused` is how many requests were served without the kernel.
         """
         requests, self._requests = self._requests, Counter()
         asked, self._asked = Counter(self._asked.values()), {}
@@ -65,7 +66,7 @@ class Sizes:
 
 
 def class_of(size: int) -> int:
-    """The power of two of a request, from 1 on: as the C program counts them."""
+    """The power of two of a request, from 1 on, as the C program counts them."""
     return max(1, size.bit_length())
 
 

@@ -1,8 +1,8 @@
-"""Where a C library keeps the threshold of its malloc, so that the C program reads it at each call.
+"""Finds where glibc keeps the threshold of its malloc, so that the BPF program can read it.
 
-glibc has it in a variable (mp_ of malloc.c) of which it tells no name. But that begins with numbers
-that stand in the file nowhere else; and whose code makes a system call is told by where it returns
-to, and by the build id of the file.
+glibc has it in a variable without a symbol (mp_ of malloc.c). But the variable begins with numbers
+that occur nowhere else in the file. The BPF program recognises glibc's code, which makes a system
+call, by the return address and the build id of the file.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from memtap.tracers.model.enricher import Source
 KNOWN_CALLS, _WORDS = "known_calls", 5
 
 # trim_threshold, top_pad, mmap_threshold and arena_test of a 64-bit glibc, as its file has them;
-# n_mmaps_max is somewhat behind them.
+# n_mmaps_max follows some bytes later.
 _PARAMETERS = struct.pack("<4Q", 128 << 10, 128 << 10, 128 << 10, 8)
 _THRESHOLD_AT = 16
 _MOST, _NEAR = struct.pack("<I", 1 << 16), 64
 
-# How brk, mmap, munmap and mremap are called: the number goes into a register.
+# The instructions that call brk, mmap, munmap and mremap: the number goes into a register.
 _CALL = {
     "x86_64": re.compile(rb"\xb8[\x09\x0b\x0c\x19]\0\0\0\x0f\x05"),
     "aarch64": re.compile(rb"(?:[\xc8\xe8]\x1a|[\x08\xc8]\x1b)\x80\xd2\x01\0\0\xd4"),
 }.get(platform.machine(), re.compile(rb"(?!)"))
 
-# Of elf(5): offset, size and count of the program headers; and one of those, of 64-bit files.
+# As in elf(5), for 64-bit files: offset, size and count of the program headers; and one of these.
 _HEADER = struct.Struct("<5s27xQ14xHH")
 _MAGIC = b"\x7fELF\2"
 _SEGMENT = struct.Struct("<IIQQQQQQ")
@@ -51,27 +51,27 @@ _MOST_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a file, and where it begins in memory, from the beginning of the file on."""
+    """A loaded part of a file, and its address in memory relative to the file's beginning."""
 
     address: int
     data: bytes
 
     def find(self, wanted: bytes) -> int | None:
-        """The place in memory of what stands here once; else None."""
+        """The address of bytes that occur here exactly once; else None."""
         at = self.data.find(wanted)
         return None if at < 0 or self.data.count(wanted) > 1 else self.address + at
 
 
 class Thresholds:
-    """Tells the C program of the libraries that are likely, and of those of given processes."""
+    """Tells the BPF program about our own C library, and those of given processes."""
 
     def __init__(self, session: Source) -> None:
         self._known = session.shared(KNOWN_CALLS, PAGE_BYTES, _WORDS)
         self._looked: set[tuple[int, int]] = set()
-        self.follow(os.getpid())  # most programs have the same as ours
+        self.follow(os.getpid())  # most programs use the same glibc as we do
 
     def follow(self, tgid: int) -> None:
-        """Looks at what a process has malloc from, if that is a glibc."""
+        """Looks at the library that a process has malloc from, if that is glibc."""
         with suppress(OSError):
             for path in of_process(tgid):
                 if allocator_of([str(path)]) == "glibc":
@@ -82,7 +82,7 @@ class Thresholds:
             self._known[at] = words
 
     def _read(self, path: Path) -> bytes:
-        """What a file holds; nothing if it was read before."""
+        """The content of a file; empty if it was read before."""
         with open_regular(path, lambda status: status.st_size <= _MOST_BYTES) as file:
             status = os.fstat(file.fileno())
             which = status.st_dev, status.st_ino
@@ -93,9 +93,9 @@ class Thresholds:
 
 
 def known_calls(elf: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """What is to be known of each call of a C library: its place in a page, a struct known_call.
+    """For each system call in a C library its place in a page, and its struct known_call.
 
-    None of a file that is no 64-bit glibc.
+    None for a file that is not a 64-bit glibc.
     """
     with suppress(struct.error):
         segments = list(_segments(elf))
@@ -114,7 +114,7 @@ def known_calls(elf: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
 
 
 def _segments(elf: bytes) -> Iterator[Segment]:
-    """What of a file is loaded into memory."""
+    """The parts of a file that are loaded into memory."""
     magic, at, size, count = _HEADER.unpack_from(elf)
     if magic != _MAGIC:
         return
@@ -125,12 +125,12 @@ def _segments(elf: bytes) -> Iterator[Segment]:
 
 
 def _only(segments: list[Segment], wanted: bytes) -> int | None:
-    """Where the only one of its kind stands in memory."""
+    """The address of bytes that occur exactly once in all segments."""
     found = [at for each in segments if (at := each.find(wanted)) is not None]
     return found[0] if len(found) == 1 else None
 
 
 def _bytes(segments: list[Segment], address: int, length: int) -> bytes:
-    """What of a file stands at an address in memory."""
+    """The bytes of a file at an address in memory."""
     segment = max((each for each in segments if each.address <= address), key=lambda s: s.address)
     return segment.data[address - segment.address :][:length]

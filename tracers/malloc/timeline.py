@@ -13,7 +13,7 @@ from memtap.tracers.model.report import Report, Row
 
 
 def why(step: Step, allocator: Allocator, length: int) -> str:
-    """A decision in words; `length` is what the call was about, in bytes."""
+    """A decision in words; `length` is that of the call, in bytes."""
     least, trim = f"{allocator.least_mapped or 0:,}", f"{2 * allocator.threshold:,}"
     return {
         Rule.FAILED: "the kernel refused",
@@ -41,14 +41,14 @@ def why(step: Step, allocator: Allocator, length: int) -> str:
 
 
 def _request(call: Row, step: Step) -> str:
-    """What was asked of malloc, if that is known and was why."""
+    """The request to malloc, if it is known and caused the call."""
     if not call["request_number"] or step.rule not in FOR_REQUESTS:
         return ""
     return f"{call['request']:,} bytes wanted: "
 
 
 class Timeline:
-    """Chunks in, a row for every call out, at the end of each interval that had some."""
+    """Takes chunks; makes a row for every call, at the end of each interval that had calls."""
 
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
@@ -58,7 +58,7 @@ class Timeline:
         self._has_told = False
 
     def feed(self, chunk: Chunk) -> Report | None:
-        """Tells what was decided; a report if an interval ends with this chunk."""
+        """Takes a chunk; returns a report if an interval ends with it."""
         calls = chunk.rows[chunk.rows["kind"] >= Call.BRK]
         self._rows += map(self._row, self._allocators.feed(calls))
         if chunk.interval is None or not (self._rows or chunk.last):

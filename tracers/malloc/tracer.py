@@ -1,4 +1,4 @@
-"""The tracer of malloc's ways to the kernel."""
+"""The tracer of malloc's paths to the kernel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from memtap.tracers.model.chunk import Origin
     from memtap.tracers.model.enricher import Enricher, Source
 
-# Lines of a timeline come so often.
+# How often lines of a timeline come.
 _TIMELINE_S = 0.5
 
 FLAGS = (
@@ -49,7 +49,7 @@ def _showing(query: Query) -> Showing:
 
 
 def _settings(query: Query) -> tuple[str, ...]:
-    """A recording may be asked later which code it was."""
+    """A recording may later be asked for code."""
     frames = (FRAMES,) if query.wants("site") or query.records else ()
     return (huge_pages(meminfo()), *frames)
 
@@ -59,7 +59,7 @@ def _planned(query: Query) -> Plan:
 
 
 def _check(query: Query) -> Sequence[str]:
-    """--uprobes is for one process, and its cost is said before it begins."""
+    """--uprobes needs one process, and the user hears its cost before tracing begins."""
     if query.replays:
         return ()
     notes = []
@@ -100,7 +100,7 @@ TRACER = Tracer(
         ("malloc -b process,path -- ./app", "one program, from its start on"),
         ("malloc --timeline -- ./app", "its decisions, as they happen"),
         ("malloc -b process,path -p 1234 5", "a server, every 5 seconds"),
-        ("malloc -b site -p 1234 10 1", "who in it maps most"),
+        ("malloc -b site -p 1234 10 1", "which of its code maps most"),
         ("malloc --heap -p 1234 10", "what of its heap is stuck"),
     ),
     nothing="no memory was asked of the kernel, or given back",

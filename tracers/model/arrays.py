@@ -13,8 +13,8 @@ Numbers = npt.NDArray[Any]
 Places = npt.NDArray[np.intp]
 
 
-# Up to so many distinct values, looking each up takes less time than sorting all; whether there
-# may be as few is seen among so many.
+# With up to _FEW distinct values, looking each up takes less time than sorting all. A sample shows
+# whether there may be so few.
 _FEW, _SAMPLE = 1024, 4096
 
 

@@ -33,7 +33,7 @@ def audit(
         origin: where the report's events come from.
         interval: when.
         events: how many there are.
-        unseen: how many it would have if all could be seen, less that; they bound the report.
+        unseen: how many more there would be if all could be seen; they bound the report's error.
         notes: what else to say of this report.
         own: events of the tracing process that the report left out, beside those of the interval.
     """
@@ -59,7 +59,7 @@ def audit(
 
 
 def _reused(numbers: int) -> list[str]:
-    """What a row has of several processes; the table of a long interval, or of a whole run."""
+    """The note that rows add up several processes, as in a long interval or a whole run."""
     if not numbers:
         return []
     return [
@@ -69,14 +69,14 @@ def _reused(numbers: int) -> list[str]:
 
 
 def _lost_records(losses: Losses) -> list[str]:
-    """What else was lost with the events: where memory is mapped, or is not any more."""
+    """The note on lost records that say where memory is mapped, or no longer is."""
     if not losses.records:
         return []
     return [f"{losses.records} records of mappings and events did not fit the rings"]
 
 
 def _spilled(losses: Losses) -> list[str]:
-    """What has become of events that the buffers had no room for."""
+    """The note on events for which the buffers had no room."""
     if not losses.spilled:
         return []
     return [

@@ -1,7 +1,7 @@
 """What goes from a source, live or recorded, to a report.
 
-A report sees nothing else: no clock, no /proc. So a recording that is replayed gives the report
-that the live run gave.
+A report sees nothing else: no clock, no /proc. So the replay of a recording gives the report that
+the live run gave.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from memtap.bpf.stream import Events
 from memtap.tracers.host.counters import Counters
 from memtap.tracers.host.files import FileName
 from memtap.tracers.model import claims
-from memtap.tracers.model.who import Who
+from memtap.tracers.model.process import Process
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Origin:
         notes: what this variant cannot see, and which better one was refused.
         filtered: whether only some processes were traced.
         page_bytes: the size of a page.
-        host, machine, kernel, boot_id: of the traced machine; `kernel` as uname -r has it.
+        host, machine, kernel, boot_id: those of the traced machine; `kernel` as uname -r has it.
         own: the process that traced, if reports leave it out; else 0.
         clock: what the events' `ns` count.
     """
@@ -51,31 +51,32 @@ class Origin:
     clock: str = "CLOCK_MONOTONIC"
 
     def to_json(self) -> str:
-        """One line; from_json() is the way back."""
+        """One line of JSON; from_json() reads it."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> Origin:
-        """What to_json() gave. Raises what claims.py does: anybody can have written it."""
+        """Reads what to_json() gave. Raises what claims.py does: any user may have written it."""
         said = json.loads(text)
         return claims.made(Origin, said, page_bytes=claims.page_bytes(said.pop("page_bytes")))
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An interval that is over, and what the host looked like then.
+    """An interval that has ended, and the host's counters then.
 
     Attributes:
         time: its end, UTC, ISO 8601 with milliseconds.
         seconds: its length.
-        kernel: how far the kernel's own counters came in it, by their names.
+        kernel: how much the kernel's own counters grew in it, by their names.
         buffers_bytes, cached_bytes: Buffers and Cached of /proc/meminfo, at its end.
         losses: what was lost in it.
         notes: what could not be seen in it.
-        unsettled: how many events the kernel may have counted in it that are rows of the next.
-        reused: how many process numbers were those of several processes in it.
+        unsettled: how many events the kernel may have counted in it that become rows of the next
+            interval.
+        reused: how many process numbers belonged to more than one process in it.
         remarks: what else there is to say of it.
-        own: what tracing itself took meanwhile, see own_work().
+        own: what tracing itself cost meanwhile; see own_work().
     """
 
     time: str
@@ -93,12 +94,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some events, in order of time, and what is known about those they name.
+    """Events in order of time, and what is known about the processes and files in them.
 
     Attributes:
         rows: the events.
         until_ns: all events before this are in this chunk or an earlier one.
-        who, paths: processes and files; of those named before, only what has changed.
+        processes, paths: processes and files; of those named before, only the changed ones.
         texts: what other numbers in rows stand for, by kind and number; each once.
         interval: the interval that this chunk is the end of, if it is.
         last: whether nothing comes after it.
@@ -106,7 +107,7 @@ class Chunk:
 
     rows: Events
     until_ns: int
-    who: dict[int, Who] = field(default_factory=dict)
+    processes: dict[int, Process] = field(default_factory=dict)
     paths: dict[int, FileName] = field(default_factory=dict)
     texts: dict[str, dict[int, str]] = field(default_factory=dict)
     interval: Interval | None = None
@@ -117,7 +118,7 @@ class Chunk:
         return json.dumps(
             {
                 "until_ns": self.until_ns,
-                "who": [[tgid, *asdict(who).values()] for tgid, who in self.who.items()],
+                "who": [[n, *asdict(process).values()] for n, process in self.processes.items()],
                 "paths": [[number, *name] for number, name in self.paths.items()],
                 "texts": {kind: list(texts.items()) for kind, texts in self.texts.items()},
                 "interval": asdict(self.interval) if self.interval else None,
@@ -129,14 +130,16 @@ class Chunk:
     def from_head(text: str, rows: Events) -> Chunk:
         """What head() gave, and the rows, as a chunk again.
 
-        Raises what claims.py does: anybody can have written it, and no name in it is printable.
+        Raises what claims.py raises: the text may come from any user, and no name in it is safe to
+        print.
         """
         said = json.loads(text)
         return Chunk(
             rows=rows,
             until_ns=claims.number(said["until_ns"], claims.LATEST_NS),
-            who={
-                claims.number32(tgid): _who(values) for tgid, *values in claims.listed(said["who"])
+            processes={
+                claims.number32(tgid): _process(values)
+                for tgid, *values in claims.listed(said["who"])
             },
             paths={
                 claims.number(number): FileName(
@@ -153,10 +156,10 @@ class Chunk:
         )
 
 
-def _who(values: list[Any]) -> Who:
-    """A process, of which nothing may be told that it does not have."""
-    said = dict(zip([field.name for field in fields(Who)][: len(values)], values, strict=True))
-    return claims.made(Who, said, uid=claims.user(said.pop("uid")))
+def _process(values: list[Any]) -> Process:
+    """A process from a recording; raises if there are more values than fields."""
+    said = dict(zip([field.name for field in fields(Process)][: len(values)], values, strict=True))
+    return claims.made(Process, said, uid=claims.user(said.pop("uid")))
 
 
 def _interval(said: dict[str, Any] | None) -> Interval | None:

@@ -1,7 +1,7 @@
-"""What a file says that anybody can have written: each value is checked before it is used.
+"""Checks values from a file that any user may have written, before they are used.
 
-Of what is no such value these functions raise ValueError, or what else comes of taking it for one:
-TypeError, LookupError.
+For a wrong value these functions raise ValueError, or the error that its use causes: TypeError,
+LookupError.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     Made = TypeVar("Made", bound=DataclassInstance)
 
-# The longest text that we write is a stack of some hundred functions.
+# More than the longest text that we write, a stack of some hundred functions.
 _LONGEST = 1 << 20
 
-# No clock that counts since a host was started is later: 36 years.
+# No clock that counts from a host's boot exceeds this: 36 years.
 LATEST_NS = 1 << 60
 
 _U32, _U64 = (1 << 32) - 1, (1 << 64) - 1
@@ -56,7 +56,7 @@ def number32(value: Any) -> int:
 
 
 def user(value: Any) -> int:
-    """A user's number, or -1 where nobody knows."""
+    """A user's number, or -1 where it is unknown."""
     return number(value, _U32, least=-1)
 
 
@@ -95,7 +95,7 @@ def moment(value: Any) -> str:
 
 
 def counters(value: Any) -> dict[str, int]:
-    """How far counters came, which can also go back, by their names."""
+    """The growth of counters by their names; it may be negative."""
     return {text(name): number(count, least=-_U64) for name, count in value.items()}
 
 
@@ -105,7 +105,7 @@ def _accuracy(value: Any) -> Any:
     return value
 
 
-# By how a field of a dataclass is annotated.
+# By the annotation of a field of a dataclass.
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "str": text,
     "int": number,
@@ -119,7 +119,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
 
 
 def made(kind: type[Made], values: dict[str, Any], **more: Any) -> Made:
-    """A dataclass of its fields, each checked by its type; `more` was checked before."""
+    """A dataclass from its fields, each checked by its type; `more` was checked before."""
     types = {field.name: str(field.type) for field in fields(kind)}
     checked = {name: _CHECKS[types[name]](value) for name, value in values.items()}
     return kind(**checked, **more)

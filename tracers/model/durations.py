@@ -10,10 +10,10 @@ import numpy.typing as npt
 from memtap.tracers.model.arrays import Numbers, Places
 from memtap.tracers.model.frames import pl
 
-# What sums of weights can be off by, as a part of them.
+# The relative error that a sum of weights can have.
 _ROUNDED = 1e-9
 
-# Each power of two has so many buckets.
+# How many buckets each power of two has.
 STEPS = 32
 
 
@@ -43,9 +43,9 @@ def quantile(share: float) -> pl.Expr:
 def quantiles(
     group: Places, buckets: Numbers, weights: Numbers, share: float
 ) -> npt.NDArray[np.float64]:
-    """quantile() of each of many groups, by their numbers, but for the bound by `longest`.
+    """quantile() of each of many groups, by their numbers, without the bound by `longest`.
 
-    NaN of groups that are none of these rows'. None of them has bucket 0.
+    NaN for groups without rows. No row has bucket 0.
     """
     order = np.lexsort((buckets, group))
     group, weights = group[order], weights[order]

@@ -35,7 +35,7 @@ REMEMBERED = 1 << 14
 OTHERS = 0xFFFFFFFE
 
 _Named = TypeVar("_Named")
-# A process, and two numbers of what it has something of.
+# A process, and two numbers of what it holds.
 Owner = tuple[int, int, int]
 
 

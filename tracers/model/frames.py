@@ -1,7 +1,7 @@
-"""polars, with one thread of its own: the other CPUs belong to those we watch.
+"""polars with one thread of its own: the other CPUs belong to the traced processes.
 
-It looks at the variable when it first works, so whoever needs polars takes it from here. A PROGRAM
-that we start does not get to see the variable: it is started before.
+polars reads the environment variable when it first works, so every module that needs polars imports
+it from here. A PROGRAM that we start does not see the variable: it is started before.
 """
 
 import os

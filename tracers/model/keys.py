@@ -1,11 +1,11 @@
-"""The columns that tell of processes, in every report that has them."""
+"""The columns that describe a process, in every report that has them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Column, Row
-from memtap.tracers.model.who import Who
 
 USER = Column("user", "USER", "text", help="the user it runs as", obvious=True)
 CGROUP = (
@@ -24,13 +24,13 @@ PROCESS = (
 )
 
 
-def identity(tgid: int, who: Who) -> Row:
-    """What these columns say of a process."""
+def identity(tgid: int, process: Process) -> Row:
+    """The values of these columns for a process."""
     return {
         "pid": tgid,
-        "uid": who.uid,
-        "user": who.user,
-        "comm": who.comm,
-        "cgroup": who.cgroup,
-        "args": who.args,
+        "uid": process.uid,
+        "user": process.user,
+        "comm": process.comm,
+        "cgroup": process.cgroup,
+        "args": process.args,
     }

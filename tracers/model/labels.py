@@ -1,4 +1,4 @@
-"""Numbers in rows that reports show as words."""
+"""Numbers in rows that reports show as labels."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from enum import IntEnum
 
 
-class Word(IntEnum):
-    """Members are words of the contract; the one with the value 0 is what nobody knows."""
+class Label(IntEnum):
+    """Members are labels of the contract; the member with the value 0 means unknown."""
 
     @property
     def text(self) -> str:
-        """As reports call it."""
+        """The label that reports show."""
         return self.name.lower().replace("_", "-") if self else "?"
 
     @classmethod
     def texts(cls, numbers: Iterable[int]) -> list[str]:
-        """What each number stands for; they can be many, of few kinds."""
+        """The label of each number; there can be many numbers, of few distinct values."""
         known = {member.value: member.text for member in cls}
         return [known[number] for number in numbers]

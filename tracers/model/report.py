@@ -39,7 +39,7 @@ _UNITS = {"pages": "pages", "bytes": "bytes", "ns": "nanoseconds", "pct": "per c
 
 
 class FrameRows(Sequence[Row]):
-    """Rows as a frame, of which only those are made that are looked at: there may be many.
+    """Rows as a frame. There may be many, so only those that are looked at are made.
 
     Args:
         sums: a line for each row, with the columns that need not be made.
@@ -71,7 +71,7 @@ class FrameRows(Sequence[Row]):
         return self._rows[at]
 
     def ordered(self, by: Sequence[str], reverse: bool, count: int | None) -> FrameRows:
-        """The first so many by these columns, see Order; those that are cut off are not made."""
+        """The first `count` rows by these columns, see Order; other rows are not made."""
         sums = self._sums
         if count is not None and set(by) <= set(sums.columns):
             sums = _ordered(sums, by, reverse).head(count)
@@ -88,7 +88,7 @@ class FrameRows(Sequence[Row]):
 
 
 def _ordered(frame: pl.DataFrame, by: Sequence[str], reverse: bool) -> pl.DataFrame:
-    """By the first column, numbers falling and texts rising, or the reverse; by others falling."""
+    """Numbers of the first column descending, texts ascending, or the reverse; ties descending."""
     falls = frame.schema[by[0]].is_numeric() != reverse
     descending = [falls, *(True for _ in by[1:])]
     return frame.sort(by, descending=descending, nulls_last=True, maintain_order=True)
@@ -107,10 +107,10 @@ class Column:
             moment by the clock on the wall, `text` left-aligned, `user` the same cut to 8
             characters, `path` last and cut to fit, `tree` the same indented by the row's `depth`.
         table: whether the table shows it without being asked to.
-        change: whether its numbers tell how far something came, and so have a sign.
+        change: whether its numbers are changes, and so have a sign.
         help: what it means.
-        unknown: whether a row may not have it: null in JSON, a dash in tables.
-        obvious: whether who knows ps(1) knows that, so that --help need not say it.
+        unknown: whether a row may lack it: null in JSON, a dash in tables.
+        obvious: whether users of ps(1) know it, so that --help need not explain it.
     """
 
     name: str
@@ -129,7 +129,7 @@ class Column:
 
     @property
     def unit(self) -> str:
-        """What its numbers count, as its name ends; "" for texts, and for mere numbers."""
+        """What its numbers count, by the ending of its name; "" for texts and for plain numbers."""
         return _UNITS.get(self.name.rpartition("_")[2], "")
 
 
@@ -148,7 +148,7 @@ class Section:
             outermost on, `count`); or `text`, sentences.
         data: as JSON has them.
         columns: of `rows`.
-        most: how many a table shows if no other number is asked for; None where it is cut by none.
+        most: how many a table shows if the user gives no number; None for all.
     """
 
     name: str
@@ -170,9 +170,11 @@ class Report:
         rows: values by column name.
         audit: see audit.py.
         sections: what else was asked for.
-        remarks: what else there is to say of the interval: why it has no rows, that it is short.
-        goes_on: whether rows told before belong to it, as in a timeline: then none means no more.
-        totals: for the table alone, the sums of columns over all rows, also those that are cut off.
+        remarks: what else there is to say of the interval: why it has no rows, or that it is short.
+        goes_on: whether it continues the report before, as in a timeline: then no rows means no new
+            rows.
+        totals: for the table alone, the sums of columns over all rows, those that are cut off
+            included.
     """
 
     name: str
@@ -226,7 +228,7 @@ def now() -> str:
 def percentage(part: int, whole: int) -> float | None:
     """`part` of `whole` in per cent; None if there is no whole.
 
-    It is not rounded: a table that rounds it once more would say other than its explanation.
+    It is not rounded: if a table rounded it once more, it would contradict its explanation.
     """
     return 100 * part / whole if whole else None
 
@@ -241,7 +243,7 @@ def key_columns(keys: dict[str, tuple[Column, ...]], by: tuple[str, ...]) -> tup
 
 
 def sized(column: Column, kind: Kind) -> Column:
-    """A column of bytes in another kind; its heading tells the unit where the cells do not."""
+    """A column of bytes in another kind; the heading names the unit where the cells do not."""
     if not column.name.endswith("_bytes"):
         return column
     heading = column.heading if kind == "human" else f"{column.heading}_KB"

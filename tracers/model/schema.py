@@ -1,4 +1,4 @@
-"""The JSON Schema (2020-12) of a report, out of what its tracer declares."""
+"""The JSON Schema (2020-12) of a report, made from what its tracer declares."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Shape:
     Attributes:
         name: of the report.
         groupings: the columns of its rows, for each way to group them.
-        sections: what can stand below: name, kind and, of rows, columns.
+        sections: what can follow the rows: name, kind and, for rows, columns.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Shape:
 
 
 def shapes_of(declared: Declared) -> list[Shape]:
-    """The shapes of its reports: the usual one, and those that a flag puts in its place."""
+    """The shapes of its reports: the default one, and those that flags put in its place."""
     flags = declared.flags
     queries = [Query(by=(key,), wide=wide) for key in declared.keys for wide in (False, True)]
     queries += [
@@ -67,7 +67,7 @@ def schema_of(shapes: Sequence[Shape]) -> Schema:
 
 
 def _object(shape: Shape) -> Schema:
-    """What contract every report keeps, with rows and sections of its own."""
+    """The schema that every report keeps to, with this report's rows and sections."""
     return report_schema(
         shape.name,
         _rows(shape.groupings),
@@ -76,7 +76,7 @@ def _object(shape: Shape) -> Schema:
 
 
 def report_schema(name: str, rows: Schema, sections: dict[str, Schema]) -> Schema:
-    """The object of any report; what is in `sections` need not be there."""
+    """The object of any report; `sections` are optional."""
     properties: dict[str, Schema] = {
         "report": {"const": name},
         "schema": {"const": Report.SCHEMA},
@@ -89,7 +89,7 @@ def report_schema(name: str, rows: Schema, sections: dict[str, Schema]) -> Schem
 
 
 def record(properties: dict[str, Schema], optional: dict[str, Schema] | None = None) -> Schema:
-    """An object that has all these properties, and maybe the optional ones; no others."""
+    """An object with all these properties, perhaps the optional ones, and no others."""
     return {
         "type": "object",
         "properties": properties | (optional or {}),
@@ -99,7 +99,7 @@ def record(properties: dict[str, Schema], optional: dict[str, Schema] | None = N
 
 
 def _rows(groupings: Sequence[Sequence[Column]]) -> Schema:
-    """Rows that have what all groupings have, and may have what one of them has."""
+    """Rows that have the columns of all groupings, and may have those of one of them."""
     columns = {column.name: column for grouping in groupings for column in grouping}
     always = set.intersection(*({c.name for c in grouping} for grouping in groupings))
     needed = {name: _cell(column) for name, column in columns.items() if name in always}

@@ -1,4 +1,4 @@
-"""What a tracer declares: all that commands, recordings, `doctor` and documents know of it."""
+"""What a tracer declares: all that commands, recordings, `doctor` and the docs know of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Style = Literal["blocks", "rolling"]
 
 
 class UnfitError(ValueError):
-    """Options that contradict each other; the text says what would do."""
+    """Options that contradict each other; the text says which would work."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ class RowType:
 
     Attributes:
         dtype: names and types.
-        counts: those that are added up, so that a stranger's recording may not hold too much.
-        are_possible: whether numbers that stand for words, or say how far to count, are such.
+        counts: the columns that are added up, so that a recording from elsewhere may not hold too
+            large ones.
+        are_possible: whether all numbers that stand for labels, or limit a loop, are valid.
     """
 
     dtype: np.dtype[np.void]
@@ -50,14 +51,14 @@ class Flag:
     Attributes:
         name: without its dashes.
         letter: its short form, without the dash; "" if it has none.
-        help: what --help says of it.
+        help: its text in --help.
         takes_file: whether it names a file; else it is given or not.
         reads: whether that file is read, not written.
-        wants: another flag without which this one means nothing, and why; "" for none.
-        columns: those of the table that it adds, or puts in place of the usual one.
+        wants: another flag that this one requires, and why; "" for none.
+        columns: those of the table that it adds, or shows instead of the usual table.
         section: the name and kind of the section that it adds; None for none.
-        report: the name of the report that it makes, where that is another.
-        looks: whether nothing is traced with it, so that it is no question to a recording.
+        report: the name of the report that it makes, where that differs.
+        looks: whether nothing is traced with it, so that a recording cannot answer it.
     """
 
     name: str
@@ -79,16 +80,16 @@ class Query:
     Attributes:
         by: the keys to group by.
         wide: whether columns that a table leaves out are shown.
-        records: whether events are kept, so that other things may be asked of them later.
-        regroups: whether rows may come to be grouped by any key, as on a screen.
+        records: whether events are kept, so that other questions may be asked of them later.
+        regroups: whether rows may later be grouped by any key, as on a screen.
         flags: the tracer's own options.
         pids, program: what is traced, if it is not the whole host.
-        interval_s: how often a report is wanted; None if that was not said.
-        sort: the column that was asked for; None if none was.
+        interval_s: how often a report is wanted; None if the user did not say.
+        sort: the column to sort by; None if the user named none.
         replays: whether events come from a recording.
         comms, cgroups: which processes, by name and by cgroup.
         paths: which files and directories.
-        rows: how many rows are shown, the first; None for all, or if they are the last.
+        rows: how many of the first rows are shown; None for all, or for the last.
     """
 
     by: tuple[str, ...]
@@ -111,17 +112,17 @@ class Query:
         return any(self.flags.get(flag) for flag in flags)
 
     def wants(self, *keys: str) -> bool:
-        """Whether rows are, or may come to be, grouped by one of these keys."""
+        """Whether rows are, or may later be, grouped by one of these keys."""
         return self.regroups or not {*keys}.isdisjoint(self.by)
 
 
 def filter_of(query: Query, follow: bool, own: bool) -> Filter:
-    """Whose events a query is about.
+    """Which processes' events a query is about.
 
     Args:
         query: what is asked.
         follow: whether children of traced processes are traced too.
-        own: whether what this process does itself is in reports of the host.
+        own: whether reports of the host include what this process itself does.
     """
     some = bool(query.pids or query.program)
     return Filter(
@@ -141,9 +142,10 @@ class Showing:
     Attributes:
         sort: the column by which rows are ordered; None to leave them as they come.
         ties: the column that decides where the first does not.
-        style: a table for each report, or a line under headings that come again now and then.
-        interval_s: after so long a report comes if nothing else is asked for.
-        each: what comes as things happen, where that is not a report for each interval.
+        style: a table for each report, or a line for each under headings that are repeated now and
+            then.
+        interval_s: the default interval of reports.
+        each: what is printed as events happen, where that is not a report for each interval.
         is_tree: whether processes stand below their parents.
     """
 
@@ -159,26 +161,26 @@ class Reporter(Protocol):
     """Chunks in, reports out."""
 
     def feed(self, chunk: Chunk) -> Report | None:
-        """Takes a chunk; the report if an interval ends with it."""
+        """Counts a chunk; returns the report if an interval ends with it."""
 
 
 class Inspection(ABC):
-    """Reports of what there is, or of what changed, without tracing.
+    """Reports of the present state, or of what changed, without tracing.
 
-    By default nothing is compared with an earlier look, and there is always something to see.
+    By default nothing is compared with an earlier state, and there is always something to report.
     """
 
     def begin(self) -> Sequence[str]:
-        """Takes a first look, if changes are wanted; gives what the user should know."""
+        """Reads the first state, if changes are wanted; returns what the user should know."""
         return ()
 
     @abstractmethod
     def report(self) -> Report:
-        """What there is now, or what changed since the last look."""
+        """The present state, or what changed since the last call."""
 
     @property
     def has_ended(self) -> bool:
-        """Whether all that was asked for is gone."""
+        """Whether all processes or files that were asked for are gone."""
         return False
 
 
@@ -200,22 +202,22 @@ def _all_kept(_query: Query) -> tuple[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Declared:
-    """What a command reports, be it traced or looked up.
+    """What a command reports, by tracing or by reading the present state.
 
     Attributes:
         name: of its command and its reports.
         summary: what the list of commands says of it.
         question: what it answers; the first sentence of its help.
-        about: paragraphs of help behind that.
-        terms: what else help explains: a word, and what it means.
+        about: paragraphs of help after that.
+        terms: words that help explains, each with its meaning.
         examples: command lines, and what they are for.
-        nothing: what did not happen where a report has no rows; "" if it always has some.
+        nothing: what did not happen when a report has no rows; "" if it always has rows.
         keys: what identifies a row, by what the user groups by; the default first.
         columns: the columns of a report, those of its keys included.
         showing: how its reports are shown.
         flags: its own options.
-        check: raises UnfitError where options contradict each other; else gives what the user
-            should know before it begins.
+        check: raises UnfitError where options contradict each other; else returns what the user
+            should know before the command begins.
         has_screen: whether it is redrawn in place on a terminal.
     """
 
@@ -235,25 +237,26 @@ class Declared:
 
     @property
     def usual_by(self) -> tuple[str, ...]:
-        """What rows are grouped by if the user says nothing."""
+        """The keys that rows are grouped by if the user names none."""
         return (next(iter(self.keys)),)
 
     def usual(self) -> Query:
-        """What is asked if the user says nothing; on a screen, if it has one."""
+        """The query if the user gives no options; on a screen, if the command has one."""
         return Query(by=self.usual_by, regroups=self.has_screen)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspector(Declared):
-    """What looks at what there is, and traces nothing.
+    """A command that reads the present state, and traces nothing.
 
     Attributes:
-        inspect: begins to look.
-        of_one: whether it is about one process, which is its argument; it looks once then.
-        of_host: whether it is about the whole host, so that no process can be asked for.
-        of_paths: whether it is about files, which may be its arguments; likewise.
-        plan: its C program, if it looks by one.
-        state: what there is to say of it on a host, whose root that is; for `doctor`.
+        inspect: begins the inspection.
+        of_one: whether it is about one process, which is its argument; then it makes one report.
+        of_host: whether it is about the whole host, so that the user cannot name processes.
+        of_paths: whether it is about files, which may be its arguments; then it makes one report,
+            too.
+        plan: its C program, if it has one.
+        state: what `doctor` says of it on a host, given the host's root directory.
     """
 
     inspect: Callable[[Query], Inspection]
@@ -270,17 +273,17 @@ class Tracer(Declared):
 
     Attributes:
         plan: its C program and how that is attached.
-        rows: the module of its rows, which takes long to import; row() is their type.
-        make_enricher: makes what turns events into rows.
-        make_reporter: makes what turns the chunks of an origin into reports.
+        rows: the module of its rows, which takes long to import; row() gives their type.
+        make_enricher: makes the enricher, which turns events into rows.
+        make_reporter: makes the reporter, which turns the chunks of an origin into reports.
         settings: macros of its C program.
         planned: the plan for a query, where that is not `plan`.
-        counters: reads those of the host that its counts can be compared with.
-        exit_record: members of struct taskstats that are wanted of targets that ended.
-        kept: a member of its rows that a recording must have kept for a query, and the flag that
-            keeps it; both "" if there is no such.
+        counters: reads the host's counters that its counts can be compared with.
+        exit_record: members of struct taskstats that are read from the exit records of targets.
+        kept: a member of its rows that a recording must have for a query, and the flag that records
+            it; both "" if there is none.
         names_threads: whether rows may be told apart by thread.
-        inspect: begins to look without tracing, for the flags that ask for that.
+        inspect: begins an inspection without tracing, for the flags that ask for one.
     """
 
     plan: Plan

@@ -1,6 +1,6 @@
-"""How likely the OOM killer is to take a process, and the formula behind that number.
+"""How likely the OOM killer is to kill a process, and the formula behind that number.
 
-mm/oom_kill.c, oom_badness(), as it has been since 9066e5cfb73c: what a process would free, and
+It is oom_badness() of mm/oom_kill.c since 9066e5cfb73c: the memory that a process would free, and
 what its owner adds to that.
 """
 
@@ -18,7 +18,7 @@ from memtap.tracers.host import procfs
 from memtap.tracers.host.counters import meminfo
 from memtap.tracers.live.processes import pick_cgroup
 
-# Of uapi/linux/oom.h: never to be killed.
+# From uapi/linux/oom.h: a process with this is never killed.
 ADJ_MIN = -1000
 
 _START = 19  # of the fields of /proc/PID/stat behind the name
@@ -55,25 +55,25 @@ class Score:
 
     @property
     def resident(self) -> int:
-        """RSS: all of it that is in memory."""
+        """RSS: all that it has in memory."""
         return self.anon + self.file + self.shmem
 
     @property
     def held(self) -> int:
-        """What would be free if it were killed."""
+        """What would be freed if it were killed."""
         return self.resident + self.swap + self.pgtables
 
     def is_spared(self, scope: int, page: int) -> bool:
-        """Whether the OOM killer may not take it now, see oom_badness().
+        """Whether the OOM killer may not kill it now, see oom_badness().
 
-        Who has ADJ_MIN; and the first process, who borrows its parent's memory until it runs a
-        program (vfork), and whose memory is being taken already. Those are known by a score of 0
-        where the formula gives more.
+        That is a process with ADJ_MIN; and the first process, a process that borrows its parent's
+        memory until it executes a program (vfork), and one whose memory is being reaped already.
+        The last three have a score of 0 where the formula gives more.
         """
         return self.adj == ADJ_MIN or self.score == 0 < score_of(self.held, self.adj, scope, page)
 
     def precedence(self, scope: int, page: int) -> tuple[int, int, int, int]:
-        """The larger, the sooner it is killed: of equals the kernel takes who began last."""
+        """The larger, the sooner it is killed; of equals, the process that began last."""
         points = badness(self.held, self.adj, scope, page)
         return self.score, points or 0, self.start, self.pid
 
@@ -84,7 +84,7 @@ def adjustment(adj: int, scope: int, page: int) -> int:
 
 
 def badness(held: int, adj: int, scope: int, page: int) -> int | None:
-    """What the OOM killer compares, in bytes; None for whom it may not kill.
+    """What the OOM killer compares, in bytes; None for a process that it may not kill.
 
     Args:
         held: RSS, swap and page tables.
@@ -96,7 +96,7 @@ def badness(held: int, adj: int, scope: int, page: int) -> int | None:
 
 
 def score_of(held: int, adj: int, scope: int, page: int) -> int:
-    """/proc/PID/oom_score: 0 for whom it may not kill, 667 for who holds nothing, up to 1333.
+    """/proc/PID/oom_score: 0 if it may not be killed, 667 if it holds nothing, up to 1333.
 
     proc_oom_score() rounds toward zero, as C does.
     """
@@ -136,7 +136,7 @@ def _limit(path: Path) -> int:
 
 
 def look() -> Iterator[Score | None]:
-    """All processes that have memory; None for each that is not ours to read (hidepid).
+    """All processes that have memory; None for each that we may not read (hidepid).
 
     One that ends meanwhile is left out.
     """

@@ -28,7 +28,7 @@ OOM = (
     ),
     Column("pgtables_bytes", "PGTAB_KB", "kib", table=False, unknown=True, help="its page tables"),
     Column("trigger_pid", "BY_PID", table=False, help="the process that needed the memory"),
-    Column("trigger_comm", "BY", "text", help="who needed the memory"),
+    Column("trigger_comm", "BY", "text", help="the name of the process that needed the memory"),
     Column(
         "constraint",
         "SHORT",

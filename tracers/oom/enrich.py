@@ -1,4 +1,4 @@
-"""Rows of oom: victims get their cgroup, why they were killed, and who else there was."""
+"""Rows of oom: victims get their cgroup, the reason, and the other candidates."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from memtap.tracers.oom.badness import Score
 from memtap.tracers.oom.kmsg import KernelLog, Verdict
 from memtap.tracers.oom.rows import ROW, Constraint, Kind
 
-# So many of those who could have been killed instead are told.
+# How many of the processes that could have been killed instead become rows.
 CANDIDATES = 5
 
-# The kernel says why just after it has marked a victim.
+# The kernel logs the reason just after it has marked a victim.
 _PATIENCE_S = 0.2
 
 _PAGE = os.sysconf("SC_PAGESIZE")
@@ -36,7 +36,7 @@ class OomEnricher(Enricher):
     row = ROW
 
     def __init__(self, session: Source, log: KernelLog | None = None) -> None:
-        """`log`: what the kernel says from now on; by default its own log."""
+        """`log`: the kernel's messages from now on; by default /dev/kmsg."""
         self._session = session
         self._mounts = memory_mounts()
         self._log = log or KernelLog()
@@ -45,7 +45,7 @@ class OomEnricher(Enricher):
         self._seen = self._taken = 0
 
     def polled(self) -> float:
-        """Looks at all processes as soon as one was killed; each victim is a batch of its own."""
+        """Reads all processes as soon as one was killed; each victim is a batch of its own."""
         if self._session.received > self._seen:
             self._seen = self._session.received
             self._looks.append((self._seen, [*filter(None, badness.look())]))
@@ -53,7 +53,7 @@ class OomEnricher(Enricher):
         return math.inf
 
     def _directories(self) -> Iterator[tuple[int, str]]:
-        """The cgroups that there are, by their inodes."""
+        """The existing cgroups, by their inodes."""
         for mount in self._mounts:
             for folder, _, _ in os.walk(mount.path):
                 inside = os.path.relpath(folder, mount.path)
@@ -89,7 +89,7 @@ class OomEnricher(Enricher):
         texts["limited"] |= {tgid: verdict.limited}
 
     def _others(self, victim: Any, verdict: Verdict) -> Events:
-        """Those whom it would have been better to kill, or nearly as good, the best first."""
+        """The other candidates with the most points, highest first."""
         while self._looks and self._looks[0][0] <= self._taken:
             self._looks.pop(0)
         self._taken += 1
@@ -110,7 +110,7 @@ def _nothing() -> Texts:
 
 
 def _is_below(cgroup: str, limited: str) -> bool:
-    """Whether a cgroup is this one or below it; any is, where no cgroup's limit was reached."""
+    """Whether a cgroup is `limited` or below it; true if no cgroup's limit was reached."""
     return (cgroup + "/").startswith(limited.rstrip("/") + "/")
 
 

@@ -1,4 +1,4 @@
-"""What the kernel's own log says of those whom the OOM killer killed."""
+"""What the kernel log says about processes that the OOM killer killed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from memtap.tracers.oom.rows import Constraint
 
-# A record is larger than that in no kernel (PRINTKRB_RECORD_MAX, and its dictionary).
+# No kernel has larger records (PRINTKRB_RECORD_MAX, and its dictionary).
 _RECORD_BYTES = 8192
 
 # Names can hold anything but what the kernel has escaped, so what follows them is matched from
@@ -35,8 +35,8 @@ class Verdict:
 
     Attributes:
         constraint: what was short of memory.
-        limited: the cgroup whose limit was reached; "" if that was not it, or is not said.
-        cgroup: the victim's own; "" if not said.
+        limited: the cgroup whose limit was reached; "" if there is none, or it is not known.
+        cgroup: the victim's own; "" if not known.
     """
 
     constraint: Constraint
@@ -48,7 +48,7 @@ class Verdicts:
     """Messages in, verdicts out.
 
     Attributes:
-        killed: of whom the last message has come, and who was not asked for yet.
+        killed: processes whose last message has come, and whose verdict has not been taken yet.
     """
 
     def __init__(self) -> None:
@@ -56,26 +56,26 @@ class Verdicts:
         self._known: dict[int, Verdict] = {}
 
     def hear(self, message: str) -> None:
-        """Takes a message of the kernel; most are of something else."""
+        """Takes a message of the kernel; most are about something else."""
         if why := _WHY.match(message):
             constraint, limited, cgroup, pid = why.groups()
             found = _CONSTRAINTS.get(constraint, Constraint.UNKNOWN)
             self._known[int(pid)] = Verdict(found, limited or "", cgroup or "")
         elif killed := _KILLED.match(message):
-            # The line with the reason is left out when too many come.
+            # The kernel leaves out the line with the reason when too many come.
             of_cgroup = killed[1].startswith("Memory cgroup")
             constraint = Constraint.MEMCG if of_cgroup else Constraint.GLOBAL
             self._known.setdefault(int(killed[2]), Verdict(constraint))
             self.killed.add(int(killed[2]))
 
     def take(self, pid: int) -> Verdict:
-        """What is known of a process; asked for once."""
+        """What is known of a killed process; each verdict can be taken once."""
         self.killed.discard(pid)
         return self._known.pop(pid, Verdict(Constraint.UNKNOWN))
 
 
 class KernelLog:
-    """/dev/kmsg, from now on; where it cannot be read, nothing is known."""
+    """Reads /dev/kmsg from now on; where it cannot be read, nothing is known."""
 
     def __init__(self) -> None:
         self._verdicts = Verdicts()
@@ -101,7 +101,7 @@ class KernelLog:
             self._verdicts.hear(message)
 
     def _messages(self) -> Iterator[str]:
-        """What the kernel has said meanwhile; others can write to the log too, and are left out."""
+        """The kernel's messages meanwhile; those that processes wrote to the log are left out."""
         while self._fd >= 0:
             try:
                 record = os.read(self._fd, _RECORD_BYTES)

@@ -1,4 +1,4 @@
-"""Victims of the OOM killer: where the kernel is asked."""
+"""Victims of the OOM killer: the probes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NOTES = (
 
 _ON_VICTIM = Probe("on_victim", "tp_btf", ("mark_victim",))
 
-# The verifier decides which it is: it knows whether the tracepoint gives a task or a number.
+# The verifier decides which variant fits: it knows whether the tracepoint gives a task or a number.
 PLAN = Plan(
     "oom",
     (

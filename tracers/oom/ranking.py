@@ -1,4 +1,4 @@
-"""oom --scores: who would be killed next, and what makes that so."""
+"""oom --scores: which process would be killed next, and why."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import time
 from memtap.tracers.host import procfs
 from memtap.tracers.host.counters import vmstat
 from memtap.tracers.host.procfs import user_name
-from memtap.tracers.live.processes import read_who
+from memtap.tracers.live.processes import read_process
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report, Row, Section, now
 from memtap.tracers.model.tracer import Inspection
-from memtap.tracers.model.who import Who
 from memtap.tracers.oom import badness
 from memtap.tracers.oom.badness import Score, adjustment, host_scope
 from memtap.tracers.oom.columns import SCORES
@@ -21,23 +21,23 @@ _PAGE = os.sysconf("SC_PAGESIZE")
 
 
 class Ranking(Inspection):
-    """Looks at all processes, or at some, each time that it is asked."""
+    """Reads all processes, or some, for each report."""
 
     def __init__(self, pids: tuple[int, ...], comms: tuple[str, ...], explains: bool) -> None:
         self._pids, self._comms, self._explains = pids, comms, explains
         self._at_s = time.monotonic()
 
     def report(self) -> Report:
-        """What there is now."""
+        """The ranking now."""
         scope = host_scope()
         looked = list(badness.look())
         seen = [score for score in looked if score and self._asked_for(score.pid)]
         killable = [score for score in seen if not score.is_spared(scope, _PAGE)]
         killable.sort(key=lambda score: score.precedence(scope, _PAGE), reverse=True)
         rows = [
-            _row(score, who, scope)
+            _row(score, process, scope)
             for score in killable
-            if (who := read_who(score.pid) or Who()) and self._wants(who)
+            if (process := read_process(score.pid) or Process()) and self._wants(process)
         ]
         began, self._at_s = self._at_s, time.monotonic()
         explanation = (Section("explanation", "text", _explained(rows, scope)),)
@@ -59,16 +59,16 @@ class Ranking(Inspection):
     def _asked_for(self, pid: int) -> bool:
         return not self._pids or pid in self._pids
 
-    def _wants(self, who: Who) -> bool:
-        return not self._comms or who.comm in self._comms
+    def _wants(self, process: Process) -> bool:
+        return not self._comms or process.comm in self._comms
 
 
 def _notes(spared: int, unread: int) -> list[str]:
-    """Who is not in the ranking."""
+    """The notes on processes that are not in the ranking."""
     notes = []
     if spared:
         notes.append(
-            f"{spared} of the processes are left out, whom the OOM killer may not take: the "
+            f"{spared} of the processes are left out, as the OOM killer may not kill them: the "
             "first, those with an oom_score_adj of -1000, and those that share the memory of "
             "their parent or end already"
         )
@@ -77,12 +77,12 @@ def _notes(spared: int, unread: int) -> list[str]:
     return notes
 
 
-def _row(score: Score, who: Who, scope: int) -> Row:
+def _row(score: Score, process: Process, scope: int) -> Row:
     return {
         "pid": score.pid,
         "uid": score.uid,
         "user": user_name(score.uid),
-        "comm": who.comm,
+        "comm": process.comm,
         "oom_score": score.score,
         "oom_score_adj": score.adj,
         "adj_bytes": adjustment(score.adj, scope, _PAGE),

@@ -1,4 +1,4 @@
-"""oom: who was killed, why that one, who asked."""
+"""oom: which process was killed, why that one, which process asked for memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from memtap.tracers.model.audit import audit
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report, Row, Section
-from memtap.tracers.model.who import Who
 from memtap.tracers.oom.badness import adjustment
 from memtap.tracers.oom.columns import OOM
 from memtap.tracers.oom.rows import Constraint, Kind
@@ -20,62 +20,62 @@ from memtap.tracers.oom.rows import Constraint, Kind
 FORMULA = (
     "The OOM killer takes the process with the most points: the pages it has in memory (RSS) and "
     "in swap and those of its page tables, and oom_score_adj times a thousandth of all pages that "
-    "it could use (RAM and swap of the host, or the limit of its cgroup). Who has -1000 is never "
-    "killed. How long it ran, its niceness, its children and root's privileges count for nothing. "
-    "/proc/PID/oom_score is (1000 + 1000 x points / pages of the host) x 2 / 3."
+    "it could use (RAM and swap of the host, or the limit of its cgroup). A process with "
+    "-1000 is never killed. How long it ran, its niceness, its children and root's privileges "
+    "count for nothing. /proc/PID/oom_score is (1000 + 1000 x points / pages of the host) x 2 / 3."
 )
 
 _SIZES = ("total_vm", "anon_rss", "file_rss", "shmem_rss", "swap", "pgtables")
 
 
 class Oom:
-    """Chunks in; a report out of each interval in which somebody was killed, and of the first."""
+    """Takes chunks; makes a report of each interval with a kill, and of the first interval."""
 
     def __init__(self, origin: Origin, explains: bool = False) -> None:
         self._origin, self._explains = origin, explains
-        self._who: dict[int, Who] = {}
+        self._processes: dict[int, Process] = {}
         self._texts: dict[str, dict[int, str]] = {}
         self._rows: list[Row] = []
-        self._told: list[str] = []
+        self._sentences: list[str] = []
         self._has_told, self._has_begun = False, False
 
     def feed(self, chunk: Chunk) -> Report | None:
-        """Tells who was killed; a report if an interval ends with this chunk."""
-        self._who |= chunk.who
+        """Takes a chunk; returns a report if an interval ends with it."""
+        self._processes |= chunk.processes
         for kind, texts in chunk.texts.items():
             self._texts.setdefault(kind, {}).update(texts)
         victims = chunk.rows[chunk.rows["kind"] == Kind.VICTIM]
         for victim in victims:
             self._rows.append(self._row(victim) | {"ns": int(victim["ns"])})
             if self._explains:
-                self._told += self._why(victim, _others(chunk, victim))
+                self._sentences += self._why(victim, _others(chunk, victim))
         if chunk.interval is None or not (self._rows or chunk.last or not self._has_begun):
             return None
         return self._report(chunk.interval, chunk.until_ns)
 
     def _report(self, interval: Interval, end_ns: int) -> Report:
         rows, self._rows = [_timed(row, interval, end_ns) for row in self._rows], []
-        told, self._told = self._told, []
+        sentences, self._sentences = self._sentences, []
         before, self._has_begun = self._has_told, True
         self._has_told |= bool(rows)
         unseen = self._unseen(interval, len(rows))
         found = audit(self._origin, interval, len(rows), unseen=unseen, notes=_notes(rows, unseen))
-        sections = (Section("explanation", "text", [*told, FORMULA]),) if told else ()
+        sections = (Section("explanation", "text", [*sentences, FORMULA]),) if sentences else ()
         report = Report("oom", interval.time, interval.seconds, OOM, rows, found, sections)
         return replace(report, goes_on=before)
 
     def _unseen(self, interval: Interval, seen: int) -> int:
-        """How many more the kernel counts (oom_kill)."""
+        """How many more kills the kernel counted (oom_kill)."""
         return 0 if self._origin.filtered else max(0, interval.kernel.get("oom_kill", 0) - seen)
 
     def _row(self, victim: Any) -> Row:
         tgid, trigger = int(victim["tgid"]), int(victim["trigger"])
-        who = self._who.get(tgid, Who())
+        process = self._processes.get(tgid, Process())
         known = bool(victim["known"])
         return {
             "pid": tgid,
-            "comm": self._text("victim", tgid) or who.comm,
-            "uid": int(victim["uid"]) if known else who.uid,
+            "comm": self._text("victim", tgid) or process.comm,
+            "uid": int(victim["uid"]) if known else process.uid,
             "oom_score_adj": int(victim["adj"]) if known else None,
             **{
                 f"{n}_bytes": int(victim[n.removesuffix("_rss")]) if known else None for n in _SIZES
@@ -83,7 +83,7 @@ class Oom:
             "trigger_pid": trigger,
             "trigger_comm": self._text("trigger", trigger) or "?",
             "constraint": Constraint(victim["constraint"]).text,
-            "cgroup": self._text("cgroup", tgid) or who.cgroup,
+            "cgroup": self._text("cgroup", tgid) or process.cgroup,
             "limited_cgroup": self._text("limited", tgid) or None,
         }
 
@@ -100,26 +100,26 @@ class Oom:
             "?": "it is not known what was short of memory",
         }.get(row["constraint"], f"a {row['constraint']} was out of memory")
         asked = f"{row['trigger_comm']} ({row['trigger_pid']}) asked for memory"
-        told = [f"{name} was killed: {asked}, and {short}."]
+        sentences = [f"{name} was killed: {asked}, and {short}."]
         if victim["known"]:
-            told.append(f"It had {_points(victim, scope, self._origin.page_bytes)}.")
-        told += [self._other(each, scope) for each in others]
-        return [" ".join(told)]
+            sentences.append(f"It had {_points(victim, scope, self._origin.page_bytes)}.")
+        sentences += [self._other(each, scope) for each in others]
+        return [" ".join(sentences)]
 
     def _other(self, other: Any, scope: int) -> str:
-        who = self._who.get(int(other["tgid"]), Who())
+        process = self._processes.get(int(other["tgid"]), Process())
         points = _points(other, scope, self._origin.page_bytes)
-        return f"{who.comm} ({other['tgid']}) had {points}."
+        return f"{process.comm} ({other['tgid']}) had {points}."
 
 
 def _others(chunk: Chunk, victim: Any) -> list[Any]:
-    """Who was there when this one was killed, the likeliest next first."""
+    """The other candidates when this process was killed, the likeliest first."""
     kind, of = chunk.rows["kind"] == Kind.CANDIDATE, chunk.rows["trigger"] == victim["tgid"]
     return list(chunk.rows[np.flatnonzero(kind & of)])
 
 
 def _points(row: Any, scope: int, page: int) -> str:
-    """What the OOM killer compares, and what it is made of."""
+    """The points that the OOM killer compares, and their parts."""
     resident = int(row["anon"]) + int(row["file"]) + int(row["shmem"])
     swap, tables, adj = int(row["swap"]), int(row["pgtables"]), int(row["adj"])
     added = adjustment(adj, scope, page)
@@ -131,7 +131,7 @@ def _points(row: Any, scope: int, page: int) -> str:
 
 
 def _notes(rows: list[Row], unseen: int) -> list[str]:
-    """What is not known of those that were killed."""
+    """The notes on what is not known of the victims."""
     notes = []
     if silent := sum(row["constraint"] == "?" for row in rows):
         notes.append(f"the kernel log does not say what was short of memory for {silent} of them")
@@ -141,7 +141,7 @@ def _notes(rows: list[Row], unseen: int) -> list[str]:
 
 
 def _timed(row: Row, interval: Interval, end_ns: int) -> Row:
-    """A row with the time of day, by how long before the end of the interval it was."""
+    """A row with its time of day, from how long before the end of the interval it was."""
     end = datetime.fromisoformat(interval.time)
     time = end - timedelta(microseconds=(end_ns - row.pop("ns")) // 1000)
     text = time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""The rows that reports of the OOM killer are made of: victims, and who else it could have been."""
+"""The rows that reports of the OOM killer are made of: victims and other candidates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import IntEnum
 import numpy as np
 
 from memtap.bpf.stream import Events
-from memtap.tracers.model.labels import Word
+from memtap.tracers.model.labels import Label
 from memtap.tracers.model.tracer import RowType
 
 
@@ -15,11 +15,11 @@ class Kind(IntEnum):
     """What a row is about."""
 
     VICTIM = 1
-    CANDIDATE = 2  # a process that lived when somebody else was killed
+    CANDIDATE = 2  # a process that was alive when another was killed
 
 
-class Constraint(Word):
-    """Why memory was short: enum oom_constraint of the kernel, by what it limits."""
+class Constraint(Label):
+    """What was short of memory: the kernel's enum oom_constraint."""
 
     UNKNOWN = 0
     GLOBAL = 1
@@ -28,8 +28,8 @@ class Constraint(Word):
     MEMCG = 4
 
 
-# Sizes are bytes. Of a candidate, `trigger` is the victim; `scope` is what the memory that was
-# short has in all (0: not known), swap included; `known` tells whether the sizes are.
+# Sizes are bytes. For a candidate, `trigger` is the victim; `scope` is the total size of the memory
+# that was short, swap included (0: not known); `known` is whether the sizes are known.
 ROW = np.dtype(
     [
         ("ns", "u8"),
@@ -52,7 +52,7 @@ ROW = np.dtype(
 
 
 def are_possible(rows: Events) -> bool:
-    """Whether the numbers of words are such."""
+    """Whether all numbers that stand for labels are valid."""
     return bool((rows["constraint"] <= max(Constraint)).all())
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from memtap.tracers.model.chunk import Origin
     from memtap.tracers.model.enricher import Enricher, Source
 
-# Whoever is killed is told of so soon.
+# A kill is reported this soon.
 _TOLD_AFTER_S = 0.5
 
 FLAGS = (
@@ -85,8 +85,8 @@ TRACER = Tracer(
     "kill.",
     about=(
         "Without INTERVAL a kill is told within a second; with it, all kills of an interval "
-        "together. It begins with an empty table, when it has begun to trace. With --scores all "
-        "are listed whom the kernel may kill, in its order.",
+        "together. It begins with an empty table, when it has begun to trace. With --scores it "
+        "lists all processes that the kernel may kill, in its order.",
     ),
     examples=(
         ("oom", "until Ctrl-C, each kill as it happens"),

@@ -1,4 +1,4 @@
-"""cachestat: is the page cache working? One row for the whole host, or all that is traced."""
+"""cachestat: is the page cache working? One row for the whole host, or for all traced processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Cachestat:
         self._columns = CACHESTAT_WIDE if wide else CACHESTAT
 
     def feed(self, chunk: Chunk) -> Report | None:
-        """Counts a chunk; the report if an interval ends with it."""
+        """Counts a chunk; returns the report if an interval ends with it."""
         self.cache.feed(chunk.rows, chunk.until_ns, chunk.last)
         if chunk.interval is None:
             return None

@@ -13,14 +13,14 @@ from memtap.tracers.host.files import UNKNOWN, FileName, forget
 from memtap.tracers.model.chunk import Chunk, Origin
 from memtap.tracers.model.enricher import forget_first, tell
 from memtap.tracers.model.frames import pl
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import FrameRows, Report
-from memtap.tracers.model.who import Who
 from memtap.tracers.pagecache.columns import CACHETOP_KEYS, cachetop_columns
 from memtap.tracers.pagecache.counts import COUNTS, PageCache, page_audit
 
 Names = Mapping[int, FileName]
 
-# What names a file.
+# The columns that name a file.
 _FILE = tuple(column.name for column in CACHETOP_KEYS["file"])
 
 _COLUMNS = {
@@ -41,13 +41,13 @@ class Cachetop:
         self.cache = PageCache(origin.own)
         self._origin = origin
         self.by = by
-        self._who: dict[int, Who] = {}
+        self._processes: dict[int, Process] = {}
         self._paths: OrderedDict[int, FileName] = OrderedDict()
-        self._before = 0  # how many of them were told before this interval
+        self._before = 0  # how many of them were sent before this interval
 
     def feed(self, chunk: Chunk) -> Report | None:
-        """Counts a chunk; the report if an interval ends with it."""
-        tell(self._who, chunk.who)
+        """Counts a chunk; returns the report if an interval ends with it."""
+        tell(self._processes, chunk.processes)
         self._paths |= chunk.paths
         self.cache.feed(chunk.rows, chunk.until_ns, chunk.last)
         if chunk.interval is None:
@@ -58,17 +58,17 @@ class Cachetop:
         return self.report()
 
     def _forget(self) -> None:
-        """Keeps the names of the files of this interval, and of so many that were seen before."""
+        """Keeps the names of this interval's files, and of some that were seen before."""
         files = set(self._tally["file"].to_numpy().tolist())
-        # What was told in this interval stands last already.
+        # Names that were sent in this interval are last already.
         for file in [each for each in islice(self._paths, self._before) if each in files]:
             self._paths.move_to_end(file)
         forget(self._paths, len(files))
         self._before = len(self._paths)
-        forget_first(self._who)
+        forget_first(self._processes)
 
     def report(self) -> Report:
-        """The report of the last interval, by what is now in `by`."""
+        """The report of the last interval, grouped by what is now in `by`."""
         return Report(
             "cachetop",
             self._interval.time,
@@ -79,24 +79,24 @@ class Cachetop:
         )
 
     def _rows(self) -> FrameRows:
-        """Sums by what the rows are told apart by; a file by its number, until it is shown."""
+        """Sums by the keys; a file stays a number until it is shown."""
         groups = [key for key in _keys(self.by) if key not in _FILE]
         tally = self._tally
         if groups:
-            tally = tally.join(self._who_table(), on="tgid")
-        if "file" in self.by:  # two files of one name, one after the other, are two
+            tally = tally.join(self._processes_table(), on="tgid")
+        if "file" in self.by:  # two files that had one name, one after the other, are two
             groups.append("file")
         sums = _shares(self._shown(tally.group_by(groups).agg(pl.col(COUNTS).sum())))
         return FrameRows(sums.sort(groups), partial(_made, self.by, self._paths))
 
     def _shown(self, sums: pl.DataFrame) -> pl.DataFrame:
-        """The rows that have something to show: only by file it is shown what came and went."""
+        """The rows that are not all zero; insertions and evictions are shown only by file."""
         shown = COUNTS if "file" in self.by else COUNTS[: COUNTS.index("inserted")]
         return sums.filter(pl.any_horizontal(pl.col(shown) > 0))
 
-    def _who_table(self) -> pl.DataFrame:
+    def _processes_table(self) -> pl.DataFrame:
         tgids = self._tally["tgid"].unique().to_list()
-        found = [(tgid, self._who.get(tgid, Who())) for tgid in tgids]
+        found = [(tgid, self._processes.get(tgid, Process())) for tgid in tgids]
         return pl.DataFrame(
             [(tgid, tgid, w.uid, w.user, w.comm, w.cgroup, w.args) for tgid, w in found],
             schema={
@@ -113,7 +113,7 @@ class Cachetop:
 
 
 def _made(by: tuple[str, ...], names: Names, sums: pl.DataFrame) -> pl.DataFrame:
-    """The rows of sums, in the order of their keys."""
+    """Rows from sums, in the order of their keys."""
     keys = list(_keys(by))
     if "file" in by:
         sums, keys = _named(names, sums), [*keys, "file"]
@@ -121,9 +121,9 @@ def _made(by: tuple[str, ...], names: Names, sums: pl.DataFrame) -> pl.DataFrame
 
 
 def _named(names: Names, sums: pl.DataFrame) -> pl.DataFrame:
-    """The same with the names of files: of those lines alone that come here."""
-    told = [tuple(names.get(file, UNKNOWN)) for file in sums["file"].to_list()]
-    columns = zip(*told, strict=True) if told else [()] * len(_FILE)
+    """Adds the names of files, only for the lines given."""
+    named = [tuple(names.get(file, UNKNOWN)) for file in sums["file"].to_list()]
+    columns = zip(*named, strict=True) if named else [()] * len(_FILE)
     types = (pl.String, pl.UInt64, pl.String)
     return sums.with_columns(
         pl.Series(name, values, dtype)
@@ -132,15 +132,15 @@ def _named(names: Names, sums: pl.DataFrame) -> pl.DataFrame:
 
 
 def _keys(by: tuple[str, ...]) -> Iterable[str]:
-    """The names of the columns that tell rows apart."""
+    """The names of the columns by which rows differ."""
     return dict.fromkeys(column.name for key in by for column in CACHETOP_KEYS[key])
 
 
 def _shares(sums: pl.DataFrame) -> pl.DataFrame:
     """Sums under the names of their columns, with the two ratios.
 
-    Of reads, hits of all accesses; of writes, pages of files that were cached before of all those
-    made dirty.
+    For reads that is hits of all accesses; for writes, the pages that were cached before, of all
+    file pages made dirty.
     """
     accesses = sums["hits"] + sums["misses"]
     to_files = sums["dirties"] - sums["device_dirties"]
@@ -151,7 +151,7 @@ def _shares(sums: pl.DataFrame) -> pl.DataFrame:
 
 
 def percentages(parts: pl.Series, wholes: pl.Series) -> pl.Series:
-    """percentage() of each."""
+    """percentage() for each row."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = 100 * parts.to_numpy() / wholes.to_numpy()
     ratios[wholes.to_numpy() == 0] = np.nan

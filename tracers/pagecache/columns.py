@@ -28,7 +28,8 @@ _FOLIOS = Column(
     help="pages of the folios that became dirty, as the kernel counts",
 )
 
-# The first six keep the names and the order of bcc's cachestat; others are for those who ask.
+# The first six keep the names and the order of bcc's cachestat; the others are shown only if asked
+# for.
 CACHESTAT = (
     _HITS,
     _MISSES,
@@ -53,7 +54,7 @@ CACHESTAT_WIDE = (
     Column(
         "unused_readahead_pages",
         "UNUSED",
-        help="of those, what nobody has asked for, yet or until they left",
+        help="of those, pages that no process has asked for, yet or until they left",
     ),
     _EVICTED,
     Column(
@@ -97,6 +98,6 @@ def cachetop_columns(by: tuple[str, ...]) -> tuple[Column, ...]:
     keys = key_columns(CACHETOP_KEYS, by)
     if "file" not in by:
         return (*keys, *_COUNTS, _FOLIOS)
-    # A table has 80 columns, and paths are long.
+    # A table has 80 columns, and paths are long: one column gives way.
     counts = [replace(c, table=c.table and c.name != "write_hit_pct") for c in _COUNTS]
     return (*keys, *counts, *_FILE_COUNTS, _FOLIOS)

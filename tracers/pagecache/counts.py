@@ -1,4 +1,4 @@
-"""What bpf/programs/pagecache.bpf.c sees, counted by process and file."""
+"""Counts the events of bpf/programs/pagecache.bpf.c by process and file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from memtap.tracers.pagecache.freshness import Bools, Marks
 from memtap.tracers.pagecache.probes import Flag, Kind
 from memtap.tracers.pagecache.rows import KEYS, ROW
 
-# The kernel hands folios to a read in batches (PAGEVEC_SIZE), whose last one it may wait for.
+# The kernel gives a read folios in batches (PAGEVEC_SIZE); it may wait for the last of a batch.
 BATCH = 31
 
-# A read of several pages that was last seen this long before the end of an interval is over.
+# A read of several pages is over if its last event is this much older than the interval's end.
 SETTLE_NS = 100_000_000
 
 
@@ -78,7 +78,7 @@ _FOUND = np.dtype([(name, "u4") for name in MARKS])
 
 @dataclass(frozen=True)
 class _Judged:
-    """Rows, and how many of each row's pages had each of MARKS just before it."""
+    """Rows, and how many pages of each row had each of MARKS just before the row."""
 
     rows: Events
     found: npt.NDArray[np.void]
@@ -94,11 +94,11 @@ class PageCache:
     """Counts events. Pure: no clock, no I/O; the same events always give the same counts.
 
     Attributes:
-        unknown_pages: how many pages have entered the cache of which we do not know which, as the
-            kernel only added them up. Their first access is taken for a hit.
-        through_pages: how many pages writes through have brought in of which we do not know whether
-            they filled them. Their first access is taken for a miss.
-        has_unseen_reads: whether files were seen of which the kernel does not tell all reads.
+        unknown_pages: how many pages have entered the cache that we cannot identify, as the kernel
+            only added them up. Their first access counts as a hit.
+        through_pages: how many pages write-through has brought in without our knowing whether it
+            filled them. Their first access counts as a miss.
+        has_unseen_reads: whether there were files of which the kernel does not report all reads.
     """
 
     def __init__(self, own: int = 0) -> None:
@@ -118,10 +118,10 @@ class PageCache:
     def feed(self, rows: Events, until_ns: int, last: bool = False) -> None:
         """Counts rows in order of time, up to `until_ns`; the rest waits for the next call.
 
-        Reads of several pages that may still be under way are followed at once, but they count
-        in the interval in which they end. With `last` nothing waits.
+        A read of several pages that may not have ended is applied to the marks at once, but counts
+        in the interval in which it ends. With `last` nothing waits.
         """
-        rows = in_order(chain(self._pending, rows), "ns")  # some are older than those that waited
+        rows = in_order(chain(self._pending, rows), "ns")  # some are older than the pending rows
         settled = len(rows) if last else np.searchsorted(rows["ns"], until_ns, side="right")
         self._pending = rows[settled:].copy()  # a view would hold all of the memory
         judged = self._under_way.and_then(self._judge(rows[:settled]))
@@ -144,12 +144,12 @@ class PageCache:
         return pl.DataFrame({key: column[key][one] for key in KEYS} | sums | {"hits": hit})
 
     def take_events(self) -> int:
-        """How many events were counted since the last call; a counted run is one for each page."""
+        """How many events were counted since the last call; a counted run is one event per page."""
         events, self._events = self._events, 0
         return events
 
     def take_left_out(self) -> int:
-        """The same of events that were not counted, as the process `own` had caused them."""
+        """The same for events that were left out, as the process `own` caused them."""
         left_out, self._left_out = self._left_out, 0
         return left_out
 
@@ -160,23 +160,23 @@ class PageCache:
 
     @property
     def unused_pages(self) -> int:
-        """How many pages are unused now, block devices' own caches left out."""
+        """How many pages are unused now, without those of block devices' own caches."""
         unused = self._marks["unused"].spans
         return int(unused.pages[~np.isin(unused.file, self._devices)].sum())
 
     def take_forgotten(self) -> int:
-        """Of how many pages it was forgotten what they are like, since the last call."""
+        """How many pages had their marks forgotten since the last call."""
         return sum(marks.take_forgotten() for marks in self._marks.values())
 
     def settled(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint64]]:
-        """Buckets none of whose files has a fresh page, and how many folios entered each."""
+        """The buckets whose files have no fresh page, and how many folios entered each."""
         settled = np.ones(BUCKETS, bool)
         settled[bucket_of(self._marks["fresh"].spans.file)] = False
         buckets = np.flatnonzero(settled)
         return buckets, self._entered[buckets]
 
     def _judge(self, rows: Events) -> _Judged:
-        """Follows rows in order of time; how many pages of each were fresh."""
+        """Applies rows to the marks in order of time; counts each row's pages that had them."""
         adds = rows[rows["kind"] == Kind.ADD]
         spilled = rows["flags"] & Flag.SPILLED > 0
         folios = np.where(adds["flags"] & Flag.SPILLED > 0, adds["index"], 1).astype(np.uint64)
@@ -210,7 +210,8 @@ def page_audit(
     """The audit of a report of the page cache, whose counts are `tally`, and of their events.
 
     A fault that maps 2 MiB of a file at once (filemap_map_pmd()) fires no tracepoint. A read that
-    waits in its first batch of folios fires late, and not all readers tell where they began.
+    waits in its first batch of folios fires late, and not for all reads is it known where they
+    began.
     """
     events = cache.take_events()
     doubts = {
@@ -228,25 +229,25 @@ def page_audit(
 
 
 def _counted(rows: Events) -> int:
-    """How many events were counted in these rows: a run is one for each page."""
+    """How many events these rows count: a run is one event per page."""
     runs = rows["kind"] == Kind.HITS
     return int(np.sum(~runs)) + int(rows["pages"][runs].sum())
 
 
 def hits(accesses: npt.NDArray[np.int64], misses: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Accesses that were no misses.
+    """Accesses that were not misses.
 
-    A fault can be counted when an interval ends and its miss just after, so never less than 0.
+    Never less than 0: an interval can end between a fault and its miss.
     """
     found: npt.NDArray[np.int64] = np.maximum(accesses - misses, 0)
     return found
 
 
 def _may_go_on(rows: Events, until_ns: int) -> Bools:
-    """Which rows are of a read of several pages that may not be over at `until_ns`.
+    """Which rows are of a read of several pages that may not have ended at `until_ns`.
 
-    That is each thread's newest read call, if its last batch asked for more than one page and is
-    not SETTLE_NS old; all rows of such a call wait together.
+    That is the newest read call of each thread, if its last batch asked for more than one page and
+    is younger than SETTLE_NS; all rows of such a call wait together.
     """
     is_read = (rows["kind"] == Kind.READ) & (rows["flags"] & Flag.OVER == 0)
     recent = np.flatnonzero(is_read & (rows["ns"] > max(until_ns - SETTLE_NS, 0)))[::-1]
@@ -260,7 +261,7 @@ def _may_go_on(rows: Events, until_ns: int) -> Bools:
 
 
 def _is_unsure(rows: Events) -> Bools:
-    """Which rows are of accesses that may be others, or more."""
+    """Which rows are of reads that may have accessed other pages, or more."""
     unsure: Bools = (rows["flags"] & Flag.UNSURE > 0) & ~np.isin(
         rows["kind"], (Kind.DIRTY, Kind.ADD)
     )
@@ -268,9 +269,9 @@ def _is_unsure(rows: Events) -> Bools:
 
 
 def _added_up(rows: Events) -> int:
-    """How many events the rows are; one that was added up tells in `index`.
+    """How many events the rows are; a row of spilled events has their number in `index`.
 
-    A long read, that may have ended anywhere, counts for each BATCH of its pages.
+    A long read that may have ended anywhere counts once for each BATCH of its pages.
     """
     spilled, reads = rows["flags"] & Flag.SPILLED > 0, rows["kind"] == Kind.READ
     batches = np.where(reads, -(-rows["pages"].astype(np.int64) // BATCH), 1)
@@ -278,7 +279,7 @@ def _added_up(rows: Events) -> int:
 
 
 def _tally(rows: Events, found: npt.NDArray[np.void]) -> pl.DataFrame:
-    """COUNTS by KEYS; `found` is how many pages of each row had each of MARKS."""
+    """COUNTS by KEYS; `found` has how many pages of each row had each of MARKS."""
     group = group_numbers(rows["tgid"], serial(rows["file"]))
     one = first_of_each(group)
     sums = {
@@ -293,7 +294,7 @@ _Contributions = dict[str, npt.NDArray[np.uint64] | npt.NDArray[np.int64]]
 
 
 def _accesses(rows: Events, found: npt.NDArray[np.void]) -> _Contributions:
-    """What each row adds to each of _SUMS that tell of reads and faults."""
+    """What each row adds to those of _SUMS that count reads and faults."""
     kind, pages, fresh = rows["kind"], rows["pages"].astype(np.uint64), found["fresh"]
     once = rows["flags"] & Flag.AGAIN == 0
     fault = ((kind == Kind.MAP) | (kind == Kind.FAULT)) & once
@@ -307,7 +308,7 @@ def _accesses(rows: Events, found: npt.NDArray[np.void]) -> _Contributions:
 
 
 def _changes(rows: Events, found: npt.NDArray[np.void]) -> _Contributions:
-    """What each row adds to each of _SUMS that tell of writes, comings and goings."""
+    """What each row adds to those of _SUMS that count writes, insertions and evictions."""
     kind, flags, pages = rows["kind"], rows["flags"], rows["pages"].astype(np.uint64)
     added, left, dirty = kind == Kind.ADD, kind == Kind.DELETE, kind == Kind.DIRTY
     device, removed = flags & Flag.DEVICE > 0, flags & Flag.REMOVED > 0
@@ -329,9 +330,9 @@ def _changes(rows: Events, found: npt.NDArray[np.void]) -> _Contributions:
 
 
 def _unsure(rows: Events) -> npt.NDArray[np.uint64]:
-    """How many pages each row may have dirtied besides those it says.
+    """How many pages each row may have dirtied besides those in it.
 
-    Of writes that were only added up it is not known whether their pages were dirty.
+    For spilled writes it is not known whether their pages were dirty already.
     """
     kind, flags = rows["kind"], rows["flags"]
     dirty = (kind == Kind.DIRTY) & (flags & Flag.UNSURE > 0)

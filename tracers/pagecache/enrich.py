@@ -35,7 +35,7 @@ class PageEnricher(Enricher):
         return Taken(rows, paths, notes=notes)
 
     def feedback(self, reporter: Cachestat | Cachetop) -> None:
-        """Tells the kernel which files have no fresh page, so that their hits are just counted."""
+        """Tells the BPF program which files have no fresh page: it then just counts their hits."""
         if self._buckets is not None:
             buckets, entered = reporter.cache.settled()
             self._buckets[buckets, 1] = entered

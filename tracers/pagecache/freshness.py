@@ -1,8 +1,8 @@
-"""Which pages have a mark: some steps set it, all others take it away.
+"""Which pages have a mark: some steps set it, all other steps clear it.
 
-The mark that matters most is that a page is fresh: brought into the page cache, and not asked for
-since. An access to a fresh page is a miss, to any other cached page a hit. The page-cache reports
-need no other rule than this one, and this module is all that knows it.
+The most important mark is "fresh": a page was brought into the page cache, and has not been asked
+for since. An access to a fresh page is a miss, to any other cached page a hit. The page-cache
+reports need no other rule, and only this module knows it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from memtap.tracers.model.arrays import group_numbers, ranks, stable_order
 U64 = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 
-# So many ranges of pages are remembered for each mark.
+# How many ranges of pages are remembered for each mark.
 MOST_SPANS = 1 << 18
 
 
@@ -70,7 +70,7 @@ class Marks:
         self._forgotten = 0
 
     def follow(self, steps: Spans, enters: Bools) -> U64:
-        """Follows steps in order of time; how many pages of each had the mark just before it."""
+        """Applies steps in order of time; returns how many pages of each had the mark before it."""
         found = np.zeros(len(steps), np.uint64)
         concerned = _may_touch(self.spans, steps, enters)
         if concerned.any():
@@ -86,7 +86,7 @@ class Marks:
         return forgotten
 
     def _keep(self, spans: Spans) -> None:
-        """Forgets those of the files that were seen first, if they are too many."""
+        """If there are too many spans, forgets those of the files that were seen first."""
         if len(spans) > MOST_SPANS:
             order = np.argsort(spans.file, kind="stable")
             self._forgotten += int(spans.take(order[:-MOST_SPANS]).pages.sum())
@@ -95,7 +95,7 @@ class Marks:
 
 
 def _may_touch(marked: Spans, steps: Spans, enters: Bools) -> Bools:
-    """Leaves out most of the steps that cannot meet a page with the mark, cheaply."""
+    """Cheaply leaves out most of the steps that touch no page with the mark."""
     files = np.concatenate([marked.file, steps.file[enters]])
     if len(files) == 0:
         return enters
@@ -109,7 +109,7 @@ def _may_touch(marked: Spans, steps: Spans, enters: Bools) -> Bools:
 
 @dataclass(frozen=True)
 class _Pieces:
-    """Spans cut at every border of any of them, into cells that lie wholly in or out of each.
+    """Spans split at each other's borders, into cells that are wholly inside or outside of each.
 
     Attributes:
         cell, row: for each piece of a span, which cell it is and which row it comes from.
@@ -123,17 +123,17 @@ class _Pieces:
 
 
 def judge(marked: Spans, steps: Spans, enters: Bools) -> tuple[U64, Spans]:
-    """Follows what happened to pages, step by step.
+    """Applies what happened to pages, step by step.
 
     Args:
-        marked: the pages that have the mark before.
-        steps: what happened, in order of time; of freshness: pages entered the cache, or were
-            accessed, dirtied or dropped. Afterwards they are fresh in the first case, in all others
-            not.
-        enters: which steps are of the first kind.
+        marked: the pages that have the mark before the steps.
+        steps: what happened, in order of time. For freshness: pages entered the cache (then they
+            are fresh), or were accessed, dirtied or dropped (then they are not).
+        enters: which steps set the mark.
 
     Returns:
-        How many of each step's pages had the mark just before it; and which have it afterwards.
+        How many of each step's pages had the mark just before it; and the pages that have it at the
+        end.
     """
     spans = Spans.concatenate([marked, steps])
     marks = np.concatenate([np.ones(len(marked), bool), enters])
@@ -141,7 +141,7 @@ def judge(marked: Spans, steps: Spans, enters: Bools) -> tuple[U64, Spans]:
     order = stable_order(pieces.cell)  # by cell, then by time
     cell, row = pieces.cell[order], pieces.row[order]
 
-    follows = np.zeros(len(cell), bool)  # the piece before is of the same cell
+    follows = np.zeros(len(cell), bool)  # the piece before it is of the same cell
     follows[1:] = cell[1:] == cell[:-1]
     had_it = follows.copy()
     had_it[1:] &= marks[row[:-1]]
@@ -171,7 +171,7 @@ def _cut(spans: Spans) -> _Pieces:
 def _join(
     spans: Spans, pieces: _Pieces, cell: npt.NDArray[np.intp], row: npt.NDArray[np.intp]
 ) -> Spans:
-    """Spans of ascending cells, neighbours put together; `row` tells each cell's file."""
+    """Spans from ascending cells, with neighbours joined; `row` is a row of each cell's file."""
     begins = np.ones(len(cell), bool)
     begins[1:] = np.diff(cell) != 1
     ends = np.roll(begins, -1)

@@ -1,4 +1,4 @@
-"""The page cache: where the kernel is asked, and the words of its answers."""
+"""The page cache: the probes, and the kinds and flags of their events."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from memtap.bpf.plan import Plan, Probe, Variant
 
 
 class Kind(IntEnum):
-    """What happens to pages of files."""
+    """What happened to pages of files."""
 
     READ = 1  # pages asked for by a read-family call
     MAP = 2  # fault-around mapped cached pages in this window
     FAULT = 3  # a fault on this page
     ADD = 4  # a folio entered the cache
     DELETE = 5  # a folio left the cache
-    DIRTY = 6  # a folio became dirty; of its pages, these were reached
+    DIRTY = 6  # a folio became dirty; writes reached these of its pages
     HITS = 7  # `pages` accesses, all hits, to any pages of the file
-    WRITE = 8  # these pages were written to; those of them that are in dirty folios matter
+    WRITE = 8  # these pages were written to; it matters for those in dirty folios
 
 
 class Flag(IntFlag):
@@ -29,15 +29,15 @@ class Flag(IntFlag):
     WANTED = 2  # ADD, MAP: a fault waits for the page at index + `call`
     DEVICE = 4  # a block device's own cache: metadata and buffers
     SPILLED = 8  # set in user space: a sum of events, their number in `index`
-    # ADD: a write fills `whole` pages from index + `call` on; if it is UNSURE, too, nobody knows
-    # which, if any.
+    # ADD: a write fills `whole` pages from index + `call` on; with UNSURE it is not known which, if
+    # any.
     WRITTEN = 16
-    REMOVED = 32  # DELETE: the file has not got these pages any more
-    SHORT = 32  # WRITE: these pages were said to be reached, and were not
-    # DIRTY: what else of the folio is written to meanwhile is not seen; READ, MAP: it may have
-    # begun with an earlier page; HITS: pages are asked for, but nobody knows which.
+    REMOVED = 32  # DELETE: the file no longer has these pages
+    SHORT = 32  # WRITE: these pages were announced as reached, but were not
+    # DIRTY: other writes to the folio are not seen; READ, MAP: it may have begun with an earlier
+    # page; HITS: pages are asked for, but it is not known which.
     UNSURE = 64
-    OVER = 128  # READ: the call is done, nothing more comes of it
+    OVER = 128  # READ: the call is done, no more events of it follow
 
 
 def _probe(function: str, *targets: str, kind: ProbeKind = "tp_btf") -> Probe:
@@ -45,7 +45,7 @@ def _probe(function: str, *targets: str, kind: ProbeKind = "tp_btf") -> Probe:
 
 
 def _write(function: str, tracepoint: str) -> Probe:
-    """What a file system says that it writes; not all have it, and a module's is not seen."""
+    """A probe where a file system says what it writes; not all have one, nor do modules."""
     return replace(
         _probe(function, tracepoint),
         wanted=lambda kernel: kernel.btf.has_raw_tracepoint(tracepoint),
@@ -64,7 +64,7 @@ _COMINGS_AND_GOINGS = (
     _probe("on_dirty", "writeback_dirty_folio", "writeback_dirty_page"),
 )
 
-# Reads that are told of when they are done, where the kernel describes them.
+# Probes for reads that are reported when they are done, where the kernel describes them.
 _REQUESTS = (
     replace(
         _probe("on_ring_end", "io_uring_complete"),
@@ -85,7 +85,7 @@ _REQUESTS = (
 # Since 2cb1e08985e3 splice looks pages up itself.
 _SPLICE = "filemap_splice_read"
 
-# Of squashfs; see docs/pagecache.md. Nobody can tell how many they are.
+# For squashfs; see docs/pagecache.md. It cannot be known how many they are.
 PAST_END_NOTE = (
     "squashfs is mounted: reads of its files beyond their end are not counted once the pages are "
     "cached, as the kernel tells nothing of them"
@@ -114,7 +114,7 @@ PLAN = Plan(
             ),
             ("ACCESS_BY_TRACEPOINTS",),
         ),
-        # Before that, the functions that would have told.
+        # Before that, the functions that do the same.
         Variant(
             "functions",
             "exact",

@@ -1,4 +1,4 @@
-"""The rows that the page cache's reports are counted from, live or out of a recording."""
+"""The rows that the page cache's reports are counted from, live or from a recording."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from memtap.bpf.stream import Events
 from memtap.tracers.model.tracer import RowType
 from memtap.tracers.pagecache.probes import Flag, Kind
 
-# What tells one thing that is counted from another.
+# The members by which rows are counted.
 KEYS = ("tgid", "file")
 
 # `struct event` of bpf/programs/pagecache.bpf.c, with the time in `ns` (CLOCK_MONOTONIC).
@@ -36,7 +36,7 @@ _MOST_PAGES = 1 << 52
 
 
 def are_possible(rows: Events) -> bool:
-    """Whether its pages are such as a file can have."""
+    """Whether all page numbers are possible in a file."""
     return bool((rows["index"] < _MOST_PAGES).all())
 
 
@@ -44,10 +44,10 @@ ROW_TYPE = RowType(ROW, are_possible=are_possible)
 
 
 def rows_of(events: Events, runs: Events, spilled: Events) -> Events:
-    """Events, counted runs and what no ring had room for as one array.
+    """Events, counted runs and spilled events as one array.
 
-    A run becomes a row of kind HITS, with time 0, and so do accesses of which the pages are not
-    known. Whatever was spilled has Flag.SPILLED, and how many events it was as its `index`.
+    A run becomes a row of kind HITS, with time 0, and so do accesses whose pages are not known.
+    Rows of spilled events have Flag.SPILLED, and the number of events in `index`.
     """
     kept = np.zeros(len(events), ROW)
     for name in ROW.names or ():

@@ -1,4 +1,4 @@
-"""What the rows of the page cache do to pages, step by step, for each of the marks that are kept.
+"""What the rows of the page cache do to pages, step by step, for each mark.
 
 A page can have four marks; see docs/pagecache.md:
 
@@ -28,7 +28,7 @@ class Steps:
 
     Attributes:
         spans: the pages of each.
-        enters: which of them set the mark; the others take it away.
+        enters: which of them set the mark; the others clear it.
         first: for each row, its first step.
     """
 
@@ -38,9 +38,9 @@ class Steps:
 
 
 def fresh(rows: Events) -> Steps:
-    """What enters is fresh, but for what a fault waits for or a write fills; an access ends it.
+    """Pages that enter are fresh until accessed, but not if a fault waits or a write fills them.
 
-    Of the pages that fault-around maps, that of the fault alone is asked for, if it is known.
+    Of the pages that fault-around maps, only the page of the fault is asked for, if it is known.
     """
     faults = (rows["kind"] == Kind.MAP) & (rows["flags"] & Flag.WANTED > 0)
     start = rows["index"] + np.where(faults, rows["call"], 0).astype(np.uint64)
@@ -48,7 +48,7 @@ def fresh(rows: Events) -> Steps:
 
 
 def unused(rows: Events) -> Steps:
-    """The same, but what is mapped can be used, so it is not unused any more."""
+    """The same, but a page that is mapped can be used, so it is no longer unused."""
     return _entered(rows, (rows["index"], rows["pages"]))
 
 
@@ -60,7 +60,7 @@ def _entered(rows: Events, at: tuple[Pages, Pages]) -> Steps:
 
 
 def filled(rows: Events) -> Steps:
-    """What a write fills as it enters; whatever comes then ends it."""
+    """Pages that a write fills as they enter, until the next step."""
     fills = (rows["kind"] == Kind.ADD) & (rows["flags"] & Flag.WRITTEN > 0)
     start = rows["index"] + np.where(fills, rows["call"], 0).astype(np.uint64)
     pages = np.where(fills, rows["whole"], rows["pages"])
@@ -68,9 +68,9 @@ def filled(rows: Events) -> Steps:
 
 
 def unreached(rows: Events) -> Steps:
-    """The rest of a folio that becomes dirty, if it is sure to be seen when it is written to.
+    """The rest of a folio that becomes dirty, if later writes to it are sure to be seen.
 
-    So is what the write was said to reach when it did so, and did not reach in the end.
+    So are pages that the write was announced to reach, and did not reach in the end.
     """
     dirty = rows["kind"] == Kind.DIRTY
     rest = dirty & (rows["flags"] & Flag.UNSURE == 0) & (rows["whole"] > rows["pages"])
@@ -80,7 +80,7 @@ def unreached(rows: Events) -> Steps:
 
 
 def is_short(rows: Events) -> Bools:
-    """Which rows take back what a write was said to reach."""
+    """Which rows take back pages that a write was announced to reach."""
     short: Bools = (rows["kind"] == Kind.WRITE) & (rows["flags"] & Flag.SHORT > 0)
     return short
 
@@ -92,7 +92,7 @@ def _steps(
     twice: Bools | None = None,
     then: tuple[Pages, Pages] | None = None,
 ) -> Steps:
-    """One step for each row, over its pages `at`; a second, `then`, that ends it, for some."""
+    """One step for each row, over its pages `at`; for some a second, `then`, which clears it."""
     if twice is None or then is None:
         twice, then = np.zeros(len(rows), bool), at
     origin = np.repeat(np.arange(len(rows)), 1 + twice)

@@ -1,4 +1,4 @@
-"""The page cache's two tracers: one line for the host, or a table of who uses which file."""
+"""The page cache's two tracers: a line for the host, or a table by process or file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _make_enricher(session: Source, _query: Query) -> Enricher:
 
 
 def _settings(query: Query) -> tuple[str, ...]:
-    """A recording may be asked later which file it was."""
+    """A recording may later be asked for files."""
     return (NAME_FILES,) if query.wants("file") or query.records else ()
 
 

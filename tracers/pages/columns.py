@@ -30,7 +30,7 @@ _COUNTS = (
         help="taken from memory set aside for another type, which fragments it",
     ),
 )
-# What is left when the interval ends, where that can be told of a row.
+# What is free when the interval ends, for the keys for which that is known.
 _LEFT: dict[tuple[str, ...], tuple[Column, ...]] = {
     ("order",): (
         Column(

@@ -1,4 +1,4 @@
-"""The buddy allocator's rows: counters out of the kernel, and what is free beside them."""
+"""The buddy allocator's rows: counters from the kernel, and free blocks beside them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from memtap.tracers.pages.free import free_blocks, free_pages_by_type
 from memtap.tracers.pages.rows import ROW, Kind
 from memtap.tracers.pages.untold import UntoldPages
 
-# Of `enum migratetype`; which of them a kernel has, and by which number, its BTF tells.
+# Names in `enum migratetype`; the kernel's BTF has which of them exist, and their numbers.
 _TYPES = ("UNMOVABLE", "MOVABLE", "RECLAIMABLE", "HIGHATOMIC", "CMA", "ISOLATE")
 
 

@@ -20,7 +20,7 @@ def free_blocks(proc: Path = _PROC) -> list[int]:
 
 
 def free_pages_by_type(proc: Path = _PROC) -> dict[str, int]:
-    """How many pages are free of each migrate type; none where only root may look.
+    """How many pages are free of each migrate type; empty where only root may read it.
 
     The kernel stops counting at 100,000 blocks of an order, and says so by a `>`.
     """

@@ -1,4 +1,4 @@
-"""The buddy allocator: where the kernel is asked."""
+"""The buddy allocator: the probes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from memtap.bpf.plan import Plan, Probe, Variant
 # A macro of the C program: count for each process.
 BY_PROCESS = "BY_PROCESS 1"
 
-# Of /proc/vmstat: pages handed out, by zone, and pages that came back.
+# In /proc/vmstat: pages handed out, by zone, and pages that came back.
 HANDED_OUT = ("pgalloc_dma", "pgalloc_dma32", "pgalloc_normal", "pgalloc_movable")
 VMSTAT = (*HANDED_OUT, "pgfree")
 

@@ -1,4 +1,4 @@
-"""pages: which orders and migrate types the buddy allocator hands out, to whom; what is left."""
+"""pages: which orders and migrate types the buddy allocator hands out, by process; what is left."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from memtap.tracers.model.audit import audit
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.enricher import are_many, fold_least, forget_first, tell
 from memtap.tracers.model.keys import identity
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report, Row
-from memtap.tracers.model.who import Who
 from memtap.tracers.pages.columns import PAGES_KEYS, pages_columns
 from memtap.tracers.pages.free import unusable
 from memtap.tracers.pages.rows import UNTOLD, Kind
@@ -23,7 +23,7 @@ Key = tuple[int, int, int]
 
 @dataclass
 class Sums:
-    """What is counted of a key; blocks of pages."""
+    """The counts of a key, in blocks of pages."""
 
     allocs: int = 0
     frees: int = 0
@@ -36,7 +36,7 @@ class Pages:
     def __init__(self, origin: Origin, by: tuple[str, ...] = ("order",)) -> None:
         self.by = by
         self._origin = origin
-        self._who: dict[int, Who] = {}
+        self._processes: dict[int, Process] = {}
         self._types: dict[int, str] = {UNTOLD: "?"}
         self._sums: dict[Key, Sums] = {}
         self._live: defaultdict[Key, int] = defaultdict(int)
@@ -45,8 +45,8 @@ class Pages:
         self._untold = 0
 
     def feed(self, chunk: Chunk) -> Report | None:
-        """Counts a chunk; the report if an interval ends with it."""
-        tell(self._who, chunk.who)
+        """Counts a chunk; returns the report if an interval ends with it."""
+        tell(self._processes, chunk.processes)
         self._types |= chunk.texts.get("migratetype", {})
         kind = chunk.rows["kind"]
         self._count(chunk.rows[kind == Kind.COUNTED])
@@ -83,10 +83,10 @@ class Pages:
         )
 
     def _fold(self) -> None:
-        """Puts the least of what is held together, and forgets who nothing is told of any more."""
+        """Folds the owners that hold least, and forgets processes that no row names any more."""
         fold_least(self._live, self._sums, int)
-        if are_many(self._who):
-            forget_first(self._who, {tgid for tgid, _, _ in self._live})
+        if are_many(self._processes):
+            forget_first(self._processes, {tgid for tgid, _, _ in self._live})
 
     def _rows(self) -> list[Row]:
         names = [column.name for key in self.by for column in PAGES_KEYS[key]]
@@ -108,13 +108,13 @@ class Pages:
         return tuple(identity[name] for name in names)
 
     def _always(self) -> set[Key]:
-        """What is told of though nobody asked for it: how much of each order is left."""
+        """The keys of rows that are always shown: how much of each order is left."""
         if self.by == ("order",):
             return {(0, order, UNTOLD) for order in range(len(self._blocks))}
         return set()
 
     def _identity(self, tgid: int, order: int, migratetype: int) -> Row:
-        return identity(tgid, self._who.get(tgid, Who())) | {
+        return identity(tgid, self._processes.get(tgid, Process())) | {
             "order": order,
             "migratetype": self._types.get(migratetype, str(migratetype)),
         }
@@ -145,10 +145,10 @@ class Pages:
 
 
 def _untold_notes(pages: int) -> list[str]:
-    """What is to be said of pages of which only the kernel's own count (pgalloc_*) knows."""
+    """The note on pages that are only in the kernel's own count (pgalloc_*)."""
     if not pages:
         return []
     return [
         f"at most {pages:,} pages more were handed out on the whole host (pgalloc_*), many at a "
-        "time: no tracepoint tells to whom"
+        "time: no tracepoint says to which process"
     ]

@@ -11,15 +11,15 @@ from memtap.tracers.model.tracer import RowType
 
 
 class Kind(IntEnum):
-    """What a row tells."""
+    """What a row says."""
 
     COUNTED = 1  # allocs, frees and fallbacks of a process, an order and a migrate type
     FREE = 2  # `allocs` blocks of an order are free just now
     FREE_OF_TYPE = 3  # `allocs` pages of a migrate type are
-    UNTOLD_PAGES = 4  # at most `allocs` pages were handed out without anybody being told
+    UNTOLD_PAGES = 4  # at most `allocs` pages were handed out without an event
 
 
-# Of frees nobody tells the migrate type (also in the C program).
+# The migrate type of frees, which no tracepoint has (also in the C program).
 UNTOLD = 0xFFFF
 
 ROW = np.dtype(
@@ -39,7 +39,7 @@ _MOST_ORDERS = 64
 
 
 def are_possible(rows: Events) -> bool:
-    """Whether orders are such as a kernel can have."""
+    """Whether all orders are possible in a kernel."""
     return bool((rows["order"] < _MOST_ORDERS).all())
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _settings(query: Query) -> tuple[str, ...]:
-    """A recording may be asked later who it was."""
+    """A recording may later be asked for processes."""
     return (BY_PROCESS,) if query.wants("process", "comm") or query.records else ()
 
 
@@ -34,11 +34,11 @@ def _make_reporter(origin: Origin, query: Query) -> Reporter:
 
 TRACER = Tracer(
     name="pages",
-    summary="What the buddy allocator hands out, to whom, and what is left in large blocks.",
+    summary="What the buddy allocator hands out, to which process; what is left in large blocks.",
     question="What does the buddy allocator hand out, and what is left? A table per INTERVAL.",
     examples=(
         ("pages 5", "the host, by order, every 5 seconds"),
-        ("pages -b process -s allocs", "who takes most"),
+        ("pages -b process -s allocs", "which processes take most"),
         ("pages -b order -- ./app", "one program"),
     ),
     nothing="no pages were allocated",
@@ -46,7 +46,7 @@ TRACER = Tracer(
     rows="memtap.tracers.pages.rows",
     keys=PAGES_KEYS,
     columns=lambda query: pages_columns(query.by),
-    # Orders stand as they follow each other.
+    # Orders are in ascending order.
     showing=lambda query: Showing(None if query.by == ("order",) else "allocated_bytes"),
     make_enricher=_make_enricher,
     make_reporter=_make_reporter,

@@ -1,4 +1,4 @@
-"""How many pages were handed out of which no tracepoint tells: many at a time, as thread stacks."""
+"""How many pages were handed out without a tracepoint: many at a time, as for thread stacks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _FIRST = struct.pack("=I", 0)
 
 
 class UntoldPages:
-    """What the kernel counted as handed out, on the whole host, beyond what it told us of.
+    """Pages that the kernel counted as handed out on the whole host, beyond those that we saw.
 
-    The two cannot be read at one instant. So the kernel's count is read before and after ours: what
-    lies between is a bound.
+    The two counts cannot be read at one instant. So the kernel's count is read before and after
+    ours, which bounds the difference.
     """
 
     def __init__(self, session: Source) -> None:
@@ -27,17 +27,17 @@ class UntoldPages:
         self._least, _ = self._look()
 
     def take(self) -> int:
-        """The most that they can be since the last time."""
+        """The most such pages that there can be since the last call."""
         before = self._least
         self._least, most = self._look()
         return max(0, most - before)
 
     def _look(self) -> tuple[int, int]:
-        """How many they are so far, and an unknown number: at least, and at most."""
-        early, told, late = _handed_out(), self._told(), _handed_out()
-        return early - told, late - told
+        """How many there are so far, plus an unknown constant: at least, and at most."""
+        early, seen, late = _handed_out(), self._seen(), _handed_out()
+        return early - seen, late - seen
 
-    def _told(self) -> int:
+    def _seen(self) -> int:
         of_cpus = self._session.look_up("told_pages", _FIRST, self._bytes) or b""
         return int(np.frombuffer(of_cpus, np.uint64).sum())
 

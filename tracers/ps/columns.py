@@ -18,7 +18,7 @@ PS_KEYS: dict[str, tuple[Column, ...]] = {
 }
 
 _PROCESSES = Column("processes", "PROCS", help="how many processes are in the row")
-# What can be added up.
+# The amounts, which can be added up.
 _AMOUNTS = (
     Column(
         "virt_bytes",
@@ -45,7 +45,7 @@ _AMOUNTS = (
         "USS",
         "kib",
         unknown=True,
-        help="what nobody else maps: what would be free if it ended",
+        help="what no other process maps: what would be free if it ended",
     ),
     Column(
         "hugetlb_bytes",
@@ -75,7 +75,7 @@ _AMOUNTS = (
         "major", "MAJOR", table=False, unknown=True, help="page faults that had to wait for storage"
     ),
 )
-# What cannot.
+# The scores, which cannot.
 _SCORES = (
     Column("oom_score", "OOM", table=False, help="how likely the OOM killer takes it (0 to 2000)"),
     Column(
@@ -92,7 +92,7 @@ def ps_columns(by: tuple[str, ...], kind: Kind, changes: bool, tree: bool) -> tu
     Args:
         by: the keys that the user groups by.
         kind: how the table shows sizes, `kib` or `human`.
-        changes: whether rows tell how far amounts came, not how high they are.
+        changes: whether rows have changes of amounts, not amounts.
         tree: whether processes stand below their parents.
     """
     keys = key_columns(PS_KEYS, by)
@@ -109,7 +109,7 @@ def ps_columns(by: tuple[str, ...], kind: Kind, changes: bool, tree: bool) -> tu
 
 
 def _of_change(column: Column) -> Column:
-    """How far it came. Faults are what most want to see then, and shared memory is not."""
+    """The column for changes. Then most users want to see faults, and not shared memory."""
     if column in _SCORES:
         return column
     table = column.name in FAULTS or (column.table and column.name != "shr_bytes")
@@ -122,7 +122,7 @@ _MAPPING = (
     Column("size_bytes", "SIZE", "kib", help="addresses it takes"),
     Column("rss_bytes", "RSS", "kib", help="what of it is in memory"),
     Column("pss_bytes", "PSS", "kib", help="the same, a page that n processes map counted as 1/n"),
-    Column("uss_bytes", "USS", "kib", help="what of it nobody else maps"),
+    Column("uss_bytes", "USS", "kib", help="what of it no other process maps"),
     Column(
         "dirty_bytes",
         "DIRTY",
@@ -149,7 +149,7 @@ _MAPPING = (
 )
 _HUGE = Column("huge_bytes", "HUGE", "kib", table=False, help="what of it is mapped by huge pages")
 
-# What `pmap -x` of procps shows, and what it calls that.
+# The columns of procps' `pmap -x`, and their headings there.
 _EXTENDED = {
     "start": "Address",
     "size_bytes": "Kbytes",
@@ -165,7 +165,7 @@ def pmap_columns(kind: Kind, wide: bool, extended: bool) -> tuple[Column, ...]:
 
     Args:
         kind: how the table shows sizes, `kib` or `human`.
-        wide: whether to tell of huge pages as well.
+        wide: whether to show huge pages as well.
         extended: whether the table looks like that of `pmap -x`.
     """
     columns = (*_MAPPING[:-3], _HUGE, *_MAPPING[-3:]) if wide else _MAPPING

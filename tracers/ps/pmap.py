@@ -27,7 +27,7 @@ from memtap.tracers.host.patience import StuckError, patiently
 from memtap.tracers.model.report import Column, Report, Row, now
 from memtap.tracers.model.tracer import Inspection
 
-# What each is the sum of in /proc/PID/smaps.
+# The fields in /proc/PID/smaps whose sum each column is.
 _SUMS = {
     "size_bytes": ("Size",),
     "rss_bytes": ("Rss",),
@@ -39,24 +39,24 @@ _SUMS = {
     "huge_bytes": ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"),
 }
 
-# A line of a mapping's own begins with its address, so no path can look like one of these.
+# The line with a mapping's path begins with an address, so no path can look like a field.
 _FIELD = re.compile(rb"([A-Z]\w+): +(\d+) kB")
 _LAST = b"VmFlags:"
 
 
 class PmapInspection(Inspection):
-    """Looks at one process; see Inspection."""
+    """Inspects one process; see Inspection."""
 
     def __init__(self, pid: int, columns: tuple[Column, ...]) -> None:
         self._pid, self._columns = pid, columns
 
     def report(self) -> Report:
-        """What it has mapped now."""
+        """Its mappings now."""
         return report(self._pid, self._columns)
 
 
 def report(pid: int, columns: tuple[Column, ...], root: Path = Path("/")) -> Report:
-    """What a process has mapped now. Raises MemtapError if that cannot be told."""
+    """The mappings of a process. Raises MemtapError if they cannot be read."""
     space, text = _address_space(pid, root)
     rows = list(_rows(text, pid, root))
     if not rows:
@@ -75,7 +75,7 @@ def report(pid: int, columns: tuple[Column, ...], root: Path = Path("/")) -> Rep
 
 
 def _address_space(pid: int, root: Path) -> tuple[Path, bytes]:
-    """Where a process's memory is told of, and what is mapped there."""
+    """The folder of /proc that has a process's memory, and the text of its smaps."""
     process = root / f"proc/{pid}"
     text = _read(process, pid, "smaps")
     thread = None if text else procfs.survivor(pid, root)
@@ -131,16 +131,16 @@ def _fields(text: bytes) -> Iterator[dict[str, int]]:
 
 
 def _mode(mapped: Mapped) -> str:
-    """As `pmap` writes it; what is last there, whether swap is reserved, /proc does not tell."""
+    """The mode as `pmap` writes it; its last letter, whether swap is reserved, is not in /proc."""
     bits = {"r": PROT_READ, "w": PROT_WRITE, "x": PROT_EXEC}
     letters = [letter if mapped.prot & bit else "-" for letter, bit in bits.items()]
     return "".join(letters) + ("s-" if mapped.flags & MAP_SHARED else "--")
 
 
 def _region(place: Place, mapped: Mapped, stacks: list[int], fields: dict[str, int]) -> Region:
-    """What it is for; a thread's stack is what a thread's stack pointer is in.
+    """The region of a mapping; it is a thread's stack if a thread's stack pointer is in it.
 
-    Of huge pages that are attached (SysV) or a file's, only the size of their pages tells.
+    Huge pages that are attached (System V), or of a file, are recognised by their page size.
     """
     if fields["KernelPageSize"] > PAGESIZE:
         return Region.HUGETLB
@@ -149,15 +149,15 @@ def _region(place: Place, mapped: Mapped, stacks: list[int], fields: dict[str, i
 
 
 def stack_pointers(pid: int, root: Path) -> list[int]:
-    """Of the threads that wait for something, from /proc/PID/task/TID/syscall.
+    """The stack pointers of sleeping threads, from /proc/PID/task/TID/syscall.
 
-    That of a thread that runs is not told.
+    Those of running threads are not known.
     """
     pointers = []
     for path in (root / f"proc/{pid}/task").glob("*/syscall"):
         try:
             *_, pointer, _instruction = path.read_text().split()
-        except (OSError, ValueError):  # it has ended; or it says: running
+        except (OSError, ValueError):  # the thread has ended, or is running
             continue
         pointers.append(int(pointer, 16))
     return pointers

@@ -1,4 +1,4 @@
-"""ps: what every process takes of memory, or what it took in an interval."""
+"""ps: how much memory every process takes, or took in an interval."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from memtap.tracers.live.processes import process_of
 from memtap.tracers.model.report import Column, Report, Row, key_columns
 from memtap.tracers.model.tracer import Inspection, Query
 from memtap.tracers.ps.columns import FAULTS, PS_KEYS, SUMMED
-from memtap.tracers.ps.snapshot import Reader, Snapshot, Whom
+from memtap.tracers.ps.snapshot import Reader, Snapshot, Wanted
 
 
 class PsInspection(Inspection):
-    """Looks at the processes that a query asks for; see Inspection."""
+    """Inspects the processes that a query asks for; see Inspection."""
 
     def __init__(self, query: Query, columns: tuple[Column, ...]) -> None:
         pids = tuple(dict.fromkeys(map(process_of, query.pids)))
-        self._reader = Reader(Whom(pids, query.comms, cgroups="cgroup" in query.by))
+        self._reader = Reader(Wanted(pids, query.comms, cgroups="cgroup" in query.by))
         self._reports = Ps(query.by, columns)
         self._changes = query.interval_s is not None
 
@@ -31,7 +31,7 @@ class PsInspection(Inspection):
         return [unread_note(self._seen.unread) + hint] if self._seen.unread else []
 
     def report(self) -> Report:
-        """What there was at the first look; or what changed since the last one."""
+        """The first snapshot; or what changed since the last one."""
         if not self._changes:
             return self._reports.report(self._seen)
         before, self._seen = self._seen, self._reader.look()
@@ -39,23 +39,23 @@ class PsInspection(Inspection):
 
     @property
     def has_ended(self) -> bool:
-        """Whether all that were asked for have; they may be zombies still."""
-        is_some = bool(self._reader.whom.pids)
+        """Whether all processes that were asked for have ended; they may still be zombies."""
+        is_some = bool(self._reader.wanted.pids)
         return is_some and not any(row["virt_bytes"] for row in self._seen.rows)
 
 
 class Ps:
-    """Makes reports of snapshots: of what there is, or of what changed since the last one."""
+    """Makes reports of snapshots, or of changes between two."""
 
     def __init__(self, by: tuple[str, ...], columns: tuple[Column, ...]) -> None:
         self._by, self._columns = by, columns
 
     def report(self, seen: Snapshot) -> Report:
-        """What there is."""
+        """The report of a snapshot."""
         return self._report(seen, 0.0, seen.rows, seen.kernel)
 
     def change(self, before: Snapshot, seen: Snapshot) -> Report:
-        """What changed."""
+        """The report of the changes between two snapshots."""
         kernel = difference(seen.kernel, before.kernel)
         rows = changes(before.rows, seen.rows)
         return self._report(seen, seen.at_s - before.at_s, rows, kernel)
@@ -91,7 +91,7 @@ def unread_note(unread: int) -> str:
 
 
 def notes_of(seen: Snapshot) -> list[str]:
-    """What a snapshot does not show."""
+    """The notes on what a snapshot does not show."""
     notes = []
     if seen.unread:
         notes.append(unread_note(seen.unread))
@@ -104,7 +104,7 @@ def notes_of(seen: Snapshot) -> list[str]:
 
 
 def summed(rows: Iterable[Row]) -> Row:
-    """The sums of what can be added up; of what is known, and None if nothing is."""
+    """The sums of the amounts, over the known values; None if none is known."""
     rows = list(rows)
     return {name: _sum([row[name] for row in rows]) for name in SUMMED}
 
@@ -115,7 +115,7 @@ def _sum(values: list[int | None]) -> int | None:
 
 
 def grouped(rows: Iterable[Row], names: list[str]) -> list[Row]:
-    """A row of sums for all that agree in the columns of these names."""
+    """A row of sums for all rows that agree in these columns."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in names), []).append(row)
@@ -125,10 +125,10 @@ def grouped(rows: Iterable[Row], names: list[str]) -> list[Row]:
 
 
 def changes(before: Iterable[Row], after: Iterable[Row]) -> list[Row]:
-    """How far the amounts of each process came; only of those of which something changed.
+    """The changes of each process's amounts; only of processes with a change.
 
-    A process that began had nothing before, and one that ended has nothing left; of its last
-    faults nobody knows. Scores are as they are now.
+    A new process had nothing before. A process that ended has nothing left, and its last faults are
+    not known. Scores are the present ones.
     """
     old = {_identity(row): row for row in before}
     rows = [_difference(row, old.pop(_identity(row), None)) for row in after]
@@ -137,7 +137,7 @@ def changes(before: Iterable[Row], after: Iterable[Row]) -> list[Row]:
 
 
 def _identity(row: Row) -> tuple[int, int]:
-    """A process; numbers are used again."""
+    """What identifies a process: its number, and its start, as numbers are used again."""
     return row["pid"], row["start"]
 
 

@@ -1,7 +1,7 @@
 """Processes that share one address space: by vfork(2), posix_spawn(3), or clone(2) with CLONE_VM.
 
-The kernel tells each of them the PSS of all that is mapped there. That it is one and the same space
-is told by kcmp(2) alone, where a kernel has that.
+The kernel shows each of them the PSS of all that is mapped there. Only kcmp(2), where a kernel has
+it, can tell that it is the same space.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from memtap.tracers.host import procfs
 
-# Of asm/unistd.h and uapi/linux/kcmp.h, and what kcmp(2) says of two that it can tell apart.
+# From asm/unistd.h and uapi/linux/kcmp.h; and the results of kcmp(2) for two spaces that differ.
 _KCMP = {"x86_64": 312, "aarch64": 272}
 _KCMP_VM = 1
 _SAME, _LESS, _GREATER = 0, 1, 2
@@ -26,11 +26,11 @@ _libc = ct.CDLL(None)
 
 
 class Space(NamedTuple):
-    """What an address space is known by.
+    """What identifies an address space.
 
     Attributes:
         task: a thread of the process that has it.
-        start_stack: where its stack begins; the same in one space, and in those forked from it.
+        start_stack: where its stack begins; the same in this space and in those forked from it.
     """
 
     task: int
@@ -38,22 +38,22 @@ class Space(NamedTuple):
 
     @classmethod
     def of(cls, task: int, fields: list[bytes]) -> Space:
-        """That of a thread, by what its stat has behind the name."""
+        """The space of a thread, from the fields of its stat."""
         return cls(task, int(fields[_START_STACK]))
 
 
 def space_of(folder: str) -> Space:
-    """That of a process, by the folder of /proc that tells of its memory."""
+    """The space of a process, from the folder of /proc that has its memory."""
     fields = procfs.stat_fields(procfs.read(folder + "stat"))
     return Space.of(int(folder.split("/")[2]), fields)
 
 
 def sharers(spaces: dict[int, Space]) -> dict[int, int]:
-    """How many processes have the address space of each, of those who share it with others."""
+    """How many processes share an address space, for each process that shares its own."""
     by_stack: dict[int, list[int]] = defaultdict(list)
     for pid, space in spaces.items():
         by_stack[space.start_stack].append(pid)
-    by_stack.pop(0, None)  # not ours to read
+    by_stack.pop(0, None)  # those that we may not read
     found = {}
     for pids in by_stack.values():
         if len(pids) > 1:
@@ -63,7 +63,7 @@ def sharers(spaces: dict[int, Space]) -> dict[int, int]:
 
 
 def _runs(pids: list[int], spaces: dict[int, Space]) -> Iterator[list[int]]:
-    """Processes by what they share."""
+    """Groups of processes that share an address space."""
 
     def order(one: int, other: int) -> int:
         return _order(spaces[one].task, spaces[other].task)
@@ -78,9 +78,9 @@ def _runs(pids: list[int], spaces: dict[int, Space]) -> Iterator[list[int]]:
 
 
 def _order(one: int, other: int) -> int:
-    """Which address space is before which, in some order that kcmp(2) keeps; 0 of the same one.
+    """The order of two address spaces, as kcmp(2) keeps it; 0 if they are the same.
 
-    Those that cannot be compared, as one has ended or is not ours to look at, are not the same.
+    If they cannot be compared, as one has ended or we may not read it, they count as different.
     """
     said = _libc.syscall(_KCMP.get(platform.machine(), -1), one, other, _KCMP_VM, 0, 0)
     return {_SAME: 0, _LESS: -1, _GREATER: 1}.get(said, one - other)

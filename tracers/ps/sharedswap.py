@@ -1,7 +1,7 @@
-"""Swapped-out shared memory, divided among those who map it.
+"""Swapped-out shared memory, divided among the processes that map it.
 
-The kernel divides what forked processes have in swap (SwapPss), but of shared memory it tells each
-process all that is swapped out. Here an object counts as 1/n for each of the n who map it.
+The kernel divides the swap of forked processes (SwapPss), but for shared memory it shows each
+process all that is swapped out. Here an object counts as 1/n for each of n processes that map it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 from memtap.tracers.host import procfs
 from memtap.tracers.host.patience import StuckError, patiently
 
-# Shared mappings as they begin in /proc/PID/maps and smaps: addresses, place in the object; and
-# the object, by device and inode. In a path, a new line is escaped.
+# The beginning of a shared mapping in /proc/PID/maps and smaps: addresses, offset in the object;
+# and the object, by device and inode. In a path, a newline is escaped.
 _MAPPED = rb"^([0-9a-f]+)-([0-9a-f]+) ...s ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+ \d+)"
 _SHARED = re.compile(_MAPPED, re.MULTILINE)
 _SWAPPED = re.compile(_MAPPED + rb".*?\nSwap: +(\d+) kB", re.MULTILINE | re.DOTALL)
@@ -23,16 +23,16 @@ _SWAPPED = re.compile(_MAPPED + rb".*?\nSwap: +(\d+) kB", re.MULTILINE | re.DOTA
 Object = bytes
 
 
-def shares(spaces: dict[int, str], everybody: Iterable[str]) -> dict[int, int]:
-    """The bytes of shared memory in swap that are each process's part.
+def shares(spaces: dict[int, str], folders: Iterable[str]) -> dict[int, int]:
+    """The part of each process in swapped-out shared memory, in bytes.
 
     Args:
-        spaces: the folder of /proc that tells of the memory of each process, by its number.
-        everybody: those of all processes that there are.
+        spaces: the folder of /proc that has the memory of each process, by its number.
+        folders: the folders of all existing processes.
     """
     swapped = {pid: _swapped(space) for pid, space in spaces.items()}
     wanted = {each for objects in swapped.values() for each in objects}
-    sharers = Counter(each for space in everybody for each in _mapped(space) & wanted)
+    sharers = Counter(each for space in folders for each in _mapped(space) & wanted)
     return {
         pid: sum(size // max(1, sharers[each]) for each, size in objects.items())
         for pid, objects in swapped.items()
@@ -40,9 +40,9 @@ def shares(spaces: dict[int, str], everybody: Iterable[str]) -> dict[int, int]:
 
 
 def _swapped(space: str) -> Counter[Object]:
-    """What is swapped out of the objects that a process shares, in bytes.
+    """How many bytes are swapped out of each object that a process shares.
 
-    What it has mapped twice counts once.
+    A part that it has mapped twice counts once.
     """
     parts = {}
     for start, end, place, shared, swap in _SWAPPED.findall(_text(space + "smaps")):
@@ -54,12 +54,12 @@ def _swapped(space: str) -> Counter[Object]:
 
 
 def _mapped(space: str) -> set[Object]:
-    """The objects that a process shares with whoever maps them, too."""
+    """The objects that a process has mapped shared."""
     return {shared for *_, shared in _SHARED.findall(_text(space + "maps"))}
 
 
 def _text(path: str) -> bytes:
-    """All of a file; nothing if its process is gone, stuck, or not ours to read."""
+    """The text of a file; empty if its process is gone, stuck, or not ours to read."""
     try:
         return patiently(int(path.split("/")[2]), Path(path).read_bytes)
     except (*procfs.Gone, PermissionError, StuckError):

@@ -1,8 +1,8 @@
-"""The memory of all processes at one moment, from /proc, as cheaply as it can be had.
+"""The memory of all processes at one moment, from /proc, read as cheaply as possible.
 
-Of each process four or five small files are read and searched with one pattern; no objects are made
-of them but the row. Reading smaps_rollup takes the longest, because for it the kernel walks through
-the page tables of the whole process.
+For each process we read four or five small files and search each with one pattern; the row is the
+only object that we make. Reading smaps_rollup takes longest, because the kernel walks through the
+page tables of the whole process for it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from memtap.tracers.model.report import Row, now
 from memtap.tracers.ps import sharedspace, sharedswap
 from memtap.tracers.ps.sharedspace import Space
 
-# Of /proc/meminfo and /proc/vmstat: what the sums over processes can be compared with.
+# From /proc/meminfo and /proc/vmstat: what the sums over processes can be compared with.
 _COMPARED = ("AnonPages", "Mapped", "Shmem", "PageTables", "SwapTotal", "SwapFree")
 _FAULTS = ("pgfault", "pgmajfault")
 
-# A new line in a name is escaped in /proc/PID/status, so nobody can forge a field.
+# A newline in a name is escaped in /proc/PID/status, so no process can forge a field.
 _UID = re.compile(rb"\nUid:\t(\d+)")
 _STATUS = re.compile(
     rb"\nVmSize:\s*(\d+) kB.*?\nVmRSS:\s*(\d+) kB.*?\nRssFile:\s*(\d+) kB"
@@ -50,12 +50,12 @@ _UNKNOWN = dict.fromkeys(_NOTHING)
 
 
 @dataclass(frozen=True)
-class Whom:
-    """Which processes to look at, and how closely.
+class Wanted:
+    """Which processes to read, and how much of each.
 
     Attributes:
         pids: only these; all if empty.
-        comms: only those of exactly one of these names; all if empty.
+        comms: only processes with exactly one of these names; all if empty.
         cgroups: whether to read the cgroup of each as well.
     """
 
@@ -72,7 +72,7 @@ class Snapshot:
         time: when, UTC, ISO 8601.
         at_s: the same on the monotonic clock.
         rows: one per process, see `Reader.row`.
-        unread: how many processes are not ours to read; their rows lack PSS, USS and swap, or are
+        unread: how many processes we may not read; their rows lack PSS, USS and swap, or are
             missing where /proc is mounted with hidepid.
         without_memory: how many were left out because they have no address space: kernel threads,
             and zombies.
@@ -88,25 +88,25 @@ class Snapshot:
 
 
 class Reader:
-    """Looks at processes.
+    """Reads processes.
 
     Attributes:
-        whom: which.
+        wanted: which processes.
     """
 
-    def __init__(self, whom: Whom) -> None:
-        self.whom = whom
-        self._comms = {os.fsencode(comm) for comm in whom.comms}
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self._comms = {os.fsencode(comm) for comm in wanted.comms}
         self._unread = self._without_memory = 0
         self._spaces: dict[int, Space] = {}
-        self._with_shared_swap: dict[int, str] = {}  # where the memory of each is told of
+        self._with_shared_swap: dict[int, str] = {}  # the folder of each that has its memory
 
     def look(self) -> Snapshot:
-        """All processes that are asked for, the largest RES first. One that ends is left out."""
+        """All processes that are asked for, the largest RES first, without those that end now."""
         self._unread = self._without_memory = 0
         self._spaces, self._with_shared_swap = {}, {}
         kernel = _counters()
-        pids = self.whom.pids or _pids()
+        pids = self.wanted.pids or _pids()
         rows = [row for pid in pids if (row := self._try(pid))]
         self._divide_shared_spaces(rows)
         self._add_shared_swap(rows)
@@ -115,8 +115,8 @@ class Reader:
         return Snapshot(*moment, rows, self._unread, self._without_memory, kernel)
 
     def _divide_shared_spaces(self, rows: list[Row]) -> None:
-        """Divides what the kernel tells of one address space once for each process that has it."""
-        others = set(_pids()) - self._spaces.keys() if self.whom.pids or self._comms else ()
+        """Divides amounts of a shared address space, which the kernel shows for each process."""
+        others = set(_pids()) - self._spaces.keys() if self.wanted.pids or self._comms else ()
         found = {pid: space for pid in others if (space := _space(f"/proc/{pid}/"))}
         counts = sharedspace.sharers(self._spaces | found)
         for row in rows:
@@ -126,11 +126,11 @@ class Reader:
                 row["uss_bytes"] = 0
 
     def _add_shared_swap(self, rows: list[Row]) -> None:
-        """Adds what each process has a share in; seldom there is any."""
+        """Adds each process's share of swapped-out shared memory; there seldom is any."""
         if self._with_shared_swap:
-            everybody = {f"/proc/{pid}/" for pid in _pids()}
-            everybody.update(self._with_shared_swap.values())
-            shares = sharedswap.shares(self._with_shared_swap, everybody)
+            folders = {f"/proc/{pid}/" for pid in _pids()}
+            folders.update(self._with_shared_swap.values())
+            shares = sharedswap.shares(self._with_shared_swap, folders)
             for row in rows:
                 if row["pid"] in shares:
                     row["swap_bytes"] += shares[row["pid"]]
@@ -147,9 +147,8 @@ class Reader:
     def row(self, pid: int) -> Row | None:
         """A process, or None if it is left out.
 
-        Its values are those of the columns in report.py; `ppid`, `start` (clock ticks after boot:
-        with the pid it tells a process from all others), `processes` (1), and `cgroup` if asked
-        for.
+        Its values are those of the columns in columns.py; `ppid`, `start` (clock ticks after boot:
+        with the pid it identifies a process), `processes` (1), and `cgroup` if asked for.
         """
         proc = f"/proc/{pid}/"
         before, _, after = procfs.read(proc + "stat").rpartition(b")")
@@ -158,13 +157,13 @@ class Reader:
             return None
         status = procfs.read(proc + "status")
         space, sizes = _address_space(pid, status)
-        if sizes is None and not self.whom.pids:
+        if sizes is None and not self.wanted.pids:
             self._without_memory += 1
             return None
         fields = after.split()
         own = space == proc
         self._spaces[pid] = Space.of(pid, fields) if own else sharedspace.space_of(space)
-        uid = int(_UID.search(status)[1])  # type: ignore[index]  # it is in all of them
+        uid = int(_UID.search(status)[1])  # type: ignore[index]  # all have it
         return {
             "pid": pid,
             "ppid": int(fields[_PPID]),
@@ -179,13 +178,17 @@ class Reader:
             "oom_score": int(procfs.read(proc + "oom_score")),
             "oom_score_adj": int(procfs.read(proc + "oom_score_adj")),
             "processes": 1,
-            **({"cgroup": pick_cgroup(procfs.read(space + "cgroup"))} if self.whom.cgroups else {}),
+            **(
+                {"cgroup": pick_cgroup(procfs.read(space + "cgroup"))}
+                if self.wanted.cgroups
+                else {}
+            ),
         }
 
     def _shares(self, pid: int, space: str, anon_swap: int) -> Row:
-        """What smaps_rollup tells; None for each if it is not ours to read.
+        """The amounts from smaps_rollup; None for each if we may not read it.
 
-        What is in swap of shared memory is told by Swap alone.
+        Only its field Swap includes shared memory in swap.
         """
         try:
             found = _ROLLUP.search(patiently(pid, partial(procfs.read, space + "smaps_rollup")))
@@ -217,7 +220,7 @@ def _space(folder: str) -> Space | None:
 
 
 def _address_space(pid: int, status: bytes) -> tuple[str, re.Match[bytes] | None]:
-    """Whose files tell of a process's memory, and its sizes; None of those without any."""
+    """The folder whose files have a process's memory, and its sizes; None if it has no memory."""
     sizes = _STATUS.search(status)
     thread = None if sizes else procfs.survivor(pid)
     if thread is None:
@@ -226,7 +229,7 @@ def _address_space(pid: int, status: bytes) -> tuple[str, re.Match[bytes] | None
 
 
 def _resident(sizes: re.Match[bytes] | None) -> Row:
-    """What /proc/PID/status tells; of statm, VIRT is the first, RES the second, SHR the third."""
+    """The sizes from /proc/PID/status; they are the first (VIRT), second and third of statm."""
     found = sizes.groups() if sizes else _NO_MEMORY
     virt, res, file, shmem, pgtables, _ = (int(kib) << 10 for kib in found)
     return {

@@ -57,9 +57,9 @@ _PS = Inspector(
     ),
     examples=(
         ("ps -r 10", "the ten largest by PSS"),
-        ("ps -k -s swap --wide", "who is swapped out"),
+        ("ps -k -s swap --wide", "which processes are swapped out"),
         ("ps -b user,comm", "sums by user and program"),
-        ("ps 5 12 -s uss", "who grows, every 5 s for a minute"),
+        ("ps 5 12 -s uss", "which processes grow, every 5 s for a minute"),
         ("ps --tree -k", "children below their parents"),
         ("ps -p $$ -f json", "one process, for scripts"),
     ),

@@ -1,4 +1,4 @@
-"""What the kernel itself counts of reclaim, and how long tasks stood still for it."""
+"""The kernel's own counters of reclaim, and how long tasks were stalled by it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from memtap.tracers.host.counters import Counters, vmstat
 
-# Of /proc/vmstat. pgscan and pgsteal are of the host's own reclaim, not of cgroups'.
+# In /proc/vmstat. pgscan and pgsteal count the host's own reclaim, not that of cgroups.
 VMSTAT = (
     "allocstall_dma32",
     "allocstall_normal",
@@ -30,7 +30,7 @@ VMSTAT = (
     "workingset_refault_file",
 )
 
-# Of struct taskstats: how often a task reclaimed, and what it waited for in ns, if
+# In struct taskstats: how often a task reclaimed, and how long it waited, in ns, if
 # kernel.task_delayacct is 1.
 DELAYS = (
     "freepages_count",
@@ -49,7 +49,7 @@ def counters(root: Path = Path("/")) -> Counters:
 
 
 def pressure(path: Path) -> Counters:
-    """How long some task, and how long all, stood still for want of memory, in microseconds."""
+    """How long some task, and how long all, were stalled for lack of memory, in microseconds."""
     try:
         found = _TOTAL.findall(path.read_text())
     except OSError:  # not built in, or not switched on (psi=1)

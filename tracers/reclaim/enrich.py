@@ -1,4 +1,4 @@
-"""The edge of reclaim: its events need nothing else to be understood."""
+"""The enricher of reclaim: its events are complete as they are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ReclaimEnricher(Enricher):
     row = ROW
 
     def __init__(self, _session: Source) -> None:
-        """Nothing is asked of the session."""
+        """It needs nothing of the session."""
 
     def enrich(self, drained: Drained, last: bool) -> Taken:
         """See Enricher."""

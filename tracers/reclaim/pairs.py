@@ -1,4 +1,4 @@
-"""What takes its time: begins and ends, paired by thread and kind."""
+"""Begin and end events, paired by thread and kind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Spans:
     """Pairs begins with ends, across chunks.
 
     Attributes:
-        orphans: ends of what had begun before we came, or whose begin was lost.
+        orphans: end events whose begin was before tracing, or was lost.
     """
 
     def __init__(self, row: np.dtype[np.void]) -> None:
@@ -21,10 +21,10 @@ class Spans:
         self.orphans = 0
 
     def feed(self, rows: Events, until_ns: int, last: bool) -> tuple[Events, Events]:
-        """The rows that end a span now, and those that began it, side by side.
+        """The rows that end a span now, and the rows that began them, as parallel arrays.
 
-        A thread can go to another CPU in between, whose events come in later: what is later than
-        `until_ns` waits for the next time, unless there is none.
+        A thread can move in between to another CPU, whose events come in later: so rows after
+        `until_ns` wait for the next call, unless this is the last.
         """
         rows = np.concatenate([self._early, rows[rows["edge"] > 0]])
         is_early = (rows["ns"] > until_ns) & (not last)

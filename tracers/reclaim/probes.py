@@ -1,4 +1,4 @@
-"""Memory that is short: where the kernel is asked, and the words of its answers."""
+"""Reclaim, compaction and swap: the probes, and the kinds of their events."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from memtap.bpf.plan import Plan, Probe, Variant
 
 
 class Kind(IntEnum):
-    """What happens to memory that is short."""
+    """What happens when memory is short."""
 
-    DIRECT = 1  # reclaim of the host's memory by who needs some; begins and ends
-    MEMCG = 2  # the same of a cgroup's memory, as its limit is reached
-    NODE = 3  # the same of one node's (vm.zone_reclaim_mode)
+    DIRECT = 1  # reclaim of the host's memory by a task that needs some; begins and ends
+    MEMCG = 2  # the same for a cgroup's memory, as its limit is reached
+    NODE = 3  # the same for one node's (vm.zone_reclaim_mode)
     COMPACTION = 4  # of one zone
     KSWAPD = 5  # it is awake
     SHRINK = 6  # pages were looked at
     SLAB = 7  # objects of a kernel cache were freed
-    THROTTLED = 8  # a reclaimer was told to wait
+    THROTTLED = 8  # a reclaimer was throttled
     SWAP_IN = 9  # pages are read from swap
     SWAP_OUT = 10  # pages are written to it
 
 
 class Edge(IntEnum):
-    """What `edge` of an event says of what takes its time."""
+    """The member `edge` of an event: whether it begins or ends a span."""
 
     BEGINS = 1
     ENDS = 2
 
 
-# A task that needs memory makes some free itself, and waits for that.
+# Spans in which a task that needs memory reclaims some itself.
 STALLS = (Kind.DIRECT, Kind.MEMCG, Kind.NODE)
 
 
 def _where_there_is(function: str, tracepoint: str) -> Probe:
-    """A probe for what not every kernel can do, or tell."""
+    """A probe that not every kernel has."""
     return Probe(
         function,
         "tp_btf",
@@ -64,7 +64,7 @@ _PROBES = (
 
 
 def _where_pages_go_without_bio(function: str, target: str) -> Probe:
-    """A probe for swap that block_bio_queue does not tell of."""
+    """A probe for swap that block_bio_queue does not see."""
     return Probe(
         function,
         "fexit",

@@ -1,4 +1,4 @@
-"""reclaim: who stalls in reclaim, compaction or swap, and what kswapd does."""
+"""reclaim: which processes stall in reclaim, compaction or swap, and what kswapd does."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.durations import bucket_of, quantile
 from memtap.tracers.model.enricher import forget_first, tell
 from memtap.tracers.model.frames import pl
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report, Row, percentage
-from memtap.tracers.model.who import Who
 from memtap.tracers.reclaim.columns import RECLAIM_KEYS, reclaim_columns
 from memtap.tracers.reclaim.pairs import Spans
 from memtap.tracers.reclaim.probes import STALLS, Kind
@@ -31,14 +31,14 @@ class Reclaim:
     def __init__(self, origin: Origin, by: tuple[str, ...] = ("process",)) -> None:
         self.by = by
         self._origin = origin
-        self._who: dict[int, Who] = {}
+        self._processes: dict[int, Process] = {}
         self._spans = Spans(ROW)
         self._tallies: list[pl.DataFrame] = []
         self._events = 0
 
     def feed(self, chunk: Chunk) -> Report | None:
-        """Counts a chunk; the report if an interval ends with it."""
-        tell(self._who, chunk.who)
+        """Counts a chunk; returns the report if an interval ends with it."""
+        tell(self._processes, chunk.processes)
         self._events += len(chunk.rows)
         ends, begins = self._spans.feed(chunk.rows, chunk.until_ns, chunk.last)
         self._tallies.append(tally(ends, ends["ns"] - begins["ns"]))
@@ -50,7 +50,7 @@ class Reclaim:
         counted = merged(self._tallies)
         rows = self._rows(counted)
         self._tallies.clear()
-        forget_first(self._who)
+        forget_first(self._processes)
         events, self._events = self._events, 0
         unseen = 0 if self._origin.filtered else unseen_pages(interval, counted)
         return Report(
@@ -80,21 +80,21 @@ class Reclaim:
         return found.select(shown).to_dicts()
 
     def _names(self, counted: pl.DataFrame) -> list[pl.Series]:
-        """The columns that the keys stand for, one value for each row."""
-        who = [self._who.get(tgid, Who()) for tgid in counted["tgid"]]
+        """The columns of the keys, one value for each row."""
+        processes = [self._processes.get(tgid, Process()) for tgid in counted["tgid"]]
         names = ("uid", "user", "comm", "cgroup", "args")
-        series = [pl.Series(name, [getattr(each, name) for each in who]) for name in names]
+        series = [pl.Series(name, [getattr(each, name) for each in processes]) for name in names]
         return [counted["tgid"].alias("pid"), *series]
 
 
 def waited_ns(rows: Events) -> Times:
-    """What a reclaimer that was told to wait has waited; the kernel tells it in microseconds."""
+    """How long throttled reclaimers waited; the kernel gives microseconds."""
     waited = np.where(rows["kind"] == Kind.THROTTLED, rows["amount"].astype(np.uint64) * 1000, 0)
     return waited.astype(np.uint64)
 
 
 def unseen_pages(interval: Interval, counted: pl.DataFrame) -> int:
-    """Pages that the kernel says went to or from swap beyond those that we saw."""
+    """Pages that the kernel counted to or from swap beyond those that we saw."""
     unseen = 0
     for kind, counter in ((Kind.SWAP_IN, "pswpin"), (Kind.SWAP_OUT, "pswpout")):
         seen = int(counted.filter(pl.col("kind") == kind)["amount"].sum())
@@ -122,7 +122,7 @@ def tally(rows: Events, time_ns: Times) -> pl.DataFrame:
 
 
 def merged(tallies: list[pl.DataFrame]) -> pl.DataFrame:
-    """Tallies as one, each key and bucket once."""
+    """Merges tallies, each key and bucket once."""
     keys = [*_KEYS, "bucket"]
     empty = pl.DataFrame(schema=dict.fromkeys([*keys, *_SUMS, "longest"], pl.Int64))
     grouped = pl.concat([empty, *(each.select(empty.columns) for each in tallies)]).group_by(keys)
@@ -134,7 +134,7 @@ def _sum(name: str, *kinds: Kind) -> pl.Expr:
 
 
 def summaries(counted: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    """What a report says of each group. Quantiles are null where nobody stalled."""
+    """The columns of each group. Quantiles are null where no task stalled."""
     stalls = counted.filter(pl.col("kind").is_in(STALLS)).sort("bucket")
     times = (
         stalls.with_columns(weight="count")

@@ -31,14 +31,14 @@ TRACER = Tracer(
     summary="Who stalls in reclaim, compaction or swap, and what kswapd does.",
     question="Who stalls in reclaim, compaction or swap, and what does kswapd do? A table per "
     "INTERVAL.",
-    about=("A row tells what a process did and waited for, whoever the memory belonged to.",),
+    about=("A row says what a process did and waited for, whichever process has the memory.",),
     examples=(
-        ("reclaim", "who waits for memory, every second"),
+        ("reclaim", "which processes wait for memory, every second"),
         ("reclaim -b cgroup 10", "which containers are too small"),
         ("reclaim -b node --wide", "kswapd's work, node by node"),
         ("reclaim -v -- ./app", "one program, and what the kernel counted"),
     ),
-    nothing="nobody had to reclaim memory",
+    nothing="no process had to reclaim memory",
     plan=PLAN,
     rows="memtap.tracers.reclaim.rows",
     keys=RECLAIM_KEYS,

@@ -36,14 +36,14 @@ _COUNTS = (
         "GROWN_KB",
         "kib",
         unknown=True,
-        help="memory that it was the first to touch or write; nobody tells of huge pages (hugetlb)",
+        help="memory that it was the first to touch or write; not known for huge pages (hugetlb)",
     ),
     Column(
         "freed_bytes",
         "FREED_KB",
         "kib",
         unknown=True,
-        help="memory it gave back: truncated, punched out, or the last who had it",
+        help="memory it gave back: truncated, punched out, or as the last user of the file",
     ),
     Column(
         "size_bytes", "SIZE_KB", "kib", unknown=True, help="how large these segments may grow, now"

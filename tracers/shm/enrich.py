@@ -1,4 +1,4 @@
-"""Shared memory's rows: segments get numbers and names, and what the kernel counts of them."""
+"""Shared memory's rows: segments get numbers, names, and the kernel's own counters."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from memtap.tracers.shm.probes import Kind
 from memtap.tracers.shm.rows import NOW, ROW, Sort
 from memtap.tracers.shm.segments import Segment, Segments
 
-# What shmget(2) gives was there before if it is older than the tracing, by more than it takes to
-# begin; inodes tell it in whole seconds.
+# A segment from shmget(2) existed before if its inode is older than tracing by more than this, the
+# time that tracing takes to begin; inodes have whole seconds.
 _BEGINS_S = 2
 
 _ANSWERED = {"count": "resident"} | {name: name for name in ("bytes", "swapped", "alloced")}
@@ -50,13 +50,13 @@ class ShmEnricher(Enricher):
         return Taken(rows, paths)
 
     def _is_new(self, rows: Events, born_s: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """All but System V segments that were got again by who made them before."""
+        """All rows but those of shmget(2) that returned an older System V segment."""
         got = (rows["kind"] == Kind.CREATED) & (rows["sort"] == Sort.SYSV)
         is_new: npt.NDArray[np.bool_] = ~(got & (born_s < self._began_s))
         return is_new
 
     def _now(self, segments: Numbers, found: list[Segment]) -> Events:
-        """How segments are now of which something is told."""
+        """The present state of the segments in rows."""
         known = [at for at, each in enumerate(found) if each.inode]
         inodes = np.array([found[at].inode for at in known], np.uint64)
         answers = self._looks.at(inodes, segments[known])
@@ -69,7 +69,7 @@ class ShmEnricher(Enricher):
         return rows
 
     def _names(self, segments: Numbers, found: list[Segment]) -> dict[int, FileName]:
-        """The names of those that have no path."""
+        """The names of segments that have no path."""
         named = [(at, each.name) for at, each in enumerate(found) if each.name]
         numbers = self._files.number(segments[[at for at, _ in named]])
         return {int(n): name for n, (_, name) in zip(numbers, named, strict=True)}
@@ -83,7 +83,7 @@ def _events(events: Events) -> Events:
 
 
 def _spilled(spilled: Events) -> Events:
-    """What no ring had room for: of which thread is not known."""
+    """Spilled events, as rows: their thread is not known."""
     rows = np.zeros(len(spilled), ROW)
     for name, told in (("segment",) * 2, ("tgid",) * 2, ("kind",) * 2, ("count", "units")):
         rows[name] = spilled[told] if len(spilled) else 0

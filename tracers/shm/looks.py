@@ -1,4 +1,4 @@
-"""What user space has the C program look at: pages that wait for a list, and segments."""
+"""Asks the C program to look at pages that wait for an LRU list, and at segments."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from memtap.bpf.stream import Events, dtype_of
 from memtap.tracers.model.enricher import Source
 from memtap.tracers.shm.probes import LOOK
 
-# Of the C program: where pages are noted, how many in a place, and the words of a place; how many
-# wishes it fulfils at a time, and their words.
+# As in the C program: how many places note pages, the pages in a place, and its 64-bit words; how
+# many requests (`wishes`) it answers at a time, and their words.
 PLACES, PAGES, WORDS = 4096, 4, 16
 WISHES, WISH_WORDS = 256, 3
 
@@ -20,7 +20,7 @@ Numbers = npt.NDArray[np.uint64]
 
 
 class Looks:
-    """Asks the C program, which answers for itself (`struct answer`)."""
+    """Asks the C program, which answers by an iterator (`struct answer`)."""
 
     def __init__(self, session: Source) -> None:
         self._session = session
@@ -29,7 +29,7 @@ class Looks:
         self._wishes = session.shared("wishes", WISHES, WISH_WORDS)
 
     def waiting(self) -> Events:
-        """Whose pages of segments are on no list yet. Each is told of once, here or as an event."""
+        """Pages of segments that are on no list yet. Each is reported once, here or as an event."""
         noted = np.flatnonzero(self._places[:, :PAGES]).astype(np.uint64)
         wishes = np.zeros((len(noted), WISH_WORDS), np.uint64)
         wishes[:, 2] = noted + 1
@@ -37,7 +37,7 @@ class Looks:
         return answers[answers["owner"] > 0]
 
     def at(self, inodes: Numbers, segments: Numbers) -> Events:
-        """How segments are now; all 0 of one whose inode is gone."""
+        """The state of segments now; all 0 if the inode is gone."""
         return self._fulfil(np.stack([inodes, segments, np.zeros_like(inodes)], axis=1))
 
     def _fulfil(self, wishes: Numbers) -> Events:

@@ -1,4 +1,4 @@
-"""Shared memory: where the kernel is asked, and the words of its answers."""
+"""Shared memory: the probes, and the kinds of their events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Kind(IntEnum):
 # What user space asks the C program to look at; see on_task().
 LOOK = "on_task"
 
-# Of /proc/vmstat: pages of shared memory now; what went to swap, came from there, and was moved.
+# In /proc/vmstat: pages of shared memory now; pages swapped out, swapped in, and moved.
 VMSTAT = ("nr_shmem", "pswpin", "pswpout", "pgmigrate_success")
 
 PLAN = Plan(
@@ -34,7 +34,7 @@ PLAN = Plan(
                     "tp_btf",
                     ("mm_page_alloc",),
                     standby="preempted",
-                    is_event=False,  # interrupts, which it is refused in, get no such pages
+                    is_event=False,  # it cannot run in interrupts, which get no such pages
                 ),
                 Probe("on_listed", "tp_btf", ("mm_lru_insertion",), standby="preempted"),
                 Probe(

@@ -1,4 +1,4 @@
-"""shm: who makes, maps, grows and frees shared memory, and how much of it is there now."""
+"""shm: which processes make, map, grow and free shared memory, and how much there is now."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from memtap.tracers.model.audit import audit
 from memtap.tracers.model.chunk import Chunk, Interval, Origin
 from memtap.tracers.model.enricher import forget_first, tell
 from memtap.tracers.model.keys import identity
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report, Row
-from memtap.tracers.model.who import Who
 from memtap.tracers.shm.columns import SHM_KEYS, shm_columns
 from memtap.tracers.shm.probes import Kind
 from memtap.tracers.shm.rows import NOW, Sort, shown
@@ -30,7 +30,7 @@ Owner = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Now:
-    """How a segment is: bytes, and pages in memory, in swap, and of both together."""
+    """The state of a segment: bytes, and pages in memory, in swap, and of both together."""
 
     bytes: int
     resident: int
@@ -52,7 +52,7 @@ class Shm:
     def __init__(self, origin: Origin, by: tuple[str, ...] = ("segment",)) -> None:
         self.by = by
         self._origin = origin
-        self._who: dict[int, Who] = {}
+        self._processes: dict[int, Process] = {}
         self._paths: dict[int, FileName] = {}
         self._sorts: dict[int, int] = {}
         self._huge: set[int] = set()
@@ -63,8 +63,8 @@ class Shm:
         self._names = [column.name for key in by for column in SHM_KEYS[key]]
 
     def feed(self, chunk: Chunk) -> Report | None:
-        """Counts a chunk; the report if an interval ends with it."""
-        tell(self._who, chunk.who)
+        """Counts a chunk; returns the report if an interval ends with it."""
+        tell(self._processes, chunk.processes)
         tell(self._paths, chunk.paths)
         self._count(chunk.rows[np.isin(chunk.rows["kind"], [*Kind])])
         self._look(chunk.rows[chunk.rows["kind"] == NOW])
@@ -79,16 +79,16 @@ class Shm:
             segment = int(row["segment"])
             owner = int(row["tgid"]), int(row["tid"]), segment
             self._done[owner, int(row["kind"])] += count
-            self._learn(segment, row)
+            self._note(segment, row)
 
     def _look(self, rows: Events) -> None:
         for row in rows:
             segment = int(row["segment"])
             members = (int(row[name]) for name in ("bytes", "count", "swapped", "alloced"))
             self._now[segment] = Now(*members)
-            self._learn(segment, row)
+            self._note(segment, row)
 
-    def _learn(self, segment: int, row: Any) -> None:
+    def _note(self, segment: int, row: Any) -> None:
         self._sorts[segment] = int(row["sort"])
         if row["is_huge"]:
             self._huge.add(segment)
@@ -104,9 +104,9 @@ class Shm:
         return Report("shm", interval.time, interval.seconds, shm_columns(self.by), rows, found)
 
     def _end(self) -> None:
-        """Forgets what was done, and of segments all but what the next interval begins with."""
+        """Forgets what was done, and of segments all but the state that the next interval needs."""
         self._alloced |= {segment: now.alloced for segment, now in self._now.items()}
-        forget_first(self._who)
+        forget_first(self._processes)
         forget_first(self._paths)
         forget_first(self._sorts)
         forget_first(self._alloced)
@@ -134,7 +134,7 @@ class Shm:
         sort = self._sorts[segment]
         if sort == Sort.TMPFS and name.path.startswith(_POSIX):
             sort = Sort.POSIX
-        return identity(tgid, self._who.get(tgid, Who())) | {
+        return identity(tgid, self._processes.get(tgid, Process())) | {
             "tid": tid,
             "kind": shown(sort),
             "segment": name.path,
@@ -143,7 +143,7 @@ class Shm:
         }
 
     def _sums(self, group: Group) -> Row:
-        """What a row says beside whom it is about; None where nobody tells."""
+        """The amounts of a row; None where they are not known."""
         page, counted = self._origin.page_bytes, bool(group.segments - self._huge)
         known = [self._now[each] for each in group.segments if each in self._now]
         now = known if len(known) == len(group.segments) else None
@@ -158,9 +158,9 @@ class Shm:
         }
 
     def _astray(self, interval: Interval) -> tuple[int, int]:
-        """Pages that may be counted though they came out of swap; and by how many it is wrong.
+        """Pages that may be counted though they came from swap; and by how much sums are wrong.
 
-        What is freed in swap, or moved, can be told by the kernel's own count of a segment alone.
+        Pages that are freed in swap, or moved, show only in the kernel's own count of a segment.
         """
         kernel, swapped = interval.kernel, any(now.swapped for now in self._now.values())
         moved = kernel.get("pswpout", 0) + kernel.get("pgmigrate_success", 0)
@@ -177,7 +177,7 @@ class Shm:
         return found
 
     def _unseen(self, segment: int, done: defaultdict[int, int]) -> int:
-        """By how many pages the kernel's own count of a segment came to differ from what was seen.
+        """By how many pages the growth of the kernel's own count of a segment differs from ours.
 
         Its count began at 0 if the segment is new; else it must have been known.
         """

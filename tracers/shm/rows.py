@@ -8,7 +8,7 @@ import numpy as np
 
 from memtap.tracers.model.tracer import RowType
 
-# How a segment is now; the other kinds are those of the C program.
+# The state of a segment now; the other kinds are those of the C program.
 NOW = 16
 
 
@@ -24,11 +24,11 @@ class Sort(IntEnum):
 
 
 def shown(sort: int) -> str:
-    """What reports call it."""
+    """Its label in reports."""
     return Sort(sort).name.lower() if sort in {*Sort} else "?"
 
 
-# Pages: `count` of what was done, or how often it was; of NOW those in memory, in swap, and both.
+# Pages: `count` of what was done, or how often; for NOW, pages in memory, in swap, and both.
 ROW = np.dtype(
     [
         ("ns", "u8"),

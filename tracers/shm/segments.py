@@ -1,4 +1,4 @@
-"""Segments of shared memory by the numbers that the C program has for them."""
+"""Segments of shared memory, by the numbers that the C program gives them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from memtap.tracers.host.hostile import printable
 from memtap.tracers.model.enricher import Source
 from memtap.tracers.shm.rows import Sort
 
-# Of the C program: what a title has room for, behind the numbers of `struct segment`.
+# As in the C program: the bytes of a title, after the numbers of `struct segment`.
 TITLE = 256
 
 _SYSTEM_V = re.compile(r"SYSV([0-9a-f]{8})")
@@ -26,9 +26,9 @@ class Segment:
     """One segment.
 
     Attributes:
-        inode: its address in the kernel; 0 if nobody knows.
+        inode: its address in the kernel; 0 if not known.
         born_s: when it was made, in seconds since 1970.
-        name: what it is called, if that is not a path.
+        name: its name, if that is not a path.
     """
 
     inode: int = 0
@@ -39,7 +39,7 @@ class Segment:
 
 
 def sort_of(title: str) -> Sort:
-    """What a file is by the title that it has instead of a path."""
+    """The sort of a file, by the title that it has instead of a path."""
     if _SYSTEM_V.fullmatch(title):
         return Sort.SYSV
     if title in _ANONYMOUS:
@@ -50,7 +50,7 @@ def sort_of(title: str) -> Sort:
 
 
 def shown(title: str, ino: int) -> str:
-    """What a report calls it; the inode of a System V segment is its number."""
+    """Its name in reports; the inode of a System V segment is its shmid."""
     if found := _SYSTEM_V.fullmatch(title):
         key = int(found[1], 16)
         return f"shmid {ino} key {key:#010x}" if key else f"shmid {ino}"
@@ -67,7 +67,7 @@ class Segments:
         self._known: OrderedDict[int, Segment] = OrderedDict()
 
     def of(self, segment: int) -> Segment:
-        """A segment; one of which nothing is known if it was never described, or long ago."""
+        """A segment; without details if it was never described, or too long ago."""
         found = self._known.get(segment) or self._read(segment)
         if found.inode:
             self._known[segment] = found
@@ -82,7 +82,7 @@ class Segments:
 
 
 def described(records: Events) -> Segment:
-    """What one record of the C program says."""
+    """The segment that a record of the C program describes."""
     record = records[0]
     title, ino = printable(bytes(record["title"]).split(b"\0")[0]), int(record["ino"])
     dev = dev_text(int(record["dev"]))

@@ -34,12 +34,12 @@ TRACER = Tracer(
     "INTERVAL.",
     about=(
         "System V and POSIX segments, memfds, shared anonymous mappings, any file on a tmpfs. "
-        "Whoever first touches or writes a page grows it.",
+        "The process that first touches or writes a page grows it.",
     ),
     examples=(
         ("shm 5", "the host by segment, every 5 seconds"),
-        ("shm -b process,segment -s grown", "who fills which segment"),
-        ("shm -b cgroup -s res 10", "whose shared memory stays"),
+        ("shm -b process,segment -s grown", "which process fills which segment"),
+        ("shm -b cgroup -s res 10", "which cgroup's shared memory stays"),
         ("shm -b segment -- ./app", "one program"),
     ),
     nothing="no shared memory was made, mapped, grown or freed",

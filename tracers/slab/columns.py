@@ -30,7 +30,7 @@ _COUNTS = (
     ),
     Column("requested_bytes", "REQ_KB", "kib", help="what was asked for"),
     Column("allocated_bytes", "ALLOC_KB", "kib", help="what was taken for it"),
-    Column("waste_pct", "WASTE", "pct", help="how much of what was taken nobody had asked for"),
+    Column("waste_pct", "WASTE", "pct", help="how much of what was taken was not asked for"),
     Column("live_bytes", "LIVE_KB", "kib", help="the bytes of LIVE"),
 )
 

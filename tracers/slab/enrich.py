@@ -1,4 +1,4 @@
-"""The slab allocator's rows: counters out of the kernel, and names for caches and code."""
+"""The slab allocator's rows: counters from the kernel, and names for caches and code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from memtap.tracers.slab.probes import ALONE, BATCHES, TREES
 from memtap.tracers.slab.probes import IN_BULK as BULK_CACHES
 from memtap.tracers.slab.rows import ROW, Kind
 
-# Of the C program: what stands where no cache does; the map of objects has addresses as keys.
+# As in the C program: values in place of a cache; the keys of the map of objects are addresses.
 UNKNOWN, LARGE = 0, 1
 EARLIER, IN_BULK = 0, 1
 ANY_CACHE = 1 << 62
@@ -26,18 +26,18 @@ _ADDRESS = np.dtype([("address", "u8")])
 _NAME = np.dtype([("text", "S64"), ("is_unseen", "u8")])
 _NO_STACK = 0xFFFF
 
-# How the names of functions begin by which a tracepoint calls a program.
+# Prefixes of the functions through which a tracepoint calls a BPF program.
 _OURS = ("bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_")
 
-# The code that allocated where it is none.
+# What stands in place of the code that allocated.
 _NO_SITE = {EARLIER: "[earlier]", IN_BULK: "[bulk]"}
 
-# What tells objects that are kept apart.
+# The members by which kept objects are grouped.
 _OWNER = ("tgid", "cache", "site", "stack")
 
 
 class SlabEnricher(Enricher):
-    """See Enricher. `finds_leaks` looks what is kept, too."""
+    """See Enricher. With `finds_leaks` it also reports objects that are still allocated."""
 
     row = ROW
 
@@ -66,7 +66,7 @@ class SlabEnricher(Enricher):
         return Taken(np.concatenate(parts), texts={kind: new for kind, new in news.items() if new})
 
     def _rows(self, found: Events, same: tuple[str, ...], names: dict[int, str]) -> Events:
-        """Rows with some members as they were found, and numbers for cache and site."""
+        """Rows with the members `same` as found, and numbers for cache and site."""
         rows = np.zeros(len(found), ROW)
         for name in (*same, "tgid"):
             rows[name] = found[name]
@@ -87,20 +87,20 @@ class SlabEnricher(Enricher):
         return str(self._symbols.kernel(address))
 
     def _is_unseen(self, cache: str) -> bool:
-        """Whether objects of a cache can be allocated or freed without our knowing."""
+        """Whether objects of a cache can be allocated or freed unseen."""
         way = self._session.way
         in_bulk = way.endswith(BATCHES) and (cache in BULK_CACHES or cache in self._unseen)
         return in_bulk or way.endswith(ALONE)
 
     def _is_unbounded(self, cache: str) -> bool:
-        """Whether they can also be allocated so: then what was counted bounds nothing.
+        """Whether they can also be allocated unseen: then our counts bound nothing.
 
-        Trees take their nodes from sheaves, where there are any, one by one.
+        Maple trees take their nodes one by one from sheaves, where there are any.
         """
         return self._is_unseen(cache) and cache in BULK_CACHES - (self._unseen & TREES)
 
     def _names(self) -> dict[int, str]:
-        """The names of caches, by their addresses, as the C program has seen them."""
+        """The names of caches, by address, as the C program has noted them."""
         names: dict[int, str] = {}
         for keys, values in self._map("names", _NAME):
             texts = [printable(text) for text in values["text"].tolist()]
@@ -112,7 +112,7 @@ class SlabEnricher(Enricher):
         return list(self._session.read_map(name, _ADDRESS, value))
 
     def _kept(self, names: dict[int, str]) -> Events:
-        """Objects that are there now, a row for all of one owner by one stack."""
+        """Objects that are still allocated, one row per owner and stack."""
         parts = [values for _, values in self._map("objects", self._object)]
         objects = np.concatenate([np.empty(0, self._object), *parts])
         rows = self._rows(objects, ("ns", "requested", "allocated"), names)
@@ -129,7 +129,7 @@ class SlabEnricher(Enricher):
         return kept
 
     def _stack(self, number: int) -> int:
-        """The number of the text of a stack; 0 where there is none."""
+        """The number of a stack's text; 0 if there is none."""
         if number == _NO_STACK:
             return 0
         if number not in self._stack_texts:
@@ -140,19 +140,19 @@ class SlabEnricher(Enricher):
 
 
 def _is_ours(frame: str) -> bool:
-    """Whether a function is between the tracepoint and our program, itself included."""
+    """Whether a function is our program, or between it and the tracepoint."""
     return frame.startswith(_OURS)
 
 
 def _shown(cache: int, names: dict[int, str]) -> str:
-    """What a report calls a cache, also where nobody knows its name."""
+    """The name of a cache in reports, also where its real name is not known."""
     if cache == UNKNOWN:
         return "[earlier]"
     return _name(cache, names) if cache in names or not cache >> 63 else "[unnamed]"
 
 
 def _name(cache: int, names: dict[int, str]) -> str:
-    """What a cache is called; of one that is known by the size of its objects, as kmalloc's are."""
+    """The name of a cache; if only the size of its objects is known, a name as kmalloc's."""
     if cache == LARGE:
         return "kmalloc-large"
     if cache >> 63 or cache == UNKNOWN:

@@ -1,4 +1,4 @@
-"""The slab allocator: where the kernel is asked."""
+"""The slab allocator: the probes."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import replace
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.plan import Kind, Plan, Probe, Variant
 
-# Macros of the C program: tell objects apart by the code that allocated them, by process.
+# Macros of the C program: count by the code that allocated, by process.
 BY_SITE = "BY_SITE 1"
 BY_PROCESS = "BY_PROCESS 1"
 
-# Remember when, by whom and by which stack each object was allocated.
+# Remember when, by which process and by which stack each object was allocated.
 LEAKS = "LEAKS 1"
 STACKS = "STACKS 16384"
 
-# So many objects are remembered at a time, each with some 100 bytes.
+# How many objects are remembered at a time, each with some 100 bytes.
 OBJECTS = 1 << 18
 
-# Of /proc/vmstat: pages of slabs, those of caches that can be shrunk and others.
+# In /proc/vmstat: pages of slabs, in caches that can be shrunk and in others.
 VMSTAT = ("nr_slab_reclaimable", "nr_slab_unreclaimable")
 
-# Since 2c1d697fb8ba the tracepoints of caches tell which cache it is.
+# Since 2c1d697fb8ba the tracepoints of caches have the cache.
 _CACHE = (2, "kmem_cache")
 _PROBES = (
     Probe("on_kmalloc", "tp_btf", ("kmalloc",), standby="always"),
@@ -32,7 +32,7 @@ _PROBES = (
 # Typed programs may not read the address of an object on older kernels.
 _RAW_PROBES = tuple(replace(probe, kind="raw_tp") for probe in _PROBES)
 
-# Before 2c1d697fb8ba there were more of them.
+# Before 2c1d697fb8ba there were more tracepoints.
 _OLD_PROBES = (
     *(replace(probe, takes=None) for probe in _RAW_PROBES),
     Probe("on_kmalloc_node", "raw_tp", ("kmalloc_node",)),
@@ -41,12 +41,12 @@ _OLD_PROBES = (
 
 
 def _loops(kernel: Kernel) -> bool:
-    """Can programs have long loops (memtap/loops.h)?"""
+    """Whether programs can have long loops (memtap/loops.h)."""
     return bool(kernel.btf.member("bpf_verifier_state", "may_goto_depth"))
 
 
 def _drain(function: str, kind: Kind) -> Probe:
-    """Where kfree_rcu() frees one by one what counted when it was given away."""
+    """A probe where kfree_rcu() frees, one by one, objects that were counted before."""
     return Probe(
         function,
         kind,
@@ -56,9 +56,9 @@ def _drain(function: str, kind: Kind) -> Probe:
     )
 
 
-# What is allocated and freed in bulk has no tracepoint; functions do it, renamed in 7bd230a26648.
-# Where what kfree_rcu() frees at once is too much for a loop, each object is counted when it is
-# given away. Since ec66e0d59952 there are sheaves for it.
+# Bulk allocations and frees have no tracepoint, only functions, which were renamed in 7bd230a26648.
+# Where kfree_rcu() frees too many objects at once for a loop, each object is counted when it is
+# passed to kfree_rcu(). Since ec66e0d59952 kfree_rcu() uses sheaves.
 _FUNCTIONS = (
     Probe(
         "on_bulk_alloc",
@@ -84,7 +84,8 @@ _FUNCTIONS = (
         wanted=lambda kernel: kernel.btf.has_function("__kfree_rcu_sheaf"),
     ),
 )
-# Where functions tell nothing, what kfree_rcu() frees can be read as its work begins.
+# Where functions cannot be traced, the objects that kfree_rcu() frees can be read as its work
+# begins.
 _BATCHES = (
     Probe("on_work", "tp_btf", ("workqueue_execute_start",)),
     Probe("on_work_end", "tp_btf", ("workqueue_execute_end",)),
@@ -99,12 +100,12 @@ _OF_BATCHES = (
 TREES = frozenset(("maple_node",))
 IN_BULK = TREES | {"skbuff_head_cache", "io_kiocb"}
 
-# The endings of the names of variants that do not see all of it.
+# The endings of the names of variants that do not see all bulk calls.
 BATCHES, ALONE = "-batches", "-alone"
 
 
 def _variants(best: Variant) -> tuple[Variant, ...]:
-    """A variant with what sees frees in bulk: best all of them, else kfree_rcu()'s, else none."""
+    """Variants of `best` that see bulk frees: first all of them, then kfree_rcu()'s, then none."""
     functions = replace(
         best, probes=(*best.probes, *_FUNCTIONS), defines=(*best.defines, "BULK_FUNCTIONS")
     )
@@ -114,7 +115,7 @@ def _variants(best: Variant) -> tuple[Variant, ...]:
         probes=(*best.probes, *_BATCHES),
         defines=(*best.defines, "RCU_BATCHES"),
         members=_OF_BATCHES,
-        of_host="bounded",  # somebody always uses maple trees
+        of_host="bounded",  # some process always uses maple trees
     )
     return functions, batches, replace(best, name=best.name + ALONE, accuracy="bounded")
 
@@ -148,11 +149,11 @@ PLAN = Plan(
             )
         ),
     ),
-    own="rows",  # whoever frees an object is mostly not the one who allocated it
+    own="rows",  # the task that frees an object is mostly not the one that allocated it
     least_mib=88,
 )
 
 
 def objects(most: int = OBJECTS) -> str:
-    """The macro of the C program that tells how many objects are remembered."""
+    """The macro of the C program that sets how many objects are remembered."""
     return f"OBJECTS {most}"

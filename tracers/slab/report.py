@@ -21,34 +21,34 @@ from memtap.tracers.model.enricher import (
     tell,
 )
 from memtap.tracers.model.keys import identity
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report, Row, Section, percentage
-from memtap.tracers.model.who import Who
 from memtap.tracers.slab.columns import LEAKS, SLAB_KEYS, slab_columns
 from memtap.tracers.slab.rows import Kind
 
-# Of the C program: the process whose objects from before it began are.
-NOBODY = 0xFFFFFFFF
+# As in the C program: the process of objects that are older than tracing.
+NO_PROCESS = 0xFFFFFFFF
 
-# Rows of no process: the task of a CPU with nothing to do is all that an interrupt runs in then.
+# Rows without a process; 0 is the idle task, in which interrupts of an idle CPU run.
 _NO_PROCESS = {
-    0: Who("[interrupt]", 0, "root", "/"),
-    NOBODY: Who("[earlier]", -1, "-", "-"),
-    OTHERS: Who("[others]", -1, "-", "-"),
+    0: Process("[interrupt]", 0, "root", "/"),
+    NO_PROCESS: Process("[earlier]", -1, "-", "-"),
+    OTHERS: Process("[others]", -1, "-", "-"),
 }
 
-# Which number of an owner a key is of.
+# Which number of an owner each key comes from.
 _PLACES = {"process": 0, "comm": 0, "cache": 1, "site": 2}
 
-# So many caches are named in a note.
+# How many caches a note names.
 _NAMED = 3
 
-# So many leaks a table shows, if no other number is asked for.
+# How many leaks a table shows by default.
 _SHOWN = 10
 
 
 @dataclass(slots=True)
 class Tally:
-    """What is counted of some owners; bytes asked for, taken for it, given back."""
+    """The counts of some owners; bytes that were asked for, allocated for that, freed."""
 
     allocs: int = 0
     frees: int = 0
@@ -71,12 +71,12 @@ class Tally:
 
     @property
     def live_bytes(self) -> int:
-        """How many more bytes were taken than given back."""
+        """How many more bytes were allocated than freed."""
         return self.allocated - self.freed
 
     @property
     def has_something(self) -> bool:
-        """Whether something is left, or more was freed than allocated."""
+        """Whether allocations and frees differ."""
         return bool(self.live or self.live_bytes)
 
 
@@ -86,18 +86,18 @@ class Slab:
     def __init__(self, origin: Origin, by: tuple[str, ...] = ("cache",), leaks: bool = False):
         self.by = by
         self._origin, self._leaks = origin, leaks
-        self._who: dict[int, Who] = {}
+        self._processes: dict[int, Process] = {}
         kinds = ("cache", "site", "stack", "unseen", "unbounded")
         self._texts: dict[str, dict[int, str]] = {kind: {} for kind in kinds}
         self._tallies: dict[Owner, Tally] = defaultdict(Tally)
         self._live: defaultdict[Owner, Tally] = defaultdict(Tally)  # since it began
-        self._seen: set[int] = set()  # caches of which there ever was an object
+        self._seen: set[int] = set()  # caches with any object so far
         self._kept: Events = np.empty(0, np.void)
         self._names = [column.name for key in by for column in SLAB_KEYS[key]]
 
     def feed(self, chunk: Chunk) -> Report | None:
-        """Counts a chunk; the report if an interval ends with it."""
-        tell(self._who, chunk.who)
+        """Counts a chunk; returns the report if an interval ends with it."""
+        tell(self._processes, chunk.processes)
         for name, texts in self._texts.items():
             texts |= chunk.texts.get(name, {})
         kind = chunk.rows["kind"]
@@ -138,7 +138,7 @@ class Slab:
         return (Section("leaks", "rows", self._leak_rows(until_ns), LEAKS, _SHOWN),)
 
     def _off(self) -> Counter[str]:
-        """By how many objects LIVE can be wrong, by cache: those whose end may not be seen."""
+        """By how many objects LIVE can be wrong, by cache: those whose free may not be seen."""
         off: Counter[str] = Counter()
         bounded = self._texts["unseen"].keys() - self._texts["unbounded"].keys()
         for (_, cache, _), tally in self._live.items():
@@ -147,18 +147,18 @@ class Slab:
         return +off
 
     def _unbounded(self) -> list[str]:
-        """The caches that objects were seen of, and others may have been allocated of unseen."""
+        """The caches with objects of which others may have been allocated unseen."""
         unbounded = self._texts["unbounded"]
         return sorted(unbounded[cache] for cache in self._seen & unbounded.keys())
 
     def _own_notes(self, interval: Interval) -> list[str]:
-        """Objects that the kernel does not tell apart by process are of all processes."""
+        """The note that counts without processes include memtap's own objects."""
         if not self._origin.own or interval.own.get("events", 0):
             return []
         return ["what memtap itself allocates is in it; -b process leaves that out"]
 
     def _rows(self) -> list[Row]:
-        """A row for each group that did something, or has something."""
+        """A row for each group that allocated, freed, or has something left."""
         for owner, tally in self._tallies.items():
             self._live[owner] += tally
             self._seen.add(owner[1])
@@ -180,14 +180,14 @@ class Slab:
         ]
 
     def _fold(self) -> None:
-        """Puts the least of what is held together, and forgets who nothing is told of any more."""
+        """Folds the owners that hold least, and forgets processes that no row names any more."""
         fold_least(self._live, self._tallies, lambda tally: tally.live_bytes)
-        if are_many(self._who):
+        if are_many(self._processes):
             named = {tgid for tgid, _, _ in self._live} | set(self._kept["tgid"].tolist())
-            forget_first(self._who, named)
+            forget_first(self._processes, named)
 
     def _group(self, owner: Owner, parts: dict[tuple[str, int], tuple[Any, ...]]) -> Any:
-        """What tells the row of an owner from others; `parts` of it that are known already."""
+        """The values that identify the row of an owner; `parts` caches those already worked out."""
         group: tuple[Any, ...] = ()
         for key in self.by:
             number = owner[_PLACES[key]]
@@ -198,14 +198,14 @@ class Slab:
         return group
 
     def _identity(self, tgid: int, cache: int, site: int) -> Row:
-        who = _NO_PROCESS.get(tgid) or self._who.get(tgid, Who())
-        return identity(0 if tgid in _NO_PROCESS else tgid, who) | {
+        process = _NO_PROCESS.get(tgid) or self._processes.get(tgid, Process())
+        return identity(0 if tgid in _NO_PROCESS else tgid, process) | {
             "cache": self._texts["cache"].get(cache, "?"),
             "site": self._texts["site"].get(site, "?"),
         }
 
     def _leak_rows(self, until_ns: int) -> list[Row]:
-        """What was allocated since it began and is still there, the oldest first."""
+        """What was allocated since tracing began and is still there, the oldest first."""
         return [
             self._identity(int(row["tgid"]), int(row["cache"]), int(row["site"]))
             | {
@@ -224,7 +224,7 @@ class Slab:
 
 
 def _notes(rows: list[Row], off: Counter[str], unbounded: list[str]) -> list[str]:
-    """What the numbers of a report mean where that is not plain."""
+    """The notes on numbers of a report that are not plain."""
     notes = []
     if off:
         named = ", ".join(name for name, _ in off.most_common(_NAMED))
@@ -256,5 +256,5 @@ def _sums(now: Tally, since: Tally) -> Row:
 
 
 def waste(requested: int, allocated: int) -> float | None:
-    """How much of what was allocated nobody had asked for, in per cent; None of nothing."""
+    """How much of the allocated bytes was not asked for, in per cent; None if there are none."""
     return percentage(allocated - requested, allocated)

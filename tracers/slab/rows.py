@@ -10,14 +10,15 @@ from memtap.tracers.model.tracer import RowType
 
 
 class Kind(IntEnum):
-    """What a row tells."""
+    """What a row says."""
 
     COUNTED = 1  # allocs and frees of an owner
-    KEPT = 2  # of what was allocated by a stack, `allocs` objects are still there; since `ns`
+    KEPT = 2  # `allocs` objects that a stack allocated are still there; since `ns`
 
 
-# An owner is a process, the code that allocated and a cache; what was not asked for is 0. `cache`,
-# `site` and `stack` are numbers of texts. Bytes: asked for, taken for it, given back.
+# An owner is a process, the code that allocated, and a cache; those that the query does not need
+# are 0. `cache`, `site` and `stack` are numbers of texts. Bytes: asked for, allocated for that,
+# freed.
 ROW = np.dtype(
     [
         ("ns", "u8"),

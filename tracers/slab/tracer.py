@@ -30,7 +30,7 @@ FLAGS = (
 
 
 def _settings(query: Query) -> tuple[str, ...]:
-    """The least that tells what was asked for; a recording may be asked for the rest later."""
+    """The fewest macros that answer the query; a recording may later be asked for the rest."""
     all_of_it = query.has("leaks") or query.records
     wanted = {
         BY_SITE: query.wants("site") or all_of_it,
@@ -63,7 +63,7 @@ TRACER = Tracer(
     ),
     examples=(
         ("slab 5", "the host by cache, every 5 seconds"),
-        ("slab -b process,cache -r 10", "who allocates most"),
+        ("slab -b process,cache -r 10", "which processes allocate most"),
         ("slab -b site -p 1234", "which code for one process"),
         ("slab --leaks --stacks 60 1", "what a minute leaves behind"),
     ),

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The arguments of programs as they begin: many are gone before user space can look. A child
- * has its parent's until it executes a program itself. Only with NOTE_WHO.
+ * The arguments of programs, copied when they begin: many processes are gone before user space
+ * can look. A child has its parent's arguments until it executes a program itself. Only with
+ * NOTE_PROCESSES.
  */
 #ifndef MEMTAP_ARGUMENTS_H
 #define MEMTAP_ARGUMENTS_H
@@ -9,9 +10,9 @@
 #define MOST_PROGRAMS  8192
 #define ARGUMENT_BYTES 256 /* longer ones are cut */
 
-#ifdef NOTE_WHO
+#ifdef NOTE_PROCESSES
 struct arguments {
-	u32 bytes; /* so many there are */
+	u32 bytes; /* how many there are; `text` may hold fewer */
 	char text[ARGUMENT_BYTES];
 };
 
@@ -47,7 +48,7 @@ int on_inherit(u64 *ctx)
 	if (arguments)
 		arguments_of.update(&child, arguments);
 	else
-		arguments_of.delete(&child); /* of who had the number before */
+		arguments_of.delete(&child); /* of the number's process before */
 	return 0;
 }
 #endif

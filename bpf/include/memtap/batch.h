@@ -7,14 +7,14 @@
  * and a table of runs (events alike enough to be counted instead of kept), that no other
  * program writes to. A lane needs no lock, because the kernel does not run a program on a CPU
  * where that same program is already running (it counts a recursion miss instead). A standby
- * has a lane of its own (memtap/standby.h). Only flush() looks at the lanes of others. It runs
- * in an interrupt that user space sends to the CPU, sees `busy` if it came in the middle of an
- * update, leaves that lane alone and says so.
+ * has a lane of its own (memtap/standby.h). Only flush() looks at lanes that are not its own.
+ * It runs in an interrupt that user space sends to the CPU. If `busy` shows that it came in the
+ * middle of an update, it leaves that lane alone and says so.
  *
- * A ring can be full, or a CPU can have none, as it came online a moment ago. Then its batches
- * stay as they are until a ring takes them. What does not fit a full batch any more is added up
- * by a coarse key, `struct spill`, if the program has defined one (SPILLS): sums stay what they
- * are, and details are lost. What is not even that is lost (lose()).
+ * A ring can be full, or a CPU can have none because it came online a moment ago. Then its
+ * batches stay as they are until a ring takes them. An event for which a full batch has no room
+ * is added up by a coarse key, `struct spill`, if the program has defined one (SPILLS): sums
+ * stay right, and details are lost. An event that cannot be added up either is lost (lose()).
  */
 #ifndef MEMTAP_BATCH_H
 #define MEMTAP_BATCH_H
@@ -29,7 +29,7 @@ enum { RECORD_EVENTS = 1, RECORD_NAME, RECORD_RUNS, RECORD_FRAME };
 #define LANE_BYTES 16384
 #define RUNS       64
 #define ENOSPC     28
-#define RETRY_NS   1000000 /* so long a ring that refused a batch is left alone */
+#define RETRY_NS   1000000 /* how long a ring that refused a batch is left alone */
 #define SPILL_KEYS 16384
 
 #define ALL_LANES  (LANES * (1 + STANDBYS))
@@ -53,17 +53,17 @@ struct batch {
 	struct event events[EVENTS_PER_BATCH];
 };
 
-/* bpf/stream.py reads those of CPUs that are offline. */
+/* bpf/stream.py reads the lanes of CPUs that are offline. */
 struct lane {
 	u32 busy;
 	u32 number;
-	u64 refused_ns; /* when no ring took the batch, if none did since */
-	u64 state[2];   /* what the program wants to know at its next event */
+	u64 refused_ns; /* when a ring refused the batch; 0 if one has taken it since */
+	u64 state[2];   /* what the program has to remember until its next event */
 	struct runs runs;
 	struct batch batch;
 };
 
-/* BCC spends a tenth of a second on describing a value of many members: give it one. */
+/* To describe a value of many members takes BCC a tenth of a second: this has one. */
 struct lane_bytes {
 	char bytes[LANE_BYTES];
 };
@@ -71,7 +71,7 @@ struct lane_bytes {
 BPF_PERF_OUTPUT(records);
 BPF_PERCPU_ARRAY(lanes, struct lane_bytes, ALL_LANES);
 
-/* Where flush() is; see NOTED(). */
+/* How far flush() has got; see NOTED(). */
 struct flushing {
 	u64 lane;
 	u64 answer;
@@ -94,7 +94,7 @@ BPF_TABLE("hash", struct spill, struct spilled, spills, SPILL_KEYS);
 BPF_ARRAY(layout_spill, struct spill, 1);
 #endif
 
-/* Gives a record to the ring of this CPU; 0, or why it was not taken. */
+/* Gives a record to the ring of this CPU; returns 0, or why the ring did not take it. */
 static inline int hand_over(void *ctx, void *record, u64 bytes)
 {
 	int refused = records.perf_submit(ctx, record, bytes);
@@ -104,7 +104,7 @@ static inline int hand_over(void *ctx, void *record, u64 bytes)
 	return refused;
 }
 
-/* What a batch with no room for it would have told, in units of the report's rows. */
+/* Counts as lost what no batch had room for, in units of the report's rows. */
 static inline void lose(u64 units)
 {
 	count(COUNT_LOST, units);
@@ -123,7 +123,7 @@ static inline void spill(struct spill *key, u64 units)
 }
 #endif
 
-/* Empties the batch, if the ring takes it; 0, or why not. */
+/* Empties the batch if the ring takes it; returns 0, or why the ring did not. */
 static inline int submit(void *ctx, struct lane *lane)
 {
 	struct batch *batch = &lane->batch;
@@ -143,7 +143,7 @@ static inline int submit(void *ctx, struct lane *lane)
 	return refused;
 }
 
-/* The same of the table of runs. */
+/* The same for the table of runs. */
 static inline int submit_runs(void *ctx, struct lane *lane)
 {
 	struct runs *runs = &lane->runs;
@@ -166,7 +166,7 @@ static inline struct lane *lane_of(int number)
 	return (struct lane *)lanes.lookup(&number);
 }
 
-/* The lane of the program that runs, for what it has claimed. */
+/* The lane of the program, or standby, that runs and has claimed the event. */
 static inline struct lane *enter(int number)
 {
 	int own = number + LANES * standby_number();
@@ -184,14 +184,14 @@ static inline void leave(struct lane *lane)
 	*(volatile u32 *)&lane->busy = 0;
 }
 
-/* Has a batch no place for an event of this moment? */
+/* Has the batch no room for an event that happens now? */
 static inline int is_full(struct batch *batch, u64 now)
 {
 	return batch->head.used &&
 	       (batch->head.used >= EVENTS_PER_BATCH || now - batch->head.base_ns > 0xffffffff);
 }
 
-/* Makes room in a full batch; whether there is some. */
+/* Makes room in a full batch; returns whether there is some. */
 static inline int make_room(void *ctx, struct lane *lane, u64 now)
 {
 	if (lane->refused_ns && now - lane->refused_ns < RETRY_NS)
@@ -247,8 +247,9 @@ static inline int flush_lane(void *ctx, struct lane *lane)
 }
 
 /*
- * raw_tp(other), run by user space on each CPU: hands over what this CPU's lanes hold, or those
- * of one that is offline. Returns what has to be done before it is asked again.
+ * raw_tp(other), run by user space on each CPU: hands over what this CPU's lanes hold. Returns
+ * why some of it could not be handed over, so that user space knows what to do before it asks
+ * again.
  */
 int flush(void *ctx)
 {

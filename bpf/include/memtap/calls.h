@@ -46,7 +46,7 @@ enum {
 	NR_OPENAT2 = 437,
 };
 
-/* Those of 32-bit programs. */
+/* The same for 32-bit programs. */
 #define CALL_32_ARGUMENT_0(regs) (u32) FIELD(regs, pt_regs, bx)
 #define CALL_32_ARGUMENT_1(regs) (u32) FIELD(regs, pt_regs, cx)
 #define CALL_32_ARGUMENT_2(regs) (u32) FIELD(regs, pt_regs, dx)
@@ -74,7 +74,7 @@ enum {
 #define THREAD_IS_32_BIT(task) (FIELD(task, task_struct, thread_info__status) & TS_COMPAT)
 #define TS_COMPAT              2
 
-/* Is this thread, of a 32-bit program, in a call that reads? */
+/* Is this a thread of a 32-bit program, in a call that reads? */
 static INLINE int is_reading_32(u64 task)
 {
 	if (!THREAD_IS_32_BIT(task))
@@ -136,7 +136,7 @@ enum {
 #define is_reading_32(task)           0
 #endif
 
-/* task->flags: who makes no system calls of its own, and how a task asks for memory. */
+/* task->flags: tasks that make no system calls of their own, and how a task asks for memory. */
 #define PF_IO_WORKER      0x00000010
 #define PF_MEMALLOC_NOFS  0x00040000
 #define PF_MEMALLOC_NOIO  0x00080000
@@ -144,9 +144,9 @@ enum {
 #define PF_KTHREAD        0x00200000
 
 #define NOWHERE           (~0ULL)
-#define LAST_ERROR        4095 /* results from its negative on are errors */
+#define LAST_ERROR        4095 /* results from its negative up are errors */
 
-/* A word of the program's memory; NOWHERE if it cannot be read. */
+/* A word of the process's memory; NOWHERE if it cannot be read. */
 static INLINE u64 user_word(u64 address)
 {
 	u64 word = NOWHERE;

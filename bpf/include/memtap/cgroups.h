@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Cgroups: is a task below one, and which was a process in that nobody could look at in time?
+ * Cgroups: whether a task is below one, and which one a process was in, even if it ended before
+ * user space could look.
  *
- * A process is put into its cgroup before it is born, or moved there later, and many are gone,
- * and their cgroups removed, before user space looks into /proc. So whenever one is born, moved
- * or ends, its cgroup is noted here, and the name of that when it is first seen. What is noted
- * is always of the process that has the number now, or had it last. All this only with
- * NOTE_WHO.
+ * A process is put into its cgroup before it is born, or moved there later. Many processes are
+ * gone, and their cgroups removed, before user space looks into /proc. So when a process is
+ * born, is moved or ends, its cgroup is noted here, and the name of a cgroup is noted when it
+ * is first seen. What is noted for a number is always of the process that has this number now,
+ * or had it last. All this only with NOTE_PROCESSES.
  *
  * bpf/filters.py defines MEMORY_SUBSYS where memory is accounted by a v1 hierarchy.
  */
@@ -34,7 +35,7 @@ static inline u64 css_of_v1(u64 task, int subsys)
 	return PEEK_AS(u64, set, OFFSET(css_set, subsys) + subsys * sizeof(u64));
 }
 
-/* What a directory of the hierarchy is, to kernfs. */
+/* The kernfs node of the cgroup's directory. */
 static inline u64 node_of(u64 css)
 {
 	return PEEK(PEEK(css, cgroup_subsys_state, cgroup), cgroup, kn);
@@ -74,8 +75,9 @@ static inline int is_under_v1(u64 task, int subsys, u64 id)
 #define CGROUP_PATH 256
 
 /*
- * A cgroup whose processes are kept. Its number changes when it is made, or made again: who
- * looked for that later would miss what its first processes do.
+ * A cgroup whose processes are kept. Its number is known once it is made, and is another one
+ * when it is made again. User space would look it up too late, and miss what the first
+ * processes do.
  */
 struct wanted_cgroup {
 	u64 id;        /* 0 as long as there is none */
@@ -123,7 +125,7 @@ int on_new_cgroup(u64 *ctx)
 }
 #endif
 
-#ifdef NOTE_WHO
+#ifdef NOTE_PROCESSES
 struct cgroup_name {
 	u64 above; /* the id of the cgroup that this one is in; 0 for the root */
 	char text[CGROUP_NAME];
@@ -172,23 +174,26 @@ static inline int note_cgroup(u64 task)
 	return 0;
 }
 
-/* tp_btf/sched_process_fork(parent, child): by now it is in the cgroup that it is born in. */
+/*
+ * tp_btf/sched_process_fork(parent, child): by now the child is in the cgroup that it is born
+ * in.
+ */
 int on_birth(u64 *ctx)
 {
 	return is_first_thread(ctx[1]) ? note_cgroup(ctx[1]) : 0;
 }
 
 /*
- * tp_btf/cgroup_attach_task(dst_cgrp, path, task, threadgroup): it has been moved. Of a thread
- * that moves alone (`tasks` of v1, `cgroup.threads` of v2) the process is where its first one
- * is.
+ * tp_btf/cgroup_attach_task(dst_cgrp, path, task, threadgroup): the task has been moved. Where
+ * threads move alone (`tasks` of v1, `cgroup.threads` of v2), a process counts as being where
+ * its first thread is.
  */
 int on_move(u64 *ctx)
 {
 	return is_first_thread(ctx[2]) ? note_cgroup(ctx[2]) : 0;
 }
 
-/* tp_btf/sched_process_exit(task): of one that was there before anybody looked. */
+/* tp_btf/sched_process_exit(task): for a process from before tracing began. */
 int on_end(u64 *ctx)
 {
 	return is_first_thread(ctx[0]) ? note_cgroup(ctx[0]) : 0;

@@ -4,10 +4,10 @@
  *
  * The program that includes this file has defined `struct key`, `struct sums`, all u64, and
  * KEYS, how many keys there can be. There are two tables of them. Programs count in the one
- * that stands in `totals`. User space puts the other there when it wants to know
- * (bpf/counters.py), and then empties the first: the kernel does not return from that exchange
- * while a program still counts in what was there before (1ae80cf31938), so nothing is counted
- * twice, or not at all, and keys that are not used any more take no room.
+ * that is in `totals`. To read the counts, user space puts the other table there
+ * (bpf/counters.py), and then empties the first. The kernel does not return from that exchange
+ * while a program still counts in the old table (1ae80cf31938). So nothing is counted twice, or
+ * not at all, and keys that are no longer used take no room.
  *
  * Sums are per CPU, and nothing is locked. The kernel does not run a program on a CPU where it
  * is running already, but it runs another in an interrupt: so no two programs may count in the

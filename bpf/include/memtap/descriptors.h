@@ -5,14 +5,13 @@
 
 #include <memtap/calls.h>
 
-/* The descriptors of a task: so many, and a struct file or 0 for each. */
+/* The descriptors of a task: how many there are, and a struct file or 0 for each. */
 struct descriptors {
 	u64 count;
 	u64 files;
 };
 
-/* By PEEK: for a typed pointer out of a task the verifier searches through all names of types.
- */
+/* By PEEK: for a typed pointer out of a task, the verifier searches the names of all types. */
 static inline struct descriptors descriptors_of(u64 task)
 {
 	u64 table = PEEK(PEEK(task, task_struct, files), files_struct, fdt);
@@ -31,7 +30,7 @@ static inline u64 file_of(u64 task, u64 fd)
 	return file_at(descriptors_of(task), fd);
 }
 
-/* Where the file of a descriptor stands that this thread is reading. */
+/* The file position behind a descriptor that this thread is reading. */
 static INLINE u64 place_at(u64 task, u64 fd)
 {
 	u64 table = FIELD(FIELD(task, task_struct, files), files_struct, fdt);

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The lanes by which events of page faults come; their words, enum kind and enum mark, are
- * those of tracers/faults/probes.py.
+ * The lanes of page fault events. Their enum kind and enum mark come from
+ * tracers/faults/probes.py.
  */
 #ifndef MEMTAP_EXCEPTION_H
 #define MEMTAP_EXCEPTION_H
 
-/* Of programs that tell of them (memtap/batch.h); a text may have more behind these. */
+/*
+ * One for each program that sends such events (memtap/batch.h); a C file may have more behind
+ * these.
+ */
 enum {
 	LANE_USER,
 	LANE_KERNEL,

@@ -2,11 +2,11 @@
 /*
  * Page faults: each exception as it is raised.
  *
- * A task counts its completed faults itself (min_flt, maj_flt). With each exception goes that
- * number, so user space sees whether the one before was completed, and no probe is needed where
- * a fault ends: that would cost more than all the rest. Only what is rare, or asked for, has an
- * event of its own, which names the exception by the same number. docs/faults.md tells the
- * rules.
+ * A task counts its completed faults itself (min_flt, maj_flt). Each exception is sent with
+ * that number, so user space sees whether the exception before it was completed. No probe is
+ * needed where a fault ends, which would cost more than all the rest. Only what is rare, or
+ * asked for, has an event of its own, which refers to the exception by the same number.
+ * docs/faults.md has the rules.
  *
  * The program that includes this file has defined `struct event`, with the members of
  * memtap/exception_members.h, LANES, and miss().
@@ -26,7 +26,7 @@
 #define FAULT_WRITE 0x01 /* FAULT_FLAG_WRITE, and so on */
 #define FAULT_TRIED 0x20
 #define FAULT_USER  0x40
-#define RED_BYTES   65536     /* code may touch so far below its stack pointer */
+#define RED_BYTES   65536     /* code may touch memory this far below its stack pointer */
 #define STACK_BYTES (8 << 20) /* and a stack reaches no further above it */
 #define ANON_BITS   20        /* of `seen` */
 #define ANON_MASK   ((1U << ANON_BITS) - 1)
@@ -35,7 +35,7 @@
 #define LONGEST     0xffff
 #define AFTER_WAIT  512 /* pages of the longest readahead that is usual */
 
-/* A lane's state: the mm at its last exception; how many of the next join no sequential run. */
+/* A lane's state: space_of() at its last exception; how many of the next ones join no run. */
 enum { SPACE, ALONE };
 
 static inline u16 faults_of(u64 task)
@@ -43,7 +43,7 @@ static inline u16 faults_of(u64 task)
 	return FIELD(task, task_struct, min_flt) + FIELD(task, task_struct, maj_flt);
 }
 
-/* Local and remote pages that NUMA hints told of, task_numa_fault(). */
+/* Local and remote pages that task_numa_fault() has counted for NUMA hints. */
 static inline u32 hints_of(u64 task)
 {
 #if HAVE(task_struct, numa_faults_locality)
@@ -65,7 +65,7 @@ static inline u32 steady_of(u64 task)
 	return (switches & SWITCH_MASK) | (u8)hints_of(task) << HINT_SHIFT;
 }
 
-/* Right to some dozen pages: what each CPU has not yet added to the sum is left out. */
+/* Right to some dozen pages: it leaves out what each CPU has not yet added to the sum. */
 static inline u32 anon_of(u64 task)
 {
 	u64 mm = FIELD(task, task_struct, mm);
@@ -77,13 +77,13 @@ static inline u32 anon_of(u64 task)
 #endif
 }
 
-/* Anon pages of the process so far, and above them what is steady. */
+/* Anon pages of the process so far, and in the bits above them steady_of(). */
 static inline u32 seen_of(u64 task)
 {
 	return (anon_of(task) & ANON_MASK) | steady_of(task) << ANON_BITS;
 }
 
-/* Where an address lies, so far as the process's own borders tell. */
+/* Where an address lies, so far as the stack pointer and the borders of the heap show it. */
 static inline u8 place_of(u64 task, u64 address, u64 sp)
 {
 	u64 mm = FIELD(task, task_struct, mm);
@@ -97,8 +97,8 @@ static inline u8 place_of(u64 task, u64 address, u64 sp)
 }
 
 /*
- * A number that changes with all that a process maps and unmaps; 0 where the kernel has none
- * (before 5e31275cc997).
+ * A number that changes whenever the process maps or unmaps something; 0 where the kernel has
+ * none (before 5e31275cc997).
  */
 static inline u64 space_of(u64 task)
 {
@@ -111,14 +111,14 @@ static inline u64 space_of(u64 task)
 #endif
 }
 
-/* What counts faults; of the rest only which were major is told apart. */
+/* Which kinds of events count faults. Of the other kinds, only MAJOR is kept apart. */
 #ifdef ENDS_ALONE
 #define COUNTS_FAULTS(kind) ((kind) == MINOR || (kind) == MAJOR)
 #else
 #define COUNTS_FAULTS(kind) ((kind) == RAISED)
 #endif
 
-/* What becomes of an event that no batch has room for. */
+/* Takes an event that no batch has room for. */
 static inline void miss(struct event *what);
 
 static inline void keep(void *ctx, struct lane *lane, u64 task, struct event *what)
@@ -148,8 +148,8 @@ static inline int goes_on(struct event *last, u64 task, struct event *this)
 /*
  * An exception. A task that touches memory in order faults at one instruction, page after page.
  * As long as nothing is mapped meanwhile, such a sequential run is one event and reads the
- * clock once, which costs more than the rest of this function. Only the run's last exception
- * may not have been completed.
+ * clock once: reading it costs more than the rest of this function. Of a run, only the last
+ * exception may not have been completed.
  */
 static inline int raised(void *ctx, u64 task, u64 address, u64 regs, u8 marks)
 {
@@ -180,8 +180,9 @@ static inline int raised(void *ctx, u64 task, u64 address, u64 regs, u8 marks)
 }
 
 /*
- * What is told of a task's last exception must not be taken for one that follows. After one
- * that waited for I/O others are likely, and each is to be timed.
+ * Ends the sequential run, so that an event about a task's last exception is not taken to be
+ * about one that follows. After an exception that waited for I/O others are likely to wait, and
+ * each is to be timed.
  */
 static inline void end_run(int number, u8 kind)
 {
@@ -201,7 +202,7 @@ static inline void end_runs(u8 kind)
 	}
 }
 
-/* An event that tells of the exception after which the task had completed `number` faults. */
+/* Sends an event about the exception at which the task had completed `number` faults. */
 static inline int tell(void *ctx, int lane_number, u64 task, struct event *what)
 {
 	struct lane *lane = enter(lane_number);
@@ -233,16 +234,15 @@ int on_kernel_fault(u64 *ctx)
 
 	if (!followed(task, FIELD(task, task_struct, tgid)))
 		return 0;
-	/* Not of the kernel's own memory, and not of a copy that gives up instead of waiting.
-	 */
+	/* Leaves out the kernel's own memory, and a copy that gives up instead of waiting. */
 	if (ctx[0] >> 63 || FIELD(task, task_struct, pagefault_disabled))
 		return 0;
 	return raised(ctx, task, ctx[0], ctx[1], KERNEL | (ctx[2] & ERROR_BITS));
 }
 
 /*
- * An exception that has got as far as the mapping that it is in. The kernel comes here again
- * after it waited, and also for what it touches itself (bce617edecad): without registers.
+ * An exception for which the kernel has found the mapping. The kernel comes here again after it
+ * waited, and also for pages that it touches itself (bce617edecad): these have no registers.
  */
 static inline int handled(void *ctx, u64 address, u64 flags, u64 regs)
 {

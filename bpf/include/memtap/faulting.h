@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The page that a fault is for, where the tracepoint tells only of the pages around it.
+ * The page that a fault is for, where the tracepoint has only the range of pages around it.
  *
  * The kernel describes the fault in a struct vm_fault on its stack, in a frame not far above
- * the tracepoint's arguments. It is known by what must hold of it: its address and its page fit
- * its VMA, and its page is one of those.
+ * the tracepoint's arguments. It is recognized by what must hold for it: its address and its
+ * page fit its VMA, and its page is in that range.
  */
 #ifndef MEMTAP_FAULTING_H
 #define MEMTAP_FAULTING_H
@@ -21,12 +21,12 @@
 
 struct stack_part {
 	u64 word[STACK_WORDS];
-	u64 at; /* of the word that is looked at; see NOTED() */
+	u64 at; /* index of the word that is looked at; see NOTED() */
 };
 
 BPF_PERCPU_ARRAY(stack_parts, struct stack_part, ALL_LANES);
 
-/* The verifier lets a pointer become a number by its negation. */
+/* To the verifier, a pointer that is negated becomes a number. */
 static INLINE u64 place_of(void *ctx)
 {
 	u64 place = (u64)ctx;
@@ -35,7 +35,10 @@ static INLINE u64 place_of(void *ctx)
 	return -place;
 }
 
-/* Not 0 if no struct vm_fault of these pages begins here. Branches cost the verifier time. */
+/*
+ * Not 0 if no struct vm_fault for these pages begins here. Branches would cost the verifier
+ * time.
+ */
 static INLINE u64 is_no_fault(u64 *word, u64 first, u64 last)
 {
 	u64 page = word[WORD_PAGE], address = word[WORD_ADDRESS];

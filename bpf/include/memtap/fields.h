@@ -12,10 +12,11 @@
  * HELPER(task_pt_regs) tells in an #if whether this kernel has a helper, bpf_task_pt_regs().
  *
  * FIELD is a plain load: the verifier knows the pointers of BTF-typed programs (tp_btf,
- * fentry), and the kernel handles a fault in it. PEEK calls bpf_probe_read_kernel(): 30 ns
- * instead of 1, but it works in every type of program and on every address. A kprobe's pointers
- * are just numbers, so a build that has kprobes in it defines UNTYPED_POINTERS, and FIELD is
- * PEEK.
+ * fentry), and the kernel handles a fault in it. PEEK works in every type of program and on
+ * every address. Where CASTS are to be had, it takes the address for a struct, and is a plain
+ * load, too; else it calls bpf_probe_read_kernel(), which takes 30 ns. A kprobe's pointers are
+ * just numbers, so a build that has kprobes in it defines UNTYPED_POINTERS, and FIELD is PEEK.
+ * CAST(address, pt_regs) is a pointer that FIELD can be used with.
  */
 #ifndef MEMTAP_FIELDS_H
 #define MEMTAP_FIELDS_H
@@ -32,21 +33,14 @@
 #define FLAG(pointer, type, member)                                                            \
 	(FIELD_AS(u8, pointer, OFFSET_##type##__##member) & BIT_##type##__##member)
 
-#define PEEK_AS(type, pointer, offset)                                                         \
-	({                                                                                     \
-		type peeked = 0;                                                               \
-		bpf_probe_read_kernel(&peeked, sizeof(peeked), (void *)(pointer) + (offset));  \
-		peeked;                                                                        \
-	})
-
 /*
- * bpf_probe_read_user(), under another name: wherever BCC sees that one it looks all of
- * /proc/kallsyms through for it, which took a tenth of the time to compile.
+ * bpf_probe_read_user() under another name. Wherever BCC sees the real name, it searches all of
+ * /proc/kallsyms for it, which took a tenth of the time to compile.
  */
 static long (*read_user)(void *to, u32 bytes,
 			 const void *from) = (void *)BPF_FUNC_probe_read_user;
 
-/* Before 3ca1032ab7ab nobody gives the current task as a typed pointer. */
+/* Before 3ca1032ab7ab no helper gives the current task as a typed pointer. */
 #if !HELPER(get_current_task_btf) && !defined(UNTYPED_POINTERS)
 #define UNTYPED_POINTERS
 #endif
@@ -61,6 +55,22 @@ static long (*read_user)(void *to, u32 bytes,
 		loaded;                                                                        \
 	})
 
+#ifdef CASTS
+/* The verifier makes a move of it (a35b9af4ec2c). */
+#define CAST(address, type)                                                                    \
+	((u64(*)(u64, u64))KFUNC(bpf_rdonly_cast))((u64)(address), TYPE_##type)
+
+/* A word of any kind: this struct begins with one that is no pointer. */
+#define PEEK_AS(type, pointer, offset) LOAD_AS(type, CAST((pointer) + (offset), pt_regs), 0)
+#else
+#define PEEK_AS(type, pointer, offset)                                                         \
+	({                                                                                     \
+		type peeked = 0;                                                               \
+		bpf_probe_read_kernel(&peeked, sizeof(peeked), (void *)(pointer) + (offset));  \
+		peeked;                                                                        \
+	})
+#endif
+
 #ifdef UNTYPED_POINTERS
 #define FIELD_AS(type, pointer, offset) PEEK_AS(type, pointer, offset)
 #else
@@ -68,12 +78,12 @@ static long (*read_user)(void *to, u32 bytes,
 #endif
 
 /*
- * An argument of a traced function, whatever its type: of most kernels the verifier lets
- * programs load no pointer to a pointer or to a function.
+ * An argument of a traced function, whatever its type. On most kernels, the verifier lets no
+ * program load a pointer to a pointer or to a function.
  */
 #define FUNCTION_ARGUMENT(ctx, number) PEEK_AS(u64, ctx, (number) * sizeof(u64))
 
-/* A pointer as a number. The verifier lets it become one by its negation. */
+/* A pointer as a number. To the verifier, a pointer that is negated becomes one. */
 #define NUMBER_OF(pointer)                                                                     \
 	({                                                                                     \
 		u64 number = (u64)(pointer);                                                   \
@@ -83,19 +93,21 @@ static long (*read_user)(void *to, u32 bytes,
 
 #define GOLDEN                 0x9e3779b97f4a7c15 /* spreads numbers that are close */
 
-/* BCC cannot call functions of its own. */
+/* A program of BCC cannot call functions of its own. */
 #define INLINE                 inline __attribute__((always_inline))
 
 /*
- * What is written into a map and read again the verifier knows nothing of. So it goes on from
- * there once, and not once for each way in which that came about.
+ * The verifier knows nothing of a value that was written into a map and read again. So it goes
+ * on from there once, and not once for each way in which the value came about.
  */
 #define NOTED(member)          (*(volatile u64 *)&(member))
 
-/* Has the compiler read again what lies in maps. */
+/* Makes the compiler read again what is in maps. */
 #define READ_AGAIN()           asm volatile("" : : : "memory")
 
-/* The compiler may drop or turn around a bound that the verifier wants to see; not behind this.
+/*
+ * The compiler may drop or reverse a comparison that the verifier needs to see; not behind
+ * this.
  */
 #define VERIFIER_FORGET(value) asm volatile("" : "+r"(value))
 

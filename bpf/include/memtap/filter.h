@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Whose events are kept, decided before anything is stored.
+ * Which processes have their events kept, decided before anything is stored.
  *
  * bpf/filters.py defines what the user asked for: FOLLOW_TGIDS (the processes are marked in the
  * map `targets`), FOLLOW_CHILDREN (so are those they fork), FOLLOW_COMM(comm) and
@@ -18,7 +18,7 @@ struct comm {
 };
 
 #ifdef FOLLOW_TGIDS
-enum target_mark { FOREIGN, FOLLOWED, PENDING /* as soon as it executes a program */ };
+enum target_mark { FOREIGN, FOLLOWED, PENDING /* FOLLOWED as soon as it executes a program */ };
 
 /*
  * A byte for every number a process can have (TGID_BLOCKS comes from kernel.pid_max), shared
@@ -50,7 +50,7 @@ static inline struct comm comm_of(u64 task)
 }
 
 #ifdef LEAVE_OWN_OUT
-/* The number of memtap's own process. What is compiled is kept, so it is put here later. */
+/* The number of memtap's own process. Compiled text is cached, so this is filled in later. */
 static inline u64 own_tgid(void)
 {
 	u64 answer;
@@ -85,7 +85,7 @@ static inline int chosen(u64 task, u32 tgid)
 #define IS_OWN(tgid) 0
 #endif
 
-/* Is this an event for the report? Each of memtap's own is asked about once, and counted. */
+/* Is this an event for the report? To be asked once for each event: it counts memtap's own. */
 static inline int followed(u64 task, u32 tgid)
 {
 	if (!chosen(task, tgid))
@@ -96,14 +96,14 @@ static inline int followed(u64 task, u32 tgid)
 	return 0;
 }
 
-/* The same of what only tells more of an event, which is asked about itself. */
+/* The same for what only adds to another event, for which followed() is asked. */
 static inline int concerned(u64 task, u32 tgid)
 {
 	return chosen(task, tgid) && !IS_OWN(tgid);
 }
 
 #ifdef FOLLOW_CHILDREN
-/* tp_btf/sched_process_fork(parent, child): before the child has run, so none is missed. */
+/* tp_btf/sched_process_fork(parent, child): before the child has run, so no event is missed. */
 int on_fork(u64 *ctx)
 {
 	u8 *parent = target(FIELD(ctx[0], task_struct, tgid));
@@ -134,7 +134,7 @@ int on_free(u64 *ctx)
 	return 0;
 }
 
-/* What a process that was pending had counted when it executed its program. */
+/* What was counted for a PENDING process when it executed its program. */
 struct counted {
 	u64 minor;
 	u64 major;
@@ -162,10 +162,10 @@ static inline void note_counted(u64 task)
 }
 
 /*
- * tp_btf/task_rename(task, comm): a program that is executed gives the process its name. From
- * perf_event_exec(), which is called directly before, perf counts, too (enable_on_exec). By
- * then the old memory is gone, and nothing of the new program has run; what follows, its
- * loading, is its own. A program that cannot be executed does not get as far.
+ * tp_btf/task_rename(task, comm): execve(2) names the process after its new program. perf
+ * begins to count directly before this, in perf_event_exec() (enable_on_exec). By now the old
+ * memory is gone, and nothing of the new program has run; its loading, which follows, counts
+ * for it. A program that cannot be executed does not get this far.
  */
 int on_exec(u64 *ctx)
 {

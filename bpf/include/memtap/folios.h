@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Folios, of which tracepoints tell; pages, before there were any (7b230db3b8d3). */
+/* The folios that tracepoints hand over; pages, before there were folios (7b230db3b8d3). */
 #ifndef MEMTAP_FOLIOS_H
 #define MEMTAP_FOLIOS_H
 

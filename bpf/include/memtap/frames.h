@@ -7,14 +7,14 @@
 #include <memtap/regs.h>
 
 #ifdef FRAMES
-#define STACK_TAKEN 1024 /* from malloc to its caller it takes less */
+#define STACK_TAKEN 1024 /* bytes; from malloc to its caller there are fewer */
 #define STACK_LEAST 128
 
-/* Of a call that gets memory: its registers, for whoever unwinds the stack. */
+/* The registers of a call that gets memory, for the unwinder. */
 struct frame {
 	u32 record;
 	u32 used; /* bytes of the stack that follow */
-	u64 ns;   /* those of its event */
+	u64 ns;   /* the same as its event's */
 	u64 ip;
 	u64 sp;
 	u64 bp;
@@ -31,7 +31,7 @@ struct frame_record {
 BPF_PERCPU_ARRAY(frame_records, struct frame_record, 1 + STANDBYS);
 BPF_ARRAY(layout_frame, struct frame, 1);
 
-/* libc has no frame pointers, so the callers are found by whoever can read its tables. */
+/* libc has no frame pointers, so user space finds the callers with libc's unwind tables. */
 static inline void send_frame(void *ctx, struct lane *lane, u64 task, u64 regs)
 {
 	int own = standby_number();
@@ -49,7 +49,7 @@ static inline void send_frame(void *ctx, struct lane *lane, u64 task, u64 regs)
 	frame->head.bp = REGS_BP(regs);
 	frame->head.link = REGS_LINK(regs);
 	frame->head.used = 0;
-	/* Less, where the stack's beginning is near. */
+	/* Fewer bytes where the stack begins sooner. */
 #pragma clang loop unroll(full)
 	for (int bytes = STACK_TAKEN; bytes >= STACK_LEAST; bytes /= 2) {
 		if (!read_user(frame->stack, bytes, (void *)frame->head.sp)) {

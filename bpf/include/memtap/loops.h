@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Loops of which the verifier cannot see the end: OR_BREAK begins each round, and ends the loop
- * after some millions of them, by an instruction that is there for that (may_goto,
- * 011832b97b31). Where a kernel has none, MOST_ROUNDS(n) is a number of rounds that are few
- * enough for it to go through.
+ * Loops whose end the verifier cannot see. OR_BREAK begins each round, and ends the loop after
+ * some millions of rounds, by an instruction that is made for that (may_goto, 011832b97b31).
+ * Where the kernel has no such instruction, MOST_ROUNDS(n) is a number of rounds small enough
+ * for the verifier to go through them all.
  */
 #ifndef MEMTAP_LOOPS_H
 #define MEMTAP_LOOPS_H
@@ -32,16 +32,17 @@
 #endif
 
 /*
- * Begins a loop that ends by itself within n rounds. All that it goes on with is of no value
- * that the verifier knows (see NOTED() of memtap/fields.h): so where loops can be long it looks
- * at one round, and else at each of n.
+ * Begins a loop that ends by itself within n rounds. The verifier must know no value of what is
+ * carried from round to round (see NOTED() of memtap/fields.h). So where loops can be long it
+ * looks at one round, and elsewhere at each of n.
  */
 #define AT_MOST(n) _Pragma("clang loop unroll(disable)") ROUNDS_OF(n)
 
 /*
- * The same for rounds that branch a lot. Where loops are short each has instructions of its
- * own: of those of a loop the verifier keeps few states to meet again (2589726d12a1), and goes
- * through most of a round once more for each branch in it.
+ * The same for rounds that branch a lot. Where loops are short, each round has instructions of
+ * its own. At the instructions of a loop, the verifier keeps few of the states that it could
+ * meet again (2589726d12a1), and so goes through most of a round once more for each branch in
+ * it.
  */
 #if LONG_LOOPS
 #define AT_MOST_BRANCHING(n) AT_MOST(n)

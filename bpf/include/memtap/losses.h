@@ -21,8 +21,8 @@ enum {
 BPF_PERCPU_ARRAY(counts, u64, COUNTS);
 
 /*
- * A program can be preempted by another one. LLVM makes an atomic OR of adding a constant 0,
- * which kernels before 5.12 refuse (981f94c3e921).
+ * Atomic, as a program can be preempted by another one. LLVM turns adding a constant 0 into an
+ * atomic OR, which kernels before 5.12 refuse (981f94c3e921).
  */
 static inline void add_to(u64 *sum, u64 by)
 {

@@ -7,9 +7,9 @@
 
 #ifdef REQUESTS
 /*
- * What a thread has last asked of malloc, and how often it has. While it is in a function that
- * may call another of malloc's, `within` is where its stack was when it came in: what is called
- * from deeper in the stack is the same request.
+ * What a thread last asked of malloc, and how often it has asked. While the thread is in a
+ * function that may call another one of malloc's, `within` is its stack pointer at the entry: a
+ * call from deeper in the stack is part of the same request.
  */
 struct request {
 	u64 bytes;
@@ -23,7 +23,7 @@ struct request {
 BPF_TABLE("lru_hash", u32, struct request, requests, 16384);
 BPF_F_TABLE("array", int, u64, sizes, SIZES, BPF_F_MMAPABLE);
 
-/* These run at breakpoints, where tasks can be preempted: so nothing here is of a CPU. */
+/* These run at breakpoints, where tasks can be preempted: so nothing here is per CPU. */
 static inline void count_size(int size)
 {
 	u64 *counter = sizes.lookup(&size);
@@ -34,7 +34,7 @@ static inline void count_size(int size)
 
 static inline int is_passed_on(struct request *last, u64 *ctx)
 {
-	return last && CTX_SP(ctx) <= last->within; /* the same where it ends in a jump */
+	return last && CTX_SP(ctx) <= last->within; /* equal if it ends in a jump */
 }
 
 static inline int requested(u64 *ctx, u64 bytes, u64 within)
@@ -60,17 +60,17 @@ static inline u64 product(u64 count, u64 bytes)
 {
 	u64 most = count ? ~0ULL / count : ~0ULL;
 
-	VERIFIER_FORGET(most); /* or it becomes an instruction that BPF has not */
+	VERIFIER_FORGET(most); /* or it becomes an instruction that BPF does not have */
 	return bytes > most ? TOO_LARGE : count * bytes;
 }
 
-/* uprobe/malloc(bytes), where it calls nobody else's */
+/* uprobe/malloc(bytes), which calls no other of these functions */
 int on_malloc(u64 *ctx)
 {
 	return requested(ctx, CTX_ARGUMENT_1(ctx), 0);
 }
 
-/* uprobe/valloc(bytes), and whatever else has them first */
+/* uprobe/valloc(bytes), and other functions with the bytes as first argument */
 int on_valloc(u64 *ctx)
 {
 	return requested(ctx, CTX_ARGUMENT_1(ctx), CTX_SP(ctx));
@@ -82,7 +82,7 @@ int on_calloc(u64 *ctx)
 	return requested(ctx, product(CTX_ARGUMENT_1(ctx), CTX_ARGUMENT_2(ctx)), CTX_SP(ctx));
 }
 
-/* uprobe/realloc(block, bytes): of a block and no bytes it is free */
+/* uprobe/realloc(block, bytes): with a block and 0 bytes it is free() */
 int on_realloc(u64 *ctx)
 {
 	u64 bytes = CTX_ARGUMENT_2(ctx);
@@ -110,7 +110,7 @@ int on_posix_memalign(u64 *ctx)
 	return requested(ctx, CTX_ARGUMENT_3(ctx), CTX_SP(ctx));
 }
 
-/* uretprobe of those that may call others */
+/* uretprobe of the functions that may call others */
 int on_returned(u64 *ctx)
 {
 	u32 tid = bpf_get_current_pid_tgid();
@@ -143,7 +143,7 @@ static inline void note_request(struct event *event)
 	event->request_number = last->number;
 }
 #else
-/* What the thread that makes a call had last asked malloc for. */
+/* Adds to a call what its thread had last asked malloc for. */
 static inline void note_request(struct event *event)
 {
 }

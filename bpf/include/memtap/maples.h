@@ -7,8 +7,8 @@
 
 #if HAVE(mm_struct, mm_mt)
 /*
- * ma_write(function, mas, pivot, entry) tells of all that is written into such trees: is it a
- * mapping, `vma`, of the task's own address space?
+ * The tracepoint ma_write(function, mas, pivot, entry) sees every write into such a tree: is
+ * this one a mapping, `vma`, of the task's own address space?
  */
 static inline int writes_mapping(u64 task, u64 mas, u64 vma)
 {

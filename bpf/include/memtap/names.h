@@ -3,12 +3,12 @@
  * A file's name, sent when the file is first seen and when its name has changed: the names of
  * its dentry and of those above it up to the root of its file system, the file's own first,
  * each ended by NUL. So a file has its name also when it was closed, and its process gone,
- * before anybody looked.
+ * before user space could look.
  *
- * A file with several names (hard links) has that by which it was opened, if the call that the
- * task is in, or a mapping, tells; else any, until one tells. What gives a file another name,
- * or takes one away, changes the inode's ctime: as long as that stands still, nothing is looked
- * at.
+ * A file with several names (hard links) has the one by which it was opened, if the call that
+ * the task is in, or a mapping, shows it; else any of them, until a call or a mapping does.
+ * Whatever gives a file another name, or takes one away, changes the inode's ctime: as long as
+ * the ctime stays the same, nothing is looked at.
  */
 #ifndef MEMTAP_NAMES_H
 #define MEMTAP_NAMES_H
@@ -19,7 +19,7 @@
 #define NAME_BYTES           4096
 #define NAME_DEPTH           40
 
-/* In jiffies: so coarse an inode\'s ctime is. */
+/* How coarse an inode's ctime is, in jiffies. */
 #define CTIME_TICKS          2
 
 #define BTRFS_SUPER_MAGIC    0x9123683E
@@ -38,40 +38,38 @@ struct name_head {
 	u64 file; /* see identity() */
 	u64 ino;
 	u32 dev;    /* of the file system, the kernel's dev_t: major << 20 | minor */
-	u32 volume; /* the device that stat(2) tells: of the subvolume, where there are some */
+	u32 volume; /* the device that stat(2) gives: the subvolume's, where there are some */
 	u32 rdev;   /* what a block device's inode stands for, else 0 */
 	u32 generation;
-	u32 mount; /* through which it was opened, its number in mountinfo; 0 if that is not
-		    * known
-		    */
+	u32 mount; /* by which it was opened, its number in mountinfo; 0 if not known */
 	u32 flags;
 };
 
-/* By which dentry a file is known, and the vfsmount through which, if that is known. */
+/* The dentry by which a file is known, and the vfsmount of that path, if known. */
 struct name {
 	u64 dentry;
 	u64 mount;
 	u64 sure;
 };
 
-/* What was told of a file. */
+/* What was sent about a file. */
 struct told {
 	u64 changed; /* see changed_at() */
-	u64 name;    /* which name, see name_of() */
-	u64 since;   /* when it was first found to be so, in jiffies */
+	u64 name;    /* which name was sent, see name_of() */
+	u64 since;   /* when it was first found like this, in jiffies */
 	u64 looked;  /* when it was last looked at */
 	u32 sure;    /* it was opened by that name, or has no other */
-	u32 settled; /* what happens to the name now gives another ctime */
+	u32 settled; /* any later change of the name gives another ctime */
 };
 
-/* What comes behind the names is not handed over; see NOTED(). */
+/* The members behind `names` are not handed over; see NOTED(). */
 struct name_record {
 	struct name_head head;
 	char names[NAME_BYTES + 256];
 	struct name found;
-	u64 file;   /* by which it was found */
-	u64 vma;    /* that is looked at, by its node */
-	u64 dentry; /* whose name is collected */
+	u64 file;   /* the struct file by which the name was found */
+	u64 vma;    /* node of the VMA that is looked at */
+	u64 dentry; /* the one that is collected now */
 	u64 used;   /* bytes of names */
 	u64 is_news;
 	struct told told;
@@ -123,7 +121,7 @@ static inline u64 opened(u64 task, u64 inode)
 	return 0;
 }
 
-/* The file of one who has this inode mapped: of the task itself, if it is easily found. */
+/* The struct file of a mapping of this inode: of the task's own one, if it is easily found. */
 static inline void find_mapped(struct name_record *record, u64 task, u64 inode)
 {
 	u64 mm = PEEK(task, task_struct, mm), mapping = PEEK(inode, inode, i_mapping);
@@ -167,7 +165,7 @@ static inline void find_name(struct name_record *record, u64 task, u64 inode)
 	NOTED(record->found.sure) = name.sure;
 }
 
-/* As d_unlinked() has it; nobody finds the file by this name any more. */
+/* As in d_unlinked(): the file cannot be found by this name any more. */
 static inline int is_deleted(struct name *name, u64 inode)
 {
 	if (FIELD(inode, inode, i_nlink) == 0)
@@ -198,14 +196,14 @@ static inline u64 name_of(struct name *name, int deleted)
 #define CTIME_NS(inode) FIELD(inode, inode, i_ctime__tv_nsec)
 #endif
 
-/* Another number when the names of the inode have changed, unless that was in one jiffy. */
+/* A number that changes with the names of the inode, except for changes within one jiffy. */
 static inline u64 changed_at(u64 inode)
 {
 	return (CTIME_S(inode) << 32 | CTIME_NS(inode)) ^ (u64)FIELD(inode, inode, i_nlink)
 								  << 40;
 }
 
-/* The numbers of dentries are read with PEEK: they come out of a list node, not from BTF. */
+/* Dentries are read by PEEK: their addresses come out of a list node, not from BTF. */
 static inline void collect_names(struct name_record *record)
 {
 	AT_MOST(NAME_DEPTH)
@@ -227,7 +225,7 @@ static inline void collect_names(struct name_record *record)
 	}
 }
 
-/* What stat(2) says is the device of an inode, where the kernel tells the types of btrfs. */
+/* The device of an inode as stat(2) gives it, if the kernel has the types of btrfs. */
 static inline u32 volume_of(u64 inode, u64 super, u32 dev)
 {
 #if HAVE(btrfs_inode, root)
@@ -289,7 +287,7 @@ static inline int send_name(void *ctx, struct name_record *record, struct name *
 	       !hand_over(ctx, record, bytes);
 }
 
-/* Is there nothing to look at again? */
+/* Has the name been sent, with nothing to look at again? */
 static inline int is_told(struct told *before, u64 changed, u64 now)
 {
 	if (!before || before->changed != changed)
@@ -297,7 +295,7 @@ static inline int is_told(struct told *before, u64 changed, u64 now)
 	return before->looked == now || (before->sure && before->settled);
 }
 
-/* Tells the name that was found, if it is news; 0 if there was no room for it. */
+/* Sends the name that was found, if it is new; returns 0 if there was no room for it. */
 static inline int tell_name(void *ctx, struct name_record *record, u64 inode, u64 file)
 {
 	struct told *told = &record->told, *before = named.lookup(&file);
@@ -325,7 +323,7 @@ static inline int tell_name(void *ctx, struct name_record *record, u64 inode, u6
 	return 1;
 }
 
-/* Tells the name of a file unless that was done; 0 if there was no room for it. */
+/* Sends the name of a file unless that was done; returns 0 if there was no room for it. */
 static inline int name_file(void *ctx, int lane, u64 task, u64 inode, u64 file)
 {
 	struct name_record *record = (struct name_record *)name_records.lookup(&lane);

@@ -9,16 +9,19 @@
 #define SIGBUS             7
 #define SIGSEGV            11
 #define SEGV_MAPERR        1
-#define PF_MEMALLOC        0x800 /* of task->flags: it reclaims memory, of whomever */
+#define PF_MEMALLOC        0x800 /* of task->flags: it reclaims memory, of any process */
 #define TASK_INTERRUPTIBLE 1
-#define IN_FAULT           (~0U) /* the "number" of a call, where an exception brought the task here */
+#define IN_FAULT           (~0U) /* the "number" of a call, where the task is here by an exception */
 #if HAVE(task_struct, __state)
 #define STATE(task) FIELD(task, task_struct, __state)
 #else /* before 2f064a59a11f */
 #define STATE(task) FIELD(task, task_struct, state)
 #endif
 
-/* Where there is an exception, that has the stack, and was counted if it was memtap's own. */
+/*
+ * Where the exception has an event, that event has the stack, and was counted if it was
+ * memtap's own.
+ */
 #ifdef ENDS_ALONE
 #define COMPLETED_STACK(ctx) stack_of(ctx, BPF_F_USER_STACK)
 #define ended_for            followed
@@ -27,7 +30,7 @@
 #define ended_for            concerned
 #endif
 
-/* The task has counted this fault already. */
+/* Sends a fault that was completed: the task has counted it already. */
 static inline int completed(u64 *ctx, int number, u8 kind)
 {
 	u64 task = (u64)current_task();
@@ -55,7 +58,7 @@ int on_major(u64 *ctx)
 	return completed(ctx, LANE_MAJOR, MAJOR);
 }
 
-/* Something rare of the exception that a task is in, or of the task. */
+/* Sends something rare about the exception that a task is in, or about the task. */
 static inline int note(void *ctx, int number, u64 task, u8 kind, u64 address, u8 marks)
 {
 	u64 regs = user_regs(task);
@@ -74,8 +77,8 @@ int on_signal(u64 *ctx)
 
 	if ((u32)ctx[0] != SIGSEGV && (u32)ctx[0] != SIGBUS)
 		return 0;
-	/* The kernel's own, of which the codes are above 0, and to the task itself. */
-	s32 code = PEEK(info, kernel_siginfo, si_code); /* it can be a number, SEND_SIG_PRIV */
+	/* Only signals of the kernel itself, whose codes are above 0, to the task that runs. */
+	s32 code = PEEK(info, kernel_siginfo, si_code); /* SEND_SIG_PRIV is a number */
 	if (ctx[2] != task || code <= 0)
 		return 0;
 	if (!ended_for(task, FIELD(task, task_struct, tgid)))
@@ -97,7 +100,7 @@ int on_rss(u64 *ctx)
 	return note(ctx, LANE_RSS, task, SWAPPED, 0, 0);
 }
 
-/* Has this task, which goes on, waited for I/O of its own accord? */
+/* Has this task, which gets its CPU back, waited for I/O of its own accord? */
 static inline int has_waited(u64 task)
 {
 	return FLAG(task, task_struct, in_iowait) && FIELD(task, task_struct, mm) &&
@@ -113,8 +116,9 @@ static inline int sleeps_in_fault(u64 task)
 }
 
 /*
- * So handle_userfault() waits for the handler, and of what else a fault waits for only some
- * file systems do (FUSE), whose files nobody can watch.
+ * A fault sleeps like this in handle_userfault(), where it waits for the handler. Apart from
+ * that, it does so only in some file systems (FUSE), and userfaultfd(2) cannot watch their
+ * files.
  */
 static inline void tell_sleep(void *ctx, u64 task)
 {
@@ -124,9 +128,9 @@ static inline void tell_sleep(void *ctx, u64 task)
 }
 
 /*
- * tp_btf/sched_switch(preempt, prev, next): io_schedule() is how a fault waits for a page that
- * others are reading, or that is being written. The last wait of several is the one that tells
- * when it was over; those of a system call are of no exception, and change nothing.
+ * tp_btf/sched_switch(preempt, prev, next): a fault calls io_schedule() to wait for a page that
+ * other tasks are reading, or that is being written. Of several waits, the last one shows when
+ * the waiting was over. Waits of a system call belong to no exception, and change nothing.
  */
 int on_switch(u64 *ctx)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What programs at perf events and breakpoints are given. */
+/* The context that programs at perf events and breakpoints get. */
 #ifndef MEMTAP_PERF_CONTEXT_H
 #define MEMTAP_PERF_CONTEXT_H
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the system call that this thread is in asks to be read: where that begins, and ends.
+ * What this thread's system call asks to read: where in the file that begins, and ends.
  *
- * A pread has both in its arguments. A read takes its place from file->f_pos, a sendfile or a
- * splice from that or from a variable of the program; the kernel changes them only when the
- * call is done.
+ * A pread has both in its arguments. A read begins at file->f_pos, a sendfile or a splice there
+ * or where a variable of the program says; the kernel changes either only when the call is
+ * done.
  */
 #ifndef MEMTAP_POSITION_H
 #define MEMTAP_POSITION_H
@@ -13,8 +13,8 @@
 #include <memtap/loops.h>
 
 #define MOST_BYTES      0x7ffff000ULL /* of one call: MAX_RW_COUNT */
-#define MOST_READ_PARTS 4             /* of an iovec that are added up */
-#define MOST_WORDS      384           /* of a stack, which begins up to 1 KiB deep */
+#define MOST_READ_PARTS 4             /* parts of an iovec that are added up */
+#define MOST_WORDS      384           /* words of a stack, which begins up to 1 KiB deep */
 #define MOST_STACK      65536         /* its bytes */
 #define RWF_NOWAIT      8
 #define ENOSYS          38
@@ -22,11 +22,11 @@
 #define S_IFIFO         0010000
 
 #if defined(__x86_64__)
-/* From when a call begins until it is done its result is this. */
+/* From the begin of a call until it is done, its result register holds this. */
 #define IN_CALL(regs) ((s64)FIELD(regs, pt_regs, ax) == -ENOSYS)
 #define O_DIRECT      040000
 #else
-/* Its first argument is replaced by its result when it is done. */
+/* When a call is done, its result replaces its first argument. */
 #define IN_CALL(regs) (FIELD_AS(u64, regs, OFFSET(pt_regs, regs)) == CALL_ARGUMENT_0(regs))
 #define O_DIRECT      0200000
 #endif
@@ -35,17 +35,17 @@
 enum way { BY_OTHER, BY_READ, BY_PIPE, BY_AIO, BY_RING };
 
 /*
- * What it asks for, in bytes of a file; a member that is not known is NOWHERE. It lies in a
- * map; see NOTED().
+ * What the thread asks for, in bytes of a file; a member that is not known is NOWHERE. This is
+ * in a map; see NOTED().
  */
 struct asking {
 	u64 way; /* enum way */
 	u64 file;
 	u64 start;
 	u64 stop;
-	u64 id;   /* tells it from what the thread asked for before, if syscr does not */
+	u64 id;   /* differs from that of the thread's request before, where syscr does not */
 	u64 room; /* how many more pages it can take: a pipe may be full */
-	u64 at;   /* how far up a stack is looked at */
+	u64 at;   /* how far up the stack was looked at */
 	u64 found;
 };
 
@@ -54,7 +54,7 @@ static INLINE u64 file_mapping(u64 file)
 	return file ? PEEK(file, file, f_mapping) : 0;
 }
 
-/* `bytes` from a place on, which is the file's own if it is NOWHERE. */
+/* `bytes` from a place on; NOWHERE stands for the file's own position. */
 static INLINE void ask(struct asking *asking, enum way way, u64 file, u64 place, u64 bytes)
 {
 	asking->way = way;
@@ -65,7 +65,7 @@ static INLINE void ask(struct asking *asking, enum way way, u64 file, u64 place,
 	asking->stop = asking->start + (bytes < MOST_BYTES ? bytes : MOST_BYTES);
 }
 
-/* The sum of an iovec's lengths, unless it is a long one. */
+/* The sum of an iovec's lengths; NOWHERE if it has many. */
 static INLINE u64 bytes_of_parts(u64 parts, u64 count)
 {
 	u64 sum = 0;
@@ -80,8 +80,9 @@ static INLINE u64 bytes_of_parts(u64 parts, u64 count)
 }
 
 /*
- * As long as nobody takes from it, a pipe's place in line and the file's advance together. They
- * also do from call to call if what lies between comes from elsewhere, but the start does not.
+ * As long as no reader takes from the pipe, the head of the pipe and the position in the file
+ * advance together. They also do so from call to call, if what lies between comes from
+ * elsewhere; but the start does not.
  */
 static INLINE void ask_pipe(struct asking *asking, u64 pipe, u64 first)
 {
@@ -105,8 +106,8 @@ static INLINE u64 pipe_of(u64 file)
 enum { IOCB_OPCODE = 16, IOCB_BUFFER = 24, IOCB_BYTES = 32, IOCB_OFFSET = 40, IOCB_PREADV = 7 };
 
 /*
- * Is this a struct kiocb that has come to this page? Not one of a read() before, whose remains
- * may be on the same stack.
+ * Is this a struct kiocb that has come to this page? One on this very stack does not count: it
+ * may be a remnant of an earlier read().
  */
 static INLINE int is_at(u64 request, u64 regs, u64 mapping, u64 page)
 {
@@ -115,7 +116,9 @@ static INLINE int is_at(u64 request, u64 regs, u64 mapping, u64 page)
 	       PEEK(request, kiocb, ki_pos) >> PAGE_SHIFT == page;
 }
 
-/* What a request of io_uring has still to read; 0 if it is done, though the stack still has it.
+/*
+ * What a request of io_uring has still to read; 0 if it is done, though its address is still on
+ * the stack.
  */
 static INLINE u64 bytes_left(u64 request)
 {
@@ -126,7 +129,9 @@ static INLINE u64 bytes_left(u64 request)
 #endif
 }
 
-/* Does it still want pages up to the last of the lookup, which is of whole blocks? */
+/*
+ * Does the request still want pages up to the last one of the lookup, which is of whole blocks?
+ */
 static INLINE int wants_up_to(u64 request, u64 last, u64 block_pages)
 {
 	u64 left = bytes_left(request);
@@ -136,8 +141,8 @@ static INLINE int wants_up_to(u64 request, u64 last, u64 block_pages)
 }
 
 /*
- * One of io_submit() that is done may still be on the stack, and has come to where the next
- * begins. aio_complete_rw() notes what it read.
+ * Is a request of io_submit() not done yet? The address of one that is done may still be on the
+ * stack, and its position is where the next one begins. aio_complete_rw() notes what it read.
  */
 static INLINE int is_under_way(u64 request)
 {
@@ -149,8 +154,9 @@ static INLINE int is_under_way(u64 request)
 }
 
 /*
- * The struct kiocb of the read that this thread is at, or 0. An io_submit() does one after the
- * other, and has the address of that on its stack, close to where the call began.
+ * The struct kiocb of the read that this thread works on, or 0. io_submit() works on one
+ * request after the other, and has the address of the current one on its stack, close to where
+ * the call began.
  */
 static INLINE u64 request_at_hand(struct asking *asking, enum way way, u64 regs, u64 mapping,
 				  u64 page)
@@ -174,7 +180,7 @@ static INLINE u64 request_at_hand(struct asking *asking, enum way way, u64 regs,
 	return NOTED(asking->found);
 }
 
-/* What that read asks for, as the program wrote it down. */
+/* What that read asks for, by the struct iocb that the program has filled in. */
 static INLINE void ask_aio(struct asking *asking, u64 task, u64 regs, u64 mapping, u64 page)
 {
 	asking->way = BY_AIO;
@@ -193,7 +199,7 @@ static INLINE void ask_aio(struct asking *asking, u64 task, u64 regs, u64 mappin
 #endif
 }
 
-/* How this thread comes to read, told by no more than the number of its call. */
+/* How this thread comes to read, judged only by the number of its system call. */
 static INLINE enum way way_of_call(u64 task, u64 regs)
 {
 	if (FIELD(task, task_struct, flags) & (PF_KTHREAD | PF_IO_WORKER) ||
@@ -246,7 +252,7 @@ static INLINE void ask_splice(struct asking *asking, u64 task, u64 regs, u64 num
 		bytes = CALL_ARGUMENT_3(regs);
 	}
 	ask(asking, BY_PIPE, file_of(task, in), place ? user_word(place) : NOWHERE, bytes);
-	/* Where no end is a pipe, the task keeps one for it. */
+	/* Where neither end is a pipe, the task keeps a pipe for this. */
 	u64 pipe = pipe_of(file_of(task, out));
 	ask_pipe(asking, pipe ? pipe : (u64)PEEK(task, task_struct, splice_pipe), first);
 }

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The bytes of a file that a write call reaches, as its arguments have it.
+ * The bytes of a file that a write call reaches, by its arguments.
  *
- * File systems whose tracepoints tell what is written are asked there; this is for the others.
+ * Some file systems have tracepoints that say what is written, which are used for them; this is
+ * for the others.
  */
 #ifndef MEMTAP_REACH_H
 #define MEMTAP_REACH_H
 
 #include <memtap/descriptors.h>
 
-#define MOST_PARTS 8 /* of a writev(); one of more is not known */
+#define MOST_PARTS 8 /* parts of a writev(); the reach of one with more is not known */
 
-#define IN_FAULT   (~0U) /* the "number" of a call, where a page fault brought the task here */
+#define IN_FAULT   (~0U) /* the "number" of a call, where the task is here by a page fault */
 
 #ifndef O_APPEND
 #define O_APPEND 02000
@@ -46,7 +47,7 @@ static inline u64 length_of(u64 parts, u64 count)
 	return length;
 }
 
-/* Where a write through this file begins that names no place. */
+/* Where a write through this file begins if the call has no position of its own. */
 static inline u64 begin_of(u64 file, u64 inode)
 {
 	if (PEEK(file, file, f_flags) & O_APPEND)
@@ -54,7 +55,7 @@ static inline u64 begin_of(u64 file, u64 inode)
 	return PEEK(file, file, f_pos);
 }
 
-/* What the write call that a task is in reaches of this inode. */
+/* The bytes of this inode that the task's write call reaches. */
 static inline struct reach reach_by_call(u64 task, u64 inode)
 {
 	u64 regs = user_regs(task);

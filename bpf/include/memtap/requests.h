@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Reads that are told of when they are done: those of io_uring and of loop devices.
+ * Reads that the kernel reports when they are done: those of io_uring and of loop devices.
  *
  * One system call submits many of them, a worker or an interrupted thread goes on with them,
- * and what was tried without waiting is tried again. But the kernel says when one is done, and
- * then it has its place and its length in bytes. So the events of those who look the pages up
- * only tell that the file goes through the page cache, and for whom.
+ * and a read that was tried without waiting is tried again. But the kernel reports when a read
+ * is done, with its position and its length in bytes. So the events of the threads that look up
+ * pages only show that the file goes through the page cache, and for which process.
  */
 #ifndef MEMTAP_REQUESTS_H
 #define MEMTAP_REQUESTS_H
@@ -35,7 +35,7 @@ enum {
 	 (HAVE(io_kiocb, tctx) || HAVE(io_kiocb, task)))
 #define HAVE_DEVICES HAVE(loop_device, lo_offset)
 
-/* Who reads a file by requests, and which file it is. */
+/* The process that reads a file by requests, and the file. */
 struct asker {
 	u64 file;
 	u32 tgid;
@@ -44,15 +44,17 @@ struct asker {
 
 BPF_TABLE("lru_hash", u64, struct asker, askers, 4096);
 
-/* The number of a mapping together with the process that reads it; that is 0 for a loop device.
- */
+/* A number for a mapping and the process that reads it; for a loop device the process is 0. */
 static INLINE u64 asked_by(u64 mapping, u32 tgid)
 {
 	return NUMBER_OF(mapping) + tgid * GOLDEN;
 }
 
 #if HAVE_RINGS
-/* What a worker of io_uring works on; 0 for the thread that polls a submission queue. */
+/*
+ * The request that a worker of io_uring works on; 0 for the thread that polls a submission
+ * queue.
+ */
 static INLINE u64 worker_request(u64 task)
 {
 	u64 worker = (u64)FIELD(task, task_struct, worker_private);
@@ -61,7 +63,10 @@ static INLINE u64 worker_request(u64 task)
 	return work ? work - OFFSET(io_kiocb, work) : 0;
 }
 
-/* An interrupted or returning thread goes on with what it has submitted before. */
+/*
+ * Does this thread work for io_uring? One that is interrupted, or returns, goes on with
+ * requests that it submitted before.
+ */
 static INLINE int is_in_ring(u64 task, u64 flags)
 {
 	u64 request;
@@ -76,7 +81,7 @@ static INLINE int is_in_ring(u64 task, u64 flags)
 	return !IN_CALL(regs) || CALL_NUMBER(regs) == NR_IO_URING_ENTER;
 }
 
-/* The process that a request is for; of a polled queue's thread, that of the queue. */
+/* The process that a request is for; where a thread polls the queue, the queue's process. */
 static INLINE u32 asking_tgid(u64 request)
 {
 #if HAVE(io_kiocb, tctx) /* b6f58a3f4aa8 */
@@ -95,9 +100,10 @@ static INLINE int is_read(u8 opcode)
 }
 
 /*
- * A request can ask that nothing be told of it when it is done, unless it fails. Then it is
- * followed as a call is, by those who look up pages for it. It takes some time to find it, so
- * that is done for processes only that have made such requests, told by a hash.
+ * A request can ask that it is not reported when it is done, unless it fails. Then it is
+ * followed as a system call is, by the threads that look up pages for it. To find the request
+ * takes some time, so this is done only for processes that have made such requests, known by a
+ * hash.
  */
 #define PROCESSES 4096
 
@@ -116,7 +122,7 @@ static INLINE int is_silent_read(u64 request)
 	       is_read(PEEK(request, io_kiocb, opcode));
 }
 
-/* The request that this thread, which looks up a page, is at; 0 if it is not found. */
+/* The request for which this thread looks up a page; 0 if it is not found. */
 static INLINE u64 ring_request(struct asking *asking, u64 task, u64 mapping, u64 page, u64 last,
 			       u64 block_pages)
 {
@@ -132,8 +138,9 @@ static INLINE u64 ring_request(struct asking *asking, u64 task, u64 mapping, u64
 }
 
 /*
- * What a request asks for: all that it has read, and has still to read. The kernel moves ki_pos
- * as the iterator gets less, but for a file on overlayfs, below which the pages are.
+ * What a request asks for: all that it has read, and has still to read. The kernel advances
+ * ki_pos as the iterator shrinks, except for a file on overlayfs, where the pages are those of
+ * the file below.
  */
 static INLINE void ask_request(struct asking *asking, u64 request, u64 mapping)
 {
@@ -158,7 +165,7 @@ static INLINE void ask_request(struct asking *asking, u64 request, u64 mapping)
 #define is_in_device(flags) 0
 #endif
 
-/* A splice by io_uring, which a worker does as if it were a system call. */
+/* A splice by io_uring: a worker does it as if it were a system call. */
 static INLINE void ask_worker(struct asking *asking, u64 task, u64 first)
 {
 #if HAVE_RINGS

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The counters of pages in an mm_struct: where each stands.
+ * Where the counters of pages are in an mm_struct.
  *
- * Right to some dozen pages for each CPU: what a CPU has not yet added to the sum is left out,
- * as in get_mm_counter().
+ * Right to some dozen pages for each CPU: they leave out what a CPU has not yet added to the
+ * sum, as get_mm_counter() does.
  */
 #ifndef MEMTAP_RSS_H
 #define MEMTAP_RSS_H

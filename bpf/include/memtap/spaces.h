@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the side-band events of perf leave out of how address spaces change: whose a new process
+ * What perf's side-band events leave out of how address spaces change: which one a new process
  * lives in, where the stacks of threads are, and what mremap(2) moves.
  */
 #ifndef MEMTAP_SPACES_H
@@ -17,7 +17,10 @@
 #define MREMAP_MOVES         6 /* that, and MREMAP_DONTUNMAP */
 #define WHOLE(bytes)         (((bytes) + (1ULL << PAGE_SHIFT) - 1) >> PAGE_SHIFT << PAGE_SHIFT)
 
-/* A process that vfork() or posix_spawn() makes, say. At that point nobody follows it yet. */
+/*
+ * Does this new process share its maker's address space, as after vfork() or posix_spawn()? The
+ * filter does not follow it yet, so it is the maker that is asked about.
+ */
 static inline int shares_space(u64 task, u64 maker, u64 flags)
 {
 	return flags & CLONE_VM && FIELD(task, task_struct, mm) &&
@@ -25,8 +28,9 @@ static inline int shares_space(u64 task, u64 maker, u64 flags)
 }
 
 /*
- * tp_btf/task_newtask(task, clone_flags): a new thread stands at the top of its stack; and what
- * the kernel tells of a new process, it tells of one with an address space of its own as well.
+ * tp_btf/task_newtask(task, clone_flags): a new thread stands at the top of its stack. As for
+ * new processes, the side-band event is the same whether or not they have an address space of
+ * their own.
  */
 int on_thread(u64 *ctx)
 {
@@ -44,8 +48,9 @@ int on_thread(u64 *ctx)
 }
 
 /*
- * Where several are moved at once there can be gaps between them, and what stood there before
- * stays. So it is told what a mapping is of: what is left of another is not of what was moved.
+ * When several mappings are moved at once there can be gaps between them, and what was mapped
+ * there before stays. So the event says of which page of a file, if any, the mapping is: what
+ * is left of an old mapping is of something else.
  */
 static inline void describe_moved(struct event *moved, u64 vma)
 {
@@ -62,10 +67,11 @@ static inline void describe_moved(struct event *moved, u64 vma)
 }
 
 /*
- * What mremap(2) puts into the address space of the task that calls it: of that the kernel
- * tells nobody. A mapping may have been joined with what is beside it. What is moved to a given
- * address may be several (d23cb648e365), each as far from the first as before; what else is
- * written then is what is left of mappings that were cut, there and where it came from.
+ * What mremap(2) puts into the address space of the task that calls it: the kernel has no
+ * side-band event for that. A mapping may have been merged with its neighbours. Several
+ * mappings may be moved to a given address (d23cb648e365), each as far from the first as
+ * before. Whatever else is written then is the rest of mappings that were split, at the new
+ * place and at the old.
  */
 static inline int moved(void *ctx, u64 task, u64 start, u64 end, u64 vma)
 {
@@ -80,7 +86,7 @@ static inline int moved(void *ctx, u64 task, u64 start, u64 end, u64 vma)
 		this.ip = from + this.address - to;
 		end = end < to + bytes ? end : to + bytes;
 	}
-	/* What does not grow stays where it is, and may be several. */
+	/* What does not grow stays where it is, and may be several mappings. */
 	if (this.address >= end || (!(flags & MREMAP_MOVES) && before >= bytes))
 		return 0;
 	struct lane *lane = enter(LANE_MOVED);
@@ -106,7 +112,7 @@ static inline int in_mremap(u64 task)
 }
 
 #if HAVE(mm_struct, mm_mt)
-/* tp_btf/ma_write(function, mas, pivot, entry): of all that is kept in maple trees. */
+/* tp_btf/ma_write(function, mas, pivot, entry): every write into a maple tree. */
 int on_mapping(u64 *ctx)
 {
 	u64 task = (u64)current_task(), mas = ctx[1], vma = ctx[3];

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Stacks by number, if the program is told to keep so many (STACKS). Stacks with the same hash
- * cannot be in one map; the few that meet another go to the second. Session.stack() reads them.
+ * Stacks by number, if the program has to keep some (STACKS, how many). Two stacks with the
+ * same hash cannot be in one map; the few that collide go to the second map. Session.stack()
+ * reads them.
  */
 #ifndef MEMTAP_STACKS_H
 #define MEMTAP_STACKS_H

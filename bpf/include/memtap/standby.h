@@ -3,22 +3,24 @@
  * The kernel does not run a program on a CPU where it is running already. But an interrupt can
  * come just then, and free hundreds of objects that RCU has kept; and a task can be preempted
  * in the middle of the program for milliseconds: since a46023d5616e in tracepoints, and always
- * in functions. All that others did meanwhile would be missed. So where STANDBYS are asked for,
- * such a program is loaded that many times more. These others, its standbys, take its place
- * where it is not run: the first standby takes the program's; the second theirs where neither
- * is run, as a task can be preempted in the first standby, too.
+ * in functions. All events on the CPU meanwhile would be missed. So where STANDBYS are asked
+ * for, such a program is loaded that many times more. These copies, its standbys, take its
+ * place where it is not run. The first standby takes the program's place; the second takes over
+ * where neither is run, as a task can be preempted in the first standby, too.
  *
- * A program that handles an event claims it for each standby behind it. A standby, when it is
- * run, takes back what was claimed for it; what it does not find was not handled, so it handles
- * that. Where a standby is refused, or not attached yet, the claim for it stays until the same
- * stack has another. Only if that is the same event from the same place, and its program is
- * refused, does the standby take it for handled. That, and what all are refused for, is missed,
- * and the audit says so.
+ * A program that handles an event leaves a claim to it for each standby behind it. A standby
+ * that is run takes back the claim that was left for it. If it finds none, the event was not
+ * handled, and the standby handles it. Where a standby is refused, or not attached yet, its
+ * claim stays until the same stack has another one. Only if the next event there is the same
+ * one from the same place, and its program is refused, does the standby wrongly take it for
+ * handled. Such an event is missed, as is one for which the program and all standbys are
+ * refused, and the audit says so.
  *
- * A claim has the address of the program's arguments. It is the same for all that run one
- * behind the other, and for no two tasks or interrupts at a time, as the arguments lie on the
- * stack. So a claim from deeper in the same stack is over. Claims are not kept per CPU, as a
- * preempted task may go on elsewhere, but in buckets by stack, so that CPUs rarely meet.
+ * A claim holds the address of the program's arguments, which are on the stack. So it is the
+ * same for a program and its standbys, which run one behind the other, and no two tasks or
+ * interrupts have the same at one time. A claim from deeper in the same stack is over. Claims
+ * are not kept per CPU, as a preempted task may go on elsewhere, but in buckets by stack, so
+ * that CPUs rarely meet.
  *
  * The program that includes this file has defined PROGRAMS, how many may have standbys.
  */
@@ -32,7 +34,7 @@
 #endif
 
 #if STANDBYS
-#define STACK_BITS 14 /* what task or interrupt has a stack here has it alone */
+#define STACK_BITS 14 /* a stack of this size belongs to one task or interrupt alone */
 #define PLACES     1024
 #define WAYS       4
 #define ALL_CLAIMS (PROGRAMS * STANDBYS * PLACES)
@@ -45,10 +47,13 @@ struct claims {
 
 BPF_ARRAY(claims, struct claims, ALL_CLAIMS);
 
-/* In this order: an interrupt can look at it in between. */
+/* Writes in the order of the code: an interrupt can look at it in between. */
 #define NOTE(member, value) (*(volatile u64 *)&(member) = (value))
 
-/* Which of a program's standbys runs, from 1 on, or 0: put here as each of them is loaded. */
+/*
+ * Which standby of a program this is, from 1 on; 0 for the program. Filled in as each is
+ * loaded.
+ */
 static inline u64 standby_number(void)
 {
 	u64 answer;
@@ -65,7 +70,7 @@ static inline struct claims *claims_of(int program, int standby, u64 place)
 	return claims.lookup(&at);
 }
 
-/* Where the arguments lie. The verifier lets a pointer become a number by its negation. */
+/* Where the arguments are. To the verifier, a pointer that is negated becomes a number. */
 static inline u64 arguments_at(void *ctx)
 {
 	u64 place = (u64)ctx;
@@ -74,7 +79,7 @@ static inline u64 arguments_at(void *ctx)
 	return -place;
 }
 
-/* Who runs here with arguments at `place` has left what is deeper in the stack. */
+/* A program that runs with arguments at `place` has left all that is deeper in the stack. */
 static inline int is_over(u64 noted, u64 place)
 {
 	return noted <= place && (noted ^ place) >> STACK_BITS == 0;
@@ -109,8 +114,9 @@ static inline int was_handled(struct claims *claims, u64 place, u64 what)
 }
 
 /*
- * Has the program that runs to handle this? A standby has to where none before it does. Asked
- * first of all, also of what will turn out to be of no interest: then what is missed is known.
+ * Has this program to handle the event? A standby has to where no program before it did. To be
+ * asked first of all, also for events that will turn out to be of no interest: then it is known
+ * how many are missed.
  */
 static inline int claim(void *ctx, int program, u64 what)
 {
@@ -136,7 +142,7 @@ static inline u64 standby_number(void)
 	return 0;
 }
 
-/* Not even looked at. */
+/* The arguments are not even evaluated. */
 #define claim(ctx, program, what) 1
 #endif
 

@@ -1,22 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The threshold from which on malloc maps a block on its own, read where it makes a call. */
+/* The size from which on malloc maps a block on its own, read when it makes a system call. */
 #ifndef MEMTAP_THRESHOLDS_H
 #define MEMTAP_THRESHOLDS_H
 
 #include <memtap/calls.h>
 
 /*
- * Where a glibc has its threshold, found by the page offset that one of its system calls
- * returns to: user space knows it of the files that it has looked at
- * (tracers/malloc/thresholds.py). Whether it is such a file's code is told by what stands near
- * the beginning of that.
+ * Where a glibc has its threshold, by the page offset to which one of its system calls returns.
+ * User space knows it for the files that it has looked at (tracers/malloc/thresholds.py). An id
+ * near the beginning of the file in memory shows whether the code is of such a file.
  */
 struct known_call {
 	u64 offset; /* of the instruction in the file, as it is in memory; likewise: */
 	u64 id_at;
 	u64 id;
 	u64 threshold_at;
-	u64 most_at; /* of how many blocks malloc maps at most */
+	u64 most_at; /* of the number of blocks that malloc maps at most */
 };
 
 #define NEVER      (~0ULL)
@@ -24,7 +23,7 @@ struct known_call {
 
 BPF_F_TABLE("array", int, struct known_call, known_calls, PAGE_BYTES, BPF_F_MMAPABLE);
 
-/* Tells the threshold of malloc in the library whose code makes a call, if that is known. */
+/* Adds to a call the threshold of malloc in the library that makes it, if that is known. */
 static inline void tell_threshold(struct event *call)
 {
 	int at = call->ip & (PAGE_BYTES - 1);

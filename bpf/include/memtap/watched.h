@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What userfaultfd(2) watches, for whoever reads the iterator. */
+/* The mappings that userfaultfd(2) watches, for the reader of the iterator. */
 #ifndef MEMTAP_WATCHED_H
 #define MEMTAP_WATCHED_H
 
@@ -17,7 +17,7 @@ int on_vma(u64 *ctx)
 
 	if (!vma || !FIELD(vma, vm_area_struct, vm_userfaultfd_ctx__ctx))
 		return 0;
-	/* Typed in every build, or the verifier takes it for no struct. */
+	/* Typed in every build, or the verifier does not know that it is a struct. */
 	u64 seq = LOAD_AS(u64, meta, OFFSET(bpf_iter_meta, seq));
 	struct watched watched = {
 		.start = FIELD(vma, vm_area_struct, vm_start),

@@ -16,8 +16,8 @@ from memtap.tracers.faults.report import Faults
 from memtap.tracers.faults.rows import ROW, Cause
 from memtap.tracers.faults.times import merged, tally
 from memtap.tracers.model.chunk import Chunk
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report, Row
-from memtap.tracers.model.who import Who
 from tests.tracers.builders import make_chunk, make_interval, make_origin
 
 TEXTS = {"place": {1: "/lib/x.so", 2: "//anon"}, "site": {1: "main+0x4 app"}}
@@ -78,15 +78,15 @@ def test_each_key_groups(by: str, column: str, values: list[object]) -> None:
     other = fault(
         tgid=200, tid=201, region=Region.THREAD_STACK, cause=Cause.ZERO_PAGE, place=1, site=9
     )
-    who = {100: Who("app", 0, "root", "/a")}
-    found = report(fault(), fault(), other, by=by, who=who).rows
+    processes = {100: Process("app", 0, "root", "/a")}
+    found = report(fault(), fault(), other, by=by, processes=processes).rows
     assert [row[column] for row in found] == values
     assert sorted(row["total"] for row in found) == [1, 2]
 
 
 def test_processes_of_one_cgroup_are_one_row() -> None:
-    who = {tgid: Who("app", 0, "root", "/a") for tgid in (100, 200)}
-    (row,) = report(fault(), fault(tgid=200), by="cgroup", who=who).rows
+    processes = {tgid: Process("app", 0, "root", "/a") for tgid in (100, 200)}
+    (row,) = report(fault(), fault(tgid=200), by="cgroup", processes=processes).rows
     assert row["total"] == 2
 
 

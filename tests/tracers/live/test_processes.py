@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from memtap.tracers.host.procfs import user_name
-from memtap.tracers.live.processes import descendants, pick_cgroup, read_parents, read_who
-from memtap.tracers.model.who import Who
+from memtap.tracers.live.processes import descendants, pick_cgroup, read_parents, read_process
+from memtap.tracers.model.process import Process
 
 V2 = b"0::/user.slice/a b\n"
 V1 = b"5:memory:/m\n4:cpu,cpuacct:/c\n1:name=systemd:/s\n"
@@ -27,11 +27,11 @@ def lay_out(root: Path, pid: int, name: bytes, uid: int = 0, cgroup: bytes = V2)
 
 def test_a_process_is_read(tmp_path: Path) -> None:
     lay_out(tmp_path, 5, b"cat", uid=0)
-    assert read_who(5, tmp_path) == Who("cat", 0, "root", "/user.slice/a b")
+    assert read_process(5, tmp_path) == Process("cat", 0, "root", "/user.slice/a b")
 
 
 def test_one_that_is_gone_is_nobody(tmp_path: Path) -> None:
-    assert read_who(5, tmp_path) is None
+    assert read_process(5, tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -51,15 +51,15 @@ def test_a_name_is_shown_as_it_is_but_cannot_harm(
     written: bytes, shown: str, tmp_path: Path
 ) -> None:
     lay_out(tmp_path, 5, written)
-    who = read_who(5, tmp_path)
-    assert who is not None
-    assert (who.comm, who.uid) == (shown, 0)
+    process = read_process(5, tmp_path)
+    assert process is not None
+    assert (process.comm, process.uid) == (shown, 0)
 
 
 def test_this_process_is_who_it_is() -> None:
-    who = read_who(os.getpid())
-    assert who is not None
-    assert (who.uid, who.user) == (os.getuid(), user_name(os.getuid()))
+    process = read_process(os.getpid())
+    assert process is not None
+    assert (process.uid, process.user) == (os.getuid(), user_name(os.getuid()))
 
 
 @pytest.mark.parametrize("uid", [4_000_000_000, 2**32 - 1])

@@ -24,7 +24,7 @@ from memtap.tracers.host.files import FileName
 from memtap.tracers.host.hostile import one_line
 from memtap.tracers.live.recording import Recorder, Recording, RecordingFullError, find
 from memtap.tracers.model.chunk import Chunk, Origin
-from memtap.tracers.model.who import Who
+from memtap.tracers.model.process import Process
 from memtap.tracers.pagecache.cachetop import Cachetop
 from memtap.tracers.pagecache.rows import ROW
 from tests.tracers.builders import (
@@ -42,7 +42,7 @@ from tests.tracers.builders import (
 
 RAW = "\\x1b[2J\u202e\U0001f600\"\n\0'\ud800"
 HOSTILE = one_line(RAW)
-SOME = make_chunk(add(0, 4), read(0, 4), who={100: Who("cat", 0, "root", "/")})
+SOME = make_chunk(add(0, 4), read(0, 4), processes={100: Process("cat", 0, "root", "/")})
 
 
 def record(path: Path, *chunks: Chunk, origin: Origin | None = None) -> Path:
@@ -54,7 +54,7 @@ def record(path: Path, *chunks: Chunk, origin: Origin | None = None) -> Path:
 
 
 def same(one: Chunk, other: Chunk) -> bool:
-    names = ("until_ns", "who", "paths", "interval", "last")
+    names = ("until_ns", "processes", "paths", "interval", "last")
     return one.rows.tobytes() == other.rows.tobytes() and all(
         getattr(one, name) == getattr(other, name) for name in names
     )
@@ -68,7 +68,7 @@ CHUNKS = {
         read(file=2**51, index=2**64 - 1, pages=2**32 - 1, whole=2**32 - 1, call=2**16 - 1)
     ),
     "hostile names": make_chunk(
-        who={1: Who(HOSTILE, -1, HOSTILE, HOSTILE)},
+        processes={1: Process(HOSTILE, -1, HOSTILE, HOSTILE)},
         paths={2**63: FileName(HOSTILE, 2**64 - 1, HOSTILE)},
     ),
     "losses and notes": make_chunk(
@@ -90,11 +90,16 @@ def test_a_chunk_comes_back_as_it_was(what: str, tmp_path: Path) -> None:
 )
 def test_many_chunks_come_back_in_their_order(
     tmp_path_factory: pytest.TempPathFactory,
-    parts: list[tuple[list[Event], dict[int, Who], bool]],
+    parts: list[tuple[list[Event], dict[int, Process], bool]],
 ) -> None:
     chunks = [
-        make_chunk(*events, who=who, interval=make_interval() if ends else None, until_ns=number)
-        for number, (events, who, ends) in enumerate(parts)
+        make_chunk(
+            *events,
+            processes=processes,
+            interval=make_interval() if ends else None,
+            until_ns=number,
+        )
+        for number, (events, processes, ends) in enumerate(parts)
     ]
     path = record(tmp_path_factory.getbasetemp() / "chunks", *chunks)
     back = list(Recording(path))
@@ -298,9 +303,9 @@ def test_whatever_is_damaged_is_said_and_never_shown_as_a_number(
 
 
 def test_names_in_a_file_that_anybody_could_write_are_made_printable(tmp_path: Path) -> None:
-    raw = make_chunk(who={1: Who(RAW, 0, RAW, RAW)}, paths={1: FileName(RAW, INO, RAW)})
+    raw = make_chunk(processes={1: Process(RAW, 0, RAW, RAW)}, paths={1: FileName(RAW, INO, RAW)})
     (back,) = Recording(record(tmp_path / "r", raw))
-    assert back.who == {1: Who(HOSTILE, 0, HOSTILE, HOSTILE)}
+    assert back.processes == {1: Process(HOSTILE, 0, HOSTILE, HOSTILE)}
     assert back.paths == {1: FileName(HOSTILE, INO, HOSTILE)}
     assert HOSTILE.isprintable()
 

@@ -10,8 +10,8 @@ import pytest
 
 from memtap.bpf.stream import Events
 from memtap.tracers.model.chunk import Chunk
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report
-from memtap.tracers.model.who import Who
 from memtap.tracers.oom.badness import badness, score_of
 from memtap.tracers.oom.kmsg import Verdict, Verdicts
 from memtap.tracers.oom.report import FORMULA, Oom
@@ -26,7 +26,7 @@ TEXTS = {
     "cgroup": {100: "/a/b"},
     "limited": {100: "/a"},
 }
-WHO = {100: Who("later", 1, "daemon", "/"), 300: Who("next", 0, "root", "/a")}
+PROCESSES = {100: Process("later", 1, "daemon", "/"), 300: Process("next", 0, "root", "/a")}
 
 
 def victim(**members: int) -> dict[str, int]:
@@ -49,7 +49,7 @@ def rows_of(*several: dict[str, int]) -> Events:
 
 
 def chunk(*several: dict[str, int], **other: Any) -> Chunk:
-    usual = {"until_ns": 10**9, "who": WHO, "texts": TEXTS, "last": False}
+    usual = {"until_ns": 10**9, "processes": PROCESSES, "texts": TEXTS, "last": False}
     return replace(make_chunk(**(usual | other)), rows=rows_of(*several))
 
 

@@ -13,8 +13,8 @@ from memtap.cli.arrange import Order
 from memtap.cli.render import Json
 from memtap.tracers.host.files import FileName
 from memtap.tracers.model.frames import pl
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Row, percentage
-from memtap.tracers.model.who import Who
 from memtap.tracers.pagecache.cachestat import Cachestat
 from memtap.tracers.pagecache.cachetop import Cachetop, percentages
 from memtap.tracers.pagecache.columns import CACHETOP_KEYS
@@ -36,8 +36,8 @@ FILE = ["dev", "ino", "path"]
 COUNTS = ["hits_pages", "misses_pages", "dirties_pages", "read_hit_pct", "write_hit_pct"]
 PAGES = ["inserted_pages", "evicted_pages", "removed_pages"]
 WIDE = ["dirty_folio_pages"]
-ROOT = Who("cat", 0, "root", "/")
-DAEMON = Who("dd", 1, "daemon", "/a")
+ROOT = Process("cat", 0, "root", "/")
+DAEMON = Process("dd", 1, "daemon", "/a")
 
 
 def rows(*events: Event, by: tuple[str, ...] = ("process",), **members: object) -> list[Row]:
@@ -78,7 +78,7 @@ def test_headings_are_those_of_the_contract(by: str, headings: list[str]) -> Non
 
 
 def test_a_process_is_named() -> None:
-    (row,) = rows(add(0, 1), read(0, 4), who={100: DAEMON})
+    (row,) = rows(add(0, 1), read(0, 4), processes={100: DAEMON})
     assert row == {
         "pid": 100,
         "uid": 1,
@@ -134,9 +134,9 @@ def test_what_is_dirty_with_a_page_is_told_apart() -> None:
 
 
 def test_processes_of_one_user_are_one_row_by_user() -> None:
-    who = {1: ROOT, 2: replace(ROOT, comm="sh"), 3: DAEMON}
+    processes = {1: ROOT, 2: replace(ROOT, comm="sh"), 3: DAEMON}
     events = (read(tgid=1), read(tgid=2), read(tgid=3))
-    found = rows(*events, by=("user",), who=who)
+    found = rows(*events, by=("user",), processes=processes)
     assert [(row["uid"], row["hits_pages"]) for row in found] == [(0, 2), (1, 1)]
 
 
@@ -158,9 +158,9 @@ def test_names_are_kept_until_they_change() -> None:
     cachetop = Cachetop(make_origin(), ("process", "file"))
     path = named("/x")
     chunks = [
-        make_chunk(read(), who={100: ROOT}, paths=path),
+        make_chunk(read(), processes={100: ROOT}, paths=path),
         make_chunk(read()),
-        make_chunk(read(), who={100: DAEMON}),
+        make_chunk(read(), processes={100: DAEMON}),
     ]
     found = [cachetop.feed(chunk) for chunk in chunks]
     shown = [(r.rows[0]["comm"], r.rows[0]["path"]) for r in found if r]
@@ -183,11 +183,11 @@ def test_the_last_interval_can_be_grouped_anew() -> None:
     by=st.lists(st.sampled_from(list(CACHETOP_KEYS)), min_size=1, unique=True),
 )
 def test_rows_of_any_grouping_sum_up_to_cachestat(
-    feeds: list[tuple[list[Event], dict[int, Who]]], by: list[str]
+    feeds: list[tuple[list[Event], dict[int, Process]]], by: list[str]
 ) -> None:
     cachestat, cachetop = Cachestat(make_origin()), Cachetop(make_origin(), tuple(by))
-    for events, who in feeds:
-        chunk = make_chunk(*events, who=who)
+    for events, processes in feeds:
+        chunk = make_chunk(*events, processes=processes)
         whole, parts = cachestat.feed(chunk), cachetop.feed(chunk)
         assert whole is not None
         assert parts is not None
@@ -200,7 +200,7 @@ def test_files_that_are_not_shown_are_not_named() -> None:
     def nobody_asks() -> tuple[str, int, str]:
         raise AssertionError("a file that is cut off was named")
 
-    paths = named("/most", file=2) | {numbered(file): FileName.late(nobody_asks) for file in (1, 3)}
+    paths = named("/most", file=2) | {numbered(file): FileName.lazy(nobody_asks) for file in (1, 3)}
     events = (read(file=1), read(0, 2, file=2), read(file=3))
     report = Cachetop(make_origin(), ("file",)).feed(make_chunk(*events, paths=paths))
     assert report is not None
@@ -232,7 +232,7 @@ def test_rows_are_ordered_as_those_of_other_reports(
 def test_rows_are_the_same_in_json_as_one_by_one(path: str) -> None:
     events = [add(0, 3), read(0, 7), dirty(2, 2), read(file=2)]
     report = Cachetop(make_origin(), ("process", "file")).feed(
-        make_chunk(*events, who={100: DAEMON}, paths=named(path))
+        make_chunk(*events, processes={100: DAEMON}, paths=named(path))
     )
     assert report is not None
     text = Json().render(report)

@@ -21,7 +21,7 @@ from memtap.tracers.model.report import Row
 from memtap.tracers.ps.columns import pmap_columns, ps_columns
 from memtap.tracers.ps.pmap import report
 from memtap.tracers.ps.report import Ps, changes, grouped, summed
-from memtap.tracers.ps.snapshot import Reader, Snapshot, Whom
+from memtap.tracers.ps.snapshot import Reader, Snapshot, Wanted
 
 KTHREADD = 2
 WORKLOADS = Path(__file__).resolve().parents[2] / "workloads"
@@ -57,7 +57,7 @@ def thread_stacks(pid: int) -> int:
 
 
 def look(*pids: int, **how: Any) -> Snapshot:
-    return Reader(Whom(pids, **how)).look()
+    return Reader(Wanted(pids, **how)).look()
 
 
 def only(seen: Snapshot) -> Row:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from memtap.bpf.stream import Events
 from memtap.tracers.model.chunk import Chunk
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report, Row
-from memtap.tracers.model.who import Who
 from memtap.tracers.reclaim.counters import counters
 from memtap.tracers.reclaim.pairs import Spans
 from memtap.tracers.reclaim.probes import Edge, Kind
@@ -26,7 +26,7 @@ from tests.tracers.builders import make_chunk, make_interval, make_origin
 
 PROGRAM = source("programs/reclaim.bpf.c")
 MS = 1_000_000
-WHO = {100: Who("a", 1, "daemon", "/x"), 200: Who("b", 0, "root", "/x")}
+PROCESSES = {100: Process("a", 1, "daemon", "/x"), 200: Process("b", 0, "root", "/x")}
 
 Event = dict[str, int]
 
@@ -52,7 +52,7 @@ def rows_of(*several: Event) -> Events:
 
 
 def chunk(*several: Event, **other: Any) -> Chunk:
-    return replace(make_chunk(**({"who": WHO} | other)), rows=rows_of(*several))
+    return replace(make_chunk(**({"processes": PROCESSES} | other)), rows=rows_of(*several))
 
 
 def report(*several: Event, by: str = "process", **other: Any) -> Report:

@@ -10,10 +10,10 @@ import pytest
 
 from memtap.bpf.stream import Events
 from memtap.tracers.model.chunk import Chunk
+from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Report
-from memtap.tracers.model.who import Who
 from memtap.tracers.slab.enrich import LARGE, UNKNOWN, _is_ours, _name, _shown
-from memtap.tracers.slab.report import NOBODY, Slab, waste
+from memtap.tracers.slab.report import NO_PROCESS, Slab, waste
 from memtap.tracers.slab.rows import ROW, Kind
 from tests.tracers.builders import make_interval, make_origin
 
@@ -24,7 +24,7 @@ TEXTS = {
     "stack": {7: "do_sys_open;alloc_empty_file"},
 }
 FILP_AT = 0xFFFF888100000000
-WHO = {100: Who("cat", 0, "root", "/"), 200: Who("ls", 0, "root", "/")}
+PROCESSES = {100: Process("cat", 0, "root", "/"), 200: Process("ls", 0, "root", "/")}
 
 
 def row(cache: int = FILP, kind: Kind = Kind.COUNTED, tgid: int = 100, **values: int) -> Events:
@@ -40,7 +40,7 @@ def chunk(*rows: Events, ends: bool = True, until_ns: int = 0) -> Chunk:
     return Chunk(
         rows=np.concatenate([np.empty(0, ROW), *rows]),
         until_ns=until_ns,
-        who=WHO,
+        processes=PROCESSES,
         texts=TEXTS,
         interval=make_interval() if ends else None,
     )
@@ -113,7 +113,7 @@ def test_what_has_something_is_shown_though_nothing_happened() -> None:
 def test_a_process_that_changes_its_name_keeps_what_it_has() -> None:
     slab = Slab(make_origin(), ("process",))
     report_of(slab, row(allocs=5))
-    renamed = Chunk(np.empty(0, ROW), 0, {100: Who("dog")}, interval=make_interval())
+    renamed = Chunk(np.empty(0, ROW), 0, {100: Process("dog")}, interval=make_interval())
     made = slab.feed(renamed)
     assert made
     assert [(row["comm"], row["live"]) for row in made.rows] == [("dog", 5)]
@@ -187,7 +187,7 @@ def test_frames_of_tracing_itself_are_known() -> None:
 
 
 def test_what_is_no_process_is_named() -> None:
-    idle, early = row(tgid=0, allocs=2), row(tgid=NOBODY, frees=5)
+    idle, early = row(tgid=0, allocs=2), row(tgid=NO_PROCESS, frees=5)
     found = rows_by(Slab(make_origin(), ("process",)), "comm", idle, early)
     assert {name: (each["pid"], each["live"]) for name, each in found.items()} == {
         "[interrupt]": (0, 2),

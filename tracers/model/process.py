@@ -1,4 +1,4 @@
-"""Who did it: what reports tell of a process."""
+"""What reports say about a process."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Who:
-    """A process. `uid` is -1, and the texts are "?", where nobody can know any more.
+class Process:
+    """A process. `uid` is -1, and the texts are "?", where they can no longer be known.
 
     Attributes:
         comm: its name, at most 15 bytes.
@@ -23,5 +23,5 @@ class Who:
     args: str = "?"
 
 
-# Of whom nothing is known.
-UNKNOWN_PROCESS = Who()
+# A process of which nothing is known.
+UNKNOWN_PROCESS = Process()
