@@ -1,4 +1,4 @@
-"""Types of the running kernel, from its own BTF (/sys/kernel/btf/vmlinux)."""
+"""Types of the running kernel, from its own BTF (/sys/kernel/btf/vmlinux), and of its modules."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ _WRAPPERS = (8, 9, 10, 11, 18)  # typedef, volatile, const, restrict, type tag
 
 # No helper has a number like this: a call of it means the kernel function of the lower bits.
 KFUNC_CALL = 1 << 30
+
+# File systems of which structs are asked for; a struct of theirs begins with the module's name.
+_MODULES = ("btrfs",)
 
 _WORDS = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
 
@@ -78,7 +81,10 @@ class Member:
 
 
 class Btf:
-    """The kernel's types by name. Raises MemtapError where the kernel has no BTF."""
+    """The kernel's types by name. Raises MemtapError where the kernel has no BTF.
+
+    Members of a module's structs are found if it is there by then, and the kernel tells its types.
+    """
 
     def __init__(self) -> None:
         self._lib = libbpf.library()
@@ -89,6 +95,7 @@ class Btf:
                 "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y",
             )
         self._numbers: dict[tuple[str, int], int] = {}
+        self._modules: dict[str, _Module | None] = {}
 
     def has_raw_tracepoint(self, name: str) -> bool:
         """Does the kernel have this tracepoint, by its bare name (btf_trace_NAME)?"""
@@ -138,6 +145,8 @@ class Btf:
         number = self._find(struct, _STRUCT)
         if number <= 0:
             number = self._find(struct, _UNION)
+        if number <= 0 and (module := self._module(struct)):
+            return module.member(struct, path)
         found = Member(0, 0)
         for name in path.split("."):
             step = self._search(number, name) if number > 0 else None
@@ -159,6 +168,14 @@ class Btf:
             if self._name(entry.name) == name:
                 return int(entry.value)
         return None
+
+    def _module(self, struct: str) -> _Module | None:
+        """The types of the module that a struct is of, by its name; None if there are none."""
+        name = struct.partition("_")[0]
+        if name in _MODULES and name not in self._modules:
+            btf = self._lib.btf__load_module_btf(name.encode(), self._btf)
+            self._modules[name] = _Module(btf) if btf else None
+        return self._modules.get(name)
 
     def _find(self, name: str, kind: int) -> int:
         """A type's number, 0 or less if there is none; kept, as libbpf looks at 100,000 types."""
@@ -202,6 +219,17 @@ class Btf:
             if inside:
                 return inside[0], bits + inside[1]
         return None
+
+
+class _Module(Btf):
+    """The types of a module, which go on from those of the kernel."""
+
+    def __init__(self, btf: int) -> None:
+        self._lib, self._btf = libbpf.library(), btf
+        self._numbers = {}
+
+    def _module(self, struct: str) -> None:
+        """It has no modules."""
 
 
 @cache

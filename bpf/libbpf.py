@@ -41,6 +41,7 @@ _PROTOTYPES: dict[str, tuple[type | None, list[type]]] = {
     "bpf_obj_get_info_by_fd": (ct.c_int, [ct.c_int, ct.c_void_p, ct.c_void_p]),
     "bpf_prog_test_run_opts": (ct.c_int, [ct.c_int, ct.c_void_p]),
     "btf__load_vmlinux_btf": (ct.c_void_p, []),
+    "btf__load_module_btf": (ct.c_void_p, [ct.c_char_p, ct.c_void_p]),
     "btf__find_by_name_kind": (ct.c_int, [ct.c_void_p, ct.c_char_p, ct.c_uint32]),
     "btf__type_by_id": (ct.c_void_p, [ct.c_void_p, ct.c_uint32]),
     "btf__name_by_offset": (ct.c_char_p, [ct.c_void_p, ct.c_uint32]),

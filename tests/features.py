@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from memtap.bpf.kernel import Kernel
 from memtap.bpf.loading import Request
-from memtap.tracers.doctor import REPORTS
+from memtap.tracers.doctor import LOOKS, REPORTS
 from tests.live.tracing import MEMTAP
 
 Answer = str | int | bool | None
@@ -102,7 +102,7 @@ def recorded(kernel: Kernel) -> dict[str, Answer]:
         return answers[question]
 
     features = Features(ask).kernel
-    for request in REPORTS.values():
+    for request in (REPORTS | LOOKS).values():
         for variant in request.plan.variants:
             variant.missing(features)
         chosen(request, features)
@@ -117,7 +117,7 @@ def description() -> dict[str, Any]:
     return {
         "release": kernel.release,
         "features": recorded(kernel),
-        "reports": [row for row in doctor["rows"] if row["report"] in REPORTS],
+        "reports": doctor["rows"],
         "host": doctor["host"],
     }
 

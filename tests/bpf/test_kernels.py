@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from memtap.tracers.doctor import REPORTS
+from memtap.tracers.doctor import LOOKS, REPORTS
 from tests.features import Features, chosen
 
+ALL = REPORTS | LOOKS
 KERNELS = sorted((Path(__file__).resolve().parent.parent / "data/kernels").glob("*.json"))
 
 
@@ -21,14 +22,14 @@ def recorded(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def test_each_report_runs(recorded: dict[str, Any]) -> None:
-    assert [row["report"] for row in recorded["reports"]] == list(REPORTS)
+    assert [row["report"] for row in recorded["reports"]] == list(ALL)
     assert all(row["way"] for row in recorded["reports"])
 
 
 def test_the_variant_that_is_chosen_is_the_one_that_worked(recorded: dict[str, Any]) -> None:
     kernel = Features(recorded["features"].__getitem__).kernel
     for row in recorded["reports"]:
-        variant, probes = chosen(REPORTS[row["report"]], kernel)
+        variant, probes = chosen(ALL[row["report"]], kernel)
         assert (row["report"], variant, probes) == (row["report"], row["way"], row["probes"])
 
 

@@ -285,12 +285,14 @@ def files(disk: Path) -> Iterator[tuple[Path, Path]]:
 def cgroup_row(path: str) -> Row:
     (report,) = reports(memtap("ledger", "-b", "cgroup", "-f", "json").stdout)
     (row,) = (row for row in report["rows"] if row["cgroup"] == path)
-    return row
+    return row | {"accuracy": report["audit"]["accuracy"]}
 
 
 def test_a_cgroup_has_what_its_processes_made(files: tuple[Path, Path]) -> None:
     with limited(400 * MIB) as cgroup, filled(cgroup, *files):
         row = cgroup_row(cgroup.path)
+        is_told = cgroup.version == 1 or "kernel" in cgroup.stat()
+    assert row["accuracy"] == ("exact" if is_told else "bounded")
     assert row["limit_bytes"] == 400 * MIB
     assert row["shmem_bytes"] == pytest.approx(32 * MIB, abs=MIB)
     assert row["file_bytes"] == pytest.approx(48 * MIB, abs=8 * MIB)

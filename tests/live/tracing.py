@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from memtap.bpf.kernel import Kernel
@@ -198,11 +199,12 @@ def is_evicted(path: Path) -> bool:
 @contextmanager
 def mapped(path: Path, pages: int | None = None) -> Iterator[tuple[int, int]]:
     """Maps a file, or its first pages; gives address and length."""
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), (pages or 0) * PAGE) as view:
+    length, access = (pages or 0) * PAGE, mmap.ACCESS_READ
+    with path.open("rb") as file, mmap.mmap(file.fileno(), length, access=access) as view:
         view.madvise(mmap.MADV_RANDOM)
-        place = ctypes.c_char.from_buffer(view)
+        place = np.frombuffer(view, np.uint8)
         try:
-            yield ctypes.addressof(place), len(view)
+            yield place.ctypes.data, len(view)
         finally:
             del place
 
@@ -224,27 +226,33 @@ def resident(path: Path) -> int:
 
 
 # Of uapi/linux/kernel-page-flags.h, and of Documentation/admin-guide/mm/pagemap.rst.
+KPF_DIRTY = 1 << 4
 _KPF_COMPOUND = 1 << 15 | 1 << 16
 _PFN = (1 << 55) - 1
 
 
+def page_flags(path: Path) -> list[int]:
+    """What /proc/kpageflags says of each page of a file that is cached."""
+    with (
+        mapped(path) as (address, _),
+        Path("/proc/self/pagemap").open("rb", buffering=0) as pagemap,
+        Path("/proc/kpageflags").open("rb", buffering=0) as kpageflags,
+    ):
+        flags = []
+        for number in (number for number, cached in enumerate(cached_pages(path)) if cached):
+            ctypes.string_at(address + number * PAGE, 1)  # so that it is mapped
+            frame = _word(pagemap, address // PAGE + number) & _PFN
+            flags.append(_word(kpageflags, frame) if frame else 0)
+        return flags
+
+
 def has_large_folios(path: Path) -> bool:
-    """Whether a file comes into the page cache in large folios, by /proc/kpageflags."""
+    """Whether a file comes into the page cache in large folios."""
     evict(path)
     with path.open("rb", buffering=0) as file:
         while file.read(4 * PAGE):
             pass
-    with (
-        mapped(path) as (address, length),
-        Path("/proc/self/pagemap").open("rb", buffering=0) as pagemap,
-        Path("/proc/kpageflags").open("rb", buffering=0) as kpageflags,
-    ):
-        for place in range(address, address + length, PAGE):
-            ctypes.string_at(place, 1)  # so that it is mapped
-            frame = _word(pagemap, place // PAGE) & _PFN
-            if frame and _word(kpageflags, frame) & _KPF_COMPOUND:
-                return True
-    return False
+    return any(flags & _KPF_COMPOUND for flags in page_flags(path))
 
 
 def _word(file: io.FileIO, number: int) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from memtap.tracers.doctor import REPORTS
+from memtap.tracers.doctor import LOOKS, REPORTS
 from tests.matrix.project import CACHE
 
 # Of whole runs, and of those in which nothing was noted of the kernel.
@@ -26,7 +26,8 @@ HEAD = """# Kernels
 
 The live tests of counts, run on each of these kernels (Debian's in emulated machines; on arm64 some
 of the tests) and with each of these versions of BCC, without kernel headers. A row is a run. The
-second table tells in which variant each report looks, and how far it can be believed.
+second table tells by which variant each report looks, and how far it can be believed; for `ledger`,
+which needs no program, which lines it has.
 
 In an emulated machine, what the tests need is compiled outside, which is ten times as fast.
 Such a run holds only if BCC in the machine makes the same of each report's program, byte by byte.
@@ -45,8 +46,9 @@ def main() -> int:
     counts = (
         [str(run[name]) for name in ("release", "bcc", "libbpf", "held", "not")] for run in runs
     )
-    variants = ([run["release"], *(run["ways"][name] for name in REPORTS)] for run in runs)
-    print(HEAD, *table(headings, counts), "", *table(["Linux", *REPORTS], variants), sep="\n")
+    looking = [*REPORTS, *LOOKS, "ledger"]
+    variants = ([run["release"], *(run["ways"][name] for name in looking)] for run in runs)
+    print(HEAD, *table(headings, counts), "", *table(["Linux", *looking], variants), sep="\n")
     return int(any(run["not"] for run in runs))
 
 
@@ -64,7 +66,7 @@ def read(folder: Path) -> dict[str, Any]:
         "libbpf": facts["libbpf"],
         "held": cases["passed"],
         "not": cases.total() - cases["passed"],
-        "ways": variants,
+        "ways": variants | {"ledger": facts["ledger"]},
     }
 
 

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.matrix
 
 # Those that compare counts with what is known.
 TRUTHS = (
-    "fault_variants faults malloc maps oom page_variants pages ps reads reclaim refused slab writes"
+    "cached fault_variants faults files ledger malloc maps oom page_variants pages ps reads "
+    "reclaim refused slab writes"
 )
 # Emulation is some 20 times slower: loops of a million are shorter, and ends are waited for longer.
 SLOW = {"MEMTAP_SCALE": "0.1", "MEMTAP_LONGEST_S": "240"}
@@ -45,6 +46,8 @@ ARM64_TRUTHS = (
     "pages.py::test_a_process_has_what_it_took",
     "oom.py::test_a_victim_is_told_with_the_sizes_of_the_kernel_log",
     "ps.py::test_pmap_adds_up_to_smaps",
+    "cached.py",
+    "ledger.py::test_the_table_says_what_memory_there_is",
 )
 ARM64_TESTS = [f"tests/live/test_{name}" for name in ARM64_TRUTHS]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import IntEnum
 
 from memtap.bpf.plan import Plan, Probe, Variant
@@ -30,30 +31,31 @@ OPEN, MAPPED = "on_open", "on_mapped"
 # A macro: look at every folio, for its LRU list and the cgroup that it is charged to.
 FOLIOS = "LOOK_AT_FOLIOS 1"
 
+_INODES = Variant(
+    "inodes",
+    "bounded",
+    (
+        Probe(SUPERS, "demand", ("super_blocks",)),
+        Probe(WALK, "demand", ("inodes",)),
+        Probe(NAMES, "demand", ("dentries",)),
+        Probe(OPEN, "iter", ("task_file",)),
+    ),
+    members=(
+        ("super_block", "s_inodes"),
+        ("inode", "i_sb_list"),
+        ("xa_node", "nr_values"),
+        ("mount", "mnt.mnt_sb"),
+    ),
+)
+
 PLAN = Plan(
     "files",
     (
-        Variant(
-            "inodes",
-            "bounded",
-            (
-                Probe(SUPERS, "demand", ("super_blocks",)),
-                Probe(WALK, "demand", ("inodes",)),
-                Probe(NAMES, "demand", ("dentries",)),
-                Probe(OPEN, "iter", ("task_file",)),
-                Probe(
-                    MAPPED,
-                    "iter",
-                    ("task_vma",),
-                    wanted=lambda kernel: kernel.btf.attach_id("iter", "task_vma") > 0,
-                ),
-            ),
-            members=(
-                ("super_block", "s_inodes"),
-                ("inode", "i_sb_list"),
-                ("xa_node", "nr_values"),
-                ("mount", "mnt.mnt_sb"),
-            ),
+        replace(_INODES, probes=(*_INODES.probes, Probe(MAPPED, "iter", ("task_vma",)))),
+        replace(
+            _INODES,
+            name="inodes-open",
+            notes=("by process: files that a process has mapped, but not open, are missing",),
         ),
     ),
     words=(Step, FileFlag),

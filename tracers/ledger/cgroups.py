@@ -87,6 +87,16 @@ def rows(memory: Memory, where: Hierarchy, root: Path = Path("/")) -> list[Row]:
     return list(_below(where.folder, memory, where, root, depth=0))
 
 
+def untold(where: Hierarchy) -> list[str]:
+    """The parts of KERNEL that this kernel does not show; none where it shows their sum."""
+    if where.version == 1:
+        return []
+    folders = (Path(folder) for folder, *_ in os.walk(where.folder))
+    stats = (_numbers(_text(folder / "memory.stat")) for folder in folders)
+    stat = next(filter(None, stats), {"kernel": 0})
+    return [] if "kernel" in stat else [name for name in _KERNEL if name not in stat]
+
+
 def _below(folder: Path, memory: Memory, where: Hierarchy, root: Path, depth: int) -> Iterator[Row]:
     """A cgroup and all below it; children are read first, so that their sum is not larger."""
     names = [entry.name for entry in _entries(folder) if entry.is_dir(follow_symlinks=False)]

@@ -39,7 +39,7 @@ class LedgerInspection(Inspection):
         """Takes the first look."""
         self._seen = self._look()
         hint = "; run it with sudo" if os.geteuid() else ""
-        return [_unread(self._seen) + hint] if self._seen.unread else []
+        return [said + hint for said in _unread(self._seen)]
 
     def report(self) -> Report:
         """The account at the first look; or the changes since the last one, or one in a file."""
@@ -60,17 +60,23 @@ class LedgerInspection(Inspection):
 def look(by: str, root: Path = Path("/")) -> Look:
     """The account now, a row for each value of the key."""
     seen = memory.look(root)
-    found = [] if by == "cgroup" else spaces.look(root, whole=by != "line")
-    rows = _cgroup_rows(seen, root) if by == "cgroup" else _ROWS[by](seen, found)
+    if by == "cgroup":
+        where = cgroups.hierarchy(root)
+        rows, lacking = cgroups.rows(seen, where, root), cgroups.untold(where)
+        read, unread = len(rows), len(rows) if lacking else 0
+    else:
+        found = spaces.look(root, whole=by != "line")
+        rows, lacking = _ROWS[by](seen, found), []
+        read, unread = len(found), sum(not space.is_known for space in found)
     return Look(
         by=by,
         time=now(),
         at_s=time.monotonic(),
         total=seen.total,
         rows=rows,
-        read=len(rows) if by == "cgroup" else len(found),
-        unread=sum(not space.is_known for space in found),
-        untold=tuple(untold(seen)),
+        read=read,
+        unread=unread,
+        untold=(*untold(seen), *(f"{name} (of KERNEL)" for name in lacking)),
         kernel={name: seen.kib[name] for name in _COMPARED},
     )
 
@@ -89,10 +95,6 @@ def _line_row(line: Line, size: int, total: int) -> Row:
         "more": line.more or None,
         "source": line.source,
     }
-
-
-def _cgroup_rows(seen: Memory, root: Path) -> list[Row]:
-    return cgroups.rows(seen, cgroups.hierarchy(root), root)
 
 
 def _process_rows(seen: Memory, found: list[Space]) -> list[Row]:
@@ -243,14 +245,16 @@ def _minus(value: int | None, old: int | None) -> int | None:
     return None if value is None or old is None else value - old
 
 
-def _unread(seen: Look) -> str:
+def _unread(seen: Look) -> list[str]:
     """The note on what is missing of processes that we may not read."""
+    if not seen.unread or seen.by == "cgroup":
+        return []
     of = "1 process is" if seen.unread == 1 else f"{seen.unread} processes are"
-    return f"{of} not ours to read: what they map of shared memory and of buffers is not known"
+    return [f"{of} not ours to read: what they map of shared memory and of buffers is not known"]
 
 
 def _notes(seen: Look) -> list[str]:
-    notes = [_unread(seen)] if seen.unread else []
+    notes = _unread(seen)
     if seen.untold:
         notes.append(f"this kernel does not tell of {', '.join(seen.untold)}")
     return notes

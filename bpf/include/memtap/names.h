@@ -225,7 +225,7 @@ static inline void collect_names(struct name_record *record)
 	}
 }
 
-/* The device of an inode, as stat(2) gives it. */
+/* The device of an inode as stat(2) gives it, if the kernel has the types of btrfs. */
 static inline u32 volume_of(u64 inode, u64 super, u32 dev)
 {
 #if HAVE(btrfs_inode, root)
@@ -236,6 +236,18 @@ static inline u32 volume_of(u64 inode, u64 super, u32 dev)
 	}
 #endif
 	return dev;
+}
+
+/* Can other files of its file system have the same number and generation? */
+static inline int has_twins(u64 super)
+{
+	u64 magic = FIELD(super, super_block, s_magic);
+
+#if !HAVE(btrfs_inode, root)
+	if (magic == BTRFS_SUPER_MAGIC)
+		return 1;
+#endif
+	return magic == BCACHEFS_SUPER_MAGIC;
 }
 
 static inline void describe(struct name_head *head, struct name *name, u64 inode, u64 file)
@@ -256,7 +268,7 @@ static inline void describe(struct name_head *head, struct name *name, u64 inode
 	head->flags = is_deleted(name, inode) ? DELETED : 0;
 	if (FIELD(inode, inode, i_nlink) == 0)
 		head->flags |= GONE;
-	if (FIELD(super, super_block, s_magic) == BCACHEFS_SUPER_MAGIC)
+	if (has_twins(super))
 		head->flags |= ALONE;
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from memtap.bpf.errors import MemtapError
-from memtap.tracers.ledger.cgroups import called, hierarchy, rows
+from memtap.tracers.ledger.cgroups import called, hierarchy, rows, untold
 from memtap.tracers.ledger.explain import of_cgroups
 from memtap.tracers.ledger.memory import Memory, Pool, Zones
 from memtap.tracers.model.report import Row
@@ -125,6 +125,16 @@ def test_without_the_sum_of_the_kernel_its_parts_are_added_up(v2: Path) -> None:
     write(folder, {"memory.stat": text})
     slice_ = next(row for row in told(v2) if row["cgroup"] == "/system.slice")
     assert slice_["kernel_bytes"] == 16384 + 524288 + 1024 + 2097152
+    assert untold(hierarchy(v2)) == []
+
+
+def test_parts_of_the_kernel_that_are_not_told_are_named(v2: Path) -> None:
+    text = V2["memory.stat"]
+    for line in ("kernel 14680064\n", "pagetables 524288\n", "vmalloc 0\n"):
+        text = text.replace(line, "")
+    for stat in (v2 / "sys/fs/cgroup").glob("**/memory.stat"):
+        stat.write_text(text)
+    assert untold(hierarchy(v2)) == ["pagetables", "vmalloc"]
 
 
 def test_a_cgroup_of_v1_is_told_with_all_below_it(v1: Path) -> None:
