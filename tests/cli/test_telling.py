@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import subprocess
+import time
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -64,12 +65,17 @@ def test_of_names_those_are_told_that_nobody_has() -> None:
     assert sentence == "no process is called 'no-such-name-at-all'"
 
 
+def wait_for_name(process: subprocess.Popen[bytes], name: str) -> None:
+    """execve(2) closes Popen's pipe before it sets the name."""
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{process.pid}/comm").read_text() != f"{name}\n":
+        assert time.monotonic() < deadline
+
+
 def test_the_nearest_name_that_there_is_is_told() -> None:
     with subprocess.Popen(["sleep", "60"], executable="/usr/bin/sleep") as process:
         try:
-            comm = Path(f"/proc/{process.pid}/comm")
-            while comm.read_text() != "sleep\n":  # execve(2) closes Popen's pipe before it sets it
-                pass
+            wait_for_name(process, "sleep")
             (sentence,) = absent(["slep"])
             assert sentence == "no process is called 'slep'; there is 'sleep'"
             assert absent(["sleep"]) == []
@@ -82,6 +88,7 @@ def test_a_name_is_compared_as_far_as_the_kernel_keeps_it(tmp_path: Path) -> Non
     program.symlink_to("/usr/bin/sleep")
     with subprocess.Popen([program, "60"]) as process:
         try:
+            wait_for_name(process, program.name[:15])
             assert absent([program.name]) == absent([program.name[:15]]) == []
         finally:
             process.kill()
