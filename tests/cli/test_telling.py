@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import subprocess
-import time
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
