@@ -1,8 +1,7 @@
-"""What a process has in memory, read while it runs. It is neither stopped nor changed.
+"""Reads the memory of a process while it runs, without stopping or changing it.
 
-Only pages that are there are read: to read others would bring them in, at the process's expense.
-What stands in them was written by the process, so that nobody can be made to read for ever: after
-some time there is no more to be had.
+Only pages in memory are read: reading others would bring them in, at the process's expense. The
+content is the process's own, and may be made to keep us reading: so reading ends after some time.
 """
 
 from __future__ import annotations
@@ -31,19 +30,20 @@ WORD = 8
 # Of /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst).
 _PRESENT = np.uint64(1 << 63)
 
-# Of addresses whose pages are looked up together, as they are read and as they are counted.
+# Pages are looked up in blocks of this size to be read, and in larger pieces to be counted; this
+# much is scanned at a time.
 _BLOCK, _PIECE = 2 << 20, 256 << 20
 _SCANNED = 4 << 20
 
-# What is kept of what was read must fit into memory, too.
+# Callers keep something for each read: this bounds our memory.
 _MOST_READS = 4 << 20
 
-# Where processes have no memory.
+# Processes have no memory from here on.
 _BEYOND = 1 << 47
 
 
 class AbsentError(LookupError):
-    """Nothing of that is in memory."""
+    """Some of this is not in memory."""
 
 
 class OutOfTimeError(Exception):
@@ -55,11 +55,11 @@ class Memory:
     """The memory of a process.
 
     Attributes:
-        mapped: what it has mapped.
-        pread: reads so many bytes from an address on.
-        pages: tells which pages of a range are in memory.
-        most_s: how long it may be read in all.
-        is_over: whether it was read for too long.
+        mapped: its mappings.
+        pread: reads this many bytes at an address.
+        pages: returns which pages of a range are in memory.
+        most_s: the time for all reading.
+        is_over: whether the time is over.
     """
 
     mapped: Sequence[Mapped]
@@ -73,11 +73,11 @@ class Memory:
         self.begin(1.0)
 
     def begin(self, share: float) -> None:
-        """From now on it may be read for this share of the time."""
+        """Grants this share of the time from now on."""
         self._until_s, self.is_over = time.monotonic() + share * self.most_s, False
 
     def forget(self) -> None:
-        """Looks anew which pages are there."""
+        """Forgets which pages are in memory."""
         self._blocks.clear()
 
     def read(self, address: int, length: int) -> bytes:
@@ -97,17 +97,17 @@ class Memory:
         return found
 
     def words(self, address: int, count: int) -> tuple[int, ...]:
-        """So many of 64 bits. Raises as read() does."""
+        """Reads this many words of 64 bits. Raises as read()."""
         return struct.unpack(f"<{count}Q", self.read(address, count * WORD))
 
     def check_time(self) -> None:
-        """Raises OutOfTimeError if it is time to."""
+        """Raises OutOfTimeError if the time is over."""
         if time.monotonic() > self._until_s or self._reads > _MOST_READS:
             self.is_over = True
             raise OutOfTimeError
 
     def resident(self, ranges: Ranges) -> int:
-        """How many bytes of ranges are in memory, which begin and end with pages, in order."""
+        """The bytes in memory of page-aligned ranges in order. Raises OutOfTimeError."""
         starts, ends = ranges
         total = begin = 0
         while (at := int(np.searchsorted(ends, np.uint64(begin), "right"))) < len(ends):
@@ -117,7 +117,7 @@ class Memory:
         return total
 
     def _resident_from(self, begin: int, starts: U64, ends: U64) -> int:
-        """The same up to one piece further."""
+        """The same for the piece that begins here."""
         self.check_time()
         count = np.searchsorted(starts, np.uint64(begin + _PIECE))
         low, high = (np.clip(of[:count], begin, begin + _PIECE) for of in (starts, ends))
@@ -127,7 +127,7 @@ class Memory:
         return int((before[up_to] - before[at]).sum()) * PAGE_BYTES
 
     def runs(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-        """What of a range is in memory, and from which address on, in parts."""
+        """The parts of a range that are in memory, with their addresses. Raises OutOfTimeError."""
         for begin in range(start, end, _SCANNED):
             self.check_time()
             there = self.pages(begin, min(begin + _SCANNED, end))
@@ -148,7 +148,7 @@ class Memory:
 
 @contextmanager
 def memory_of(tgid: int, most_s: float) -> Iterator[Memory]:
-    """A process's, for so long. Raises OSError where it is not ours to read."""
+    """The memory of a process, to be read for this time. Raises OSError."""
     opened: list[int] = []
     try:
         for name in ("mem", "pagemap"):
@@ -170,7 +170,7 @@ def _pread(memory: int, address: int, length: int) -> bytes:
 
 
 def _pages(pagemap: int, start: int, end: int) -> Flags:
-    """Which are there; none where there can be none."""
+    """Which pages are in memory."""
     count = (end - start) // PAGE_BYTES
     flags = np.zeros(count, bool)
     read = os.pread(pagemap, count * WORD, start // PAGE_BYTES * WORD)
@@ -180,11 +180,11 @@ def _pages(pagemap: int, start: int, end: int) -> Flags:
 
 
 def is_data(mapped: Mapped) -> bool:
-    """Whether it is its own to write to."""
+    """Whether it is private and writable."""
     return bool(mapped.prot & PROT_WRITE) and not mapped.flags & MAP_SHARED
 
 
 def ranges_of(regions: Sequence[tuple[int, int]]) -> Ranges:
-    """Ranges in order, as Memory.resident() has them."""
+    """Regions as ranges in order, for Memory.resident()."""
     made = np.array(sorted(regions), np.uint64).reshape(-1, 2)
     return made[:, 0].copy(), made[:, 1].copy()

@@ -1,7 +1,7 @@
-"""Where glibc keeps what malloc goes by (mp_ of malloc.c), and what that is in a process.
+"""Finds and reads the settings of glibc's malloc.
 
-glibc has it in a variable of which it tells no name. But that begins with numbers that stand in the
-file nowhere else.
+They are in a variable without a symbol (mp_ of malloc.c). But the variable begins with numbers that
+occur nowhere else in the file.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from memtap.tracers.malloc.files import as_seen_by
 from memtap.tracers.malloc.memory import WORD, AbsentError, Memory
 
 # trim_threshold, top_pad, mmap_threshold and arena_test of a 64-bit glibc, as its file has them;
-# n_mmaps_max is somewhat behind them.
+# n_mmaps_max follows some bytes later.
 _PARAMETERS = struct.pack("<4Q", 128 << 10, 128 << 10, 128 << 10, 8)
 MMAP_THRESHOLD_AT = 16
 _MOST, _NEAR = struct.pack("<I", 1 << 16), 64
 
-# Of those a process has: before n_mmaps_max stands n_mmaps, and before that, if there is room
-# behind arena_max, thp_pagesize, hp_pagesize and hp_flags. Behind it stand two more numbers of 32
-# bits, mmapped_mem, max_mmapped_mem, sbrk_base, and three of the tcache, its depth the last.
+# n_mmaps comes before n_mmaps_max, and before n_mmaps, if there is room behind arena_max,
+# thp_pagesize, hp_pagesize and hp_flags. n_mmaps_max is followed by two numbers of 32 bits, then
+# mmapped_mem, max_mmapped_mem, sbrk_base, and the tcache's number of bins, largest size and depth.
 _ARENA_MAX_AT, _BEHIND_ARENA_MAX = 32, 40
 _THP_BEFORE, _COUNT_BEFORE, _MAPPED_BEHIND, _DEPTH_BEHIND = 24, 4, 12, 40
 
-# Of elf(5): offset, size and count of the program headers; and one of those, of 64-bit files.
+# As in elf(5), for 64-bit files: offset, size and count of the program headers; and one of these.
 _HEADER = struct.Struct("<5s27xQ14xHH")
 _MAGIC = b"\x7fELF\2"
 _SEGMENT = struct.Struct("<IIQQQQQQ")
@@ -41,19 +41,19 @@ MOST_FILE_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a file, and where it begins in memory, from the beginning of the file on."""
+    """A loaded part of a file, and its address in memory relative to the file's beginning."""
 
     address: int
     data: bytes
 
     def find(self, wanted: bytes) -> int | None:
-        """The place in memory of what stands here once; else None."""
+        """The address of bytes that occur here exactly once; else None."""
         at = self.data.find(wanted)
         return None if at < 0 or self.data.count(wanted) > 1 else self.address + at
 
 
 def segments_of(elf: bytes) -> Iterator[Segment]:
-    """What of a file is loaded into memory. Raises struct.error."""
+    """The parts of a file that are loaded into memory. Raises struct.error."""
     magic, at, size, count = _HEADER.unpack_from(elf)
     if magic != _MAGIC:
         return
@@ -64,24 +64,24 @@ def segments_of(elf: bytes) -> Iterator[Segment]:
 
 
 def only(segments: Sequence[Segment], wanted: bytes) -> int | None:
-    """Where the only one of its kind stands in memory."""
+    """The address of bytes that occur exactly once in all segments."""
     found = [at for each in segments if (at := each.find(wanted)) is not None]
     return found[0] if len(found) == 1 else None
 
 
 def bytes_at(segments: Sequence[Segment], address: int, length: int) -> bytes:
-    """What of a file stands at an address in memory."""
+    """The bytes of a file at an address in memory."""
     segment = max((each for each in segments if each.address <= address), key=lambda s: s.address)
     return segment.data[address - segment.address :][:length]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file has them.
+    """Where a file has the settings.
 
     Attributes:
-        address: of the first, in memory, from the beginning of the file on.
-        most: how far behind that n_mmaps_max stands.
+        address: of the first, in memory, relative to the file's beginning.
+        most: the offset of n_mmaps_max from there.
     """
 
     address: int
@@ -89,7 +89,7 @@ class Place:
 
 
 def place_in(segments: Sequence[Segment]) -> Place | None:
-    """None of a file that is no 64-bit glibc, or holds none."""
+    """The place in a file; None if it is not a 64-bit glibc."""
     address = only(segments, _PARAMETERS)
     if address is None:
         return None
@@ -100,15 +100,15 @@ def place_in(segments: Sequence[Segment]) -> Place | None:
 
 @dataclass(frozen=True)
 class Parameters:
-    """What malloc goes by in a process.
+    """The settings and some counts of malloc in a process.
 
     Attributes:
         trim_threshold: how large the top of the main heap gets before it is given back.
         mmap_threshold: the smallest chunk that is mapped on its own.
         arena_max: how many arenas there may be at most; 0 if it depends on the CPUs.
-        huge_page: what the heap is given back in multiples of; 0 if that is a page.
-        mapped_chunks, mapped_bytes: what is mapped on its own.
-        tcache_depth: how many blocks of a size a thread keeps.
+        huge_page: the unit in which the heap is given back; 0 if that is a page.
+        mapped_chunks, mapped_bytes: the chunks with a mapping of their own.
+        tcache_depth: how many blocks of a size a tcache holds.
     """
 
     trim_threshold: int
@@ -121,7 +121,13 @@ class Parameters:
 
 
 def parameters_of(memory: Memory, tgid: int, library: Mapped) -> Parameters | None:
-    """Those of a process whose malloc is in this file, mapped from its beginning on."""
+    """The settings in a process whose malloc is in this file; None if the file cannot be read.
+
+    Args:
+        memory: of the process.
+        tgid: the process.
+        library: the mapping of the file's beginning.
+    """
     with suppress(OSError, ValueError, struct.error, AbsentError):
         with open_regular(as_seen_by(tgid, library.path), is_small) as file:
             segments = list(segments_of(file.read()))
@@ -133,7 +139,7 @@ def parameters_of(memory: Memory, tgid: int, library: Mapped) -> Parameters | No
 
 
 def is_small(status: os.stat_result) -> bool:
-    """Whether a file is read at all."""
+    """Whether a file is small enough to be read."""
     return status.st_size <= MOST_FILE_BYTES
 
 
