@@ -213,7 +213,7 @@ def _helpers(kernel: Kernel) -> Iterator[Fact]:
     yield from _processes(kernel)
     yield Fact("cgroups", _cgroups(kernel.root) or "none mounted")
     for each in every_declared():
-        if isinstance(each, Inspector) and each.state:
+        if each.state:
             yield Fact(each.name, each.state(kernel.root))
     for name, is_there in (("kprobes", kernel.has_kprobes), ("fentry", kernel.has_trampolines)):
         state = "present" if is_there else "absent"

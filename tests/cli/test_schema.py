@@ -33,7 +33,6 @@ def asked(name: str) -> list[list[str]]:
     tracer = load(name)
     pairs = [",".join(pair) for pair in permutations(tracer.keys, 2)][:6]
     flags = [f"--{flag.name}" for flag in tracer.flags if flag.section and not flag.takes_file]
-    flags = [flag for flag in flags if flag != "--heap"]  # wants a process
     also = [[f"--{flag.name}"] for flag in tracer.flags if flag.columns and not flag.looks]
     return [*(["-b", by, "--wide"] for by in (*tracer.keys, *pairs)), flags, *also]
 
@@ -58,6 +57,7 @@ def test_every_replay_is_as_the_schema_says(name: str, tmp_path: Path) -> None:
         *("oom --scores", "oom --scores --explain 0.1 2"),
         *("ledger", "ledger -b process --wide", "ledger -b user", "ledger 0.1 2"),
         *("ledger --explain", "ledger -b cgroup --explain", "ledger -b cgroup 0.1 2"),
+        *("malloc --heap -p {own}", "malloc --heap --explain --wide -p {own}"),
         *("pmap {own}", "pmap {own} --wide", "pmap {own} -x"),
     ],
 )

@@ -414,9 +414,11 @@ def test_a_heap_is_as_malloc_itself_says(case: Case, workload: Build, tmp_path: 
         assert done.returncode == 0, done.stderr
         size = heap_of(program.pid)
         program.stdin.close()
-    (heap,) = reports(out.read_text())[0]["heaps"]
+    heap, mapped = reports(out.read_text())[0]["heaps"]
+    assert (heap["arena"], mapped["arena"]) == ("main", "mmap")
     assert heap["heap_bytes"] == size
-    assert (heap["used_bytes"], heap["stuck_bytes"]) == (used, free - top)
+    kept = heap["tcache_bytes"]
+    assert (heap["used_bytes"] + kept, heap["stuck_bytes"]) == (used, free - top)
     assert (heap["top_bytes"], used + free) == (top, size)
     assert used <= heap["resident_bytes"] <= size
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.matrix
 
 # Those that compare counts with what is known.
 TRUTHS = (
-    "cached fault_variants faults files ledger malloc maps oom page_variants pages ps reads "
+    "cached fault_variants faults files heaps ledger malloc maps oom page_variants pages ps reads "
     "reclaim refused slab writes"
 )
 # Emulation is some 20 times slower: loops of a million are shorter, and ends are waited for longer.
@@ -42,6 +42,7 @@ ARM64_TRUTHS = (
     "maps.py::test_a_warm_scan_is_a_hit_for_each_fault",
     "malloc.py::test_the_site_is_the_function_that_called_malloc",
     "malloc.py::test_a_heap_is_as_malloc_itself_says",
+    "heaps.py::test_all_arenas_are_as_malloc_says_and_trim_gives_back_what_was_told[threads]",
     "slab.py::test_the_site_is_the_code_that_allocated",
     "pages.py::test_a_process_has_what_it_took",
     "oom.py::test_a_victim_is_told_with_the_sizes_of_the_kernel_log",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from memtap.tracers.ledger.account import BESIDE, UNEXPLAINED
-from memtap.tracers.model.report import Row
+from memtap.tracers.model.report import Row, size_text
 
 # A line gets a sentence if it has at least this share of MemTotal.
 _MUCH = 0.01
@@ -44,14 +44,6 @@ _MEANS = {
     UNEXPLAINED: "{size} is in no counter of the kernel: drivers, pipes and BPF ring buffers take "
     "memory without counting it.",
 }
-
-
-def size_text(size: int) -> str:
-    """A size in the unit that fits: 1.5 GiB, 956 KiB."""
-    for shift, unit in ((30, "GiB"), (20, "MiB")):
-        if abs(size) >= 1 << shift:
-            return f"{size / (1 << shift):.1f} {unit}"
-    return f"{size >> 10} KiB"
 
 
 def of_host(rows: Sequence[Row], total: int) -> list[str]:

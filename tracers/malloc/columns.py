@@ -61,11 +61,19 @@ _LIFE = Column(
     help="how long it kept what was mapped, on average (by site)",
 )
 
-# Of the table that --heap adds; see heaps.Part.
+# Of the table that --heap adds, or is, where it has a name of its own; see heaps.py.
+HEAPS_REPORT = "malloc-heaps"
 HEAPS = (
     PID,
     *COMM,
-    Column("heap_bytes", "HEAP_KB", "kib", unknown=True, help="what a heap spans"),
+    Column(
+        "arena",
+        "ARENA",
+        "text",
+        help="main, the number of a thread's as malloc_info(3) has it, or mmap: what is mapped on "
+        "its own",
+    ),
+    Column("heap_bytes", "HEAP_KB", "kib", unknown=True, help="what it has got from the kernel"),
     Column("resident_bytes", "RSS_KB", "kib", unknown=True, help="what of it is in memory"),
     Column("used_bytes", "USED_KB", "kib", unknown=True, help="blocks that are in use"),
     Column(
@@ -81,6 +89,67 @@ HEAPS = (
         "kib",
         unknown=True,
         help="free at its end, which malloc can give back",
+    ),
+    Column(
+        "trim_bytes",
+        "TRIM_KB",
+        "kib",
+        unknown=True,
+        help="what malloc_trim(0) would give back of what is in memory",
+    ),
+    Column(
+        "bound_bytes",
+        "BOUND_KB",
+        "kib",
+        table=False,
+        unknown=True,
+        help="how far USED and STUCK may be off, as it changed while it was read",
+    ),
+    *(
+        Column(f"{name}_bytes", f"{name.upper()}_KB", "kib", table=False, unknown=True, help=text)
+        for name, text in (
+            ("tcache", "what threads keep of it for themselves; neither in USED nor in STUCK"),
+            ("fast", "of what is stuck: in fastbins"),
+            ("unsorted", "... freed, and not sorted yet"),
+            ("small", "... in lists of chunks below 1 KiB"),
+            ("large", "... in lists of larger chunks"),
+        )
+    ),
+    Column(
+        "chunks", "CHUNKS", table=False, unknown=True, help="how many are free; of mmap, mapped"
+    ),
+    Column("threads", "THREADS", table=False, unknown=True, help="how many threads use it"),
+    Column(
+        "tunable",
+        "TUNABLE",
+        "text",
+        table=False,
+        unknown=True,
+        help="the setting by which it keeps most of what is free",
+    ),
+    Column(
+        "trim_threshold_bytes",
+        "TRIM_THR",
+        table=False,
+        unknown=True,
+        help="how large the end of the main heap gets before it is given back",
+    ),
+    Column(
+        "mmap_threshold_bytes",
+        "MMAP_THR",
+        table=False,
+        unknown=True,
+        help="the smallest chunk that is mapped on its own",
+    ),
+    Column(
+        "arena_max",
+        "ARENA_MAX",
+        table=False,
+        unknown=True,
+        help="how many arenas there may be; 0 for eight for each CPU",
+    ),
+    Column(
+        "address", "ADDRESS", "hex", table=False, unknown=True, help="where it begins in memory"
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -93,10 +94,23 @@ class MallocEnricher(Enricher):
         if self._requests:
             self._requests.look(settled.heard)
             parts.append(self._requests.take(drained.until_ns))
-        if self._walks_heaps:
-            parts += [heapwalk.rows_of(tgid, drained.until_ns) for tgid in self._session.followed()]
         notes = self._sites.notes() if self._sites else []
+        if self._walks_heaps:
+            parts += self._walked(drained.until_ns, notes)
         return Taken(in_order(np.concatenate(parts), "ns"), texts=texts, notes=notes)
+
+    def _walked(self, ns: int, notes: list[str]) -> list[Events]:
+        """Reads the heaps of followed processes; appends notes on them."""
+        until_s, rows = time.monotonic() + heapwalk.INTERVAL_S, []
+        followed = sorted(self._session.followed())
+        while followed and (left_s := until_s - time.monotonic()) > 0:
+            tgid = followed.pop()
+            found = heapwalk.look(tgid, left_s)
+            rows.append(heapwalk.rows_of(tgid, ns, found))
+            notes += found.notes_of(tgid)
+        if followed:
+            notes.append(f"the heaps of {len(followed)} processes were not looked at: no time left")
+        return rows
 
     def units_of(self, events: Events) -> int:
         """See Divisible. Of the two events of an mremap(2) the second counts."""

@@ -17,6 +17,7 @@ from memtap.tracers.faults.probes import Kind
 from memtap.tracers.faults.times import merged, notes_of_times, tally
 from memtap.tracers.malloc.allocator import Allocator, Asked, Path, Rule, Step, owners_of
 from memtap.tracers.malloc.columns import HEAPS, MALLOC_KEYS, malloc_columns
+from memtap.tracers.malloc.explain import of_heaps
 from memtap.tracers.malloc.heaps import Heaps
 from memtap.tracers.malloc.probes import Call, CallMark
 from memtap.tracers.malloc.rows import ROW, Fact
@@ -356,8 +357,10 @@ def _is_about(row: Row, other: Row) -> bool:
 class Malloc:
     """Chunks in, a report out at the end of each interval."""
 
-    def __init__(self, origin: Origin, by: tuple[str, ...] = ("process",)) -> None:
-        self.by = by
+    def __init__(
+        self, origin: Origin, by: tuple[str, ...] = ("process",), explains: bool = False
+    ) -> None:
+        self.by, self._explains = by, explains
         self._origin = origin
         self._allocators = Allocators()
         self._processes: dict[int, Process] = {}
@@ -394,7 +397,7 @@ class Malloc:
             malloc_columns(self.by),
             rows,
             audit(self._origin, interval, events, notes=notes),
-            sections=tuple(_sections(self._sizes.take(), heaps)),
+            sections=tuple(_sections(self._sizes.take(), heaps, self._explains)),
         )
 
     def _rows(self) -> list[Row]:
@@ -460,9 +463,13 @@ class Malloc:
         return self._allocators.of(min(tgids)).least_mapped
 
 
-def _sections(sizes: list[dict[str, int]] | None, heaps: list[Row] | None) -> Iterator[Section]:
+def _sections(
+    sizes: list[dict[str, int]] | None, heaps: list[Row] | None, explains: bool
+) -> Iterator[Section]:
     """The sections on request sizes and heaps, if the user asked for them."""
     if sizes is not None:
         yield Section("sizes", "sizes", sizes)
     if heaps is not None:
         yield Section("heaps", "rows", heaps, HEAPS)
+        if explains:
+            yield Section("explanation", "text", of_heaps(heaps))

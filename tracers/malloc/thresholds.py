@@ -13,7 +13,6 @@ import re
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,16 +21,18 @@ from memtap.tracers.code.objects import open_regular
 from memtap.tracers.host.patience import patiently
 from memtap.tracers.malloc.files import of_process
 from memtap.tracers.malloc.libraries import allocator_of
+from memtap.tracers.malloc.parameters import (
+    MMAP_THRESHOLD_AT,
+    bytes_at,
+    is_small,
+    only,
+    place_in,
+    segments_of,
+)
 from memtap.tracers.model.enricher import Source
 
 # A map of the C program: a struct known_call for each place in a page.
 KNOWN_CALLS, _WORDS = "known_calls", 5
-
-# trim_threshold, top_pad, mmap_threshold and arena_test of a 64-bit glibc, as its file has them;
-# n_mmaps_max follows some bytes later.
-_PARAMETERS = struct.pack("<4Q", 128 << 10, 128 << 10, 128 << 10, 8)
-_THRESHOLD_AT = 16
-_MOST, _NEAR = struct.pack("<I", 1 << 16), 64
 
 # The instructions that call brk, mmap, munmap and mremap: the number goes into a register.
 _CALL = {
@@ -39,27 +40,7 @@ _CALL = {
     "aarch64": re.compile(rb"(?:[\xc8\xe8]\x1a|[\x08\xc8]\x1b)\x80\xd2\x01\0\0\xd4"),
 }.get(platform.machine(), re.compile(rb"(?!)"))
 
-# As in elf(5), for 64-bit files: offset, size and count of the program headers; and one of these.
-_HEADER = struct.Struct("<5s27xQ14xHH")
-_MAGIC = b"\x7fELF\2"
-_SEGMENT = struct.Struct("<IIQQQQQQ")
-_LOAD = 1
 _BUILD_ID = struct.pack("<III4s", 4, 20, 3, b"GNU\0")
-
-_MOST_BYTES = 16 << 20
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A loaded part of a file, and its address in memory relative to the file's beginning."""
-
-    address: int
-    data: bytes
-
-    def find(self, wanted: bytes) -> int | None:
-        """The address of bytes that occur here exactly once; else None."""
-        at = self.data.find(wanted)
-        return None if at < 0 or self.data.count(wanted) > 1 else self.address + at
 
 
 class Thresholds:
@@ -83,7 +64,7 @@ class Thresholds:
 
     def _read(self, path: Path) -> bytes:
         """The content of a file; empty if it was read before."""
-        with open_regular(path, lambda status: status.st_size <= _MOST_BYTES) as file:
+        with open_regular(path, is_small) as file:
             status = os.fstat(file.fileno())
             which = status.st_dev, status.st_ino
             if which in self._looked:
@@ -98,39 +79,16 @@ def known_calls(elf: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
     None for a file that is not a 64-bit glibc.
     """
     with suppress(struct.error):
-        segments = list(_segments(elf))
-        parameters = _only(segments, _PARAMETERS)
-        build_id = _only(segments, _BUILD_ID)
-        if parameters is None or build_id is None:
+        segments = list(segments_of(elf))
+        place = place_in(segments)
+        build_id = only(segments, _BUILD_ID)
+        if place is None or build_id is None:
             return
-        most = _bytes(segments, parameters, _NEAR + len(_PARAMETERS)).find(_MOST, len(_PARAMETERS))
         id_at = build_id + len(_BUILD_ID)
-        (name,) = struct.unpack("<Q", _bytes(segments, id_at, 8))
-        known = id_at, name, parameters + _THRESHOLD_AT, parameters + most
+        (name,) = struct.unpack("<Q", bytes_at(segments, id_at, 8))
+        parameters = place.address
+        known = id_at, name, parameters + MMAP_THRESHOLD_AT, parameters + place.most
         for segment in segments:
             for call in _CALL.finditer(segment.data):
                 offset = segment.address + call.end()
                 yield offset % PAGE_BYTES, (offset, *known)
-
-
-def _segments(elf: bytes) -> Iterator[Segment]:
-    """The parts of a file that are loaded into memory."""
-    magic, at, size, count = _HEADER.unpack_from(elf)
-    if magic != _MAGIC:
-        return
-    for number in range(count):
-        kind, _, offset, address, _, length, *_ = _SEGMENT.unpack_from(elf, at + number * size)
-        if kind == _LOAD:
-            yield Segment(address, elf[offset : offset + length])
-
-
-def _only(segments: list[Segment], wanted: bytes) -> int | None:
-    """The address of bytes that occur exactly once in all segments."""
-    found = [at for each in segments if (at := each.find(wanted)) is not None]
-    return found[0] if len(found) == 1 else None
-
-
-def _bytes(segments: list[Segment], address: int, length: int) -> bytes:
-    """The bytes of a file at an address in memory."""
-    segment = max((each for each in segments if each.address <= address), key=lambda s: s.address)
-    return segment.data[address - segment.address :][:length]

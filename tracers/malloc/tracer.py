@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memtap.bpf.plan import Plan
 from memtap.tracers.host.counters import meminfo
-from memtap.tracers.malloc.columns import HEAPS, MALLOC_KEYS, TIMELINE, malloc_columns
+from memtap.tracers.malloc.columns import HEAPS, HEAPS_REPORT, MALLOC_KEYS, TIMELINE, malloc_columns
 from memtap.tracers.malloc.probes import FRAMES, PLAN, huge_pages, with_requests
 from memtap.tracers.model.report import Column
-from memtap.tracers.model.tracer import Flag, Query, Reporter, Showing, Tracer, UnfitError
+from memtap.tracers.model.tracer import (
+    Flag,
+    Inspection,
+    Query,
+    Reporter,
+    Showing,
+    Tracer,
+    UnfitError,
+)
 
 if TYPE_CHECKING:
     from memtap.tracers.model.chunk import Origin
@@ -23,10 +33,18 @@ FLAGS = (
     Flag("timeline", "Each call as it happens, and why, a line each.", columns=TIMELINE),
     Flag(
         "heap",
-        "Also how much of a heap is used, and how much is free and yet stuck below a block that is "
-        "used. Of glibc, while the process runs: give an INTERVAL.",
+        "Also the arenas of glibc: what is used, what is free and yet stuck below a block that is "
+        "used, what malloc_trim(0) would give back. With an INTERVAL, or of PROGRAM while it runs; "
+        "with --pid alone, as they are now, and nothing is traced.",
         columns=HEAPS,
         section=("heaps", "rows"),
+        report=HEAPS_REPORT,
+    ),
+    Flag(
+        "explain",
+        "With --heap: say in plain words what is kept, why, and what gives it back.",
+        wants=("heap", "--explain is about --heap"),
+        section=("explanation", "text"),
     ),
     Flag(
         "uprobes",
@@ -37,11 +55,23 @@ FLAGS = (
 )
 
 
+def _looks(query: Query) -> bool:
+    """Whether the query asks only for the heaps of processes, once."""
+    is_live = query.program or query.records or query.replays or query.interval_s is not None
+    some = query.comms or query.cgroups or query.by != (next(iter(MALLOC_KEYS)),)
+    others = is_live or some or query.has("uprobes", "timeline")
+    return query.has("heap") and bool(query.pids) and not others
+
+
 def _columns(query: Query) -> tuple[Column, ...]:
+    if _looks(query):
+        return HEAPS
     return TIMELINE if query.has("timeline") else malloc_columns(query.by)
 
 
 def _showing(query: Query) -> Showing:
+    if _looks(query):
+        return Showing(None)
     if query.has("timeline"):
         each = "line for each call"
         return Showing(None, style="rolling", interval_s=_TIMELINE_S, each=each)
@@ -76,6 +106,21 @@ def _check(query: Query) -> Sequence[str]:
     return notes
 
 
+def _inspect(query: Query) -> Inspection:
+    from memtap.tracers.live.processes import process_of
+    from memtap.tracers.malloc.heaplook import HeapInspection
+
+    return HeapInspection(tuple(map(process_of, query.pids)), query.has("explain"))
+
+
+def _state(_root: Path) -> str:
+    """What --heap can show of programs that use the same C library as we do."""
+    from memtap.tracers.malloc.heapwalk import INTERVAL_S, look
+
+    notes = look(os.getpid(), INTERVAL_S).notes
+    return f"--heap: {'; '.join(notes) or 'all arenas of this C library'}"
+
+
 def _make_enricher(session: Source, query: Query) -> Enricher:
     from memtap.tracers.malloc.enrich import MallocEnricher
 
@@ -89,7 +134,7 @@ def _make_reporter(origin: Origin, query: Query) -> Reporter:
         return Timeline(origin)
     from memtap.tracers.malloc.report import Malloc
 
-    return Malloc(origin, query.by)
+    return Malloc(origin, query.by, query.has("explain"))
 
 
 TRACER = Tracer(
@@ -101,7 +146,8 @@ TRACER = Tracer(
         ("malloc --timeline -- ./app", "its decisions, as they happen"),
         ("malloc -b process,path -p 1234 5", "a server, every 5 seconds"),
         ("malloc -b site -p 1234 10 1", "which of its code maps most"),
-        ("malloc --heap -p 1234 10", "what of its heap is stuck"),
+        ("malloc --heap --explain -p 1234", "its heaps, as they are now"),
+        ("malloc --heap -p 1234 10", "the same every 10 seconds, traced"),
     ),
     nothing="no memory was asked of the kernel, or given back",
     plan=PLAN,
@@ -115,4 +161,7 @@ TRACER = Tracer(
     settings=_settings,
     planned=_planned,
     check=_check,
+    inspect=_inspect,
+    looks=_looks,
+    state=_state,
 )

@@ -233,6 +233,14 @@ def percentage(part: int, whole: int) -> float | None:
     return 100 * part / whole if whole else None
 
 
+def size_text(size: int) -> str:
+    """A size in the unit that fits: 1.5 GiB, 956 KiB."""
+    for shift, unit in ((30, "GiB"), (20, "MiB")):
+        if abs(size) >= 1 << shift:
+            return f"{size / (1 << shift):.1f} {unit}"
+    return f"{size >> 10} KiB"
+
+
 def key_columns(keys: dict[str, tuple[Column, ...]], by: tuple[str, ...]) -> tuple[Column, ...]:
     """The columns of the keys that the user groups by; each once, shown if one key shows it."""
     columns: dict[str, Column] = {}

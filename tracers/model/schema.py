@@ -53,7 +53,7 @@ def shapes_of(declared: Declared) -> list[Shape]:
         if not (flag.columns or flag.section)
     ]
     sections = [(*flag.section, flag.columns) for flag in flags if flag.section]
-    others = [flag for flag in flags if flag.columns and not flag.section]
+    others = [flag for flag in flags if flag.columns and (flag.report or not flag.section)]
     return [
         Shape(declared.name, [declared.columns(query) for query in queries], sections),
         *(Shape(flag.report or declared.name, [flag.columns], sections) for flag in others),

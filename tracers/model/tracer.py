@@ -219,6 +219,7 @@ class Declared:
         check: raises UnfitError where options contradict each other; else returns what the user
             should know before the command begins.
         has_screen: whether it is redrawn in place on a terminal.
+        state: what `doctor` says of it on a host, given the host's root directory.
     """
 
     name: str
@@ -234,6 +235,7 @@ class Declared:
     flags: tuple[Flag, ...] = ()
     check: Callable[[Query], Sequence[str]] = _fits
     has_screen: bool = False
+    state: Callable[[Path], str] | None = None
 
     @property
     def usual_by(self) -> tuple[str, ...]:
@@ -256,7 +258,6 @@ class Inspector(Declared):
         of_paths: whether it is about files, which may be its arguments; then it makes one report,
             too.
         plan: its C program, if it has one.
-        state: what `doctor` says of it on a host, given the host's root directory.
     """
 
     inspect: Callable[[Query], Inspection]
@@ -264,7 +265,6 @@ class Inspector(Declared):
     of_host: bool = False
     of_paths: bool = False
     plan: Plan | None = None
-    state: Callable[[Path], str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,6 +284,7 @@ class Tracer(Declared):
             it; both "" if there is none.
         names_threads: whether rows may be told apart by thread.
         inspect: begins an inspection without tracing, for the flags that ask for one.
+        looks: whether a query is answered without tracing, though no flag alone says so.
     """
 
     plan: Plan
@@ -297,6 +298,7 @@ class Tracer(Declared):
     kept: Callable[[Query], tuple[str, str]] = _all_kept
     names_threads: Callable[[Query], bool] = _never
     inspect: Callable[[Query], Inspection] | None = None
+    looks: Callable[[Query], bool] = _never
 
     def row(self) -> RowType:
         """The type of its rows."""
@@ -309,4 +311,4 @@ class Tracer(Declared):
 
     def is_looked_for(self, query: Query) -> bool:
         """Whether nothing is to be traced."""
-        return query.has(*(flag.name for flag in self.flags if flag.looks))
+        return self.looks(query) or query.has(*(flag.name for flag in self.flags if flag.looks))

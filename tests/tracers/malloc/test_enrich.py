@@ -17,11 +17,12 @@ from memtap.tracers.faults.probes import Kind
 from memtap.tracers.malloc.enrich import CALLERS, MallocEnricher
 from memtap.tracers.malloc.libraries import is_loader
 from memtap.tracers.malloc.probes import Call, CallMark
+from memtap.tracers.malloc.readings import Part
 from memtap.tracers.malloc.rows import BEYOND, Fact
 from tests.tracers.faults.test_match import EVENT
 from tests.tracers.sources import Given, make_drained
 
-SELF, MAPS = os.getpid(), Path("/proc/self/maps")
+SELF, GONE, MAPS = os.getpid(), 2**22 - 1, Path("/proc/self/maps")
 CALL = np.dtype(
     [
         *((name, EVENT[name]) for name in EVENT.names or ()),
@@ -164,3 +165,22 @@ def test_faults_are_told_beside_calls_in_order_of_time() -> None:
 def test_an_mremap_is_one_call_of_two_events() -> None:
     kinds = (Call.MOVED_FROM, Call.MOVED_TO, Call.BRK, Kind.RAISED)
     assert enricher().units_of(np.concatenate([told(kind) for kind in kinds])) == 3
+
+
+class Following(Given):
+    """A session that follows these processes."""
+
+    def followed(self) -> list[int]:
+        return [SELF, GONE]
+
+
+def test_heaps_of_processes_that_are_followed_are_looked_at() -> None:
+    made = MallocEnricher(Following("exceptions"), walks_heaps=True)
+    taken = made.enrich(drained(), last=True)
+    walked = taken.rows[taken.rows["kind"] == Fact.WALKED]
+    assert set(walked["tgid"].tolist()) == {SELF}
+    assert set(walked["ns"].tolist()) == {1000}
+    start, end = heap()
+    sizes = walked[walked["part"] == Part.SIZE]["length"].tolist()
+    assert end - start in sizes  # of the main arena
+    assert f"process {GONE}: it has ended, or does not let itself be read" in taken.notes
