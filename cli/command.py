@@ -77,7 +77,10 @@ def _inspector_command(inspector: Inspector) -> click.Command:
     def answer(options: Options) -> None:
         query = query_of(inspector, options)
         order = checked(inspector, query, options)
-        _look(inspector.inspect(query), options, order, inspector.nothing)
+        usual = inspector.showing(query).rows if options.format == "table" else None
+        most = usual if options.rows is None and not options.reverse else None
+        order = replace(order, rows=most) if most else order
+        _look(inspector.inspect(query), options, order, inspector.nothing, most)
 
     command = click.command(inspector.name, cls=_Declared)(answer)
     command.declared = inspector
@@ -138,8 +141,17 @@ def order_of(declared: Declared, query: Query, rows: int | None, reverse: bool =
     return (Tree if showing.is_tree else Order)(column, reverse, rows, ties)
 
 
-def _look(inspection: Inspection, options: Options, order: Order, nothing: str = "") -> None:
-    """Shows the reports of an inspection: one, or one at the end of each interval."""
+def _look(
+    inspection: Inspection,
+    options: Options,
+    order: Order,
+    nothing: str = "",
+    most: int | None = None,
+) -> None:
+    """Shows the reports of an inspection: one, or one at the end of each interval.
+
+    A table of one look that has more rows than `most` says so.
+    """
     from memtap.bpf.kernel import Kernel
     from memtap.cli.output import Printer
     from memtap.cli.pace import pace
@@ -149,7 +161,10 @@ def _look(inspection: Inspection, options: Options, order: Order, nothing: str =
     printer = Printer(options, rolling=False, order=order)
     if options.interval is None:
         _begin(inspection)
-        printer.show(remarked(inspection.report(), remarks=absent(options.comms)))
+        report = inspection.report()
+        left = len(report.rows) - (most or len(report.rows))
+        more = [f"{left} more rows: -r shows as many as you like"] if left > 0 else []
+        printer.show(remarked(report, remarks=[*more, *absent(options.comms)]))
         return
     if mistaken := process_called(options.interval):
         note(f"{mistaken} is taken for an interval, in seconds; of a process it is -p {mistaken}")

@@ -37,8 +37,9 @@ TICK_S = 1.0
 # than they are worth. The kernel keeps some ten thousand messages meanwhile.
 _PAUSE_S = 0.05
 
-# When we are told to end, work that is not done in this time is given up.
-_PATIENCE_S = 0.2
+# When we are told to end, work that is not done in this time is given up. A user who pressed Ctrl-C
+# can press it once more; the sender of another signal may kill us soon.
+_PATIENCE_S, _OF_CTRL_C_S = 0.2, 5.0
 
 
 class Signals:
@@ -198,8 +199,11 @@ class Loop:
 
     def _hurries(self) -> bool:
         """Whether we were told to end some time ago, and there is still work."""
-        late = time.monotonic() > self._signals.told_s + _PATIENCE_S
-        return late and self._is_told_to_end()
+        if not self._is_told_to_end():
+            return False
+        signals = self._signals
+        is_urged = signals.terminated or signals.interrupts > 1 + bool(self._program)
+        return time.monotonic() > signals.told_s + (_PATIENCE_S if is_urged else _OF_CTRL_C_S)
 
     def _targets_are_gone(self) -> bool:
         if not self._pidfds or not all(map(_is_dead, self._pidfds.values())):

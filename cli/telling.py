@@ -26,12 +26,15 @@ def note(text: str) -> None:
 def remarked(report: Report, nothing: str = "", remarks: Iterable[str] = ()) -> Report:
     """A report with remarks; one without rows also says that `nothing` was in its interval.
 
-    A report of one look, as of `ps`, has no interval in which something could have happened.
+    If events were lost, it says that instead. A report of one look, as of `ps`, has no interval in
+    which something could have happened.
     """
     remarks = tuple(remarks)
     is_empty = not report.rows and not report.goes_on
     if is_empty and report.interval_s and nothing:
-        remarks = (f"{nothing} in {report.interval_s:.1f} s", *remarks)
+        lost = report.audit["lost"]
+        said = f"all that there was is lost: {lost:,}" if lost else nothing
+        remarks = (f"{said} in {report.interval_s:.1f} s", *remarks)
     return replace(report, remarks=remarks)
 
 

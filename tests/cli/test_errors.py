@@ -81,12 +81,27 @@ def test_a_full_disk_is_said(recording: Path) -> None:
     says(done, "cannot write the report: No space left on device", "--output")
 
 
+@pytest.mark.parametrize("arguments", [("schema",), ("--help",), ("ledger", "--help")])
+def test_a_full_disk_is_said_of_what_is_no_report(arguments: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = spawn(*arguments, stdout=full)
+    says(done, "cannot write: No space left on device", "a place that has room")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what root alone may read")
 def test_a_recording_of_somebody_else_is_said(public: Path) -> None:
     path = record(public / "private", FIRST)
     path.chmod(0o600)
     done = spawn("cachetop", "--from", path, **somebody())
     says(done, f"cannot read {path}: Permission denied", A_RECORDING)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what others may not ask about")
+def test_files_of_somebody_else_alone_are_no_report(public: Path) -> None:
+    file = public / "file"
+    file.write_text("x")
+    done = spawn("files", file, **somebody())
+    says(done, "1 file is not ours to ask about", "files that you own")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what root alone may enter")

@@ -51,6 +51,7 @@ class Tracing:
     patience_s: float = 60.0
     others: set[int] = field(default_factory=set)
     collected: list[tuple[bool, bool]] = field(default_factory=list)  # of an interval's end, last
+    hurried: list[bool] = field(default_factory=list)
     consumed: int = 0
     enough: int = 0  # so often it is to consume
     after: Callable[[], object] = int  # what happens after a collect(), or when that is enough
@@ -76,6 +77,7 @@ class Tracing:
         self.is_full = False
         self.collected.append((ends, last))
         self.after()
+        self.hurried.append(hurries())
         interval = make_interval(seconds=SHORT_S / 2) if ends or last else None
         rows = [read(ns=len(self.collected))] if self.has_rows else []
         yield 0, make_chunk(*rows, interval=interval, last=last)
@@ -192,6 +194,25 @@ def test_ctrl_c_ends_a_run_without_a_program(run: Run) -> None:
     run.signals.interrupt()
     run.go(interval=60)
     assert run.tracing.collected == [(True, True)]
+
+
+@pytest.mark.parametrize(
+    ("interrupts", "terminated", "told_ago_s", "hurries"),
+    [
+        (1, False, 1, False),  # a user waits for what was traced
+        (1, False, 6, True),
+        (2, False, 1, True),
+        (0, True, 1, True),
+        (0, True, 0, False),
+    ],
+)
+def test_work_is_given_up_sooner_for_others_than_for_who_pressed_ctrl_c(
+    run: Run, interrupts: int, terminated: bool, told_ago_s: int, hurries: bool
+) -> None:
+    run.signals.interrupts, run.signals.terminated = interrupts, terminated
+    run.signals.told_s = time.monotonic() - told_ago_s
+    run.go(interval=60)
+    assert run.tracing.hurried == [hurries]
 
 
 def test_ctrl_c_is_left_to_the_program_the_first_time(run: Run) -> None:

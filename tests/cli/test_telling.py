@@ -28,6 +28,13 @@ def test_a_report_without_rows_says_what_did_not_happen() -> None:
     assert remarked(top_report(FIRST), nothing).remarks == ()
 
 
+def test_a_report_of_which_all_was_lost_says_no_other_thing() -> None:
+    empty = top_report(make_chunk())
+    lossy = replace(empty, audit=empty.audit | {"lost": 8839})
+    (remark,) = remarked(lossy, load("cachetop").nothing).remarks
+    assert remark == "all that there was is lost: 8,839 in 1.0 s"
+
+
 @pytest.mark.parametrize(("format", "told"), [("table", True), ("json", True), ("csv", False)])
 def test_a_replay_says_it_as_well(format: str, told: bool, tmp_path: Path) -> None:
     short = make_interval(remarks=tuple(partial_remarks(0.4, 1.0)))

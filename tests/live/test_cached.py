@@ -186,7 +186,7 @@ def test_who_has_a_file_open_or_mapped_is_told(tmpfs: Path) -> None:
     assert {row["resident_bytes"] for row in rows} == {cached}
     assert any("mapped" in note for note in report["audit"]["notes"]) != tells_mapped
     others = [row for row in report["rows"] if row["pid"] is None]
-    assert {row["comm"] for row in others} == {"(nobody)"}
+    assert {row["comm"] for row in others} == {"(no process)"}
 
 
 def test_the_cgroup_that_pays_is_told(disk: Path) -> None:

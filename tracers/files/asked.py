@@ -20,7 +20,7 @@ from memtap.tracers.files.columns import KEYS, SUMMED
 from memtap.tracers.files.gather import MOST_FILES
 from memtap.tracers.files.report import compared
 from memtap.tracers.host import procfs
-from memtap.tracers.host.files import Mount, parse_mounts
+from memtap.tracers.host.files import Mount, Mounts, parse_mounts
 from memtap.tracers.host.hostile import one_line, printable
 from memtap.tracers.model.report import Column, Report, Row, key_columns, now
 from memtap.tracers.model.tracer import Inspection, Query
@@ -46,13 +46,18 @@ class AskedInspection(Inspection):
         self._unread = 0
 
     def report(self) -> Report:
-        """The present state. Raises MemtapError where a path leads nowhere."""
+        """The present state. Raises MemtapError if a path leads nowhere or nothing is ours."""
         totals, rows = Sums(), Rows(self._query)
         for path, status in found(self._query.paths):
             stats = self._ask(path, status)
             if stats is not None:
                 totals.add(stats)
                 rows.add(os.fsencode(path), status, stats)
+        if self._unread and not totals.row["files"]:
+            raise MemtapError(
+                f"{_files(self._unread)} not ours to ask about",
+                "run it with sudo; without, it answers for files that you own or may write to",
+            )
         shown = rows.made()
         last = key_columns(KEYS, self._query.by)[-1].name
         notes = [*self._notes(totals), *rows.notes()]
@@ -80,12 +85,15 @@ class AskedInspection(Inspection):
 
     def _notes(self, totals: Sums) -> Iterator[str]:
         if self._unread:
-            said = "1 file is" if self._unread == 1 else f"{self._unread} files are"
-            yield f"{said} not ours to ask about, so totals are lower bounds"
+            yield f"{_files(self._unread)} not ours to ask about, so totals are lower bounds"
         if totals.row["files"] and not has_cachestat():
             yield "this kernel has no cachestat(2): what is dirty or was evicted is not known"
         if totals.row["files"] > 1:
             yield "each file was asked about at a moment of its own"
+
+
+def _files(count: int) -> str:
+    return "1 file is" if count == 1 else f"{count} files are"
 
 
 class Sums:
@@ -147,7 +155,7 @@ def _keys(by: tuple[str, ...], path: bytes, status: os.stat_result) -> Row:
     keys: Row = {"dev": dev}
     if "file" in by:
         keys |= {
-            "kind": "device" if stat.S_ISBLK(status.st_mode) else "file",
+            "kind": _kind(status),
             "ino": status.st_ino,
             "size_bytes": status.st_size,
             "path": printable(path),
@@ -161,18 +169,31 @@ def _keys(by: tuple[str, ...], path: bytes, status: os.stat_result) -> Row:
     return keys
 
 
+def _kind(status: os.stat_result) -> str:
+    if stat.S_ISBLK(status.st_mode):
+        return "device"
+    return "shm" if _is_in_memory(status.st_dev) else "file"
+
+
+@cache
+def _is_in_memory(dev: int) -> bool:
+    """Is it the device of a tmpfs, whose files are in memory alone?"""
+    mounts = _mounts().of.get(f"{os.major(dev)}:{os.minor(dev)}", [])
+    return any(mount.fstype in (b"tmpfs", b"devtmpfs") for mount in mounts)
+
+
 @cache
 def _mount_of(folder: bytes) -> tuple[str, str]:
     """Where the file system of a directory is mounted, and its type."""
-    above = [mount for mount in _mounts() if _is_below(folder, mount.point)]
+    above = [mount for mount in _mounts().by.values() if _is_below(folder, mount.point)]
     # Of two mounts at one place the later hides the other.
     mount = max(reversed(above), key=lambda each: len(each.point), default=Mount(b"/", b"/"))
     return printable(mount.point), printable(mount.fstype)
 
 
 @cache
-def _mounts() -> list[Mount]:
-    return list(parse_mounts(Path("/proc/self/mountinfo").read_bytes()).by.values())
+def _mounts() -> Mounts:
+    return parse_mounts(Path("/proc/self/mountinfo").read_bytes())
 
 
 def _is_below(folder: bytes, point: bytes) -> bool:

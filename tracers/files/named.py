@@ -18,7 +18,7 @@ from memtap.tracers.host.files import Mounts, dev_text, device_path, parse_mount
 from memtap.tracers.host.hostile import DELETED, printable
 from memtap.tracers.model.report import Row
 
-NO_PROCESS, UNKNOWN = "(nobody)", "?"
+NO_PROCESS, UNKNOWN = "(no process)", "?"
 
 
 class Namer:

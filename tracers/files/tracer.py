@@ -39,7 +39,8 @@ TRACER = Inspector(
     summary="What the page cache holds now: which files, how much, and how much of it is dirty.",
     question="What does the page cache hold now? The files that have most of it come first.",
     about=(
-        "With PATHs, only these files, and all below these directories; that needs no root. "
+        "With PATHs, only these files, and all below these directories; without root, those of "
+        "them that you own or may write to. "
         "Without, all that there is: files that are closed or deleted, shared memory, and block "
         "devices, too.",
         "In sums of processes a file counts in full for each that has it open or mapped.",
@@ -49,13 +50,13 @@ TRACER = Inspector(
         ("files -b mount", "file system by file system"),
         ("files -b directory -s dirty", "where what is to be written is"),
         ("files -b cgroup --age", "which cgroup pays, and for what is in use"),
-        ("files /var/lib/mysql", "these, without root"),
+        ("files /var/lib/mysql", "these"),
         ("files -f json -r 100", "for scripts"),
     ),
     nothing="nothing is cached",
     keys=KEYS,
     columns=_columns,
-    showing=lambda _query: Showing("resident_bytes"),
+    showing=lambda _query: Showing("resident_bytes", rows=40),
     flags=(
         Flag("age", "On which list pages are; takes longer."),
         Flag("human", "Sizes with the letter of their unit: 956.0K, 1.5G.", letter="k"),

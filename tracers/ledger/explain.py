@@ -143,7 +143,8 @@ def _gone(rows: Sequence[Row], _total: int) -> Iterator[str]:
     if gone:
         yield (
             f"{gone} cgroups were removed and are still charged, as for files in the page cache or "
-            "on tmpfs: that is in OWN of those that they were in, until it is deleted or reclaimed."
+            "on tmpfs: that is in OWN of those that they were in, until it is deleted or reclaimed "
+            "(memtap files -b cgroup shows these files)."
         )
 
 

@@ -147,6 +147,7 @@ class Showing:
         interval_s: the default interval of reports.
         each: what is printed as events happen, where that is not a report for each interval.
         is_tree: whether processes stand below their parents.
+        rows: how many a table of one look has, unless the user says; None for all.
     """
 
     sort: str | None
@@ -155,6 +156,7 @@ class Showing:
     interval_s: float | None = None
     each: str | None = None
     is_tree: bool = False
+    rows: int | None = None
 
 
 class Reporter(Protocol):

@@ -40,13 +40,14 @@ static inline u64 user_regs(u64 task)
 {
 	u64 stack = FIELD(task, task_struct, stack);
 	int only = 0;
-	u64 *place = regs_place.lookup(&only);
+	u64 *known = regs_place.lookup(&only), place = known ? NOTED(*known) : 0;
 
-	if (!place)
-		return 0;
-	if (!NOTED(*place))
-		NOTED(*place) = NUMBER_OF(bpf_task_pt_regs((struct task_struct *)task)) - stack;
-	return CAST(stack + NOTED(*place), pt_regs);
+	if (!place) {
+		place = NUMBER_OF(bpf_task_pt_regs((struct task_struct *)task)) - stack;
+		if (known)
+			NOTED(*known) = place;
+	}
+	return CAST(stack + place, pt_regs);
 }
 #else
 static inline u64 user_regs(u64 task)
