@@ -11,9 +11,7 @@
  */
 #include <linux/types.h>
 #include <uapi/linux/ptrace.h>
-#ifdef LOOK_AT_FOLIOS
-#undef CASTS /* the verifier would follow more than twice as many ways */
-#endif
+#undef CASTS /* the verifier would follow up to four times as many ways */
 
 #include <memtap/fields.h>
 #include <memtap/loops.h>

@@ -25,7 +25,7 @@ from tests.live.tracing import Preempting
 # Instructions of one program, and of all of a report. Where loops cannot be long, each round is
 # looked at.
 HAS_LONG_LOOPS = bool(Kernel().btf.member("bpf_verifier_state", "may_goto_depth"))
-MOST, MOST_IN_ALL = (12_000, 47_000) if HAS_LONG_LOOPS else (16_000, 90_000)
+MOST, MOST_IN_ALL = (12_000, 50_000) if HAS_LONG_LOOPS else (16_000, 90_000)
 
 SETTINGS = {
     "faults --stacks": ("faults", faultplan.STACKS),
