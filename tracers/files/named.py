@@ -92,11 +92,10 @@ class Namer:
             return {"directory": "(block devices)"}
         if trail.flags & FileFlag.TITLED:
             return {"directory": "(no directory)"}
-        names = trail.names.partition(b"\0")[2]
-        if not names or trail.parent != group["parent"]:
+        if not trail.names or trail.parent != group["parent"]:
             self.nameless += 1
             return {"directory": UNKNOWN}
-        return {"directory": self._placed(group, names)}
+        return {"directory": self._placed(group, trail.names.partition(b"\0")[2])}
 
     def _mount(self, group: np.void, _trail: Trail) -> Row:
         of = self._supers[int(group["super"])]
