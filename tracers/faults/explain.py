@@ -122,7 +122,7 @@ def _run_time(counted: pl.DataFrame, interval: Interval) -> Iterator[str]:
     if timed == 0 or _without_times(counted) > _LITTLE * count:
         return
     total, ran = _sum(counted, "time_ns"), interval.kernel.get("cpu_run_virtual_total", 0)
-    took = f"They took {'' if timed == count else 'about '}{_time(total)}, waiting included"
+    took = f"All faults took {'' if timed == count else 'about '}{_time(total)}, waiting included"
     took += "" if timed == count else f", by the times of {_number(timed)} of them"
     if ran:
         yield f"{took}; what is traced was on a CPU for {_time(ran)}: {_share(total, ran)}."

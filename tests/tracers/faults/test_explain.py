@@ -71,7 +71,7 @@ def test_time_is_set_against_the_time_on_a_cpu() -> None:
     faults = rows((1, 10, 1), time_ns=250_000)
     assert "on a CPU for 1.0 ms: 25.0%." in said(faults, {"cpu_run_virtual_total": 1_000_000})
     assert "0.1 ms: 2.5 times as much" in said(faults, {"cpu_run_virtual_total": 100_000})
-    assert "They took 0.2 ms, waiting included, in 1.0 s." in said(faults)
+    assert "All faults took 0.2 ms, waiting included, in 1.0 s." in said(faults)
     assert "took" not in said(rows((1, 10, 1)))
 
 
@@ -97,9 +97,9 @@ def test_what_was_not_timed_can_have_taken_all_the_room_that_it_had() -> None:
 
 def test_no_time_is_concluded_from_causes_of_which_none_was_timed() -> None:
     slow, untimed = of_cause(Cause.FILE_READ, 10**7), of_cause(Cause.COW, 0)
-    assert "They took" not in said(np.concatenate([slow, *[untimed] * 9]))
+    assert "All faults took" not in said(np.concatenate([slow, *[untimed] * 9]))
     several = [slow, of_cause(Cause.COW, 1000), *[untimed] * 9]
-    assert "They took about 10.0 ms, waiting included, by the times of 2 of them" in said(
+    assert "All faults took about 10.0 ms, waiting included, by the times of 2 of them" in said(
         np.concatenate(several)
     )
 
