@@ -12,7 +12,7 @@ from memtap.tracers.live.processes import process_of
 from memtap.tracers.model.report import Column, Report, Row, key_columns
 from memtap.tracers.model.tracer import Inspection, Query
 from memtap.tracers.ps.columns import FAULTS, PS_KEYS, SUMMED
-from memtap.tracers.ps.snapshot import Reader, Snapshot, Wanted
+from memtap.tracers.ps.snapshot import BUDGET_S, Reader, Snapshot, Wanted
 
 
 class PsInspection(Inspection):
@@ -20,7 +20,16 @@ class PsInspection(Inspection):
 
     def __init__(self, query: Query, columns: tuple[Column, ...]) -> None:
         pids = tuple(dict.fromkeys(map(process_of, query.pids)))
-        self._reader = Reader(Wanted(pids, query.comms, cgroups="cgroup" in query.by))
+        is_each = "process" in query.by
+        self._reader = Reader(
+            Wanted(
+                pids,
+                query.comms,
+                cgroups="cgroup" in query.by,
+                args=is_each,
+                threads=is_each and query.wide,
+            )
+        )
         self._reports = Ps(query.by, columns)
         self._changes = query.interval_s is not None
 
@@ -28,7 +37,8 @@ class PsInspection(Inspection):
         """Takes the first look."""
         self._seen = self._reader.look()
         hint = "; run it with sudo" if os.geteuid() else ""
-        return [unread_note(self._seen.unread) + hint] if self._seen.unread else []
+        notes = [unread_note(self._seen.unread) + hint] if self._seen.unread else []
+        return notes + ([late_note(self._seen.late)] if self._seen.late else [])
 
     def report(self) -> Report:
         """The first snapshot; or what changed since the last one."""
@@ -64,7 +74,7 @@ class Ps:
         self, seen: Snapshot, interval_s: float, rows: list[Row], kernel: dict[str, int]
     ) -> Report:
         shown = rows if "process" in self._by else grouped(rows, self._names())
-        label = next(c for c in reversed(self._columns) if c.kind in _LABELLED)
+        label = next(c for c in reversed(self._columns) if c.table and c.kind in _LABELLED)
         said = "total" if label.kind == "user" else f"total of {len(shown)}"  # users have 8 places
         totals = {**summed(rows), label.name: said, "depth": 0}
         return Report(
@@ -73,7 +83,7 @@ class Ps:
             interval_s=round(interval_s, 3),
             columns=self._columns,
             rows=shown,
-            audit=procfs.audit(len(seen.rows), seen.unread, kernel, notes_of(seen)),
+            audit=procfs.audit(len(seen.rows), seen.unread + seen.late, kernel, notes_of(seen)),
             totals=totals if len(shown) > 1 else None,
         )
 
@@ -90,11 +100,22 @@ def unread_note(unread: int) -> str:
     return f"PSS, USS and SWAP of {of} not ours to read, so their totals are lower bounds"
 
 
+def late_note(late: int) -> str:
+    """Why PSS, USS and SWAP are missing of those that took too long."""
+    of = "1 process was" if late == 1 else f"{late} processes were"
+    return (
+        f"PSS, USS and SWAP of {of} not read in time, so their totals are lower bounds: after "
+        f"{BUDGET_S:.0f} s only those that -p or -c names are read"
+    )
+
+
 def notes_of(seen: Snapshot) -> list[str]:
     """The notes on what a snapshot does not show."""
     notes = []
     if seen.unread:
         notes.append(unread_note(seen.unread))
+    if seen.late:
+        notes.append(late_note(seen.late))
     if seen.without_memory:
         notes.append(
             f"{seen.without_memory} kernel threads and zombies are left out: they have no memory "

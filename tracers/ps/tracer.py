@@ -24,7 +24,7 @@ def _kind(query: Query) -> Kind:
 
 def _ps_columns(query: Query) -> tuple[Column, ...]:
     changes = query.interval_s is not None
-    return ps_columns(query.by, _kind(query), changes, query.has("tree"))
+    return ps_columns(query.by, _kind(query), changes, query.has("tree"), query.wide)
 
 
 def _ps_showing(query: Query) -> Showing:
