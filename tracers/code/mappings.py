@@ -12,6 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -211,8 +212,12 @@ class Mappings:
 
     def take(self, tgid: int, text: bytes) -> Space:
         """Sets a process's mappings from the text of /proc/PID/maps or smaps."""
+        return self.put(tgid, parse_maps(text, tgid))
+
+    def put(self, tgid: int, all_mapped: Iterable[Mapped]) -> Space:
+        """Sets a process's mappings."""
         space = self._spaces[tgid] = Space()
-        for mapped in parse_maps(text, tgid):
+        for mapped in all_mapped:
             self._put(space, mapped, self._number(space, mapped))
         return space
 
@@ -549,7 +554,6 @@ def parse_maps(text: bytes, tgid: int) -> list[Mapped]:
 
 def _mapped(match: re.Match[bytes], tgid: int) -> Mapped:
     start, end, modes, offset, major, minor, ino, path = match.groups()
-    prot = sum(_BITS.get(letter, 0) for letter in modes[:3].decode())
     return Mapped(
         ns=0,
         tgid=tgid,
@@ -558,7 +562,12 @@ def _mapped(match: re.Match[bytes], tgid: int) -> Mapped:
         offset=int(offset, 16),
         dev=int(major, 16) << 20 | int(minor, 16),
         ino=int(ino),
-        prot=prot,
+        prot=_prot(modes[:3]),
         flags=MAP_SHARED if modes[3:] == b"s" else 0,
         path=os.fsdecode(path),
     )
+
+
+@cache
+def _prot(letters: bytes) -> int:
+    return sum(_BITS.get(letter, 0) for letter in letters.decode())

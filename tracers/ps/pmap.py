@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
+from functools import cache
 from mmap import PAGESIZE
 from pathlib import Path
 
@@ -26,8 +28,9 @@ from memtap.tracers.host.hostile import one_line
 from memtap.tracers.host.patience import StuckError, patiently
 from memtap.tracers.model.report import Column, Report, Row, now
 from memtap.tracers.model.tracer import Inspection
+from memtap.tracers.ps.smaps import PAGE_SIZE, Smaps
 
-# The fields in /proc/PID/smaps whose sum each column is.
+# The fields of smaps whose sum each column is.
 _SUMS = {
     "size_bytes": ("Size",),
     "rss_bytes": ("Rss",),
@@ -39,9 +42,8 @@ _SUMS = {
     "huge_bytes": ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"),
 }
 
-# The line with a mapping's path begins with an address, so no path can look like a field.
+# Of smaps_rollup.
 _FIELD = re.compile(rb"([A-Z]\w+): +(\d+) kB")
-_LAST = b"VmFlags:"
 
 
 class PmapInspection(Inspection):
@@ -58,7 +60,7 @@ class PmapInspection(Inspection):
 def report(pid: int, columns: tuple[Column, ...], root: Path = Path("/")) -> Report:
     """The mappings of a process. Raises MemtapError if they cannot be read."""
     space, text = _address_space(pid, root)
-    rows = list(_rows(text, pid, root))
+    rows = list(_rows(Smaps(text), pid, root))
     if not rows:
         what = f"process {pid} has no address space: it is a kernel thread, or has ended"
         raise MemtapError(what, "memtap ps lists the processes that have one")
@@ -101,51 +103,44 @@ def _read(space: Path, pid: int, name: str) -> bytes:
         raise MemtapError(what, hint) from error
 
 
-def _rows(text: bytes, pid: int, root: Path) -> Iterator[Row]:
-    mappings = Mappings(root=root)
-    space = mappings.take(pid, text)
+def _rows(smaps: Smaps, pid: int, root: Path) -> Iterator[Row]:
+    mappings, all_mapped = Mappings(root=root), parse_maps(smaps.maps, pid)
+    space = mappings.put(pid, all_mapped)
     numbers = dict(zip(space.starts, space.numbers, strict=True))
-    stacks = stack_pointers(pid, root)
-    for mapped, fields in zip(parse_maps(text, pid), _fields(text), strict=True):
+    stacks = sorted(stack_pointers(pid, root))
+    sizes = zip(*(smaps.column(*fields) for fields in _SUMS.values()), strict=True)
+    for mapped, page, of in zip(all_mapped, smaps.column(PAGE_SIZE), sizes, strict=True):
         place = mappings.places[numbers[mapped.start]]
-        sums = {name: sum(fields.get(f, 0) for f in of) for name, of in _SUMS.items()}
         yield {
             "start": mapped.start,
             "end": mapped.end,
-            **sums,
-            "mode": _mode(mapped),
-            "region": _region(place, mapped, stacks, fields).text,
+            **dict(zip(_SUMS, of, strict=True)),
+            "mode": _mode(mapped.prot, mapped.flags),
+            "region": _region(place, mapped, stacks, page).text,
             "mapping": one_line(place.path),
         }
 
 
-def _fields(text: bytes) -> Iterator[dict[str, int]]:
-    """The sizes in bytes of each mapping in /proc/PID/smaps."""
-    fields: dict[str, int] = {}
-    for line in text.splitlines():
-        if match := _FIELD.fullmatch(line):
-            fields[match[1].decode()] = int(match[2]) << 10
-        elif line.startswith(_LAST):
-            yield fields
-            fields = {}
-
-
-def _mode(mapped: Mapped) -> str:
+@cache
+def _mode(prot: int, flags: int) -> str:
     """The mode as `pmap` writes it; its last letter, whether swap is reserved, is not in /proc."""
     bits = {"r": PROT_READ, "w": PROT_WRITE, "x": PROT_EXEC}
-    letters = [letter if mapped.prot & bit else "-" for letter, bit in bits.items()]
-    return "".join(letters) + ("s-" if mapped.flags & MAP_SHARED else "--")
+    letters = [letter if prot & bit else "-" for letter, bit in bits.items()]
+    return "".join(letters) + ("s-" if flags & MAP_SHARED else "--")
 
 
-def _region(place: Place, mapped: Mapped, stacks: list[int], fields: dict[str, int]) -> Region:
+def _region(place: Place, mapped: Mapped, stacks: list[int], page: int) -> Region:
     """The region of a mapping; it is a thread's stack if a thread's stack pointer is in it.
 
     Huge pages that are attached (System V), or of a file, are recognised by their page size.
     """
-    if fields["KernelPageSize"] > PAGESIZE:
+    if page > PAGESIZE:
         return Region.HUGETLB
-    is_stack = any(mapped.start <= pointer < mapped.end for pointer in stacks)
-    return Region.THREAD_STACK if is_stack and place.region is Region.ANON else place.region
+    if place.region is not Region.ANON:
+        return place.region
+    at = bisect_left(stacks, mapped.start)
+    is_stack = at < len(stacks) and stacks[at] < mapped.end
+    return Region.THREAD_STACK if is_stack else place.region
 
 
 def stack_pointers(pid: int, root: Path) -> list[int]:
