@@ -59,7 +59,7 @@ def test_every_replay_is_as_the_schema_says(name: str, tmp_path: Path) -> None:
         *("oom --scores", "oom --scores --explain 0.1 2"),
         *("ledger", "ledger -b process --wide", "ledger -b user", "ledger 0.1 2"),
         *("ledger --explain", "ledger -b cgroup --explain", "ledger -b cgroup 0.1 2"),
-        *("pmap {own}", "pmap {own} --wide", "pmap {own} -x"),
+        *("pmap {own}", "pmap {own} --wide", "pmap {own} -x", "pmap {own} --tables -k"),
     ],
 )
 def test_what_is_read_from_proc_is_as_the_schema_says(command: str) -> None:

@@ -170,6 +170,17 @@ _MAPPING = (
 )
 _HUGE = Column("huge_bytes", "HUGE", "kib", table=False, help="what of it is mapped by huge pages")
 
+# The columns of --tables.
+TABLES = (
+    Column(
+        "level", "LEVEL", "text", help="pud, pmd or pte; empty: of those, tables without entries"
+    ),
+    Column("tables", "TABLES", help="how many tables of this level it has"),
+    Column("size_bytes", "SIZE", "kib", help="what they take"),
+    Column("span_bytes", "SPAN", "kib", unknown=True, help="the addresses that one table is for"),
+    Column("saved_bytes", "SAVED", "kib", help="what more there would be without huge pages"),
+)
+
 # The columns of procps' `pmap -x`, and their headings there.
 _EXTENDED = {
     "start": "Address",

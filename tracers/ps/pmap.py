@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from functools import cache
 from mmap import PAGESIZE
 from pathlib import Path
 
-from memtap.bpf.errors import MemtapError
 from memtap.bpf.sideband import Mapped
 from memtap.tracers.code.mappings import (
     MAP_SHARED,
@@ -25,10 +23,11 @@ from memtap.tracers.code.mappings import (
 from memtap.tracers.host import procfs
 from memtap.tracers.host.counters import Counters
 from memtap.tracers.host.hostile import one_line
-from memtap.tracers.host.patience import StuckError, patiently
 from memtap.tracers.model.report import Column, Report, Row, now
-from memtap.tracers.model.tracer import Inspection
+from memtap.tracers.model.tracer import Inspection, Query
+from memtap.tracers.ps import tables
 from memtap.tracers.ps.smaps import PAGE_SIZE, Smaps
+from memtap.tracers.ps.space import address_space, read_space
 
 # The fields of smaps whose sum each column is.
 _SUMS = {
@@ -49,21 +48,19 @@ _FIELD = re.compile(rb"([A-Z]\w+): +(\d+) kB")
 class PmapInspection(Inspection):
     """Inspects one process; see Inspection."""
 
-    def __init__(self, pid: int, columns: tuple[Column, ...]) -> None:
-        self._pid, self._columns = pid, columns
+    def __init__(self, query: Query, columns: tuple[Column, ...]) -> None:
+        (self._pid,), self._columns = query.pids, columns
+        self._report = tables.report if query.has("tables") else report
 
     def report(self) -> Report:
-        """Its mappings now."""
-        return report(self._pid, self._columns)
+        """Its mappings now, or what was asked for of them."""
+        return self._report(self._pid, self._columns)
 
 
 def report(pid: int, columns: tuple[Column, ...], root: Path = Path("/")) -> Report:
     """The mappings of a process. Raises MemtapError if they cannot be read."""
-    space, text = _address_space(pid, root)
+    space, text = address_space(pid, root)
     rows = list(_rows(Smaps(text), pid, root))
-    if not rows:
-        what = f"process {pid} has no address space: it is a kernel thread, or has ended"
-        raise MemtapError(what, "memtap ps lists the processes that have one")
     totals = {name: sum(row[name] for row in rows) for name in _SUMS}
     return Report(
         name="pmap",
@@ -71,36 +68,9 @@ def report(pid: int, columns: tuple[Column, ...], root: Path = Path("/")) -> Rep
         interval_s=0.0,
         columns=columns,
         rows=rows,
-        audit=procfs.audit(len(rows), 0, _rollup(_read(space, pid, "smaps_rollup")), ()),
+        audit=procfs.audit(len(rows), 0, _rollup(read_space(space, pid, "smaps_rollup")), ()),
         totals={**totals, "mapping": f"total of {len(rows)}"},
     )
-
-
-def _address_space(pid: int, root: Path) -> tuple[Path, bytes]:
-    """The folder of /proc that has a process's memory, and the text of its smaps."""
-    process = root / f"proc/{pid}"
-    text = _read(process, pid, "smaps")
-    thread = None if text else procfs.survivor(pid, root)
-    if thread is None:
-        return process, text
-    return thread, _read(thread, pid, "smaps")
-
-
-def _read(space: Path, pid: int, name: str) -> bytes:
-    try:
-        return patiently(pid, (space / name).read_bytes)
-    except procfs.Gone as error:
-        hint = "memtap ps lists those that there are"
-        raise MemtapError(f"there is no process {pid}", hint) from error
-    except StuckError as error:
-        hint = "it holds on to its address space, as by a file system that does not answer"
-        raise MemtapError(f"process {pid} did not let itself be read", hint) from error
-    except PermissionError as error:
-        what = f"the address space of process {pid} is not ours to read"
-        hint = "run it with sudo, or as the user of that process"
-        if os.geteuid() == 0:
-            hint = "the host lets nobody look at it here, as a container or a security module can"
-        raise MemtapError(what, hint) from error
 
 
 def _rows(smaps: Smaps, pid: int, root: Path) -> Iterator[Row]:

@@ -41,6 +41,7 @@ class Smaps:
 
     Attributes:
         maps: their lines, which are those of /proc/PID/maps.
+        count: how many they are.
     """
 
     def __init__(self, text: bytes) -> None:
@@ -50,12 +51,12 @@ class Smaps:
             lines.append(before.rpartition(b"\n")[2])
             bodies.append(body)
         self.maps = b"\n".join(lines)
-        self._count = len(lines)
+        self.count = len(lines)
         self._kinds = _kinds(bodies)
 
     def column(self, *fields: str) -> list[int]:
         """The sum of these fields for each mapping, in bytes; a kernel may lack some."""
-        sums = np.zeros(self._count, np.int64)
+        sums = np.zeros(self.count, np.int64)
         for names, at, numbers in self._kinds:
             places = [names.index(name) for name in fields if name in names]
             sums[at] = numbers[:, places].sum(axis=1) << 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memtap.tracers.model.report import Column, Kind
+from memtap.tracers.model.report import Column, Kind, sized
 from memtap.tracers.model.tracer import (
     Flag,
     Inspection,
@@ -13,7 +13,7 @@ from memtap.tracers.model.tracer import (
     Showing,
     UnfitError,
 )
-from memtap.tracers.ps.columns import PS_KEYS, pmap_columns, ps_columns
+from memtap.tracers.ps.columns import PS_KEYS, TABLES, pmap_columns, ps_columns
 
 _HUMAN = Flag("human", "Sizes with the letter of their unit: 956.0K, 1.5G.", letter="k")
 
@@ -74,13 +74,21 @@ _PS = Inspector(
 
 
 def _pmap_columns(query: Query) -> tuple[Column, ...]:
+    if query.has("tables"):
+        return tuple(sized(column, _kind(query)) for column in TABLES)
     return pmap_columns(_kind(query), query.wide, query.has("extended"))
 
 
 def _inspect_one(query: Query) -> Inspection:
     from memtap.tracers.ps.pmap import PmapInspection
 
-    return PmapInspection(query.pids[0], _pmap_columns(query))
+    return PmapInspection(query, _pmap_columns(query))
+
+
+def _pmap_check(query: Query) -> Sequence[str]:
+    if query.has("extended") and query.has("tables"):
+        raise UnfitError("-x shows mappings; --tables does not")
+    return ()
 
 
 _PMAP = Inspector(
@@ -91,12 +99,22 @@ _PMAP = Inspector(
         ("pmap $$", "this shell, by address"),
         ("pmap 1 -s pss -r 5", "where the most memory is"),
         ("pmap $$ -x", "as procps shows it"),
+        ("pmap $$ --tables", "what its page tables take"),
         ("pmap $$ -f json", "for scripts"),
     ),
     keys={"mapping": ()},
     columns=_pmap_columns,
     showing=lambda _query: Showing(None),
-    flags=(Flag("extended", "The columns of procps' pmap -x.", letter="x"), _HUMAN),
+    flags=(
+        Flag("extended", "The columns of procps' pmap -x.", letter="x"),
+        Flag(
+            "tables",
+            "Its page tables, level by level, and what huge pages save of them.",
+            columns=tuple(sized(column, "kib") for column in TABLES),
+        ),
+        _HUMAN,
+    ),
+    check=_pmap_check,
     inspect=_inspect_one,
     of_one=True,
 )
