@@ -170,6 +170,29 @@ _MAPPING = (
 )
 _HUGE = Column("huge_bytes", "HUGE", "kib", table=False, help="what of it is mapped by huge pages")
 
+# The columns of --numa.
+_NODE = (
+    Column("node", "NODE", unknown=True, help="the number of the memory node"),
+    Column(
+        "mapped_bytes",
+        "MAPPED",
+        "kib",
+        unknown=True,
+        help="what is mapped of its memory, shared pages in full, huge pages of hugetlbfs included",
+    ),
+)
+PS_NODES = (
+    *PS_KEYS["process"],
+    *_NODE,
+    Column("share_pct", "SHARE", "pct", help="the part of all that the process has mapped"),
+)
+PMAP_NODES = (
+    _MAPPING[0],
+    *_NODE,
+    Column("policy", "POLICY", "text", help="from which nodes its pages are to be taken"),
+    _MAPPING[-1],
+)
+
 # The columns of --tables.
 TABLES = (
     Column(

@@ -21,6 +21,7 @@ from memtap.tracers.host.patience import StuckError, patiently
 from memtap.tracers.live.processes import read_arguments
 from memtap.tracers.model.process import Process
 from memtap.tracers.model.report import Row
+from memtap.tracers.ps import nodes
 
 _ROLLUP = re.compile(
     rb"\nPss:\s*(\d+) kB.*?\nPrivate_Clean:\s*(\d+) kB\nPrivate_Dirty:\s*(\d+) kB"
@@ -58,8 +59,9 @@ class Costly:
             memory.
     """
 
-    def __init__(self, args: bool, threads: bool, end_s: float) -> None:
+    def __init__(self, args: bool, threads: bool, by_node: bool, end_s: float) -> None:
         self._args, self._threads, self._end_s = args, threads, end_s
+        self._by_node = by_node
         self.unread = self.late = 0
         self.with_shared_swap: dict[int, str] = {}
 
@@ -72,10 +74,11 @@ class Costly:
         """Adds to the row of a process what its memory says; whether the process is still there."""
         folder = memory.folder if memory else f"/proc/{row['pid']}/"
         row |= self._unread()
+        read = self._nodes if self._by_node else self._shares
         try:
             self.require_time()
             row |= self._told(row, folder)
-            row |= self._shares(row["pid"], memory) if memory else NOTHING
+            row |= read(row["pid"], memory) if memory else {}
         except procfs.Gone:
             return False
         except PermissionError:
@@ -88,13 +91,19 @@ class Costly:
 
     def _unread(self) -> Row:
         """What is there of a row's texts if the time is over."""
-        args = {"args": Process.args} if self._args else {}
+        args: Row = {"args": Process.args} if self._args else {}
+        args |= {"nodes": None} if self._by_node else {}
         return args | ({"thread_names": None} if self._threads else {})
 
     def _told(self, row: Row, folder: str) -> Row:
         """The texts that are asked for."""
         args = {"args": read_arguments(Path(folder), row["comm"])} if self._args else {}
         return args | ({"thread_names": thread_names(row["pid"])} if self._threads else {})
+
+    def _nodes(self, pid: int, memory: Memory) -> Row:
+        """How many bytes of each memory node it has mapped."""
+        text = patiently(pid, Path(memory.folder + nodes.NUMA_MAPS).read_bytes)
+        return {"nodes": nodes.summed(nodes.parse(text))}
 
     def _shares(self, pid: int, memory: Memory) -> Row:
         """The amounts from smaps_rollup. Only its field Swap includes shared memory in swap."""

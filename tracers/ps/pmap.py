@@ -25,7 +25,7 @@ from memtap.tracers.host.counters import Counters
 from memtap.tracers.host.hostile import one_line
 from memtap.tracers.model.report import Column, Report, Row, now
 from memtap.tracers.model.tracer import Inspection, Query
-from memtap.tracers.ps import tables
+from memtap.tracers.ps import placement, tables
 from memtap.tracers.ps.smaps import PAGE_SIZE, Smaps
 from memtap.tracers.ps.space import address_space, read_space
 
@@ -50,7 +50,9 @@ class PmapInspection(Inspection):
 
     def __init__(self, query: Query, columns: tuple[Column, ...]) -> None:
         (self._pid,), self._columns = query.pids, columns
-        self._report = tables.report if query.has("tables") else report
+        self._report = report
+        if query.has("tables", "numa"):
+            self._report = tables.report if query.has("tables") else placement.report
 
     def report(self) -> Report:
         """Its mappings now, or what was asked for of them."""

@@ -54,6 +54,7 @@ class Wanted:
         cgroups: whether to read the cgroup of each as well.
         args: whether to read the command line of each.
         threads: whether to read the names of its threads.
+        nodes: whether to read which memory nodes its pages are in, and not PSS and the like.
     """
 
     pids: tuple[int, ...] = ()
@@ -61,6 +62,7 @@ class Wanted:
     cgroups: bool = False
     args: bool = False
     threads: bool = False
+    nodes: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class Reader:
         pids = self.wanted.pids or _pids()
         rows = [row for pid in pids if (row := self._try(pid))]
         rows.sort(key=lambda row: -row["res_bytes"])
-        costly = Costly(self.wanted.args, self.wanted.threads, end)
+        costly = Costly(self.wanted.args, self.wanted.threads, self.wanted.nodes, end)
         rows = [row for row in rows if costly.add(row, self._memories.get(row["pid"]))]
         self._divide_shared_spaces(rows)
         _add_shared_swap(rows, costly)

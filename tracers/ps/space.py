@@ -14,17 +14,17 @@ from memtap.tracers.host.patience import StuckError, patiently
 T = TypeVar("T")
 
 
-def address_space(pid: int, root: Path) -> tuple[Path, bytes]:
-    """The folder of /proc that has a process's memory, and the text of its smaps.
+def address_space(pid: int, root: Path, name: str = "smaps") -> tuple[Path, bytes]:
+    """The folder of /proc that has a process's memory, and the text of its smaps, or maps.
 
     Raises MemtapError if it has none, or cannot be read.
     """
     process = root / f"proc/{pid}"
-    text = read_space(process, pid, "smaps")
+    text = read_space(process, pid, name)
     if text:
         return process, text
     thread = procfs.survivor(pid, root)
-    if thread and (text := read_space(thread, pid, "smaps")):
+    if thread and (text := read_space(thread, pid, name)):
         return thread, text
     what = f"process {pid} has no address space: it is a kernel thread, or has ended"
     raise MemtapError(what, "memtap ps lists the processes that have one")

@@ -13,7 +13,14 @@ from memtap.tracers.model.tracer import (
     Showing,
     UnfitError,
 )
-from memtap.tracers.ps.columns import PS_KEYS, TABLES, pmap_columns, ps_columns
+from memtap.tracers.ps.columns import (
+    PMAP_NODES,
+    PS_KEYS,
+    PS_NODES,
+    TABLES,
+    pmap_columns,
+    ps_columns,
+)
 
 _HUMAN = Flag("human", "Sizes with the letter of their unit: 956.0K, 1.5G.", letter="k")
 
@@ -24,16 +31,20 @@ def _kind(query: Query) -> Kind:
 
 def _ps_columns(query: Query) -> tuple[Column, ...]:
     changes = query.interval_s is not None
+    if query.has("numa"):
+        return tuple(sized(column, _kind(query)) for column in PS_NODES)
     return ps_columns(query.by, _kind(query), changes, query.has("tree"), query.wide)
 
 
 def _ps_showing(query: Query) -> Showing:
-    return Showing("pss_bytes", is_tree=query.has("tree"))
+    return Showing("mapped_bytes" if query.has("numa") else "pss_bytes", is_tree=query.has("tree"))
 
 
 def _ps_check(query: Query) -> Sequence[str]:
     if query.has("tree") and query.by != ("process",):
         raise UnfitError("--tree shows processes; it cannot be grouped by something else")
+    if query.has("numa") and (query.by != ("process",) or query.has("tree") or query.interval_s):
+        raise UnfitError("--numa shows what processes have now: no --by, --tree or INTERVAL")
     return ()
 
 
@@ -61,13 +72,22 @@ _PS = Inspector(
         ("ps -b user,comm", "sums by user and program"),
         ("ps 5 12 -s uss", "which processes grow, every 5 s for a minute"),
         ("ps --tree -k", "children below their parents"),
+        ("ps --numa -k", "which nodes' memory each has"),
         ("ps -p $$ -f json", "one process, for scripts"),
     ),
     nothing="nothing changed",
     keys=PS_KEYS,
     columns=_ps_columns,
     showing=_ps_showing,
-    flags=(Flag("tree", "Processes below their parents."), _HUMAN),
+    flags=(
+        Flag("tree", "Processes below their parents."),
+        Flag(
+            "numa",
+            "Which memory nodes the pages of each are in: a row for each process and node.",
+            columns=tuple(sized(column, "kib") for column in PS_NODES),
+        ),
+        _HUMAN,
+    ),
     check=_ps_check,
     inspect=_inspect,
 )
@@ -76,6 +96,8 @@ _PS = Inspector(
 def _pmap_columns(query: Query) -> tuple[Column, ...]:
     if query.has("tables"):
         return tuple(sized(column, _kind(query)) for column in TABLES)
+    if query.has("numa"):
+        return tuple(sized(column, _kind(query)) for column in PMAP_NODES)
     return pmap_columns(_kind(query), query.wide, query.has("extended"))
 
 
@@ -86,8 +108,8 @@ def _inspect_one(query: Query) -> Inspection:
 
 
 def _pmap_check(query: Query) -> Sequence[str]:
-    if query.has("extended") and query.has("tables"):
-        raise UnfitError("-x shows mappings; --tables does not")
+    if [query.has(flag) for flag in ("extended", "tables", "numa")].count(True) > 1:
+        raise UnfitError("only one of --extended, --tables and --numa")
     return ()
 
 
@@ -99,6 +121,7 @@ _PMAP = Inspector(
         ("pmap $$", "this shell, by address"),
         ("pmap 1 -s pss -r 5", "where the most memory is"),
         ("pmap $$ -x", "as procps shows it"),
+        ("pmap $$ --numa -s mapped", "in which nodes its memory is"),
         ("pmap $$ --tables", "what its page tables take"),
         ("pmap $$ -f json", "for scripts"),
     ),
@@ -111,6 +134,11 @@ _PMAP = Inspector(
             "tables",
             "Its page tables, level by level, and what huge pages save of them.",
             columns=tuple(sized(column, "kib") for column in TABLES),
+        ),
+        Flag(
+            "numa",
+            "Which memory nodes its pages are in: a row for each mapping and node.",
+            columns=tuple(sized(column, "kib") for column in PMAP_NODES),
         ),
         _HUMAN,
     ),
