@@ -194,6 +194,7 @@ class Mappings:
         self._ended: list[int] = []
         self._former: dict[int, tuple[int, Space]] = {}
         self._numbers: dict[tuple[object, ...], int] = {}
+        self._code: dict[str, set[int]] = {}  # the places of each file's code
         self._traits = np.zeros(_MANY, TRAITS)
         self._latest: deque[Numbers] = deque(maxlen=_CALLS)
         self._many = self._many_spaces = _MANY
@@ -309,6 +310,8 @@ class Mappings:
         used.update(*(np.unique(found).tolist() for found in self._latest))
         self.places = {number: self.places[number] for number in sorted(used)}
         self._numbers = {key: number for key, number in self._numbers.items() if number in used}
+        code = {path: numbers & used for path, numbers in self._code.items()}
+        self._code = {path: numbers for path, numbers in code.items() if numbers}
         self._many = max(_MANY, 2 * len(used))
 
     def _take(self, event: Heard, until: Callable[[int, int], None]) -> None:
@@ -405,8 +408,7 @@ class Mappings:
         """Whether it is the data of a file that has code mapped, too; other files have no bss."""
         if place.region is not Region.DATA or not place.of_file:
             return False
-        others = (self.places[number] for number in set(space.numbers))
-        return any(each.region is Region.TEXT and each.path == place.path for each in others)
+        return not self._code.get(place.path, set()).isdisjoint(space.numbers)
 
     def _number_of(self, mapped: Mapped, region: Region, path: str) -> int:
         key = region, path, mapped.dev, mapped.ino, mapped.flags & MAP_SHARED
@@ -422,6 +424,8 @@ class Mappings:
             self._traits = np.concatenate([self._traits, np.zeros_like(self._traits)])
         self._traits[number] = place.region, place.of_file, place.shared
         self.places[number] = place
+        if place.region is Region.TEXT:
+            self._code.setdefault(place.path, set()).add(number)
         self._next += 1
 
 

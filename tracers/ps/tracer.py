@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from memtap.tracers.model.report import Column, Kind, sized
 from memtap.tracers.model.tracer import (
@@ -54,6 +55,12 @@ def _inspect(query: Query) -> Inspection:
     return PsInspection(query, _ps_columns(query))
 
 
+def _ps_state(root: Path) -> str:
+    """What of it a host lacks."""
+    has_nodes = (root / "proc/self/numa_maps").exists()
+    return "all of it" if has_nodes else "without --numa: this kernel has no nodes (CONFIG_NUMA)"
+
+
 _PS = Inspector(
     name="ps",
     summary="How much memory every process takes, alone and shared, or took in an interval.",
@@ -90,6 +97,7 @@ _PS = Inspector(
     ),
     check=_ps_check,
     inspect=_inspect,
+    state=_ps_state,
 )
 
 
