@@ -162,16 +162,36 @@ def table_blocks(
     Long columns give way; where that is not enough, each line goes on in others, indented. The
     totals stand below a rule.
     """
-    cells = [[column.heading for column in columns]]
-    cells += [[cell(column, row) for column in columns] for row in rows]
+    texts = [[column.heading, *(cell(column, row) for row in rows)] for column in columns]
     if totals:
-        cells.append([cell(c, totals) if c.name in totals else "" for c in columns])
-    widths = [max(map(_cells, texts)) for texts in zip(*cells, strict=True)]
+        for column, cells in zip(columns, texts, strict=True):
+            cells.append(cell(column, totals) if column.name in totals else "")
+    widths = [_widest(cells) for cells in texts]
     parts = _parts(columns, widths, width) if width else [slice(0, len(columns))]
-    blocks = [_lines(columns, texts, widths, parts) for texts in cells]
+    aligned = [_aligned(c, cells, w) for c, cells, w in zip(columns, texts, widths, strict=True)]
+    blocks = _blocks([aligned[part] for part in parts])
     if totals:
-        blocks[-1].insert(0, "-" * max(map(_cells, blocks[0])))
+        blocks[-1].insert(0, "-" * _widest(blocks[0]))
     return blocks
+
+
+def _blocks(parts: Sequence[Sequence[Sequence[str]]]) -> list[list[str]]:
+    """The lines of each row, from the columns of each part."""
+    first, *others = ([" ".join(row).rstrip() for row in zip(*p, strict=True)] for p in parts)
+    others = [[_INDENT + line for line in lines] for lines in others]
+    return [list(lines) for lines in zip(first, *others, strict=True)]
+
+
+def _widest(texts: Sequence[str]) -> int:
+    """The cells of the widest; there may be very many."""
+    return max(map(len if "".join(texts).isascii() else _cells, texts))
+
+
+def _aligned(column: Column, texts: Sequence[str], width: int) -> Sequence[str]:
+    """The cells of a column, each as wide as the column."""
+    if column.kind in _LEFT or column.name == "comm":
+        return [_placed(column, text, width) for text in texts]
+    return [text.rjust(width) for text in texts]
 
 
 def _parts(columns: Sequence[Column], widths: list[int], width: int) -> list[slice]:
@@ -210,13 +230,6 @@ def _shrunk(widths: Sequence[int], least: Sequence[int], width: int) -> list[int
         widest = max(can, key=lambda at: widths[at])
         widths[widest] -= 1
     return widths
-
-
-def _lines(
-    columns: Sequence[Column], texts: Sequence[str], widths: Sequence[int], parts: Sequence[slice]
-) -> list[str]:
-    lines = [_line(columns[part], texts[part], widths[part]) for part in parts]
-    return lines[:1] + [_INDENT + line for line in lines[1:]]
 
 
 def _cells(text: str) -> int:

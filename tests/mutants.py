@@ -409,6 +409,27 @@ MUTANTS = (
         "self._reports_left < 0",
         "tests/cli/test_loop.py",
     ),
+    Mutant(
+        "page tables: huge pages of files have tables below them",
+        "tracers/ps/tables.py",
+        'found - (self.thp // level.span if level.name == "pte" else 0)',
+        "found",
+        "tests/tracers/ps/test_tables.py",
+    ),
+    Mutant(
+        "page tables: ranges in one table counted twice",
+        "tracers/ps/tables.py",
+        "len(first) - twice",
+        "len(first)",
+        "tests/tracers/ps/test_tables.py",
+    ),
+    Mutant(
+        "ps: what was not read in time is not counted",
+        "tracers/ps/costly.py",
+        "            self.late += 1\n            row |= _UNKNOWN",
+        "            row |= _UNKNOWN",
+        "tests/tracers/ps/test_report.py",
+    ),
 )
 
 

@@ -22,9 +22,9 @@ from tests.cli.calling import HOME, command, memtap, says, somebody, spawn
 
 # In the contract's words.
 PS = [
-    "pid", "uid", "user", "comm", "virt_bytes", "res_bytes", "shr_bytes", "pss_bytes",
+    "pid", "uid", "user", "comm", "args", "virt_bytes", "res_bytes", "shr_bytes", "pss_bytes",
     "uss_bytes", "hugetlb_bytes", "swap_bytes", "pgtables_bytes", "minor", "major",
-    "oom_score", "oom_score_adj",
+    "threads", "peak_bytes", "oom_score", "oom_score_adj",
 ]  # fmt: skip
 PMAP = [
     "start", "end", "size_bytes", "rss_bytes", "pss_bytes", "uss_bytes", "dirty_bytes",
@@ -116,8 +116,9 @@ def test_sizes_are_written_as_smem_writes_them(size: int, text: str) -> None:
 
 def test_wide_shows_every_column() -> None:
     heading = memtap("ps", "--wide", "-p", ME).lines[0].split()
-    columns = ps_columns(("process",), "kib", changes=False, tree=False)
-    assert heading == [column.heading for column in columns]
+    columns = ps_columns(("process",), "kib", changes=False, tree=False, wide=True)
+    shown = sorted(columns, key=lambda column: column.kind == "path")
+    assert heading == [column.heading for column in shown]
 
 
 def test_only_who_is_asked_for_is_shown() -> None:
@@ -134,7 +135,7 @@ def test_only_who_is_asked_for_is_shown() -> None:
 @pytest.mark.parametrize("by", ["user", "cgroup", "comm", "user,comm"])
 def test_groups_have_their_keys_and_a_count(by: str) -> None:
     report = the_report("ps", "-b", by)
-    amounts = [name for name in PS[4:] if not name.startswith("oom")]
+    amounts = PS[5 : PS.index("peak_bytes")]
     keys = {"user": ["uid", "user"], "user,comm": ["uid", "user", "comm"]}.get(by, [by])
     assert [*report["rows"][0]] == [*keys, "processes", *amounts]
     assert sum(row["processes"] for row in report["rows"]) == report["audit"]["events"]
@@ -198,7 +199,7 @@ def test_each_interval_is_a_report_of_changes() -> None:
 def test_growth_has_a_sign() -> None:
     columns = ps_columns(("process",), "kib", changes=True, tree=False)
     signed = {column.name for column in columns if column.change}
-    assert signed == {name for name in PS if name.endswith("_bytes")}
+    assert signed == {*PS[5 : PS.index("peak_bytes")]} - {"minor", "major"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -294,7 +295,7 @@ def test_help_explains_every_column() -> None:
     explained = {line.split()[0] for line in text.splitlines() if line.startswith("  ")}
     for by in (tuple(PS_KEYS), ("user",)):
         columns = ps_columns(by, "kib", changes=False, tree=False)
-        assert {c.heading for c in columns if c.name in (*PS[4:], "processes")} <= explained
+        assert {c.heading for c in columns if c.name in (*PS[5:], "processes")} <= explained
     text = memtap("pmap", "--help").out
     explained = {line.split()[0] for line in text.splitlines() if line.startswith("  ")}
     columns = pmap_columns("kib", wide=True, extended=False)

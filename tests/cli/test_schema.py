@@ -54,11 +54,13 @@ def test_every_replay_is_as_the_schema_says(name: str, tmp_path: Path) -> None:
     "command",
     [
         *("ps", "ps -b user", "ps -b cgroup,comm", "ps --tree", "ps --wide", "ps 0.1 2"),
+        *("ps --numa", "ps --numa -p 2 --wide", "pmap {own} --numa"),
+        *("ps 0.1 1 --wide", "ps -b process,cgroup --wide"),
         *("oom --scores", "oom --scores --explain 0.1 2"),
         *("ledger", "ledger -b process --wide", "ledger -b user", "ledger 0.1 2"),
         *("ledger --explain", "ledger -b cgroup --explain", "ledger -b cgroup 0.1 2"),
         *("malloc --heap -p {own}", "malloc --heap --explain --wide -p {own}"),
-        *("pmap {own}", "pmap {own} --wide", "pmap {own} -x"),
+        *("pmap {own}", "pmap {own} --wide", "pmap {own} -x", "pmap {own} --tables -k"),
     ],
 )
 def test_what_is_read_from_proc_is_as_the_schema_says(command: str) -> None:

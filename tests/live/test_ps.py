@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes as ct
 import os
+import platform
 import re
 import shutil
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,3 +268,48 @@ def test_all_pss_together_is_what_the_host_has_mapped(held: Held) -> None:
         return distance <= allowed
 
     assert eventually(agrees), unaccounted()
+
+
+# Memory nodes.
+
+MOVE_PAGES = {"x86_64": 279, "aarch64": 239}
+
+
+def nodes_of(pid: int, start: int, count: int) -> Counter[int]:
+    """How many of these pages are in each node, by move_pages(2), which moves none if not told to.
+
+    For pages that are not in memory it has an error.
+    """
+    pages = (ct.c_void_p * count)(*(start + at * PAGE for at in range(count)))
+    status = (ct.c_int * count)()
+    number = MOVE_PAGES[platform.machine()]
+    assert ct.CDLL(None).syscall(number, pid, ct.c_ulong(count), pages, None, status, 0) == 0
+    return Counter(node for node in status if node >= 0)
+
+
+def by_node(rows: list[Row]) -> Counter[int]:
+    """Pages in each node."""
+    sums: Counter[int] = Counter()
+    for row in rows:
+        sums[row["node"]] += row["mapped_bytes"] // PAGE
+    return sums
+
+
+def test_pages_are_in_the_nodes_that_move_pages_says(held: Held) -> None:
+    pid = str(held.pid)
+    if not Path("/proc/self/numa_maps").exists():
+        done = memtap("ps", "--numa", "-p", pid)
+        assert (done.returncode, "CONFIG_NUMA" in done.stderr) == (1, True)
+        return
+    rows = rows_of("pmap", pid, "--numa")
+    for address, count, touched in (
+        (held.private, PRIVATE, TOUCHED),
+        (held.shared, SHARED, SHARED),
+    ):
+        found = by_node([row for row in rows if row["start"] == address])
+        assert found == nodes_of(held.pid, address, count)
+        assert found.total() == touched
+    assert by_node(rows_of("ps", "-p", pid, "--numa")) == by_node(rows)
+    # The kernel leaves out pages of its own, as those of [vdso].
+    mapped = [row for row in rows_of("pmap", pid) if row["region"] != "vdso"]
+    assert by_node(rows).total() * PAGE == sum(row["rss_bytes"] for row in mapped)

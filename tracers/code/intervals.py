@@ -94,7 +94,10 @@ class Space:
         self._replace(start, end, [])
 
     def _replace(self, start: int, end: int, by: list[tuple[int, int, int, int]]) -> None:
-        first, last = self.overlapping(start, end)
+        if not self.ends or start >= self.ends[-1]:  # as when they are read in order
+            first = last = len(self.starts)
+        else:
+            first, last = self.overlapping(start, end)
         pieces = by.copy()
         if first < last:
             if self.starts[first] < start:

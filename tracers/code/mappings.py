@@ -12,6 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,7 @@ class Mappings:
         self._ended: list[int] = []
         self._former: dict[int, tuple[int, Space]] = {}
         self._numbers: dict[tuple[object, ...], int] = {}
+        self._code: dict[str, set[int]] = {}  # the places of each file's code
         self._traits = np.zeros(_MANY, TRAITS)
         self._latest: deque[Numbers] = deque(maxlen=_CALLS)
         self._many = self._many_spaces = _MANY
@@ -211,8 +213,12 @@ class Mappings:
 
     def take(self, tgid: int, text: bytes) -> Space:
         """Sets a process's mappings from the text of /proc/PID/maps or smaps."""
+        return self.put(tgid, parse_maps(text, tgid))
+
+    def put(self, tgid: int, all_mapped: Iterable[Mapped]) -> Space:
+        """Sets a process's mappings."""
         space = self._spaces[tgid] = Space()
-        for mapped in parse_maps(text, tgid):
+        for mapped in all_mapped:
             self._put(space, mapped, self._number(space, mapped))
         return space
 
@@ -304,6 +310,8 @@ class Mappings:
         used.update(*(np.unique(found).tolist() for found in self._latest))
         self.places = {number: self.places[number] for number in sorted(used)}
         self._numbers = {key: number for key, number in self._numbers.items() if number in used}
+        code = {path: numbers & used for path, numbers in self._code.items()}
+        self._code = {path: numbers for path, numbers in code.items() if numbers}
         self._many = max(_MANY, 2 * len(used))
 
     def _take(self, event: Heard, until: Callable[[int, int], None]) -> None:
@@ -400,8 +408,7 @@ class Mappings:
         """Whether it is the data of a file that has code mapped, too; other files have no bss."""
         if place.region is not Region.DATA or not place.of_file:
             return False
-        others = (self.places[number] for number in set(space.numbers))
-        return any(each.region is Region.TEXT and each.path == place.path for each in others)
+        return not self._code.get(place.path, set()).isdisjoint(space.numbers)
 
     def _number_of(self, mapped: Mapped, region: Region, path: str) -> int:
         key = region, path, mapped.dev, mapped.ino, mapped.flags & MAP_SHARED
@@ -417,6 +424,8 @@ class Mappings:
             self._traits = np.concatenate([self._traits, np.zeros_like(self._traits)])
         self._traits[number] = place.region, place.of_file, place.shared
         self.places[number] = place
+        if place.region is Region.TEXT:
+            self._code.setdefault(place.path, set()).add(number)
         self._next += 1
 
 
@@ -549,7 +558,6 @@ def parse_maps(text: bytes, tgid: int) -> list[Mapped]:
 
 def _mapped(match: re.Match[bytes], tgid: int) -> Mapped:
     start, end, modes, offset, major, minor, ino, path = match.groups()
-    prot = sum(_BITS.get(letter, 0) for letter in modes[:3].decode())
     return Mapped(
         ns=0,
         tgid=tgid,
@@ -558,7 +566,12 @@ def _mapped(match: re.Match[bytes], tgid: int) -> Mapped:
         offset=int(offset, 16),
         dev=int(major, 16) << 20 | int(minor, 16),
         ino=int(ino),
-        prot=prot,
+        prot=_prot(modes[:3]),
         flags=MAP_SHARED if modes[3:] == b"s" else 0,
         path=os.fsdecode(path),
     )
+
+
+@cache
+def _prot(letters: bytes) -> int:
+    return sum(_BITS.get(letter, 0) for letter in letters.decode())

@@ -62,10 +62,12 @@ def read_process(pid: int, root: Path = Path("/")) -> Process | None:
     fields = dict(line.partition(b":\t")[::2] for line in status.splitlines())
     uid, name = int(fields[b"Uid"].split()[0]), printable(_unescape_status(fields[b"Name"]))
     path = "?" if fields[b"State"].startswith((b"Z", b"X")) else pick_cgroup(cgroup)
-    return Process(name, uid, user_name(uid), path, _read_arguments(root / f"proc/{pid}", name))
+    return Process(name, uid, user_name(uid), path, read_arguments(root / f"proc/{pid}", name))
 
 
-def _read_arguments(process: Path, name: str) -> str:
+def read_arguments(process: Path, name: str) -> str:
+    """The command line of the process with this folder; its name in brackets if it has none."""
+
     def read() -> bytes:
         with (process / "cmdline").open("rb") as file:
             return file.read(ARGUMENT_BYTES)

@@ -14,13 +14,14 @@ CGROUP = (
 COMM = (Column("comm", "CMD", "text", help="the name of its program", obvious=True),)
 PID = Column("pid", "PID", help="the process", obvious=True)
 UID = Column("uid", "UID", table=False, help="the user it runs as, as a number", obvious=True)
+ARGS = Column("args", "ARGS", "path", table=False, help="its command line", obvious=True)
 PROCESS = (
     PID,
     UID,
     USER,
     *COMM,
     *(replace(column, table=False) for column in CGROUP),
-    Column("args", "ARGS", "path", table=False, help="its command line", obvious=True),
+    ARGS,
 )
 
 

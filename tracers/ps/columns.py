@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from memtap.tracers.model.keys import CGROUP, COMM, PID, UID, USER
+from memtap.tracers.model.keys import ARGS, CGROUP, COMM, PID, UID, USER
 from memtap.tracers.model.report import Column, Kind, key_columns, sized
 
 _USER = replace(USER, kind="user")
 
 # What identifies a row, by what the user groups by.
 PS_KEYS: dict[str, tuple[Column, ...]] = {
-    "process": (PID, UID, _USER, *COMM),
+    "process": (PID, UID, _USER, *COMM, ARGS),
     "user": (UID, _USER),
     "cgroup": CGROUP,
     "comm": COMM,
@@ -74,19 +74,37 @@ _AMOUNTS = (
     Column(
         "major", "MAJOR", table=False, unknown=True, help="page faults that had to wait for storage"
     ),
+    Column("threads", "THREADS", table=False, help="how many threads it has"),
 )
-# The scores, which cannot.
-_SCORES = (
+# Those that cannot.
+_SINGLE = (
+    Column(
+        "peak_bytes",
+        "PEAK",
+        "kib",
+        table=False,
+        help="the most that RES has been since its program began",
+    ),
     Column("oom_score", "OOM", table=False, help="how likely the OOM killer takes it (0 to 2000)"),
     Column(
         "oom_score_adj", "OOM_ADJ", table=False, help="what its owner adds to that (-1000 to 1000)"
     ),
 )
+_THREAD_NAMES = Column(
+    "thread_names",
+    "THREAD_NAMES",
+    "path",
+    table=False,
+    unknown=True,
+    help="the names of its threads, and how many have each; those that most have",
+)
 SUMMED = ("processes", *(column.name for column in _AMOUNTS))
 FAULTS = ("minor", "major")
 
 
-def ps_columns(by: tuple[str, ...], kind: Kind, changes: bool, tree: bool) -> tuple[Column, ...]:
+def ps_columns(
+    by: tuple[str, ...], kind: Kind, changes: bool, tree: bool, wide: bool = False
+) -> tuple[Column, ...]:
     """The columns of the report.
 
     Args:
@@ -94,6 +112,7 @@ def ps_columns(by: tuple[str, ...], kind: Kind, changes: bool, tree: bool) -> tu
         kind: how the table shows sizes, `kib` or `human`.
         changes: whether rows have changes of amounts, not amounts.
         tree: whether processes stand below their parents.
+        wide: whether to show the names of threads as well.
     """
     keys = key_columns(PS_KEYS, by)
     if tree:
@@ -102,15 +121,17 @@ def ps_columns(by: tuple[str, ...], kind: Kind, changes: bool, tree: bool) -> tu
             Column("ppid", "PPID", table=False, help="its parent"),
             *keys[1:3],
             replace(COMM[0], kind="tree"),
+            *keys[4:],
         )
-    amounts = tuple(sized(column, kind) for column in _AMOUNTS)
-    counts = (*amounts, *_SCORES) if "process" in by else (_PROCESSES, *amounts)
-    return (*keys, *(map(_of_change, counts) if changes else counts))
+    is_each = "process" in by
+    counts = (*_AMOUNTS, *_SINGLE) if is_each else (_PROCESSES, *_AMOUNTS)
+    shown = (sized(_of_change(column) if changes else column, kind) for column in counts)
+    return (*keys, *shown, *([_THREAD_NAMES] if is_each and wide else []))
 
 
 def _of_change(column: Column) -> Column:
     """The column for changes. Then most users want to see faults, and not shared memory."""
-    if column in _SCORES:
+    if column in _SINGLE:
         return column
     table = column.name in FAULTS or (column.table and column.name != "shr_bytes")
     return replace(column, table=table, change=column.name not in FAULTS)
@@ -148,6 +169,40 @@ _MAPPING = (
     Column("mapping", "MAPPING", "path", help="its file, or the kernel's name for it"),
 )
 _HUGE = Column("huge_bytes", "HUGE", "kib", table=False, help="what of it is mapped by huge pages")
+
+# The columns of --numa.
+_NODE = (
+    Column("node", "NODE", unknown=True, help="the number of the memory node"),
+    Column(
+        "mapped_bytes",
+        "MAPPED",
+        "kib",
+        unknown=True,
+        help="what is mapped of its memory, shared pages in full, huge pages of hugetlbfs included",
+    ),
+)
+PS_NODES = (
+    *PS_KEYS["process"],
+    *_NODE,
+    Column("share_pct", "SHARE", "pct", help="the part of all that the process has mapped"),
+)
+PMAP_NODES = (
+    _MAPPING[0],
+    *_NODE,
+    Column("policy", "POLICY", "text", help="from which nodes its pages are to be taken"),
+    _MAPPING[-1],
+)
+
+# The columns of --tables.
+TABLES = (
+    Column(
+        "level", "LEVEL", "text", help="pud, pmd or pte; empty: of those, tables without entries"
+    ),
+    Column("tables", "TABLES", help="how many tables of this level it has"),
+    Column("size_bytes", "SIZE", "kib", help="what they take"),
+    Column("span_bytes", "SPAN", "kib", unknown=True, help="the addresses that one table is for"),
+    Column("saved_bytes", "SAVED", "kib", help="what more there would be without huge pages"),
+)
 
 # The columns of procps' `pmap -x`, and their headings there.
 _EXTENDED = {

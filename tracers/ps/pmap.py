@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
+from functools import cache
 from mmap import PAGESIZE
 from pathlib import Path
 
-from memtap.bpf.errors import MemtapError
 from memtap.bpf.sideband import Mapped
 from memtap.tracers.code.mappings import (
     MAP_SHARED,
@@ -23,11 +23,13 @@ from memtap.tracers.code.mappings import (
 from memtap.tracers.host import procfs
 from memtap.tracers.host.counters import Counters
 from memtap.tracers.host.hostile import one_line
-from memtap.tracers.host.patience import StuckError, patiently
 from memtap.tracers.model.report import Column, Report, Row, now
-from memtap.tracers.model.tracer import Inspection
+from memtap.tracers.model.tracer import Inspection, Query
+from memtap.tracers.ps import placement, tables
+from memtap.tracers.ps.smaps import PAGE_SIZE, Smaps
+from memtap.tracers.ps.space import address_space, read_space
 
-# The fields in /proc/PID/smaps whose sum each column is.
+# The fields of smaps whose sum each column is.
 _SUMS = {
     "size_bytes": ("Size",),
     "rss_bytes": ("Rss",),
@@ -39,29 +41,28 @@ _SUMS = {
     "huge_bytes": ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"),
 }
 
-# The line with a mapping's path begins with an address, so no path can look like a field.
+# Of smaps_rollup.
 _FIELD = re.compile(rb"([A-Z]\w+): +(\d+) kB")
-_LAST = b"VmFlags:"
 
 
 class PmapInspection(Inspection):
     """Inspects one process; see Inspection."""
 
-    def __init__(self, pid: int, columns: tuple[Column, ...]) -> None:
-        self._pid, self._columns = pid, columns
+    def __init__(self, query: Query, columns: tuple[Column, ...]) -> None:
+        (self._pid,), self._columns = query.pids, columns
+        self._report = report
+        if query.has("tables", "numa"):
+            self._report = tables.report if query.has("tables") else placement.report
 
     def report(self) -> Report:
-        """Its mappings now."""
-        return report(self._pid, self._columns)
+        """Its mappings now, or what was asked for of them."""
+        return self._report(self._pid, self._columns)
 
 
 def report(pid: int, columns: tuple[Column, ...], root: Path = Path("/")) -> Report:
     """The mappings of a process. Raises MemtapError if they cannot be read."""
-    space, text = _address_space(pid, root)
-    rows = list(_rows(text, pid, root))
-    if not rows:
-        what = f"process {pid} has no address space: it is a kernel thread, or has ended"
-        raise MemtapError(what, "memtap ps lists the processes that have one")
+    space, text = address_space(pid, root)
+    rows = list(_rows(Smaps(text), pid, root))
     totals = {name: sum(row[name] for row in rows) for name in _SUMS}
     return Report(
         name="pmap",
@@ -69,83 +70,49 @@ def report(pid: int, columns: tuple[Column, ...], root: Path = Path("/")) -> Rep
         interval_s=0.0,
         columns=columns,
         rows=rows,
-        audit=procfs.audit(len(rows), 0, _rollup(_read(space, pid, "smaps_rollup")), ()),
+        audit=procfs.audit(len(rows), 0, _rollup(read_space(space, pid, "smaps_rollup")), ()),
         totals={**totals, "mapping": f"total of {len(rows)}"},
     )
 
 
-def _address_space(pid: int, root: Path) -> tuple[Path, bytes]:
-    """The folder of /proc that has a process's memory, and the text of its smaps."""
-    process = root / f"proc/{pid}"
-    text = _read(process, pid, "smaps")
-    thread = None if text else procfs.survivor(pid, root)
-    if thread is None:
-        return process, text
-    return thread, _read(thread, pid, "smaps")
-
-
-def _read(space: Path, pid: int, name: str) -> bytes:
-    try:
-        return patiently(pid, (space / name).read_bytes)
-    except procfs.Gone as error:
-        hint = "memtap ps lists those that there are"
-        raise MemtapError(f"there is no process {pid}", hint) from error
-    except StuckError as error:
-        hint = "it holds on to its address space, as by a file system that does not answer"
-        raise MemtapError(f"process {pid} did not let itself be read", hint) from error
-    except PermissionError as error:
-        what = f"the address space of process {pid} is not ours to read"
-        hint = "run it with sudo, or as the user of that process"
-        if os.geteuid() == 0:
-            hint = "the host lets nobody look at it here, as a container or a security module can"
-        raise MemtapError(what, hint) from error
-
-
-def _rows(text: bytes, pid: int, root: Path) -> Iterator[Row]:
-    mappings = Mappings(root=root)
-    space = mappings.take(pid, text)
+def _rows(smaps: Smaps, pid: int, root: Path) -> Iterator[Row]:
+    mappings, all_mapped = Mappings(root=root), parse_maps(smaps.maps, pid)
+    space = mappings.put(pid, all_mapped)
     numbers = dict(zip(space.starts, space.numbers, strict=True))
-    stacks = stack_pointers(pid, root)
-    for mapped, fields in zip(parse_maps(text, pid), _fields(text), strict=True):
+    stacks = sorted(stack_pointers(pid, root))
+    sizes = zip(*(smaps.column(*fields) for fields in _SUMS.values()), strict=True)
+    for mapped, page, of in zip(all_mapped, smaps.column(PAGE_SIZE), sizes, strict=True):
         place = mappings.places[numbers[mapped.start]]
-        sums = {name: sum(fields.get(f, 0) for f in of) for name, of in _SUMS.items()}
         yield {
             "start": mapped.start,
             "end": mapped.end,
-            **sums,
-            "mode": _mode(mapped),
-            "region": _region(place, mapped, stacks, fields).text,
+            **dict(zip(_SUMS, of, strict=True)),
+            "mode": _mode(mapped.prot, mapped.flags),
+            "region": _region(place, mapped, stacks, page).text,
             "mapping": one_line(place.path),
         }
 
 
-def _fields(text: bytes) -> Iterator[dict[str, int]]:
-    """The sizes in bytes of each mapping in /proc/PID/smaps."""
-    fields: dict[str, int] = {}
-    for line in text.splitlines():
-        if match := _FIELD.fullmatch(line):
-            fields[match[1].decode()] = int(match[2]) << 10
-        elif line.startswith(_LAST):
-            yield fields
-            fields = {}
-
-
-def _mode(mapped: Mapped) -> str:
+@cache
+def _mode(prot: int, flags: int) -> str:
     """The mode as `pmap` writes it; its last letter, whether swap is reserved, is not in /proc."""
     bits = {"r": PROT_READ, "w": PROT_WRITE, "x": PROT_EXEC}
-    letters = [letter if mapped.prot & bit else "-" for letter, bit in bits.items()]
-    return "".join(letters) + ("s-" if mapped.flags & MAP_SHARED else "--")
+    letters = [letter if prot & bit else "-" for letter, bit in bits.items()]
+    return "".join(letters) + ("s-" if flags & MAP_SHARED else "--")
 
 
-def _region(place: Place, mapped: Mapped, stacks: list[int], fields: dict[str, int]) -> Region:
+def _region(place: Place, mapped: Mapped, stacks: list[int], page: int) -> Region:
     """The region of a mapping; it is a thread's stack if a thread's stack pointer is in it.
 
     Huge pages that are attached (System V), or of a file, are recognised by their page size.
     """
-    if fields["KernelPageSize"] > PAGESIZE:
+    if page > PAGESIZE:
         return Region.HUGETLB
-    is_stack = any(mapped.start <= pointer < mapped.end for pointer in stacks)
-    return Region.THREAD_STACK if is_stack and place.region is Region.ANON else place.region
+    if place.region is not Region.ANON:
+        return place.region
+    at = bisect_left(stacks, mapped.start)
+    is_stack = at < len(stacks) and stacks[at] < mapped.end
+    return Region.THREAD_STACK if is_stack else place.region
 
 
 def stack_pointers(pid: int, root: Path) -> list[int]:

@@ -11,8 +11,9 @@ from memtap.tracers.host.counters import difference
 from memtap.tracers.live.processes import process_of
 from memtap.tracers.model.report import Column, Report, Row, key_columns
 from memtap.tracers.model.tracer import Inspection, Query
+from memtap.tracers.ps import nodes
 from memtap.tracers.ps.columns import FAULTS, PS_KEYS, SUMMED
-from memtap.tracers.ps.snapshot import Reader, Snapshot, Wanted
+from memtap.tracers.ps.snapshot import BUDGET_S, Reader, Snapshot, Wanted
 
 
 class PsInspection(Inspection):
@@ -20,18 +21,35 @@ class PsInspection(Inspection):
 
     def __init__(self, query: Query, columns: tuple[Column, ...]) -> None:
         pids = tuple(dict.fromkeys(map(process_of, query.pids)))
-        self._reader = Reader(Wanted(pids, query.comms, cgroups="cgroup" in query.by))
+        if query.has("numa"):
+            nodes.require()
+        is_each = "process" in query.by
+        self._reader = Reader(
+            Wanted(
+                pids,
+                query.comms,
+                cgroups="cgroup" in query.by,
+                args=is_each,
+                threads=is_each and query.wide,
+                nodes=query.has("numa"),
+            )
+        )
         self._reports = Ps(query.by, columns)
         self._changes = query.interval_s is not None
+        self._by_node, self._columns = query.has("numa"), columns
+        self._what = _BY_NODE if self._by_node else _SHARES
 
     def begin(self) -> Sequence[str]:
         """Takes the first look."""
         self._seen = self._reader.look()
         hint = "; run it with sudo" if os.geteuid() else ""
-        return [unread_note(self._seen.unread) + hint] if self._seen.unread else []
+        notes = [unread_note(self._seen.unread, self._what) + hint] if self._seen.unread else []
+        return notes + ([late_note(self._seen.late, self._what)] if self._seen.late else [])
 
     def report(self) -> Report:
         """The first snapshot; or what changed since the last one."""
+        if self._by_node:
+            return node_report(self._seen, self._columns)
         if not self._changes:
             return self._reports.report(self._seen)
         before, self._seen = self._seen, self._reader.look()
@@ -64,7 +82,7 @@ class Ps:
         self, seen: Snapshot, interval_s: float, rows: list[Row], kernel: dict[str, int]
     ) -> Report:
         shown = rows if "process" in self._by else grouped(rows, self._names())
-        label = next(c for c in reversed(self._columns) if c.kind in _LABELLED)
+        label = next(c for c in reversed(self._columns) if c.table and c.kind in _LABELLED)
         said = "total" if label.kind == "user" else f"total of {len(shown)}"  # users have 8 places
         totals = {**summed(rows), label.name: said, "depth": 0}
         return Report(
@@ -73,7 +91,7 @@ class Ps:
             interval_s=round(interval_s, 3),
             columns=self._columns,
             rows=shown,
-            audit=procfs.audit(len(seen.rows), seen.unread, kernel, notes_of(seen)),
+            audit=procfs.audit(len(seen.rows), seen.unread + seen.late, kernel, notes_of(seen)),
             totals=totals if len(shown) > 1 else None,
         )
 
@@ -81,20 +99,51 @@ class Ps:
         return [column.name for column in key_columns(PS_KEYS, self._by)]
 
 
+def node_report(seen: Snapshot, columns: tuple[Column, ...]) -> Report:
+    """The report of a snapshot by memory nodes."""
+    rows = [each for row in seen.rows for each in nodes.process_rows(row)]
+    mapped = _sum([row["mapped_bytes"] for row in rows])
+    missing = seen.unread + seen.late
+    return Report(
+        name="ps",
+        time=seen.time,
+        interval_s=0.0,
+        columns=columns,
+        rows=rows,
+        audit=procfs.audit(len(seen.rows), missing, seen.kernel, notes_of(seen, _BY_NODE)),
+        totals={"mapped_bytes": mapped, "comm": f"total of {len(rows)}"},
+    )
+
+
 _LABELLED = ("text", "user", "path", "tree")
 
 
-def unread_note(unread: int) -> str:
-    """Why PSS, USS and SWAP are missing."""
+# The columns that may be missing.
+_SHARES, _BY_NODE = "PSS, USS and SWAP", "NODE and MAPPED"
+
+
+def unread_note(unread: int, what: str = _SHARES) -> str:
+    """Why these columns are missing."""
     of = "1 process is" if unread == 1 else f"{unread} processes are"
-    return f"PSS, USS and SWAP of {of} not ours to read, so their totals are lower bounds"
+    return f"{what} of {of} not ours to read, so their totals are lower bounds"
 
 
-def notes_of(seen: Snapshot) -> list[str]:
+def late_note(late: int, what: str = _SHARES) -> str:
+    """Why these columns are missing of those that took too long."""
+    of = "1 process was" if late == 1 else f"{late} processes were"
+    return (
+        f"{what} of {of} not read in time, so their totals are lower bounds: after "
+        f"{BUDGET_S:.0f} s only those that -p or -c names are read"
+    )
+
+
+def notes_of(seen: Snapshot, what: str = _SHARES) -> list[str]:
     """The notes on what a snapshot does not show."""
     notes = []
     if seen.unread:
-        notes.append(unread_note(seen.unread))
+        notes.append(unread_note(seen.unread, what))
+    if seen.late:
+        notes.append(late_note(seen.late, what))
     if seen.without_memory:
         notes.append(
             f"{seen.without_memory} kernel threads and zombies are left out: they have no memory "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from memtap.tracers.host import procfs
@@ -23,29 +23,37 @@ _SWAPPED = re.compile(_MAPPED + rb".*?\nSwap: +(\d+) kB", re.MULTILINE | re.DOTA
 Object = bytes
 
 
-def shares(spaces: dict[int, str], folders: Iterable[str]) -> dict[int, int]:
+def shares(
+    spaces: dict[int, str], folders: Iterable[str], require_time: Callable[[], None]
+) -> dict[int, int]:
     """The part of each process in swapped-out shared memory, in bytes.
 
     Args:
         spaces: the folder of /proc that has the memory of each process, by its number.
         folders: the folders of all existing processes.
+        require_time: raises an error if the time is over.
     """
-    swapped = {pid: _swapped(space) for pid, space in spaces.items()}
+
+    def text(path: str) -> bytes:
+        require_time()
+        return _text(path)
+
+    swapped = {pid: _swapped(text(space + "smaps")) for pid, space in spaces.items()}
     wanted = {each for objects in swapped.values() for each in objects}
-    sharers = Counter(each for space in folders for each in _mapped(space) & wanted)
+    sharers = Counter(each for space in folders for each in _mapped(text(space + "maps")) & wanted)
     return {
         pid: sum(size // max(1, sharers[each]) for each, size in objects.items())
         for pid, objects in swapped.items()
     }
 
 
-def _swapped(space: str) -> Counter[Object]:
+def _swapped(smaps: bytes) -> Counter[Object]:
     """How many bytes are swapped out of each object that a process shares.
 
     A part that it has mapped twice counts once.
     """
     parts = {}
-    for start, end, place, shared, swap in _SWAPPED.findall(_text(space + "smaps")):
+    for start, end, place, shared, swap in _SWAPPED.findall(smaps):
         parts[shared, place, int(end, 16) - int(start, 16)] = int(swap) << 10
     found: Counter[Object] = Counter()
     for (shared, *_), swap in parts.items():
@@ -53,9 +61,9 @@ def _swapped(space: str) -> Counter[Object]:
     return +found
 
 
-def _mapped(space: str) -> set[Object]:
+def _mapped(maps: bytes) -> set[Object]:
     """The objects that a process has mapped shared."""
-    return {shared for *_, shared in _SHARED.findall(_text(space + "maps"))}
+    return {shared for *_, shared in _SHARED.findall(maps)}
 
 
 def _text(path: str) -> bytes:

@@ -7,8 +7,9 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from memtap.tracers.code.mappings import Mappings
 from memtap.tracers.host import procfs
 from memtap.tracers.model.report import Row
 from memtap.tracers.ps.columns import pmap_columns, ps_columns
+from memtap.tracers.ps.costly import thread_names
 from memtap.tracers.ps.pmap import report
 from memtap.tracers.ps.report import Ps, changes, grouped, summed
 from memtap.tracers.ps.snapshot import Reader, Snapshot, Wanted
@@ -87,6 +89,9 @@ def test_a_process_is_told_as_proc_tells_it() -> None:
     assert (row["minor"], row["major"]) == (int(stat[7]), int(stat[9]))
     assert 0 < row["uss_bytes"] <= row["pss_bytes"] <= row["res_bytes"]
     assert row["cgroup"].startswith("/")
+    peak = re.search(r"VmHWM:\s+(\d+)", status)
+    assert peak
+    assert row["peak_bytes"] == int(peak[1]) * 1024 >= row["res_bytes"]
 
 
 def test_all_processes_are_found_the_largest_first() -> None:
@@ -137,6 +142,91 @@ def test_a_name_cannot_lie(name: str, shown: str) -> None:
         row = only(look(pid))
         assert (row["comm"], row["uid"], row["ppid"]) == (shown, os.getuid(), os.getpid())
         assert [row["pid"] for row in look(comms=(name,)).rows] == [pid]
+
+
+def test_the_peak_stays_when_memory_was_given_back() -> None:
+    with waiting("x = b'x' * (40 << 20); del x") as pid:
+        row = only(look(pid))
+    assert row["peak_bytes"] - row["res_bytes"] > 39 << 20
+
+
+def test_arguments_and_threads_are_told_if_they_are_asked_for() -> None:
+    threads = "\n".join(
+        (
+            "import threading",
+            "def named(name, told):",
+            "    open('/proc/thread-self/comm', 'w').write(name); told.release(); input()",
+            "told = threading.Semaphore(0)",
+            "for name in ['worker', 'worker', 'gc\\x1b[31m']:",
+            "    threading.Thread(target=named, args=(name, told), daemon=True).start()",
+            "    told.acquire()",
+            named("boss"),
+        )
+    )
+    with waiting(threads) as pid:
+        row = only(look(pid, args=True, threads=True))
+        (plain,) = look(pid).rows
+    assert row["threads"] == 4
+    assert sorted(row["thread_names"].split(", ")) == ["boss", r"gc\x1b[31m", "worker (2)"]
+    assert row["args"].startswith(f"{sys.executable} -c ")
+    assert row["args"].isprintable()
+    assert {"args", "thread_names"}.isdisjoint(plain)
+
+
+def test_of_many_names_of_threads_the_rest_is_counted() -> None:
+    code = "\n".join(
+        (
+            "import threading",
+            "def named(name, told):",
+            "    open('/proc/thread-self/comm', 'w').write(name); told.release(); input()",
+            "told = threading.Semaphore(0)",
+            "for number in range(20):",
+            "    threading.Thread(target=named, args=(f't{number}', told), daemon=True).start()",
+            "    told.acquire()",
+        )
+    )
+    with waiting(code) as pid:
+        names = thread_names(pid).split(", ")
+    assert (len(names), names[-1]) == (9, "13 others")
+
+
+# In time.
+
+
+def test_what_is_cheap_is_read_when_no_time_is_left() -> None:
+    with waiting() as pid:
+        seen = Reader(Wanted(args=True, threads=True), budget_s=0).look()
+        (row,) = (row for row in seen.rows if row["pid"] == pid)
+        resident = procfs.read(f"/proc/{pid}/statm").split()[1]
+    assert row["res_bytes"] == int(resident) * os.sysconf("SC_PAGESIZE")
+    late = [row for row in seen.rows if row["pss_bytes"] is None]
+    assert seen.late == len(late) == len(seen.rows) > 1
+    for name in ("pss_bytes", "uss_bytes", "swap_bytes", "thread_names"):
+        assert row[name] is None
+    assert row["args"] == "?"
+
+
+def test_the_largest_are_read_first() -> None:
+    """However little time there is, whatever was read stands before all that was not."""
+    cheap_s = timed(Reader(Wanted(), budget_s=0).look)
+    for part in range(1, 6):
+        rows = Reader(Wanted(), budget_s=cheap_s * (1 + part / 20)).look().rows
+        known = [row["pss_bytes"] is not None for row in rows]
+        assert known == sorted(known, reverse=True)
+
+
+def test_what_is_named_is_read_however_long_it_takes() -> None:
+    comm = procfs.read("/proc/self/comm").decode().rstrip("\n")
+    for wanted in (Wanted(pids=(os.getpid(),)), Wanted(comms=(comm,))):
+        seen = Reader(wanted, budget_s=0).look()
+        assert seen.late == 0
+        assert all(row["pss_bytes"] for row in seen.rows)
+
+
+def timed(run: Callable[[], Any]) -> float:
+    begin = time.monotonic()
+    run()
+    return time.monotonic() - begin
 
 
 # Changes.
@@ -208,14 +298,15 @@ def make_report(seen: Snapshot) -> dict[str, Any]:
 
 
 def test_what_was_not_read_bounds_the_report() -> None:
-    seen = look(os.getpid())
+    seen = look(os.getpid(), args=True)
     found = make_report(seen)["audit"]
     assert (found["accuracy"], found["events"], found["notes"]) == ("exact", 1, [])
-    seen = Snapshot(seen.time, seen.at_s, seen.rows, 3, 5, seen.kernel)
+    seen = replace(seen, unread=3, late=1, without_memory=5)
     found = make_report(seen)["audit"]
     assert found["accuracy"] == "bounded"
     assert [note.split(":")[0] for note in found["notes"]] == [
         "PSS, USS and SWAP of 3 processes are not ours to read, so their totals are lower bounds",
+        "PSS, USS and SWAP of 1 process was not read in time, so their totals are lower bounds",
         "5 kernel threads and zombies are left out",
     ]
 
