@@ -173,7 +173,7 @@ def test_all_whom_the_kernel_may_kill_are_ranked_and_nobody_else() -> None:
     assert ranked & never <= adjusted
     assert 1 not in ranked
     (note,) = report["audit"]["notes"]
-    assert "of the processes are left out, whom the OOM killer may not take" in note
+    assert "of the processes are left out, as the OOM killer may not kill them" in note
 
 
 def test_who_is_never_killed_is_not_ranked(workload: Build) -> None:
