@@ -27,7 +27,7 @@ COMM_WIDTH = 15
 _INDENT = "    "
 
 # Kinds of columns that come last in a line, cut to fit; and kinds that are aligned to the left.
-_LONG = ("path", "tree")
+_LONG = ("path", "tree", "line")
 _LEFT = ("text", "user", *_LONG)
 
 
@@ -248,7 +248,7 @@ def _line(columns: Sequence[Column], texts: Sequence[str], widths: Sequence[int]
 
 def _placed(column: Column, text: str, width: int) -> str:
     if column.kind in _LONG and _cells(text) > width:
-        text = _end_of(text, width)
+        text = _begin_of(text, width) if column.kind == "line" else _end_of(text, width)
     elif column.name == "comm" and len(text) > width:
         text = text[: width - 1] + "+"
     filler = " " * (width - _cells(text))
@@ -261,6 +261,14 @@ def _end_of(text: str, width: int) -> str:
     while _cells(text) >= width:
         text = text[1:]
     return "…" + text
+
+
+def _begin_of(text: str, width: int) -> str:
+    """As much of the beginning as fits."""
+    text = text[:width]
+    while _cells(text) >= width:
+        text = text[:-1]
+    return text + "…"
 
 
 def histogram_lines(histogram: Sequence[dict[str, int]]) -> list[str]:

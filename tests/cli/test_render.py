@@ -154,6 +154,17 @@ def test_a_long_path_is_cut_at_its_start_to_fit(by: str, width: int) -> None:
     assert row.split()[-1] == path
 
 
+@pytest.mark.parametrize("width", [60, 80, 132])
+def test_long_arguments_are_cut_at_their_end_to_fit(width: int) -> None:
+    args = "start " + "x" * 4000 + " end"
+    chunk = make_chunk(read(), processes={100: replace(CAT, args=args)}, paths=named("/p"))
+    report = top_report(chunk)
+    *_, row = Blocks(Look(width=width, wide=True)).render(report).splitlines()
+    shown = row[row.index("start") :]
+    assert (len(row), shown[-1]) == (width, "…")
+    assert args.startswith(shown[:-1])
+
+
 def test_a_path_that_just_fits_is_whole() -> None:
     report = top_report(MIXED, ("file",))
     needed = max(map(len, BY_FILE.splitlines()))

@@ -41,7 +41,7 @@ _LINE = (
     Column(
         "more", "MORE", "text", unknown=True, help="the command that shows more of it: memtap ..."
     ),
-    Column("source", "FROM", "path", help="the file and fields that it is from"),
+    Column("source", "FROM", "line", help="the file and fields that it is from"),
 )
 _KINDS = (
     Column("anon_bytes", "ANON", "kib", unknown=True, help="anonymous pages: heap, stack"),

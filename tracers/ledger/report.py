@@ -250,7 +250,7 @@ def _unread(seen: Look) -> list[str]:
     if not seen.unread or seen.by == "cgroup":
         return []
     of = "1 process is" if seen.unread == 1 else f"{seen.unread} processes are"
-    return [f"{of} not ours to read: what they map of shared memory and of buffers is not known"]
+    return [f"{of} not ours to read: shared memory and buffers mapped there are not known"]
 
 
 def _notes(seen: Look) -> list[str]:

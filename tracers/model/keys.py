@@ -14,7 +14,7 @@ CGROUP = (
 COMM = (Column("comm", "CMD", "text", help="the name of its program", obvious=True),)
 PID = Column("pid", "PID", help="the process", obvious=True)
 UID = Column("uid", "UID", table=False, help="the user it runs as, as a number", obvious=True)
-ARGS = Column("args", "ARGS", "path", table=False, help="its command line", obvious=True)
+ARGS = Column("args", "ARGS", "line", table=False, help="its command line", obvious=True)
 PROCESS = (
     PID,
     UID,

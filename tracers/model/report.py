@@ -27,13 +27,14 @@ Kind = Literal[
     "user",
     "path",
     "tree",
+    "line",
 ]
 
 
 _TYPE_NAMES = {
     "pct": "Float64",
     "hex": "UInt64",
-    **dict.fromkeys(("text", "user", "path", "tree", "time"), "String"),
+    **dict.fromkeys(("text", "user", "path", "tree", "line", "time"), "String"),
 }
 _UNITS = {"pages": "pages", "bytes": "bytes", "ns": "nanoseconds", "pct": "per cent"}
 
@@ -105,7 +106,8 @@ class Column:
             sign, `mib` and `kib` bytes as whole MiB and KiB, `human` bytes with a letter for their
             unit, `ms` and `us` nanoseconds in those with one decimal, `hex` an address, `time` a
             moment by the clock on the wall, `text` left-aligned, `user` the same cut to 8
-            characters, `path` last and cut to fit, `tree` the same indented by the row's `depth`.
+            characters, `path` last and cut at its start to fit, `tree` the same indented by the
+            row's `depth`, `line` last and cut at its end.
         table: whether the table shows it without being asked to.
         change: whether its numbers are changes, and so have a sign.
         help: what it means.

@@ -116,7 +116,10 @@ def _cell(column: Column) -> Schema:
     return {"type": kinds if len(kinds) > 1 else kinds[0], **format, "description": said}
 
 
-_TYPES = {"pct": "number", **dict.fromkeys(("text", "user", "path", "tree", "time"), "string")}
+_TYPES = {
+    "pct": "number",
+    **dict.fromkeys(("text", "user", "path", "tree", "line", "time"), "string"),
+}
 
 
 def _section(kind: SectionKind, columns: Iterable[Column]) -> Schema:
