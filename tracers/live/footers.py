@@ -16,7 +16,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from memtap.tracers.live.thrift import Items, Struct, Type, decode, encode
+from memtap.tracers.live.thrift import Items, Struct, Type, decode, encode, spans
 
 MAGIC = b"PAR1"
 _LENGTH = struct.Struct("<I")
@@ -27,6 +27,9 @@ _ROWS, _GROUPS, _METADATA = 3, 4, 5
 _COLUMNS, _ROWS_OF_GROUP, _GROUP_AT = 1, 3, 5
 _COLUMN, _OFFSETS = 3, (9, 10, 11)
 _KEY, _VALUE = 1, 2
+
+# The last field of ColumnMetaData, from FileMetaData on.
+_SIZES = (_GROUPS, _COLUMNS, _COLUMN, 16)
 
 # If a recorder was killed, we search this far back for a footer: past a chunk that it had begun,
 # and the space that it had reserved.
@@ -99,7 +102,25 @@ def read(file: BinaryIO, end: int, most: int) -> pq.FileMetaData:
     if not 0 < size <= min(most, end - _TAIL_BYTES - len(MAGIC)):
         raise ValueError("no end")
     file.seek(end - _TAIL_BYTES - size)
-    return pq.read_metadata(pa.BufferReader(MAGIC + file.read(size + _TAIL_BYTES)))
+    footer = _without_sizes(file.read(size))
+    return pq.read_metadata(pa.BufferReader(MAGIC + ending(footer)))
+
+
+def _without_sizes(footer: bytes) -> bytes:
+    """A footer without size statistics: if these do not fit the schema, Arrow ends the process.
+
+    Raises ValueError if it is none.
+    """
+    kept, at = [], 0
+    try:
+        for start, end in spans(footer, _SIZES):
+            if footer[end]:  # the number of the next field would be counted from this one
+                raise ValueError("fields that nobody writes")
+            kept.append(footer[at:start])
+            at = end
+    except (IndexError, RecursionError) as error:
+        raise ValueError("no footer") from error
+    return b"".join([*kept, footer[at:]])
 
 
 def chain(file: BinaryIO, most: int) -> list[tuple[int, int]]:

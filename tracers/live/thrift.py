@@ -5,6 +5,7 @@ https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.m
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -47,6 +48,14 @@ def decode(data: bytes) -> Struct:
     return _Reader(data).struct()
 
 
+def spans(data: bytes, path: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where the last of these fields stand in a struct: each is in one before it, or in a list.
+
+    Raises ValueError or IndexError if there is no such struct.
+    """
+    yield from _Reader(data).spans(path)
+
+
 def encode(fields: Struct) -> bytes:
     """The bytes of a struct."""
     out = bytearray()
@@ -67,6 +76,30 @@ class _Reader:
             fields[number] = kind, None if kind in _BOOLEANS else self._value(kind)
         return fields
 
+    def spans(self, path: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """See the function."""
+        number, start = 0, self._at
+        while head := self._byte():
+            number = number + (head >> 4) if head >> 4 else self._integer()
+            kind = Type(head & 15)
+            if number == path[0] and path[1:]:
+                yield from self._spans_in(kind, path[1:])
+            elif kind not in _BOOLEANS:
+                self._value(kind)
+            if number == path[0] and not path[1:]:
+                yield start, self._at
+            start = self._at
+
+    def _spans_in(self, kind: Type, path: Sequence[int]) -> Iterator[tuple[int, int]]:
+        if kind is Type.LIST:
+            of, size = self._list_head()
+            for _ in range(size):
+                yield from self._spans_in(of, path)
+        elif kind is Type.STRUCT:
+            yield from self.spans(path)
+        else:
+            raise ValueError("a value where a struct should be")
+
     def _value(self, kind: Type) -> Any:
         if kind in _INTEGERS:
             return self._integer()
@@ -77,10 +110,14 @@ class _Reader:
         return self.struct() if kind is Type.STRUCT else self._byte()
 
     def _list(self) -> Items:
+        kind, size = self._list_head()
+        return Items(kind, [self._value(kind) for _ in range(size)])
+
+    def _list_head(self) -> tuple[Type, int]:
+        """The type of a list's members, and how many there are."""
         head = self._byte()
         size = self._varint() if head >> 4 == _LONG_LIST else head >> 4
-        kind = Type(head & 15)
-        return Items(kind, [self._value(kind) for _ in range(size)])
+        return Type(head & 15), size
 
     def _integer(self) -> int:
         """Zigzag: the lowest bit is the sign."""

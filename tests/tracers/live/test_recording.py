@@ -279,7 +279,9 @@ def test_nothing_found_is_said(pattern: str, tmp_path: Path) -> None:
         find(str(tmp_path / pattern))
 
 
-@example(flips=[(0.654296875, 15)])
+@example(flips=[(0.654296875, 15)])  # the type of a column
+@example(flips=[(0.65315, 1)])  # whether it can be null
+@example(flips=[(0.66695, 64)])  # how often it is
 @given(
     flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1)
 )

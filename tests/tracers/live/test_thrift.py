@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtap.tracers.live.thrift import Items, Struct, Type, decode, encode
+from memtap.tracers.live.thrift import Items, Struct, Type, decode, encode, spans
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 SIMPLE = {
@@ -65,3 +65,18 @@ def test_a_struct_may_be_encoded_already() -> None:
     inner: Struct = {1: (Type.I32, 7)}
     outer: Struct = {2: (Type.LIST, Items(Type.STRUCT, [encode(inner), inner]))}
     assert decode(encode(outer)) == {2: (Type.LIST, Items(Type.STRUCT, [inner, inner]))}
+
+
+def test_fields_are_found_where_they_stand() -> None:
+    column = {1: (Type.I32, 7), 2: (Type.TRUE, None), 16: (Type.STRUCT, {3: (Type.BYTE, 9)})}
+    groups = Items(Type.STRUCT, [{1: (Type.STRUCT, column)}, {1: (Type.STRUCT, column)}])
+    data = encode({2: (Type.BINARY, b"before"), 4: (Type.LIST, groups), 5: (Type.I16, 1)})
+    found = [data[start:end] for start, end in spans(data, (4, 1, 16))]
+    assert found == [bytes([14 << 4 | Type.STRUCT, 3 << 4 | Type.BYTE, 9, 0])] * 2
+    assert [data[start:end] for start, end in spans(data, (5,))] == [bytes([1 << 4 | Type.I16, 2])]
+    assert list(spans(data, (4, 3))) == []
+
+
+def test_a_field_that_is_no_struct_has_none_in_it() -> None:
+    with pytest.raises(ValueError, match="a value where a struct should be"):
+        list(spans(encode({4: (Type.I32, 1)}), (4, 1)))
