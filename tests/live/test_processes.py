@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from memtap.bpf.btf import vmlinux
+from memtap.bpf.kernel import Kernel
 from memtap.cli.loop import _PAUSE_S
-from memtap.tracers.live.processes import _listen_to_births
+from memtap.tracers.live.processes import Processes, _listen_to_births
 from tests.live.tracing import (
     PAGE,
     Row,
@@ -288,3 +290,18 @@ def test_a_number_that_is_given_twice_is_said_to_be(
     assert report["audit"]["accuracy"] == "bounded"
     (note,) = [note for note in report["audit"]["notes"] if "given to another process" in note]
     assert note.startswith("1 process number was")
+
+
+def test_births_are_remembered_until_the_next_interval_is_over() -> None:
+    processes = Processes(vmlinux(), Kernel().possible_cpus)
+    try:
+        with subprocess.Popen(["true"]) as child:
+            child.wait()
+        assert eventually(lambda: processes.consume() or processes.births_of(child.pid)[1], 10)
+        found = processes.births_of(child.pid)
+        processes.settle()
+        assert processes.births_of(child.pid) == found != (0, 0)
+        processes.settle()
+        assert processes.births_of(child.pid) == (0, 0)
+    finally:
+        processes.close()

@@ -197,7 +197,7 @@ class Processes:
         self.notes: list[str] = []
         self.targets = Targets()
         self.noted: Noted | None = None
-        self.births = 0
+        self.births = self._births_settled = 0
         self.children: set[int] = set()
         self._dead_threads: OrderedDict[int, bytes] = OrderedDict()
         self._living: dict[int, Process] = {}
@@ -297,8 +297,10 @@ class Processes:
             self._living.clear()
 
     def settle(self) -> None:
-        """Ends an interval: of the ended processes, only the latest may still be asked for."""
+        """Ends an interval: only the latest ends, and the births in it, may still be asked for."""
         self._keep(_LASTING)
+        self._keep_births_since(self._births_settled)
+        self._births_settled = self.births
 
     def _keep(self, most: int) -> None:
         """Keeps only this many of the processes that ended last."""
@@ -306,6 +308,11 @@ class Processes:
             self._parents.pop(self._dead.popitem(last=False)[0], None)
         while len(self._dead_threads) > most:
             self._dead_threads.popitem(last=False)
+
+    def _keep_births_since(self, birth: int) -> None:
+        """Forgets process numbers that were given before this birth, and not again since."""
+        while self._births_of and next(iter(self._births_of.values()))[1] <= birth:
+            self._births_of.popitem(last=False)
 
     def close(self) -> None:
         """Stops listening."""
