@@ -106,7 +106,7 @@ MUTANTS = (
         "bpf/include/memtap/regs.h",
         "(struct task_struct *)task)) - stack;",
         "(struct task_struct *)task)) - stack - 8;",
-        "tests/live/test_malloc.py",
+        "tests/live/test_asked.py",
     ),
     Mutant(
         "signal number",
