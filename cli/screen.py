@@ -102,7 +102,9 @@ class Screen:
         elif key == "b" and self._report:
             self._group()
         elif key in ("<", ">") and self._report:
-            columns = [c for c in table_columns(self._report, self._look) if c.kind != "path"]
+            columns = [
+                c for c in table_columns(self._report, self._look) if c.kind not in ("path", "line")
+            ]
             step = 1 if key == ">" else -1
             self._order = self._order.by(next_column(columns, self._order.column, step))
 

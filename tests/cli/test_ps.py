@@ -117,7 +117,7 @@ def test_sizes_are_written_as_smem_writes_them(size: int, text: str) -> None:
 def test_wide_shows_every_column() -> None:
     heading = memtap("ps", "--wide", "-p", ME).lines[0].split()
     columns = ps_columns(("process",), "kib", changes=False, tree=False, wide=True)
-    shown = sorted(columns, key=lambda column: column.kind == "path")
+    shown = sorted(columns, key=lambda column: column.kind in ("path", "line"))
     assert heading == [column.heading for column in shown]
 
 
