@@ -197,6 +197,7 @@ class Recording:
         self.path = path
         self._file = _open(path)
         weakref.finalize(self, self._file.close)
+        self._last_footer: tuple[int, pq.FileMetaData] | None = None
         self._most = sys.maxsize if trusted else _MOST_FOOTER_BYTES
         with self._explained(f"{path} is no Parquet file, is damaged or has no end"):
             size = self._file.seek(0, os.SEEK_END)
@@ -223,7 +224,7 @@ class Recording:
             raise MemtapError(f"the end of {self.path} alone takes {end >> 20} MiB", TRUST)
         if end:
             whole = [(0, size)]
-            if _AUDIT in (read(self._file, size, self._most).metadata or {}):
+            if _AUDIT in (self._footer(size).metadata or {}):
                 return whole, False
             found = chain(self._file, self._most)
             return found or whole, bool(found)
@@ -250,9 +251,15 @@ class Recording:
                     chunk = _chunk(part, number, self.row)
                 yield chunk
 
+    def _footer(self, end: int) -> pq.FileMetaData:
+        """The footer that ends here; of a whole recording it is long, and asked for three times."""
+        if self._last_footer is None or self._last_footer[0] != end:
+            self._last_footer = end, read(self._file, end, self._most)
+        return self._last_footer[1]
+
     def _part(self, start: int, end: int) -> pq.ParquetFile:
         """One of the Parquet files that it is made of."""
-        metadata = read(self._file, end, self._most)
+        metadata = self._footer(end)
         if start == 0 and end == self._file.seek(0, os.SEEK_END):
             source = self._file
         else:
