@@ -8,9 +8,9 @@ from pathlib import Path
 from memtap.tracers.code.mappings import Mappings
 from memtap.tracers.host import procfs
 from memtap.tracers.host.hostile import one_line
-from memtap.tracers.model.report import Column, Report, Row, now
+from memtap.tracers.model.report import Column, Report, Row
 from memtap.tracers.ps.nodes import NUMA_MAPS, Placed, parse, require
-from memtap.tracers.ps.space import address_space, read_space
+from memtap.tracers.ps.space import address_space, read_space, report_of
 
 
 def report(pid: int, columns: tuple[Column, ...], root: Path = Path("/")) -> Report:
@@ -19,18 +19,11 @@ def report(pid: int, columns: tuple[Column, ...], root: Path = Path("/")) -> Rep
     space, maps = address_space(pid, root, "maps")
     mappings = list(parse(read_space(space, pid, NUMA_MAPS)))
     rows = list(_rows(mappings, names(maps, pid, root)))
-    return Report(
-        name="pmap",
-        time=now(),
-        interval_s=0.0,
-        columns=columns,
-        rows=rows,
-        audit=procfs.audit(len(mappings), 0, {}, ()),
-        totals={
-            "mapped_bytes": sum(row["mapped_bytes"] for row in rows),
-            "mapping": f"total of {len(rows)}",
-        },
-    )
+    totals: Row = {
+        "mapped_bytes": sum(row["mapped_bytes"] for row in rows),
+        "mapping": f"total of {len(rows)}",
+    }
+    return report_of(columns, rows, totals, procfs.audit(len(mappings), 0, {}, ()))
 
 
 def _rows(mappings: Iterable[Placed], paths: dict[int, str]) -> Iterator[Row]:

@@ -23,11 +23,11 @@ from memtap.tracers.code.mappings import (
 from memtap.tracers.host import procfs
 from memtap.tracers.host.counters import Counters
 from memtap.tracers.host.hostile import one_line
-from memtap.tracers.model.report import Column, Report, Row, now
+from memtap.tracers.model.report import Column, Report, Row
 from memtap.tracers.model.tracer import Inspection, Query
 from memtap.tracers.ps import placement, tables
 from memtap.tracers.ps.smaps import PAGE_SIZE, Smaps
-from memtap.tracers.ps.space import address_space, read_space
+from memtap.tracers.ps.space import address_space, read_space, report_of
 
 # The fields of smaps whose sum each column is.
 _SUMS = {
@@ -63,16 +63,10 @@ def report(pid: int, columns: tuple[Column, ...], root: Path = Path("/")) -> Rep
     """The mappings of a process. Raises MemtapError if they cannot be read."""
     space, text = address_space(pid, root)
     rows = list(_rows(Smaps(text), pid, root))
-    totals = {name: sum(row[name] for row in rows) for name in _SUMS}
-    return Report(
-        name="pmap",
-        time=now(),
-        interval_s=0.0,
-        columns=columns,
-        rows=rows,
-        audit=procfs.audit(len(rows), 0, _rollup(read_space(space, pid, "smaps_rollup")), ()),
-        totals={**totals, "mapping": f"total of {len(rows)}"},
-    )
+    totals: Row = {name: sum(row[name] for row in rows) for name in _SUMS}
+    rollup = _rollup(read_space(space, pid, "smaps_rollup"))
+    totals |= {"mapping": f"total of {len(rows)}"}
+    return report_of(columns, rows, totals, procfs.audit(len(rows), 0, rollup, ()))
 
 
 def _rows(smaps: Smaps, pid: int, root: Path) -> Iterator[Row]:

@@ -1,17 +1,25 @@
-"""The files of /proc that tell of the address space of one process."""
+"""The files of /proc that tell of the address space of one process, and its report."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from memtap.bpf.errors import MemtapError
 from memtap.tracers.host import procfs
 from memtap.tracers.host.patience import StuckError, patiently
+from memtap.tracers.model.report import Column, Report, Row, now
 
 T = TypeVar("T")
+
+
+def report_of(
+    columns: tuple[Column, ...], rows: list[Row], totals: Row, audit: dict[str, Any]
+) -> Report:
+    """The report of pmap on one process, as it is now."""
+    return Report("pmap", now(), 0.0, columns, rows, audit, totals=totals)
 
 
 def address_space(pid: int, root: Path, name: str = "smaps") -> tuple[Path, bytes]:

@@ -22,9 +22,9 @@ from memtap.bpf.errors import MemtapError
 from memtap.bpf.sideband import Mapped
 from memtap.tracers.code.mappings import parse_maps
 from memtap.tracers.host import procfs
-from memtap.tracers.model.report import Column, Report, Row, now
+from memtap.tracers.model.report import Column, Report, Row
 from memtap.tracers.ps.smaps import PAGE_SIZE, Smaps
-from memtap.tracers.ps.space import address_space, asked, read_space
+from memtap.tracers.ps.space import address_space, asked, read_space, report_of
 from memtap.tracers.ps.touched import Bounds, Touched
 
 # How many entries a table has: each has 8 bytes, and a table is a page.
@@ -108,15 +108,8 @@ def report(pid: int, columns: tuple[Column, ...], root: Path = Path("/")) -> Rep
         if is_still:
             break
     note = "the process had tables made or freed while they were read"
-    return Report(
-        name="pmap",
-        time=now(),
-        interval_s=0.0,
-        columns=columns,
-        rows=rows,
-        audit=procfs.audit(smaps.count, not is_still, {"VmPTE": kib}, [] if is_still else [note]),
-        totals={"level": "total", **_totals(rows)},
-    )
+    audit = procfs.audit(smaps.count, not is_still, {"VmPTE": kib}, [] if is_still else [note])
+    return report_of(columns, rows, {"level": "total", **_totals(rows)}, audit)
 
 
 def rows_of(entries: Entries, total: int, all_levels: Sequence[Level]) -> list[Row]:
